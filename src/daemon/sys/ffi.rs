@@ -1,0 +1,93 @@
+//! The system calls that nix has no safe form of. This is the only file with `unsafe` in it.
+#![allow(
+    unsafe_code,
+    reason = "each block is one call, with the reason why it is sound"
+)]
+
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+
+/// Attaches a classic BPF program to a socket.
+pub fn attach_filter(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> nix::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+}
+
+/// Lets all multicast frames of an interface through to the host for as long as the socket is open.
+pub fn receive_all_multicast(socket: BorrowedFd<'_>, index: u32) -> nix::Result<()> {
+    let membership = libc::packet_mreq {
+        mr_ifindex: index.cast_signed(),
+        mr_type: libc::PACKET_MR_ALLMULTI as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set_option(
+        socket,
+        libc::SOL_PACKET,
+        libc::PACKET_ADD_MEMBERSHIP,
+        &membership,
+    )
+}
+
+/// Binds a packet socket to the IPv6 packets of one interface.
+pub fn bind_to_ipv6(socket: BorrowedFd<'_>, index: u32) -> nix::Result<()> {
+    let address = link_address(index, [0; 6]);
+    let length = socklen_of(&address);
+    let pointer = (&raw const address).cast();
+    // SAFETY: `address` is a whole sockaddr_ll and outlives the call.
+    Errno::result(unsafe { libc::bind(socket.as_raw_fd(), pointer, length) }).map(drop)
+}
+
+/// Sends an IPv6 packet out of one interface to a link-layer address, which links without addresses ignore.
+pub fn send_ipv6(
+    socket: BorrowedFd<'_>,
+    index: u32,
+    destination: [u8; 6],
+    packet: &[u8],
+) -> nix::Result<()> {
+    let address = link_address(index, destination);
+    let (to, to_length) = ((&raw const address).cast(), socklen_of(&address));
+    let (octets, length) = (packet.as_ptr().cast(), packet.len());
+    let socket = socket.as_raw_fd();
+    // SAFETY: `octets` and `to` each point to as many octets as is said, and both outlive the call.
+    Errno::result(unsafe { libc::sendto(socket, octets, length, 0, to, to_length) }).map(drop)
+}
+
+/// The time of day here: seconds since 1970 as a calendar date and time of the local time zone.
+pub fn local_time(seconds: libc::time_t) -> libc::tm {
+    // SAFETY: all zero octets are a valid `tm`; its one pointer may be null.
+    let mut time: libc::tm = unsafe { mem::zeroed() };
+    // SAFETY: both references are valid for the call, which writes `time` and keeps neither.
+    unsafe { libc::localtime_r(&raw const seconds, &raw mut time) };
+    time
+}
+
+fn link_address(index: u32, destination: [u8; 6]) -> libc::sockaddr_ll {
+    let mut address = [0; 8];
+    address[..6].copy_from_slice(&destination);
+    libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_IPV6 as u16).to_be(),
+        sll_ifindex: index.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 6,
+        sll_addr: address,
+    }
+}
+
+fn set_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> nix::Result<()> {
+    let (length, value) = (socklen_of(value), (&raw const *value).cast());
+    let socket = socket.as_raw_fd();
+    // SAFETY: `value` points to `length` octets, and both callers pass the structure that the option takes.
+    Errno::result(unsafe { libc::setsockopt(socket, level, name, value, length) }).map(drop)
+}
+
+fn socklen_of<T>(_: &T) -> libc::socklen_t {
+    mem::size_of::<T>() as libc::socklen_t
+}

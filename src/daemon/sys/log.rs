@@ -1,0 +1,171 @@
+//! Where log lines go: standard error, or the system's log.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::net::UnixDatagram;
+use std::process;
+use std::sync::OnceLock;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use super::clock;
+
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// Sends all log lines up to `level` to standard error, or to `/dev/log` where `syslog` is set. To be called once.
+pub fn install(level: LevelFilter, syslog: bool) {
+    let destination = match UnixDatagram::unbound() {
+        Ok(socket) if syslog => Destination::Syslog(socket),
+        _ if io::stderr().is_terminal() => Destination::Terminal,
+        _ => Destination::Stderr,
+    };
+    let logger = LOGGER.get_or_init(|| Logger(destination));
+    if log::set_logger(logger).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+struct Logger(Destination);
+
+enum Destination {
+    /// A person reads it: with the time.
+    Terminal,
+    /// A service manager reads it, which notes the time itself.
+    Stderr,
+    /// RFC 3164 datagrams to [`SYSLOG`], with the level.
+    Syslog(UnixDatagram),
+}
+
+const SYSLOG: &str = "/dev/log";
+
+impl Log for Logger {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let mut line = Line::new();
+        // A line that does not fit is cut off, which is no error.
+        let _ = match &self.0 {
+            Destination::Terminal => write_for_terminal(&mut line, record),
+            Destination::Stderr => write!(line, "{}: {}", name(record.level()), record.args()),
+            Destination::Syslog(_) => write_for_syslog(&mut line, record),
+        };
+        // To send each line to the path, not over a connection, outlives a restart of the log daemon.
+        if let Destination::Syslog(socket) = &self.0
+            && socket.send_to(line.octets(), SYSLOG).is_ok()
+        {
+            return;
+        }
+        line.end();
+        // There is nowhere to complain about standard error.
+        let _ = io::stderr().write_all(line.octets());
+    }
+
+    fn flush(&self) {}
+}
+
+fn write_for_terminal(line: &mut Line, record: &Record<'_>) -> fmt::Result {
+    let time = clock::local_time();
+    write!(
+        line,
+        "{:02}:{:02}:{:02} {:5} {}",
+        time.tm_hour,
+        time.tm_min,
+        time.tm_sec,
+        name(record.level()),
+        record.args()
+    )
+}
+
+/// `<PRI>Mmm dd hh:mm:ss TAG[PID]: MESSAGE` (RFC 3164 §4.1).
+fn write_for_syslog(line: &mut Line, record: &Record<'_>) -> fmt::Result {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let severity = match record.level() {
+        Level::Error => libc::LOG_ERR,
+        Level::Warn => libc::LOG_WARNING,
+        Level::Info => libc::LOG_INFO,
+        Level::Debug | Level::Trace => libc::LOG_DEBUG,
+    };
+    let time = clock::local_time();
+    let month = usize::try_from(time.tm_mon).ok();
+    write!(
+        line,
+        "<{}>{} {:2} {:02}:{:02}:{:02} mldproxy[{}]: {}",
+        libc::LOG_DAEMON | severity,
+        month.and_then(|month| MONTHS.get(month)).unwrap_or(&"Jan"),
+        time.tm_mday,
+        time.tm_hour,
+        time.tm_min,
+        time.tm_sec,
+        process::id(),
+        record.args()
+    )
+}
+
+fn name(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    }
+}
+
+/// A line of at most 512 octets, its end included, in no heap.
+struct Line {
+    octets: [u8; 512],
+    length: usize,
+}
+
+impl Line {
+    const fn new() -> Self {
+        Line {
+            octets: [0; 512],
+            length: 0,
+        }
+    }
+
+    fn octets(&self) -> &[u8] {
+        &self.octets[..self.length]
+    }
+
+    /// Adds the line's end, for which [`fmt::Write::write_str`] leaves room.
+    fn end(&mut self) {
+        self.octets[self.length] = b'\n';
+        self.length += 1;
+    }
+}
+
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.octets.len() - 1 - self.length;
+        let text = &text[..text.floor_char_boundary(room)];
+        self.octets[self.length..][..text.len()].copy_from_slice(text.as_bytes());
+        self.length += text.len();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_too_long_is_cut_off_between_characters() {
+        let mut line = Line::new();
+        for _ in 0..200 {
+            write!(line, "groß").unwrap();
+        }
+        line.end();
+        let text = str::from_utf8(line.octets()).unwrap();
+        assert_eq!(text.len(), 511 + 1);
+        assert!(text.ends_with("ßg\n"));
+    }
+}

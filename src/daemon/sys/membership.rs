@@ -1,0 +1,70 @@
+//! Memberships of multicast groups upstream, held by the kernel, which reports them and answers queries.
+//!
+//! A socket's memberships live in its option memory. At the 20480 octets that kernels before 6.7 allow, 365 fit, at 10240 still
+//! 182. So each socket takes the groups of [`GROUPS_PER_SOCKET`] neighbouring slots and no more.
+
+use std::io;
+use std::net::{Ipv6Addr, UdpSocket};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use protocol::groups::CAPACITY;
+
+const GROUPS_PER_SOCKET: usize = 128;
+const SOCKETS: usize = CAPACITY.div_ceil(GROUPS_PER_SOCKET);
+
+/// The sockets, each opened with the first group it takes. Closing them ends all memberships.
+pub struct Memberships {
+    sockets: [Option<UdpSocket>; SOCKETS],
+}
+
+impl Memberships {
+    pub const fn new() -> Self {
+        Memberships {
+            sockets: [const { None }; SOCKETS],
+        }
+    }
+
+    /// Joins `group` on an interface, for good or until that is deleted. Each group has a slot of its own, below [`CAPACITY`].
+    pub fn join(&mut self, slot: usize, group: Ipv6Addr, index: u32) -> nix::Result<()> {
+        let shard = self.sockets.get_mut(slot / GROUPS_PER_SOCKET);
+        let shard = shard.ok_or(Errno::EINVAL)?;
+        let socket = match shard {
+            Some(socket) => socket,
+            None => shard.insert(unbound_socket()?),
+        };
+        match errno(socket.join_multicast_v6(&group, index)) {
+            // A member already.
+            Err(Errno::EADDRINUSE) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Leaves `group`, which was joined with the same arguments.
+    pub fn leave(&mut self, slot: usize, group: Ipv6Addr, index: u32) -> nix::Result<()> {
+        let shard = self.sockets.get(slot / GROUPS_PER_SOCKET);
+        let Some(socket) = shard.and_then(Option::as_ref) else {
+            return Ok(());
+        };
+        match errno(socket.leave_multicast_v6(&group, index)) {
+            // Not a member any more: the interface was deleted, and its memberships with it.
+            Err(Errno::EADDRNOTAVAIL | Errno::ENODEV) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Ends all memberships.
+    pub fn leave_all(&mut self) {
+        *self = Memberships::new();
+    }
+}
+
+/// A socket that can be a member and never receives anything, since it has no port.
+fn unbound_socket() -> nix::Result<UdpSocket> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    socket(AddressFamily::Inet6, SockType::Datagram, flags, None).map(UdpSocket::from)
+}
+
+fn errno(result: io::Result<()>) -> nix::Result<()> {
+    result.map_err(|error| Errno::try_from(error).unwrap_or(Errno::UnknownErrno))
+}

@@ -1,0 +1,213 @@
+//! Packet sockets: the capture of NDP and MLD downstream, and the way out for reports upstream.
+//!
+//! All are `SOCK_DGRAM`, so packets start at the IPv6 header on every kind of link.
+
+use std::net::Ipv6Addr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use libc::{
+    BPF_ABS, BPF_ADD, BPF_ALU, BPF_B, BPF_IMM, BPF_IND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_LDX,
+    BPF_LSH, BPF_MISC, BPF_RET, BPF_TAX, BPF_W, sock_filter,
+};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socket};
+
+use super::ffi;
+
+/// Hears the Neighbor Solicitations and Advertisements and the MLD messages that arrive on one interface.
+pub struct Capture {
+    socket: OwnedFd,
+    index: u32,
+}
+
+impl Capture {
+    pub fn open(index: u32) -> nix::Result<Self> {
+        // Without a protocol the socket hears nothing before it is bound, and then only through the filter.
+        let socket = packet_socket()?;
+        ffi::attach_filter(socket.as_fd(), &FILTER)?;
+        // Without this a plain NIC does not hand over groups that the router is no member of.
+        ffi::receive_all_multicast(socket.as_fd(), index)?;
+        ffi::bind_to_ipv6(socket.as_fd(), index)?;
+        Ok(Capture { socket, index })
+    }
+
+    /// The kernel's number of the interface.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The next packet, cut off where `buffer` ends; `None` where there is none now.
+    pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> nix::Result<Option<&'b [u8]>> {
+        match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(length) => Ok(buffer.get(..length)),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl AsFd for Capture {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Sends whole IPv6 packets; receives nothing.
+pub struct Transmitter(OwnedFd);
+
+impl Transmitter {
+    /// Fails with `EPERM` where `CAP_NET_RAW` is missing.
+    pub fn open() -> nix::Result<Self> {
+        packet_socket().map(Transmitter)
+    }
+
+    /// Sends a packet to a multicast address out of an interface.
+    pub fn send(&self, index: u32, destination: Ipv6Addr, packet: &[u8]) -> nix::Result<()> {
+        let [.., a, b, c, d] = destination.octets();
+        // RFC 2464 §7: multicast goes to 33:33 and the last four octets.
+        ffi::send_ipv6(self.0.as_fd(), index, [0x33, 0x33, a, b, c, d], packet)
+    }
+}
+
+fn packet_socket() -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    socket(AddressFamily::Packet, SockType::Datagram, flags, None)
+}
+
+/// Passes what arrives, not what this host sends, with the ICMPv6 type of an NS, NA or MLD message, right behind the IPv6 header
+/// or behind one Hop-by-Hop header of any length. All else never wakes the process.
+const FILTER: [sock_filter; 21] = [
+    load(BPF_W | BPF_ABS, ANCILLARY_PACKET_TYPE),
+    equal(1, libc::PACKET_OUTGOING as u32, REJECT, 2),
+    // X: the length of the extension header. A: the next header.
+    statement(BPF_LDX | BPF_IMM, 0),
+    load(BPF_B | BPF_ABS, 6),
+    equal(4, libc::IPPROTO_ICMPV6 as u32, TYPE, 5),
+    equal(5, libc::IPPROTO_HOPOPTS as u32, 6, REJECT),
+    load(BPF_B | BPF_ABS, 40),
+    equal(7, libc::IPPROTO_ICMPV6 as u32, 8, REJECT),
+    load(BPF_B | BPF_ABS, 41),
+    statement(BPF_ALU | BPF_ADD | BPF_K, 1),
+    statement(BPF_ALU | BPF_LSH | BPF_K, 3),
+    statement(BPF_MISC | BPF_TAX, 0),
+    // TYPE
+    load(BPF_B | BPF_IND, 40),
+    equal(13, 130, ACCEPT, 14),
+    equal(14, 131, ACCEPT, 15),
+    equal(15, 132, ACCEPT, 16),
+    equal(16, 135, ACCEPT, 17),
+    equal(17, 136, ACCEPT, 18),
+    equal(18, 143, ACCEPT, REJECT),
+    // ACCEPT
+    statement(BPF_RET | BPF_K, u32::MAX),
+    // REJECT
+    statement(BPF_RET | BPF_K, 0),
+];
+const TYPE: u8 = 12;
+const ACCEPT: u8 = 19;
+const REJECT: u8 = 20;
+
+/// `SKF_AD_OFF + SKF_AD_PKTTYPE`: the kernel's view of the packet, beside the packet.
+const ANCILLARY_PACKET_TYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned();
+
+const fn load(size_and_mode: u32, offset: u32) -> sock_filter {
+    statement(BPF_LD | size_and_mode, offset)
+}
+
+const fn statement(code: u32, k: u32) -> sock_filter {
+    jump(code, k, 0, 0)
+}
+
+/// The instruction at `at`: goes to `then` where A is `value`, else to `otherwise`.
+const fn equal(at: u8, value: u32, then: u8, otherwise: u8) -> sock_filter {
+    let next = at + 1;
+    jump(
+        BPF_JMP | BPF_JEQ | BPF_K,
+        value,
+        then - next,
+        otherwise - next,
+    )
+}
+
+const fn jump(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+    let code = code as u16;
+    sock_filter { code, jt, jf, k }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::{send, socketpair};
+    use protocol::wire::{ALL_NODES, Done, NeighborAdvertisement};
+
+    use super::*;
+
+    /// Does the kernel, with the filter attached, let a packet through?
+    fn passes(packet: &[u8]) -> bool {
+        let kind = SockType::Datagram;
+        let (near, far) = socketpair(AddressFamily::Unix, kind, None, SockFlag::empty()).unwrap();
+        ffi::attach_filter(far.as_fd(), &FILTER).unwrap();
+        // A datagram that the filter rejects is refused with EPERM or silently gone.
+        let _ = send(near.as_raw_fd(), packet, MsgFlags::empty());
+        recv(far.as_raw_fd(), &mut [0; 2048], MsgFlags::MSG_DONTWAIT) == Ok(packet.len())
+    }
+
+    fn advertisement() -> Vec<u8> {
+        let advertisement = NeighborAdvertisement {
+            source: "fe80::1".parse().unwrap(),
+            destination: ALL_NODES,
+            target: "2001:db8::1".parse().unwrap(),
+            router: false,
+            solicited: false,
+            override_flag: true,
+            target_link_layer: None,
+        };
+        let mut packet = vec![0; 128];
+        let length = advertisement.emit(&mut packet).unwrap();
+        packet.truncate(length);
+        packet
+    }
+
+    #[test]
+    fn the_filter_passes_ndp_and_mld_and_nothing_else() {
+        let mut packet = advertisement();
+        for message_type in 0..=u8::MAX {
+            packet[40] = message_type;
+            let wanted = matches!(message_type, 130..=132 | 135 | 136 | 143);
+            assert_eq!(passes(&packet), wanted, "type {message_type}");
+        }
+        packet[40] = 136;
+        for next_header in 0..=u8::MAX {
+            packet[6] = next_header;
+            assert_eq!(
+                passes(&packet),
+                next_header == 58,
+                "next header {next_header}"
+            );
+        }
+        assert!(!passes(&packet[..40]), "no ICMPv6 at all");
+        assert!(!passes(&[]), "nothing at all");
+    }
+
+    #[test]
+    fn the_filter_looks_behind_a_hop_by_hop_header_of_any_length() {
+        let done = Done {
+            source: "fe80::1".parse().unwrap(),
+            group: "ff02::1:ff00:1".parse().unwrap(),
+        };
+        let mut packet = [0; 128];
+        let length = done.emit(&mut packet).unwrap();
+        let packet = &packet[..length];
+        assert!(passes(packet));
+        for units in 1..=3 {
+            let mut longer = packet.to_vec();
+            longer.splice(48..48, std::iter::repeat_n(0, units * 8));
+            longer[41] = units as u8;
+            assert!(passes(&longer), "{units} more units of 8 octets");
+            longer[40] = 17;
+            assert!(!passes(&longer), "UDP behind it");
+        }
+        let mut overrun = packet.to_vec();
+        overrun[41] = 255;
+        assert!(!passes(&overrun));
+    }
+}

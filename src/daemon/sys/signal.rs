@@ -1,0 +1,31 @@
+//! Signals as a descriptor to poll.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// SIGTERM and SIGINT, which arrive here and nowhere else from now on.
+pub struct Signals(SignalFd);
+
+impl Signals {
+    pub fn block() -> nix::Result<Self> {
+        let mut signals = SigSet::empty();
+        signals.add(Signal::SIGTERM);
+        signals.add(Signal::SIGINT);
+        signals.thread_block()?;
+        SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map(Signals)
+    }
+
+    /// The next signal that arrived.
+    pub fn receive(&self) -> Option<Signal> {
+        let signal = self.0.read_signal().ok()??;
+        Signal::try_from(signal.ssi_signo.cast_signed()).ok()
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,363 @@
+//! What a user can set. Every default is a named constant with its source.
+
+use core::fmt;
+use core::net::Ipv6Addr;
+use core::str::FromStr;
+
+use crate::time::Duration;
+
+/// How long an address counts as present after it was last seen. Above twice the 125 s a querier waits between queries and the
+/// 260 s of a Multicast Address Listening Interval (RFC 3810 §9.4), so that no gateway forgets a group before mldproxy does.
+pub const ADDRESS_TIMEOUT: Duration = Duration::from_secs(300);
+/// How often all groups are reported unasked: four times in a Multicast Address Listening Interval (RFC 3810 §9.4), so that three
+/// reports may be lost where no querier asks.
+pub const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+/// How often addresses are looked through for those that timed out: a tenth of [`ADDRESS_TIMEOUT`].
+pub const EXPIRY_INTERVAL: Duration = Duration::from_secs(30);
+/// Global unicast, the addresses that IANA hands out (RFC 4291 §2.4, RFC 3587 §3).
+pub const GLOBAL_UNICAST: Prefix = Prefix {
+    network: Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0),
+    length: 3,
+};
+/// The most downstreams one process watches.
+pub const MAX_DOWNSTREAMS: usize = 32;
+/// The most prefixes of [`Config::prefixes`].
+pub const MAX_PREFIXES: usize = 16;
+
+/// A checked configuration is what [`Config::check`] returned no error for.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The interface towards the gateway.
+    pub upstream: InterfaceName,
+    /// The interfaces towards the hosts. A [`Port`] is an index into this list.
+    pub downstreams: heapless::Vec<InterfaceName, MAX_DOWNSTREAMS>,
+    /// Only addresses inside one of these are learned.
+    pub prefixes: heapless::Vec<Prefix, MAX_PREFIXES>,
+    /// From the last sighting of an address to its end; above zero.
+    pub address_timeout: Duration,
+    /// Between two reports of all groups; zero turns them off.
+    pub refresh_interval: Duration,
+    /// Between two looks for addresses that timed out; above zero.
+    pub expiry_interval: Duration,
+}
+
+/// The index of a downstream in [`Config::downstreams`].
+pub type Port = u8;
+
+impl Config {
+    /// No interfaces, and every time zero. As bytes it is all zero, so a static [`Engine`](crate::engine::Engine) costs nothing.
+    pub(crate) const fn blank() -> Self {
+        Config {
+            upstream: InterfaceName(heapless::String::new()),
+            downstreams: heapless::Vec::new(),
+            prefixes: heapless::Vec::new(),
+            address_timeout: Duration::ZERO,
+            refresh_interval: Duration::ZERO,
+            expiry_interval: Duration::ZERO,
+        }
+    }
+
+    /// The defaults between two interfaces.
+    pub fn new(upstream: InterfaceName) -> Self {
+        let mut config = Config {
+            upstream,
+            address_timeout: ADDRESS_TIMEOUT,
+            refresh_interval: REFRESH_INTERVAL,
+            expiry_interval: EXPIRY_INTERVAL,
+            ..Config::blank()
+        };
+        // There is room for one.
+        let _ = config.prefixes.push(GLOBAL_UNICAST);
+        config
+    }
+
+    /// What is wrong with the whole, where each part is right by itself.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.downstreams.is_empty() {
+            return Err(ConfigError::NoDownstream);
+        }
+        for (place, name) in self.downstreams.iter().enumerate() {
+            if *name == self.upstream {
+                return Err(ConfigError::DownstreamIsUpstream(name.clone()));
+            }
+            if self
+                .downstreams
+                .iter()
+                .skip(place.saturating_add(1))
+                .any(|other| other == name)
+            {
+                return Err(ConfigError::DownstreamTwice(name.clone()));
+            }
+        }
+        if self.address_timeout.is_zero() {
+            return Err(ConfigError::Zero("--address-timeout"));
+        }
+        if self.expiry_interval.is_zero() {
+            return Err(ConfigError::Zero("--expiry-interval"));
+        }
+        Ok(())
+    }
+
+    /// Is `address` one to keep reachable? Never where it is link-local, multicast, loopback, unspecified or IPv4-mapped.
+    pub fn learns(&self, address: Ipv6Addr) -> bool {
+        let never = address.is_unicast_link_local()
+            || address.is_multicast()
+            || address.is_loopback()
+            || address.is_unspecified()
+            || address.to_ipv4_mapped().is_some();
+        !never && self.prefixes.iter().any(|prefix| prefix.contains(address))
+    }
+}
+
+/// Why a configuration cannot be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    NoDownstream,
+    DownstreamIsUpstream(InterfaceName),
+    DownstreamTwice(InterfaceName),
+    /// The named option is zero and must not be.
+    Zero(&'static str),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::NoDownstream => f.write_str("no downstream interface is named"),
+            ConfigError::DownstreamIsUpstream(name) => write!(
+                f,
+                "{name} is named as upstream and as downstream; they must be two interfaces"
+            ),
+            ConfigError::DownstreamTwice(name) => {
+                write!(f, "{name} is named twice as downstream; name it once")
+            }
+            ConfigError::Zero(option) => write!(f, "{option} is 0; it must be at least 1 second"),
+        }
+    }
+}
+
+/// The name of a network interface: 1 to 15 octets, none of them white space, `/` or `:` (the kernel's own rule).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceName(heapless::String<15>);
+
+impl InterfaceName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for InterfaceName {
+    type Err = InterfaceNameError;
+
+    fn from_str(name: &str) -> Result<Self, InterfaceNameError> {
+        let forbidden =
+            |c: char| c.is_ascii_whitespace() || c.is_ascii_control() || c == '/' || c == ':';
+        if name.is_empty() || name == "." || name == ".." || name.contains(forbidden) {
+            return Err(InterfaceNameError);
+        }
+        heapless::String::try_from(name)
+            .map(InterfaceName)
+            .map_err(|_| InterfaceNameError)
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Not a name that an interface can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceNameError;
+
+impl fmt::Display for InterfaceNameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an interface's name has 1 to 15 characters, no space, '/' or ':'")
+    }
+}
+
+/// An IPv6 prefix, 0 to 128 bits long, without host bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    network: Ipv6Addr,
+    length: u8,
+}
+
+impl Prefix {
+    pub fn new(network: Ipv6Addr, length: u8) -> Result<Self, PrefixError> {
+        if length > 128 {
+            return Err(PrefixError::TooLong);
+        }
+        let prefix = Prefix {
+            network: Ipv6Addr::from_bits(network.to_bits() & Prefix::mask(length)),
+            length,
+        };
+        if prefix.network != network {
+            return Err(PrefixError::HostBits(prefix));
+        }
+        Ok(prefix)
+    }
+
+    pub fn contains(&self, address: Ipv6Addr) -> bool {
+        address.to_bits() & Prefix::mask(self.length) == self.network.to_bits()
+    }
+
+    fn mask(length: u8) -> u128 {
+        let host_bits = 128_u32.saturating_sub(length.into());
+        u128::MAX.checked_shl(host_bits).unwrap_or(0)
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
+        let (network, length) = text.split_once('/').ok_or(PrefixError::Syntax)?;
+        let network = network.parse().map_err(|_| PrefixError::Syntax)?;
+        let length: u32 = length.parse().map_err(|_| PrefixError::Syntax)?;
+        Prefix::new(network, u8::try_from(length).unwrap_or(u8::MAX))
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.length)
+    }
+}
+
+/// Why a text is not a [`Prefix`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrefixError {
+    Syntax,
+    TooLong,
+    /// Bits are set behind the prefix, which was probably meant to be this one.
+    HostBits(Prefix),
+}
+
+impl fmt::Display for PrefixError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PrefixError::Syntax => f.write_str("not an IPv6 prefix such as 2001:db8::/64"),
+            PrefixError::TooLong => f.write_str("an IPv6 prefix is at most 128 bits long"),
+            PrefixError::HostBits(prefix) => {
+                write!(f, "bits are set behind the prefix; did you mean {prefix}?")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(downstreams: &[&str]) -> Config {
+        let mut config = Config::new("wan".parse().unwrap());
+        for name in downstreams {
+            config.downstreams.push(name.parse().unwrap()).unwrap();
+        }
+        config
+    }
+
+    #[test]
+    fn only_global_unicast_is_learned_and_some_addresses_never() {
+        let mut config = config(&["br-lan"]);
+        let learns = |config: &Config, text: &str| config.learns(text.parse().unwrap());
+        assert!(learns(&config, "2001:db8::1"));
+        assert!(learns(&config, "3fff:ffff::1"));
+        for other in ["fd00::1", "4000::1", "1fff::1", "64:ff9b::1"] {
+            assert!(!learns(&config, other), "{other}");
+        }
+        config.prefixes.clear();
+        config.prefixes.push("::/0".parse().unwrap()).unwrap();
+        assert!(learns(&config, "fd00::1"));
+        for never in [
+            "fe80::1",
+            "febf::1",
+            "ff02::1",
+            "::1",
+            "::",
+            "::ffff:192.0.2.1",
+        ] {
+            assert!(!learns(&config, never), "{never}");
+        }
+    }
+
+    #[test]
+    fn prefixes_are_read_and_refused_with_a_reason() {
+        let parse = |text: &str| text.parse::<Prefix>();
+        assert!(
+            parse("2001:db8::/64")
+                .unwrap()
+                .contains("2001:db8::9".parse().unwrap())
+        );
+        assert!(
+            !parse("2001:db8::/64")
+                .unwrap()
+                .contains("2001:db8:0:1::9".parse().unwrap())
+        );
+        assert!(
+            parse("2001:db8::9/128")
+                .unwrap()
+                .contains("2001:db8::9".parse().unwrap())
+        );
+        assert_eq!(parse("2001:db8::/129"), Err(PrefixError::TooLong));
+        assert_eq!(parse("2001:db8::/300"), Err(PrefixError::TooLong));
+        let meant = parse("2001:db8::/64").unwrap();
+        assert_eq!(parse("2001:db8::1/64"), Err(PrefixError::HostBits(meant)));
+        for text in [
+            "2001:db8::",
+            "",
+            "/64",
+            "x/64",
+            "2001:db8::/",
+            "2001:db8::/-1",
+            "192.0.2.0/24",
+        ] {
+            assert_eq!(parse(text), Err(PrefixError::Syntax), "{text}");
+        }
+    }
+
+    #[test]
+    fn interface_names_are_the_kernels() {
+        for name in ["wan", "br-lan", "eth0.7", "pppoe-wan", "abcdefghijklmno"] {
+            assert!(name.parse::<InterfaceName>().is_ok(), "{name}");
+        }
+        for name in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "a:0",
+            "a\n",
+            "abcdefghijklmnop",
+        ] {
+            assert_eq!(
+                name.parse::<InterfaceName>(),
+                Err(InterfaceNameError),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        assert_eq!(config(&["br-lan", "guest"]).check(), Ok(()));
+        assert_eq!(config(&[]).check(), Err(ConfigError::NoDownstream));
+        let same = ConfigError::DownstreamIsUpstream("wan".parse().unwrap());
+        assert_eq!(config(&["br-lan", "wan"]).check(), Err(same));
+        let twice = ConfigError::DownstreamTwice("br-lan".parse().unwrap());
+        assert_eq!(config(&["br-lan", "guest", "br-lan"]).check(), Err(twice));
+        let mut zero = config(&["br-lan"]);
+        zero.refresh_interval = Duration::ZERO;
+        assert_eq!(
+            zero.check(),
+            Ok(()),
+            "a refresh interval of zero means none"
+        );
+        zero.expiry_interval = Duration::ZERO;
+        assert_eq!(zero.check(), Err(ConfigError::Zero("--expiry-interval")));
+        zero.address_timeout = Duration::ZERO;
+        assert_eq!(zero.check(), Err(ConfigError::Zero("--address-timeout")));
+    }
+}

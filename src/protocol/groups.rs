@@ -1,0 +1,233 @@
+//! The solicited-node groups wanted upstream, each with a count of the addresses behind it.
+//!
+//! RFC 4861 §7.2.1: a node must not leave a solicited-node group while any of its addresses still maps to it. So a group is joined
+//! with the first address and left with the last.
+
+use core::net::Ipv6Addr;
+
+use crate::table::{Full, Table};
+use crate::time::{Duration, Instant};
+use crate::wire::SolicitedNode;
+
+/// The most groups kept: one for each address.
+pub const CAPACITY: usize = 4096;
+/// Until a join or leave that failed is tried again.
+pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A group, as wanted and as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// How many addresses map to it. The group is wanted while there is one.
+    pub members: u16,
+    /// Is the router a member upstream?
+    pub joined: bool,
+    /// The address that came or went last.
+    pub address: Ipv6Addr,
+}
+
+/// A join (or leave) that is to be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Stays the group's own from before its join until after its leave; below [`CAPACITY`].
+    pub slot: usize,
+    pub group: SolicitedNode,
+    /// The address that makes it necessary.
+    pub address: Ipv6Addr,
+    /// Join or leave?
+    pub join: bool,
+}
+
+/// The groups wanted upstream, at most [`CAPACITY`]; a full table refuses the newcomer.
+pub struct Groups {
+    table: Table<SolicitedNode, Group, CAPACITY>,
+    /// Slots whose group is wanted and not joined, or joined and not wanted.
+    pending: SlotSet,
+    /// Those of them whose change failed and waits for `retry_at`.
+    failed: SlotSet,
+    retry_at: Option<Instant>,
+}
+
+impl Groups {
+    pub(crate) const fn new() -> Self {
+        let vacant = Group {
+            members: 0,
+            joined: false,
+            address: Ipv6Addr::UNSPECIFIED,
+        };
+        Groups {
+            table: Table::new(SolicitedNode::of(Ipv6Addr::UNSPECIFIED), vacant),
+            pending: SlotSet::new(),
+            failed: SlotSet::new(),
+            retry_at: None,
+        }
+    }
+
+    pub(crate) fn set_hash_key(&mut self, hash_key: [u8; 16]) {
+        self.table.set_hash_key(hash_key);
+    }
+
+    /// How many groups are wanted, or joined and not yet left.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    pub fn get(&self, group: SolicitedNode) -> Option<&Group> {
+        let (_, group) = self.table.get(self.table.find(&group)?)?;
+        Some(group)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (SolicitedNode, &Group)> {
+        self.table
+            .iter_from(0)
+            .map(|(_, group, state)| (group, state))
+    }
+
+    /// The groups joined, with their slots, from a slot on.
+    pub(crate) fn joined_from(&self, first: usize) -> impl Iterator<Item = (usize, SolicitedNode)> {
+        self.table
+            .iter_from(first)
+            .filter(|(_, _, state)| state.joined)
+            .map(|(slot, group, _)| (slot, group))
+    }
+
+    /// One more address maps to its group.
+    pub(crate) fn acquire(&mut self, address: Ipv6Addr) -> Result<(), Full> {
+        let group = SolicitedNode::of(address);
+        let slot = match self.table.find(&group) {
+            Some(slot) => slot,
+            None => self.table.insert(
+                group,
+                Group {
+                    members: 0,
+                    joined: false,
+                    address,
+                },
+            )?,
+        };
+        if let Some((_, state)) = self.table.get_mut(slot) {
+            state.members = state.members.saturating_add(1);
+            state.address = address;
+        }
+        self.settle(slot);
+        Ok(())
+    }
+
+    /// One address less maps to its group.
+    pub(crate) fn release(&mut self, address: Ipv6Addr) {
+        let Some(slot) = self.table.find(&SolicitedNode::of(address)) else {
+            return;
+        };
+        if let Some((_, state)) = self.table.get_mut(slot) {
+            state.members = state.members.saturating_sub(1);
+            state.address = address;
+        }
+        self.settle(slot);
+    }
+
+    /// The next change to carry out. The same one again until [`Self::done`] is told of it.
+    pub(crate) fn poll_change(&self) -> Option<Change> {
+        let slot = self.pending.first_outside(&self.failed)?;
+        let (group, state) = self.table.get(slot)?;
+        Some(Change {
+            slot,
+            group,
+            address: state.address,
+            join: !state.joined,
+        })
+    }
+
+    /// A change was carried out, or failed and is to be tried again [`RETRY_INTERVAL`] after `now`.
+    pub(crate) fn done(&mut self, now: Instant, change: &Change, succeeded: bool) {
+        if !succeeded {
+            self.failed.insert(change.slot);
+            self.retry_at
+                .get_or_insert(now.saturating_add(RETRY_INTERVAL));
+            return;
+        }
+        if let Some((_, state)) = self.table.get_mut(change.slot) {
+            state.joined = change.join;
+        }
+        self.settle(change.slot);
+    }
+
+    /// The upstream is gone, and every membership with it.
+    pub(crate) fn forget_memberships(&mut self) {
+        for slot in self.table.slots() {
+            if let Some((_, state)) = self.table.get_mut(slot) {
+                state.joined = false;
+                self.settle(slot);
+            }
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|due| due <= now) {
+            self.retry_at = None;
+            self.failed = SlotSet::new();
+        }
+    }
+
+    /// Brings what is pending in line with a group whose state changed; ends one that is neither wanted nor joined.
+    fn settle(&mut self, slot: usize) {
+        self.failed.remove(slot);
+        let Some((_, state)) = self.table.get(slot) else {
+            return;
+        };
+        let wanted = state.members > 0;
+        if wanted == state.joined {
+            self.pending.remove(slot);
+        } else {
+            self.pending.insert(slot);
+        }
+        if !wanted && !state.joined {
+            self.table.remove(slot);
+        }
+    }
+}
+
+/// A set of slots, a bit each.
+struct SlotSet {
+    words: [u32; CAPACITY / 32],
+}
+
+impl SlotSet {
+    const fn new() -> Self {
+        SlotSet {
+            words: [0; CAPACITY / 32],
+        }
+    }
+
+    fn insert(&mut self, slot: usize) {
+        if let Some(word) = self.words.get_mut(slot / 32) {
+            *word |= SlotSet::bit(slot);
+        }
+    }
+
+    fn remove(&mut self, slot: usize) {
+        if let Some(word) = self.words.get_mut(slot / 32) {
+            *word &= !SlotSet::bit(slot);
+        }
+    }
+
+    /// The lowest slot that is in this set and not in `other`.
+    fn first_outside(&self, other: &SlotSet) -> Option<usize> {
+        let mut words = self.words.iter().zip(&other.words).enumerate();
+        words.find_map(|(place, (ours, theirs))| {
+            let left = ours & !theirs;
+            let bit = usize::try_from(left.trailing_zeros()).ok()?;
+            (left != 0).then(|| place.saturating_mul(32).saturating_add(bit))
+        })
+    }
+
+    const fn bit(slot: usize) -> u32 {
+        1_u32.rotate_left(slot as u32 % 32)
+    }
+}

@@ -1,0 +1,236 @@
+//! A table of fixed capacity with a keyed hash.
+//!
+//! An entry keeps its slot, a number below the capacity, until it is removed, so that other state (a bit, a socket) can go by the
+//! slot. A full table refuses the newcomer and changes nothing; who may be put out for it is the caller's business.
+//!
+//! The hash is keyed because the keys are what strangers send: without the key nobody can choose addresses that share a chain.
+//! `heapless::IndexMap` takes no key at run time and moves its entries, hence this.
+//!
+//! A table that was never started is all zero bits where the vacant key and value are, so a static one takes no room in the
+//! file, and slots are handed out from the first, so pages never needed cost no memory.
+
+use core::hash::{Hash, Hasher};
+use core::ops::Range;
+
+use siphasher::sip::SipHasher13;
+
+/// At most `N` entries, `N` up to 65,534.
+pub struct Table<K, V, const N: usize> {
+    hash_key: [u8; 16],
+    /// The first slot of each chain.
+    chains: [Link; N],
+    slots: [Slot<K, V>; N],
+    /// The chain of slots that were used and are free.
+    free: Link,
+    /// Slots from here on were never used.
+    unused: usize,
+    length: usize,
+}
+
+/// The table is full; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+#[derive(Clone, Copy)]
+struct Slot<K, V> {
+    next: Link,
+    occupied: bool,
+    key: K,
+    value: V,
+}
+
+/// A slot's number plus 1; 0 is the end of a chain.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Link(u16);
+
+impl Link {
+    const END: Link = Link(0);
+
+    fn to(slot: usize) -> Self {
+        Link(u16::try_from(slot).map_or(0, |slot| slot.saturating_add(1)))
+    }
+
+    fn slot(self) -> Option<usize> {
+        self.0.checked_sub(1).map(usize::from)
+    }
+}
+
+impl<K: Copy + Eq + Hash, V: Copy, const N: usize> Table<K, V, N> {
+    pub const CAPACITY: usize = N;
+
+    /// An empty table, whose unused slots hold `key` and `value`.
+    pub const fn new(key: K, value: V) -> Self {
+        const { assert!(N > 0 && N < u16::MAX as usize) };
+        let vacant = Slot {
+            next: Link::END,
+            occupied: false,
+            key,
+            value,
+        };
+        Table {
+            hash_key: [0; 16],
+            chains: [Link::END; N],
+            slots: [vacant; N],
+            free: Link::END,
+            unused: 0,
+            length: 0,
+        }
+    }
+
+    /// Sets the key of the hash, 16 random octets. To be called once, while the table is empty.
+    pub fn set_hash_key(&mut self, hash_key: [u8; 16]) {
+        debug_assert!(self.length == 0, "entries would be lost");
+        self.hash_key = hash_key;
+    }
+
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The slot of `key`.
+    pub fn find(&self, key: &K) -> Option<usize> {
+        let mut link = *self.chains.get(self.chain_of(key))?;
+        while let Some(slot) = link.slot() {
+            let candidate = self.slots.get(slot)?;
+            if candidate.key == *key {
+                return Some(slot);
+            }
+            link = candidate.next;
+        }
+        None
+    }
+
+    /// The entry in `slot`; `None` where the slot is free.
+    pub fn get(&self, slot: usize) -> Option<(K, &V)> {
+        let slot = self.slots.get(slot).filter(|slot| slot.occupied)?;
+        Some((slot.key, &slot.value))
+    }
+
+    /// As [`Self::get`], to change the value.
+    pub fn get_mut(&mut self, slot: usize) -> Option<(K, &mut V)> {
+        let slot = self.slots.get_mut(slot).filter(|slot| slot.occupied)?;
+        Some((slot.key, &mut slot.value))
+    }
+
+    /// Adds `key`, which must not be in the table; its slot.
+    pub fn insert(&mut self, key: K, value: V) -> Result<usize, Full> {
+        debug_assert!(self.find(&key).is_none(), "a key is inserted once");
+        let number = self.free.slot().unwrap_or(self.unused);
+        let chain = self.chain_of(&key);
+        let slot = self.slots.get_mut(number).ok_or(Full)?;
+        let first = self.chains.get_mut(chain).ok_or(Full)?;
+        if number == self.unused {
+            self.unused = number.saturating_add(1);
+        } else {
+            self.free = slot.next;
+        }
+        *slot = Slot {
+            next: *first,
+            occupied: true,
+            key,
+            value,
+        };
+        *first = Link::to(number);
+        self.length = self.length.saturating_add(1);
+        Ok(number)
+    }
+
+    /// Frees `slot`; what was in it.
+    pub fn remove(&mut self, slot: usize) -> Option<(K, V)> {
+        let removed = *self.slots.get(slot).filter(|slot| slot.occupied)?;
+        let chain = self.chain_of(&removed.key);
+        let mut before = None;
+        let mut link = *self.chains.get(chain)?;
+        while link != Link::to(slot) {
+            before = link.slot();
+            link = self.slots.get(before?)?.next;
+        }
+        let link = match before {
+            Some(before) => &mut self.slots.get_mut(before)?.next,
+            None => self.chains.get_mut(chain)?,
+        };
+        *link = removed.next;
+        let freed = self.slots.get_mut(slot)?;
+        freed.occupied = false;
+        freed.next = self.free;
+        self.free = Link::to(slot);
+        self.length = self.length.saturating_sub(1);
+        Some((removed.key, removed.value))
+    }
+
+    /// All slots that may hold an entry, to go through while changing the table.
+    pub fn slots(&self) -> Range<usize> {
+        0..self.unused
+    }
+
+    /// The entries from `first` on, in the order of their slots.
+    pub fn iter_from(&self, first: usize) -> impl Iterator<Item = (usize, K, &V)> {
+        let used = self.slots.get(..self.unused).unwrap_or_default();
+        used.iter()
+            .enumerate()
+            .skip(first)
+            .filter(|(_, slot)| slot.occupied)
+            .map(|(number, slot)| (number, slot.key, &slot.value))
+    }
+
+    fn chain_of(&self, key: &K) -> usize {
+        let mut hasher = SipHasher13::new_with_key(&self.hash_key);
+        key.hash(&mut hasher);
+        let chain = hasher.finish().checked_rem(N as u64);
+        chain
+            .and_then(|chain| usize::try_from(chain).ok())
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_the_newcomer_when_full_and_reuses_what_was_freed() {
+        let mut table: Table<u32, u32, 3> = Table::new(0, 0);
+        table.set_hash_key([7; 16]);
+        for key in 0..3 {
+            assert_eq!(table.insert(key, key * 10), Ok(key as usize));
+        }
+        assert_eq!(table.insert(3, 30), Err(Full));
+        assert_eq!(table.len(), 3);
+        assert_eq!(table.remove(1), Some((1, 10)));
+        assert_eq!(table.remove(1), None);
+        assert_eq!(table.find(&1), None);
+        assert_eq!(table.insert(3, 30), Ok(1));
+        assert_eq!(table.get(1), Some((3, &30)));
+        assert_eq!(
+            table.iter_from(1).collect::<heapless::Vec<_, 3>>(),
+            [(1, 3, &30), (2, 2, &20)]
+        );
+    }
+
+    #[test]
+    fn agrees_with_a_plain_list_whatever_the_chains() {
+        let mut table: Table<u32, u32, 16> = Table::new(0, 0);
+        let mut model: heapless::Vec<(u32, u32), 16> = heapless::Vec::new();
+        let mut state = 1_u32;
+        for round in 0..20_000 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let key = state >> 27;
+            match (table.find(&key), model.iter().position(|(k, _)| *k == key)) {
+                (Some(slot), Some(at)) => {
+                    assert_eq!(table.remove(slot), Some(model.swap_remove(at)));
+                }
+                (None, None) => {
+                    let full = model.push((key, round)).is_err();
+                    assert_eq!(table.insert(key, round).is_err(), full);
+                }
+                (found, expected) => panic!("{key}: {found:?}, expected {expected:?}"),
+            }
+            assert_eq!(table.len(), model.len());
+            assert_eq!(table.iter_from(0).count(), model.len());
+        }
+    }
+}

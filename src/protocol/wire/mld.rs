@@ -1,0 +1,451 @@
+//! MLDv1 (RFC 2710) and MLDv2 (RFC 3810): queries, reports and done messages, read and built.
+
+use core::net::Ipv6Addr;
+use core::time::Duration;
+
+use smoltcp::wire::MldAddressRecord;
+
+pub use smoltcp::wire::MldRecordType as RecordType;
+
+use super::{
+    DropReason, Envelope, TYPE_DONE, TYPE_QUERY, TYPE_REPORT_V1, TYPE_REPORT_V2, address_of,
+    emit_mld,
+};
+
+/// `ff02::1`, where General Queries go (RFC 3810 §5.1.15).
+pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+/// `ff02::2`, where Done messages go (RFC 2710 §4).
+pub const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+/// `ff02::16`, where MLDv2 Reports go (RFC 3810 §5.2.14).
+pub const ALL_MLDV2_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
+
+/// A Multicast Listener Query (RFC 2710 §3, RFC 3810 §5.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query<'a> {
+    pub source: Ipv6Addr,
+    pub destination: Ipv6Addr,
+    /// `::` in a General Query.
+    pub group: Ipv6Addr,
+    /// Within which listeners answer, 0 to 8,387,584 ms (RFC 3810 §5.1.3).
+    pub max_response_delay: Duration,
+    pub version: QueryVersion<'a>,
+}
+
+/// The version of a query and what only MLDv2 has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueryVersion<'a> {
+    V1,
+    V2 {
+        /// The S flag (RFC 3810 §5.1.7).
+        suppress_router_processing: bool,
+        /// The querier's robustness variable, 0 to 7 (RFC 3810 §5.1.8); 0 where it has one above 7.
+        robustness: u8,
+        /// The querier's query interval, 0 to 31,744 s (RFC 3810 §5.1.9).
+        query_interval: Duration,
+        sources: Sources<'a>,
+    },
+}
+
+impl<'a> Query<'a> {
+    /// Checks a received message by RFC 3810 §6.2 and §8.1.
+    pub(super) fn parse(envelope: &Envelope, icmpv6: &'a [u8]) -> Result<Self, DropReason> {
+        check_mld(envelope, icmpv6)?;
+        // RFC 3810 §8.1: "MLDv1 Query: length = 24 octets; MLDv2 Query: length >= 28 octets"; other lengths are ignored.
+        if !matches!(icmpv6.len(), V1_LENGTH | V2_QUERY_LENGTH..) {
+            return Err(DropReason::QueryLength);
+        }
+        let group = address_of(icmpv6)?;
+        if !(group.is_unspecified() || group.is_multicast()) {
+            return Err(DropReason::NotMulticast);
+        }
+        let &[_, _, _, _, code_high, code_low, ..] = icmpv6 else {
+            return Err(DropReason::Truncated);
+        };
+        let code = u16::from_be_bytes([code_high, code_low]);
+        let fixed = icmpv6.get(V1_LENGTH..).and_then(<[u8]>::first_chunk);
+        let (max_response_delay, version) = match fixed {
+            None => (u32::from(code), QueryVersion::V1),
+            Some(&[flags, interval, count_high, count_low]) => {
+                let count = u16::from_be_bytes([count_high, count_low]);
+                let octets = icmpv6.get(V2_QUERY_LENGTH..).unwrap_or_default();
+                let version = QueryVersion::V2 {
+                    suppress_router_processing: flags & 0b1000 != 0,
+                    robustness: flags & 0b0111,
+                    query_interval: Duration::from_secs(decode_query_interval(interval).into()),
+                    sources: Sources::first(count, octets).ok_or(DropReason::RecordOverrun)?,
+                };
+                (decode_response_code(code), version)
+            }
+        };
+        Ok(Query {
+            source: envelope.source,
+            destination: envelope.destination,
+            group,
+            max_response_delay: Duration::from_millis(max_response_delay.into()),
+            version,
+        })
+    }
+
+    /// Builds the IPv6 packet at the start of `buffer`; its length, 72 octets or (v2) 76 and 16 a source. Times that the field
+    /// cannot hold are rounded down to one that it can. `None` where the buffer is too small.
+    pub fn emit(&self, buffer: &mut [u8]) -> Option<usize> {
+        let delay = u32::try_from(self.max_response_delay.as_millis()).unwrap_or(u32::MAX);
+        let (length, code) = match &self.version {
+            QueryVersion::V1 => (V1_LENGTH, u16::try_from(delay).unwrap_or(u16::MAX)),
+            QueryVersion::V2 { sources, .. } => (
+                V2_QUERY_LENGTH.checked_add(sources.0.len())?,
+                encode_response_code(delay),
+            ),
+        };
+        emit_mld(
+            buffer,
+            self.source,
+            self.destination,
+            TYPE_QUERY,
+            length,
+            |icmpv6| {
+                let Some((fixed, rest)) = icmpv6.split_first_chunk_mut() else {
+                    return;
+                };
+                *fixed = v1_body(code, self.group);
+                if let QueryVersion::V2 {
+                    suppress_router_processing,
+                    robustness,
+                    query_interval,
+                    sources,
+                } = &self.version
+                    && let Some((fixed, octets)) = rest.split_first_chunk_mut()
+                {
+                    let flags = u8::from(*suppress_router_processing) << 3 | (robustness & 0b0111);
+                    let interval = encode_query_interval(query_interval.as_secs());
+                    let [high, low] = sources.count().to_be_bytes();
+                    *fixed = [flags, interval, high, low];
+                    octets.copy_from_slice(sources.0);
+                }
+            },
+        )
+    }
+}
+
+/// An MLDv1 Report (RFC 2710 §3): `source` listens to `group`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportV1 {
+    pub source: Ipv6Addr,
+    pub group: Ipv6Addr,
+}
+
+impl ReportV1 {
+    pub(super) fn parse(envelope: &Envelope, icmpv6: &[u8]) -> Result<Self, DropReason> {
+        let group = check_v1(envelope, icmpv6)?;
+        let source = envelope.source;
+        Ok(ReportV1 { source, group })
+    }
+
+    /// Builds the IPv6 packet, sent to the group itself (RFC 2710 §4), at the start of `buffer`; its length, 72 octets. `None`
+    /// where the buffer is too small.
+    pub fn emit(&self, buffer: &mut [u8]) -> Option<usize> {
+        emit_v1(buffer, TYPE_REPORT_V1, self.source, self.group, self.group)
+    }
+}
+
+/// An MLDv1 Done (RFC 2710 §3): `source` no longer listens to `group`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    pub source: Ipv6Addr,
+    pub group: Ipv6Addr,
+}
+
+impl Done {
+    pub(super) fn parse(envelope: &Envelope, icmpv6: &[u8]) -> Result<Self, DropReason> {
+        let group = check_v1(envelope, icmpv6)?;
+        let source = envelope.source;
+        Ok(Done { source, group })
+    }
+
+    /// Builds the IPv6 packet, sent to [`ALL_ROUTERS`] (RFC 2710 §4), at the start of `buffer`; its length, 72 octets. `None`
+    /// where the buffer is too small.
+    pub fn emit(&self, buffer: &mut [u8]) -> Option<usize> {
+        emit_v1(buffer, TYPE_DONE, self.source, ALL_ROUTERS, self.group)
+    }
+}
+
+/// An MLDv2 Report (RFC 3810 §5.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportV2<'a> {
+    pub source: Ipv6Addr,
+    pub records: Records<'a>,
+}
+
+impl<'a> ReportV2<'a> {
+    /// Checks a received message, every record's bounds included, by RFC 3810 §5.2 and §7.4.
+    pub(super) fn parse(envelope: &Envelope, icmpv6: &'a [u8]) -> Result<Self, DropReason> {
+        check_mld(envelope, icmpv6)?;
+        let Some((&[.., count_high, count_low], octets)) =
+            icmpv6.split_first_chunk::<V2_REPORT_HEADER_LENGTH>()
+        else {
+            return Err(DropReason::Truncated);
+        };
+        let count = u16::from_be_bytes([count_high, count_low]);
+        let records = Records { count, octets };
+        if records.clone().count() != usize::from(count) {
+            return Err(DropReason::RecordOverrun);
+        }
+        Ok(ReportV2 {
+            source: envelope.source,
+            records,
+        })
+    }
+}
+
+/// The multicast address records of a report, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Records<'a> {
+    count: u16,
+    octets: &'a [u8],
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        self.count = self.count.checked_sub(1)?;
+        let header = MldAddressRecord::new_checked(self.octets).ok()?;
+        let behind = self.octets.get(MLDV2_RECORD_LENGTH..)?;
+        let sources = Sources::first(header.num_srcs(), behind)?;
+        // RFC 3810 §5.2.6: the auxiliary data's length is in units of 32-bit words.
+        let auxiliary = usize::from(header.aux_data_len()).saturating_mul(4);
+        self.octets = behind.get(sources.0.len()..)?.get(auxiliary..)?;
+        Some(Record {
+            record_type: header.record_type(),
+            group: header.mcast_addr(),
+            sources,
+        })
+    }
+}
+
+/// One multicast address record (RFC 3810 §5.2.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// `Unknown(n)` is to be ignored, the other records of its report are not (RFC 3810 §5.2.12).
+    pub record_type: RecordType,
+    /// As received: not necessarily a multicast address.
+    pub group: Ipv6Addr,
+    pub sources: Sources<'a>,
+}
+
+/// A list of source addresses, as it stands in the packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sources<'a>(&'a [u8]);
+
+impl<'a> Sources<'a> {
+    /// The first `count` addresses of `octets`; `None` where there are fewer.
+    fn first(count: u16, octets: &'a [u8]) -> Option<Self> {
+        octets
+            .get(..usize::from(count).checked_mul(ADDRESS_LENGTH)?)
+            .map(Sources)
+    }
+
+    pub fn count(&self) -> u16 {
+        let (addresses, _) = self.0.as_chunks::<ADDRESS_LENGTH>();
+        u16::try_from(addresses.len()).unwrap_or(u16::MAX)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Ipv6Addr> + use<'a> {
+        let (addresses, _) = self.0.as_chunks::<ADDRESS_LENGTH>();
+        addresses.iter().map(|octets| Ipv6Addr::from(*octets))
+    }
+}
+
+/// Builds one MLDv2 Report of many records in a buffer: as many as fit.
+pub struct ReportBuilder<'b> {
+    buffer: &'b mut [u8],
+    count: u16,
+    length: usize,
+}
+
+impl<'b> ReportBuilder<'b> {
+    /// A report without records. The length of `buffer` is the largest the packet may become: the upstream's MTU or less.
+    pub fn new(buffer: &'b mut [u8]) -> Self {
+        ReportBuilder {
+            buffer,
+            count: 0,
+            length: MLDV2_REPORT_OVERHEAD,
+        }
+    }
+
+    /// Adds a record without sources and without auxiliary data. False, and nothing added, where it does not fit.
+    #[must_use]
+    pub fn push(&mut self, record_type: RecordType, group: Ipv6Addr) -> bool {
+        let free: Option<&mut [u8; MLDV2_RECORD_LENGTH]> = self
+            .buffer
+            .get_mut(self.length..)
+            .and_then(<[u8]>::first_chunk_mut);
+        let (Some(record), Some(count)) = (free, self.count.checked_add(1)) else {
+            return false;
+        };
+        *record = [0; MLDV2_RECORD_LENGTH];
+        record[0] = record_type.into();
+        record[4..].copy_from_slice(&group.octets());
+        self.count = count;
+        self.length = self.length.saturating_add(MLDV2_RECORD_LENGTH);
+        true
+    }
+
+    /// Writes the headers; the length of the packet. `None` for a report without records, which says nothing (RFC 3810 §5.2),
+    /// and where the buffer is too small.
+    pub fn finish(self, source: Ipv6Addr) -> Option<usize> {
+        let records = MLDV2_RECORD_LENGTH.checked_mul(self.count.into())?;
+        let length = V2_REPORT_HEADER_LENGTH.checked_add(records)?;
+        if self.count == 0 {
+            return None;
+        }
+        emit_mld(
+            self.buffer,
+            source,
+            ALL_MLDV2_ROUTERS,
+            TYPE_REPORT_V2,
+            length,
+            |icmpv6| {
+                if let Some([.., high, low]) = icmpv6.first_chunk_mut::<V2_REPORT_HEADER_LENGTH>() {
+                    [*high, *low] = self.count.to_be_bytes();
+                }
+            },
+        )
+    }
+}
+
+/// Octets before the first record of an MLDv2 Report: IPv6 header, Hop-by-Hop header, ICMPv6 header.
+pub const MLDV2_REPORT_OVERHEAD: usize = 40 + 8 + V2_REPORT_HEADER_LENGTH;
+/// Octets of a record without sources and auxiliary data.
+pub const MLDV2_RECORD_LENGTH: usize = 20;
+
+const ADDRESS_LENGTH: usize = 16;
+const V1_LENGTH: usize = 24;
+const V2_QUERY_LENGTH: usize = 28;
+const V2_REPORT_HEADER_LENGTH: usize = 8;
+
+const MLD_HOP_LIMIT: u8 = 1;
+
+/// What every MLD message must be: RFC 2710 §3, RFC 3810 §5, §6.2, §7.4. A report from `::` is valid on the wire, but "routers
+/// silently discard" it (RFC 3810 §5.2.13), and so does this.
+fn check_mld(envelope: &Envelope, icmpv6: &[u8]) -> Result<(), DropReason> {
+    envelope.check(icmpv6, MLD_HOP_LIMIT)?;
+    if !envelope.source.is_unicast_link_local() {
+        return Err(DropReason::NotLinkLocal);
+    }
+    if !envelope.router_alert {
+        return Err(DropReason::NoRouterAlert);
+    }
+    Ok(())
+}
+
+/// Checks a Report or Done of MLDv1; its group. Octets past the 24th are ignored (RFC 2710 §3.7).
+fn check_v1(envelope: &Envelope, icmpv6: &[u8]) -> Result<Ipv6Addr, DropReason> {
+    check_mld(envelope, icmpv6)?;
+    let group = address_of(icmpv6)?;
+    if !group.is_multicast() {
+        return Err(DropReason::NotMulticast);
+    }
+    Ok(group)
+}
+
+/// The 24 octets that MLDv1 messages and both queries start with; type and checksum are left 0.
+fn v1_body(response_code: u16, group: Ipv6Addr) -> [u8; V1_LENGTH] {
+    let mut body = [0; V1_LENGTH];
+    body[4..6].copy_from_slice(&response_code.to_be_bytes());
+    body[8..].copy_from_slice(&group.octets());
+    body
+}
+
+fn emit_v1(
+    buffer: &mut [u8],
+    message_type: u8,
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    group: Ipv6Addr,
+) -> Option<usize> {
+    emit_mld(
+        buffer,
+        source,
+        destination,
+        message_type,
+        V1_LENGTH,
+        |icmpv6| icmpv6.copy_from_slice(&v1_body(0, group)),
+    )
+}
+
+/// Maximum Response Code to milliseconds (RFC 3810 §5.1.3).
+fn decode_response_code(code: u16) -> u32 {
+    decode_float(code.into(), 12)
+}
+
+fn encode_response_code(milliseconds: u32) -> u16 {
+    u16::try_from(encode_float(milliseconds, 12)).unwrap_or(u16::MAX)
+}
+
+/// Querier's Query Interval Code to seconds (RFC 3810 §5.1.9).
+fn decode_query_interval(code: u8) -> u32 {
+    decode_float(code.into(), 4)
+}
+
+fn encode_query_interval(seconds: u64) -> u8 {
+    let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+    u8::try_from(encode_float(seconds, 4)).unwrap_or(u8::MAX)
+}
+
+/// The floating-point codes of RFC 3810: `1 | exponent (3 bits) | mantissa`, or the value itself where the first bit is 0.
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "mantissa_bits is 4 or 12: no shift reaches 32"
+)]
+const fn decode_float(code: u32, mantissa_bits: u32) -> u32 {
+    if code < 1 << (mantissa_bits + 3) {
+        return code;
+    }
+    let mantissa = code & ((1 << mantissa_bits) - 1) | 1 << mantissa_bits;
+    let exponent = code >> mantissa_bits & 0b111;
+    mantissa << (exponent + 3)
+}
+
+/// The largest code whose value is not above `value`.
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "value is at least 2^(mantissa_bits + 3) where its logarithm is used"
+)]
+const fn encode_float(value: u32, mantissa_bits: u32) -> u32 {
+    let first_bit = 1 << (mantissa_bits + 3);
+    if value < first_bit {
+        return value;
+    }
+    let largest = ((1 << (mantissa_bits + 1)) - 1) << 10;
+    let value = if value > largest { largest } else { value };
+    let exponent = value.ilog2() - mantissa_bits - 3;
+    let mantissa = value >> (exponent + 3) & ((1 << mantissa_bits) - 1);
+    first_bit | exponent << mantissa_bits | mantissa
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_survive_their_codes_or_are_rounded_down() {
+        for code in 0..=u16::MAX {
+            assert_eq!(encode_response_code(decode_response_code(code)), code);
+        }
+        for code in 0..=u8::MAX {
+            assert_eq!(
+                encode_query_interval(decode_query_interval(code).into()),
+                code
+            );
+        }
+        // RFC 3810 §5.1.3: mant = 0, exp = 0 is 1000h << 3; the largest is 1fffh << 10.
+        assert_eq!(decode_response_code(0x8000), 32_768);
+        assert_eq!(decode_response_code(u16::MAX), 8_387_584);
+        assert_eq!(encode_response_code(32_769), 0x8000);
+        assert_eq!(encode_response_code(u32::MAX), u16::MAX);
+        assert_eq!(decode_query_interval(0x80), 128);
+        assert_eq!(decode_query_interval(u8::MAX), 31_744);
+        assert_eq!(encode_query_interval(u64::MAX), u8::MAX);
+    }
+}
