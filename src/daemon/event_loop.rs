@@ -19,8 +19,9 @@ use crate::sys::netlink::{self, Dump, Netlink, Notice};
 use crate::sys::packet::{Capture, Transmitter};
 use crate::sys::signal::Signals;
 
-/// How many packets of a downstream are taken in one go, before the others have their turn.
-const BATCH: usize = 64;
+/// How many packets of a downstream are taken in one go, before the others and the joins have their turn: more than a socket's
+/// receive buffer holds by default (256 small ones), since to read is quick and to join is not, and what does not fit is lost.
+const BATCH: usize = 512;
 /// Until a capture that could not be opened is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -66,7 +67,7 @@ pub struct EventLoop<'s> {
 }
 
 impl<'s> EventLoop<'s> {
-    /// Puts the engine, started with a checked configuration, and the sockets together.
+    /// Puts the engine, started with a checked configuration, and the sockets together, and asks for the interfaces.
     pub fn new(
         engine: &'s mut Engine,
         buffers: &'s mut Buffers,
@@ -76,7 +77,7 @@ impl<'s> EventLoop<'s> {
     ) -> Self {
         let interfaces = Interfaces::new(engine.config());
         let captures = engine.config().downstreams.iter().map(|_| None).collect();
-        EventLoop {
+        let mut event_loop = EventLoop {
             engine,
             buffers,
             signals,
@@ -93,12 +94,17 @@ impl<'s> EventLoop<'s> {
             capture_trouble: Trouble::default(),
             membership_trouble: Trouble::default(),
             transmit_trouble: Trouble::default(),
-        }
+        };
+        event_loop.request_dump();
+        event_loop
+    }
+
+    pub fn engine(&self) -> &Engine {
+        self.engine
     }
 
     /// Runs until a signal asks for the end, and leaves all groups; that signal. Fails only where poll(2) cannot be called at all.
     pub fn run(&mut self) -> nix::Result<Signal> {
-        self.request_dump();
         let signal = loop {
             if let Some(signal) = self.turn()? {
                 break signal;
@@ -113,7 +119,7 @@ impl<'s> EventLoop<'s> {
     }
 
     /// Sleeps until there is something to do, and does it; the signal that asks for the end.
-    fn turn(&mut self) -> nix::Result<Option<Signal>> {
+    pub fn turn(&mut self) -> nix::Result<Option<Signal>> {
         self.act();
         let ready = self.wait()?;
         if ready.signal

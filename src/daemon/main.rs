@@ -1,7 +1,6 @@
 //! mldproxy: keeps the hosts behind an IPv6 NDP proxy reachable where the gateway does MLD snooping.
 //!
 //! This is the shell around the [`protocol`] core: it starts it, feeds it and does what it says.
-#![deny(unsafe_code)]
 
 mod cli;
 mod event_loop;
@@ -16,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 use log::{debug, error};
 use nix::errno::Errno;
-use nix::net::if_::{if_nameindex, if_nametoindex};
+use nix::net::if_::{Interface, if_nameindex, if_nametoindex};
 use protocol::config::Config;
 use protocol::engine::Engine;
 
@@ -76,7 +75,7 @@ fn check_interfaces(config: &Config) -> Result<(), String> {
     for name in names {
         if if_nametoindex(name.as_str()).is_err() {
             let existing: Vec<String> = if_nameindex().map_or(Vec::new(), |interfaces| {
-                let names = interfaces.iter().map(|interface| interface.name());
+                let names = interfaces.iter().map(Interface::name);
                 names
                     .map(|name| name.to_string_lossy().into_owned())
                     .collect()
@@ -107,7 +106,7 @@ fn proxy(config: Config) -> Result<(), String> {
     engine.start(config, seed());
     let mut event_loop = EventLoop::new(&mut engine, &mut buffers, signals, netlink, transmitter);
     let ended = event_loop.run();
-    log_counters(&engine);
+    log_counters(event_loop.engine());
     ended
         .map(drop)
         .map_err(|errno| format!("waiting for events: {}", errno.desc()))

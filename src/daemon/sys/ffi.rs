@@ -89,5 +89,5 @@ fn set_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> ni
 }
 
 fn socklen_of<T>(_: &T) -> libc::socklen_t {
-    mem::size_of::<T>() as libc::socklen_t
+    size_of::<T>() as libc::socklen_t
 }

@@ -1,0 +1,547 @@
+//! The engine in stepped time: no kernel, no clock, and every action carried out by the test.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+
+use protocol::config::Config;
+use protocol::counters::Counter;
+use protocol::engine::{Action, BUFFER_LENGTH, Engine, Event, Reason};
+use protocol::listener::Upstream;
+use protocol::time::{Duration, Instant};
+use protocol::wire::{
+    DropReason, Message, NeighborAdvertisement, NeighborSolicitation, RecordType, SolicitedNode,
+    parse,
+};
+
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+const UPSTREAM: Upstream = Upstream {
+    index: 7,
+    link_local: Some(LINK_LOCAL),
+    mtu: 1500,
+};
+
+/// An engine, and a kernel that is only a set of memberships.
+struct Stage {
+    engine: Box<Engine>,
+    now: Instant,
+    joined: BTreeSet<Ipv6Addr>,
+    /// The groups of each report sent, and when.
+    reports: Vec<(u64, Vec<Ipv6Addr>)>,
+    /// Joins and leaves, as they were carried out.
+    changes: Vec<String>,
+    /// Is an action to fail?
+    fails: fn(&Action) -> bool,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let mut stage = Stage::without_upstream();
+        stage.upstream(Some(UPSTREAM));
+        stage
+    }
+
+    fn without_upstream() -> Self {
+        let mut config = Config::new("wan".parse().unwrap());
+        for downstream in ["br-lan", "guest"] {
+            config
+                .downstreams
+                .push(downstream.parse().unwrap())
+                .unwrap();
+        }
+        config.check().unwrap();
+        let mut engine = Box::new(Engine::new());
+        engine.start(config, [42; 16]);
+        Stage {
+            engine,
+            now: Instant::from_secs(1_000),
+            joined: BTreeSet::new(),
+            reports: Vec::new(),
+            changes: Vec::new(),
+            fails: |_| false,
+        }
+    }
+
+    fn upstream(&mut self, upstream: Option<Upstream>) {
+        self.engine.handle(self.now, Event::Upstream(upstream));
+        self.drain();
+    }
+
+    /// A host solicits the router from an address.
+    fn seen(&mut self, address: Ipv6Addr) {
+        let target = LINK_LOCAL;
+        self.receive(&solicitation(
+            address,
+            SolicitedNode::of(target).group(),
+            target,
+        ));
+    }
+
+    fn receive(&mut self, packet: &[u8]) {
+        self.engine
+            .handle(self.now, Event::Packet { port: 0, packet });
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        let mut buffer = [0; BUFFER_LENGTH];
+        for actions in 0.. {
+            assert!(actions < 20_000, "actions never end");
+            let Some(action) = self.engine.poll_action(&mut buffer) else {
+                break;
+            };
+            assert_eq!(
+                self.engine.poll_action(&mut buffer),
+                Some(action),
+                "until it is done"
+            );
+            let fails = (self.fails)(&action);
+            match action {
+                _ if fails => {}
+                Action::Join(change) => {
+                    assert!(self.joined.insert(change.group.group()), "joined twice");
+                    self.changes
+                        .push(format!("+{} {}", change.group, change.address));
+                }
+                Action::Leave(change) => {
+                    assert!(self.joined.remove(&change.group.group()), "left twice");
+                    self.changes
+                        .push(format!("-{} {}", change.group, change.address));
+                }
+                Action::Transmit { length, .. } => {
+                    let Ok(Message::ReportV2(report)) = parse(&buffer[..length]) else {
+                        panic!("not a report");
+                    };
+                    assert_eq!(report.source, LINK_LOCAL);
+                    let groups = report.records.map(|record| {
+                        assert_eq!(record.record_type, RecordType::ModeIsExclude);
+                        record.group
+                    });
+                    self.reports
+                        .push((self.now.as_millis() / 1000, groups.collect()));
+                }
+            }
+            self.engine.done(self.now, &action, !fails);
+        }
+    }
+
+    /// Lets time pass, and handles each deadline on its way.
+    fn pass(&mut self, seconds: u64) {
+        let end = self.now.saturating_add(Duration::from_secs(seconds));
+        while let Some((deadline, _)) = self.engine.next_deadline().filter(|(at, _)| *at <= end) {
+            assert!(deadline >= self.now, "a deadline in the past");
+            self.now = deadline;
+            self.engine.handle_timeout(self.now);
+            self.drain();
+            let next = self.engine.next_deadline();
+            assert!(
+                next.is_none_or(|(next, _)| next > deadline),
+                "a deadline that stays"
+            );
+        }
+        self.now = end;
+    }
+
+    fn count(&self, counter: Counter) -> u64 {
+        self.engine.counters().get(counter)
+    }
+}
+
+fn solicitation(source: Ipv6Addr, destination: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    let mut packet = vec![0; 128];
+    let solicitation = NeighborSolicitation {
+        source,
+        destination,
+        target,
+        source_link_layer: None,
+    };
+    let length = solicitation.emit(&mut packet).unwrap();
+    packet.truncate(length);
+    packet
+}
+
+/// The `number`th address of one prefix, each with a group of its own.
+fn address(number: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits(0x2001_0db8_0001_0000_0000_0000_0100_0000 | u128::from(number))
+}
+
+/// An address with the same group as `address(number)`.
+fn twin(number: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits(address(number).to_bits() | 1 << 40)
+}
+
+fn group(number: u32) -> Ipv6Addr {
+    SolicitedNode::of(address(number)).group()
+}
+
+#[test]
+fn the_source_of_a_solicitation_its_target_in_duplicate_detection_and_the_target_of_an_advertisement_are_learned()
+ {
+    let mut stage = Stage::new();
+    stage.seen(address(1));
+    stage.receive(&solicitation(Ipv6Addr::UNSPECIFIED, group(2), address(2)));
+    let mut packet = [0; 128];
+    let advertisement = NeighborAdvertisement {
+        source: LINK_LOCAL,
+        destination: "ff02::1".parse().unwrap(),
+        target: address(3),
+        router: false,
+        solicited: false,
+        override_flag: true,
+        target_link_layer: None,
+    };
+    let length = advertisement.emit(&mut packet).unwrap();
+    stage.receive(&packet[..length]);
+    assert_eq!(stage.joined, [group(1), group(2), group(3)].into());
+    assert_eq!(stage.count(Counter::NeighborSolicitation), 2);
+    assert_eq!(stage.count(Counter::NeighborAdvertisement), 1);
+    assert_eq!(stage.count(Counter::Learned), 3);
+    // What is solicited is not there because of that.
+    stage.receive(&solicitation(address(1), group(9), address(9)));
+    assert_eq!(stage.joined.len(), 3);
+}
+
+#[test]
+fn a_group_is_joined_with_the_first_of_its_addresses_and_left_with_the_last() {
+    let mut stage = Stage::new();
+    stage.seen(address(1));
+    stage.pass(100);
+    stage.seen(twin(1));
+    assert_eq!(stage.changes.len(), 1, "{:?}", stage.changes);
+    stage.pass(230);
+    assert_eq!(stage.engine.neighbors().len(), 1, "the first has expired");
+    assert_eq!(stage.joined, [group(1)].into());
+    stage.pass(100);
+    assert_eq!(stage.joined, [].into());
+    let expected = [
+        format!("+{} {}", group(1), address(1)),
+        format!("-{} {}", group(1), twin(1)),
+    ];
+    assert_eq!(stage.changes, expected);
+    assert_eq!(
+        stage.engine.next_deadline(),
+        None,
+        "nothing is left to wake up for"
+    );
+}
+
+#[test]
+fn an_address_expires_300_seconds_after_it_was_seen_last_and_not_before() {
+    let mut stage = Stage::new();
+    stage.seen(address(1));
+    stage.pass(60);
+    stage.seen(address(1));
+    // Checks come every 30 s; at 330 s it was seen 270 s ago, at 360 s 300 s ago.
+    stage.pass(299);
+    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.count(Counter::Expired), 0);
+    stage.pass(1);
+    assert_eq!(stage.joined, [].into());
+    assert_eq!(stage.count(Counter::Expired), 1);
+}
+
+#[test]
+fn all_groups_are_reported_every_60_seconds_in_as_few_packets_as_the_mtu_allows() {
+    let mut stage = Stage::new();
+    for number in 0..4096 {
+        stage.seen(address(number));
+    }
+    assert_eq!(stage.reports.len(), 0, "the kernel reports joins");
+    let start = stage.now.as_millis() / 1000;
+    stage.pass(125);
+    assert_eq!(stage.reports.len(), 57 * 2);
+    let (first, second) = stage.reports.split_at(57);
+    for (reports, time) in [(first, 60), (second, 120)] {
+        assert!(reports.iter().all(|(at, _)| *at == start + time));
+        let groups: BTreeSet<_> = reports.iter().flat_map(|(_, groups)| groups).collect();
+        assert_eq!(groups.len(), 4096);
+        let records: usize = reports.iter().map(|(_, groups)| groups.len()).sum();
+        assert_eq!(records, 4096, "each once");
+    }
+}
+
+#[test]
+fn reports_keep_to_a_smaller_mtu_and_to_1280_octets_at_least() {
+    for (mtu, packets) in [
+        (1280, 2),
+        (1492, 2),
+        (68, 2),
+        (9000, 2),
+        (1299, 2),
+        (1300, 2),
+    ] {
+        let mut stage = Stage::without_upstream();
+        stage.upstream(Some(Upstream { mtu, ..UPSTREAM }));
+        for number in 0..100 {
+            stage.seen(address(number));
+        }
+        stage.pass(60);
+        assert_eq!(stage.reports.len(), packets, "{mtu}");
+        let room = (usize::try_from(mtu).unwrap().clamp(1280, 1500) - 56) / 20;
+        assert_eq!(stage.reports[0].1.len(), room, "{mtu}");
+    }
+}
+
+#[test]
+fn a_report_that_could_not_be_sent_is_sent_again_and_no_group_is_left_out() {
+    let mut stage = Stage::new();
+    for number in 0..200 {
+        stage.seen(address(number));
+    }
+    stage.pass(59);
+    stage.fails = |action| matches!(action, Action::Transmit { .. });
+    stage.pass(1);
+    let (deadline, reason) = stage.engine.next_deadline().unwrap();
+    assert_eq!(
+        (deadline.since(stage.now).as_secs(), reason),
+        (1, Reason::Refresh)
+    );
+    stage.pass(3);
+    assert_eq!(stage.count(Counter::TransmitFailed), 4);
+    stage.fails = |_| false;
+    stage.pass(1);
+    let groups: usize = stage.reports.iter().map(|(_, groups)| groups.len()).sum();
+    assert_eq!((stage.reports.len(), groups), (3, 200));
+}
+
+#[test]
+fn a_join_that_failed_is_tried_again_and_holds_up_no_other() {
+    let mut stage = Stage::new();
+    stage.fails = |action| matches!(action, Action::Join(change) if change.address == address(1));
+    stage.seen(address(1));
+    stage.seen(address(2));
+    assert_eq!(stage.joined, [group(2)].into());
+    let (deadline, reason) = stage.engine.next_deadline().unwrap();
+    assert_eq!(
+        (deadline.since(stage.now).as_secs(), reason),
+        (1, Reason::Retry)
+    );
+    stage.pass(5);
+    assert_eq!(stage.count(Counter::MembershipFailed), 6);
+    stage.fails = |_| false;
+    stage.pass(1);
+    assert_eq!(stage.joined, [group(1), group(2)].into());
+}
+
+#[test]
+fn a_leave_that_failed_is_tried_again_and_dropped_if_the_group_is_wanted_again() {
+    let mut stage = Stage::new();
+    stage.fails = |action| matches!(action, Action::Leave(_));
+    stage.seen(address(1));
+    stage.seen(address(2));
+    stage.pass(330);
+    assert_eq!(stage.joined.len(), 2, "both leaves fail");
+    stage.seen(address(1));
+    stage.fails = |_| false;
+    stage.pass(2);
+    assert_eq!(stage.joined, [group(1)].into());
+}
+
+#[test]
+fn without_an_upstream_nothing_is_done_and_with_a_new_one_all_is_joined_anew() {
+    let mut stage = Stage::without_upstream();
+    stage.seen(address(1));
+    assert_eq!(stage.changes.len(), 0);
+    stage.upstream(Some(UPSTREAM));
+    assert_eq!(stage.joined, [group(1)].into());
+    let report = (stage.now.as_millis() / 1000, vec![group(1)]);
+    assert_eq!(
+        stage.reports,
+        [report],
+        "at once, since it can be heard only now"
+    );
+
+    stage.upstream(None);
+    stage.joined.clear();
+    stage.seen(address(2));
+    stage.pass(10);
+    assert_eq!(stage.joined, [].into());
+    let index = 8;
+    let link_local = None;
+    stage.upstream(Some(Upstream {
+        index,
+        link_local,
+        ..UPSTREAM
+    }));
+    assert_eq!(
+        stage.joined,
+        [group(1), group(2)].into(),
+        "a join needs no address"
+    );
+    assert_eq!(stage.reports.len(), 1, "a report does");
+    stage.upstream(Some(Upstream { index, ..UPSTREAM }));
+    assert_eq!(stage.reports[1].1, [group(1), group(2)]);
+
+    // The same again changes nothing; another index alone means that the memberships are gone.
+    stage.upstream(Some(Upstream { index, ..UPSTREAM }));
+    assert_eq!((stage.changes.len(), stage.reports.len()), (3, 2));
+    stage.joined.clear();
+    stage.upstream(Some(UPSTREAM));
+    assert_eq!(stage.joined, [group(1), group(2)].into());
+}
+
+#[test]
+fn what_expires_while_the_upstream_is_gone_is_not_joined_again() {
+    let mut stage = Stage::new();
+    stage.seen(address(1));
+    stage.upstream(None);
+    stage.joined.clear();
+    stage.pass(400);
+    assert_eq!(stage.engine.groups().len(), 0);
+    stage.upstream(Some(UPSTREAM));
+    assert_eq!(stage.joined, [].into());
+    assert_eq!(stage.engine.next_deadline(), None);
+}
+
+#[test]
+fn a_full_table_refuses_the_newcomer_and_keeps_what_it_has() {
+    let mut stage = Stage::new();
+    for number in 0..4096 {
+        stage.seen(address(number));
+    }
+    for number in 5000..5010 {
+        stage.seen(address(number));
+    }
+    assert_eq!(stage.joined.len(), 4096);
+    assert!(!stage.joined.contains(&group(5000)));
+    assert_eq!(stage.count(Counter::AddressTableFull), 10);
+    stage.pass(299);
+    stage.seen(address(7));
+    stage.pass(31);
+    assert_eq!(stage.joined, [group(7)].into());
+    stage.seen(address(5000));
+    assert_eq!(stage.joined, [group(7), group(5000)].into());
+}
+
+#[test]
+fn a_new_group_is_refused_while_groups_that_cannot_be_left_fill_the_table() {
+    let mut stage = Stage::new();
+    for number in 0..4096 {
+        stage.seen(address(number));
+    }
+    stage.fails = |action| matches!(action, Action::Leave(_));
+    stage.pass(330);
+    assert_eq!(stage.engine.neighbors().len(), 0);
+    stage.seen(address(5000));
+    assert_eq!(stage.count(Counter::GroupTableFull), 1);
+    assert_eq!(
+        stage.engine.neighbors().len(),
+        0,
+        "an address without its group is not kept"
+    );
+    stage.seen(address(1));
+    assert_eq!(stage.engine.neighbors().len(), 1);
+    stage.fails = |_| false;
+    stage.pass(2);
+    assert_eq!(stage.joined, [group(1)].into());
+}
+
+#[test]
+fn time_that_goes_back_counts_as_time_that_stands_still() {
+    let mut stage = Stage::new();
+    stage.seen(address(1));
+    let start = stage.now;
+    stage.pass(200);
+    stage.engine.handle_timeout(stage.now);
+    stage.now = Instant::ZERO;
+    stage.seen(address(1));
+    stage.engine.handle_timeout(Instant::ZERO);
+    stage.drain();
+    assert_eq!(stage.joined, [group(1)].into());
+    // It was seen at 200 s, the latest time that was ever told.
+    stage.now = start.saturating_add(Duration::from_secs(499));
+    stage.engine.handle_timeout(stage.now);
+    stage.drain();
+    assert_eq!(stage.joined, [group(1)].into());
+    stage.pass(31);
+    assert_eq!(stage.joined, [].into());
+}
+
+#[test]
+fn packets_that_are_dropped_are_counted_by_their_reason() {
+    let mut stage = Stage::new();
+    let mut packet = solicitation(address(1), group(9), address(9));
+    packet[7] = 64;
+    stage.receive(&packet);
+    stage.receive(&[]);
+    stage.receive(&[]);
+    let counters = stage.engine.counters();
+    assert_eq!(counters.dropped(DropReason::HopLimit), 1);
+    assert_eq!(counters.dropped(DropReason::Truncated), 2);
+    let names: BTreeSet<_> = counters.iter().map(|(name, _)| name).collect();
+    assert_eq!(
+        names.len(),
+        Counter::ALL.len() + DropReason::ALL.len(),
+        "names are unique"
+    );
+    assert_eq!(stage.joined, [].into());
+}
+
+/// Random sightings, time, failures and upstreams, against a list of when each address was seen.
+#[test]
+fn memberships_agree_with_a_simple_model_whatever_happens() {
+    for seed in 0..5 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut stage = Stage::new();
+        let mut seen: BTreeMap<Ipv6Addr, Instant> = BTreeMap::new();
+        let mut index = 1;
+        for step in 0..10_000 {
+            match random.u32(..100) {
+                0..60 => {
+                    let number = random.u32(..24);
+                    let address = if random.bool() {
+                        address(number)
+                    } else {
+                        twin(number)
+                    };
+                    stage.seen(address);
+                    seen.insert(address, stage.now);
+                }
+                60..90 => stage.pass(random.u64(..40)),
+                90..94 => {
+                    stage.fails = [
+                        (|_| true) as fn(&Action) -> bool,
+                        |action| matches!(action, Action::Join(_)),
+                        |action| matches!(action, Action::Transmit { .. }),
+                    ][random.usize(..3)];
+                    stage.pass(random.u64(..3));
+                }
+                94..98 => {
+                    stage.upstream(None);
+                    stage.joined.clear();
+                    index += 1;
+                    stage.pass(random.u64(..100));
+                    stage.upstream(Some(Upstream { index, ..UPSTREAM }));
+                }
+                _ => stage.receive(&[0; 64]),
+            }
+            let context = format!("seed {seed}, step {step}");
+            let known: BTreeSet<_> = stage.engine.neighbors().iter().map(|(a, _)| a).collect();
+            for (address, at) in &seen {
+                let age = stage.now.since(*at).as_secs();
+                assert!(
+                    age >= 300 || known.contains(address),
+                    "{context}: {address}, {age}"
+                );
+                assert!(
+                    age < 330 || !known.contains(address),
+                    "{context}: {address}, {age}"
+                );
+            }
+            assert!(
+                known.iter().all(|address| seen.contains_key(address)),
+                "{context}"
+            );
+            if random.u32(..4) == 0 {
+                // Failures end and are made good within a second.
+                stage.fails = |_| false;
+                stage.pass(1);
+                let known = stage.engine.neighbors().iter();
+                let wanted: BTreeSet<_> = known
+                    .map(|(address, _)| SolicitedNode::of(address).group())
+                    .collect();
+                assert_eq!(stage.joined, wanted, "{context}");
+                assert_eq!(stage.engine.groups().len(), wanted.len(), "{context}");
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What a user may get wrong: one line that names it, and a stable exit code.
+
+use std::process::Command;
+
+use crate::lab::{DOWNSTREAM, Namespace, UPSTREAM};
+use crate::support::SOON;
+
+crate::tests![
+    each_mistake_is_named_in_one_line,
+    a_missing_capability_is_named,
+    help_and_version_are_printed,
+];
+
+/// The exit code and what was written of `mldproxy ARGUMENTS` where there are interfaces `wan` and `br-lan`.
+fn mldproxy(arguments: &str, wrapper: &[&str]) -> (i32, Vec<String>) {
+    let router = Namespace::new("rtr");
+    router.run(&format!(
+        "ip link add name {UPSTREAM} type bridge
+         ip link add name {DOWNSTREAM} type bridge"
+    ));
+    let binary = env!("CARGO_BIN_EXE_mldproxy");
+    let words: Vec<_> = wrapper.iter().copied().chain([binary]).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).args(arguments.split_whitespace());
+    let process = router.spawn(&command);
+    let status = process.wait(SOON);
+    (status.code().expect("it exits"), process.lines())
+}
+
+fn each_mistake_is_named_in_one_line() {
+    for (arguments, expected) in [
+        (
+            "run eth7 br-lan",
+            "error: no interface eth7; there are lo, wan, br-lan (--wait waits for it)",
+        ),
+        (
+            "run wan lan",
+            "error: no interface lan; there are lo, wan, br-lan (--wait waits for it)",
+        ),
+        (
+            "run wan wan",
+            "wan is named as upstream and as downstream; they must be two interfaces",
+        ),
+        (
+            "run wan br-lan br-lan",
+            "br-lan is named twice as downstream; name it once",
+        ),
+        ("run wan", "no downstream interface is named"),
+        (
+            "run --address-timeout 0 wan br-lan",
+            "--address-timeout is 0; it must be at least 1 second",
+        ),
+        (
+            "run --expiry-interval 0 wan br-lan",
+            "--expiry-interval is 0; it must be at least 1 second",
+        ),
+        (
+            "run --address-timeout soon wan br-lan",
+            "'--address-timeout' with value 'soon': not a whole number of seconds",
+        ),
+        (
+            "run --prefix 2001:db8::/129 wan br-lan",
+            "'2001:db8::/129': an IPv6 prefix is at most 128 bits long",
+        ),
+        (
+            "run --prefix 2001:db8::1/64 wan br-lan",
+            "bits are set behind the prefix; did you mean 2001:db8::/64?",
+        ),
+        (
+            "run --prefix lan wan br-lan",
+            "'lan': not an IPv6 prefix such as 2001:db8::/64",
+        ),
+        (
+            "run --log-level loud wan br-lan",
+            "'loud': not one of error, warn, info, debug, trace",
+        ),
+        (
+            "run a-name-too-long-for-linux br-lan",
+            "an interface's name has 1 to 15 characters",
+        ),
+        (
+            "run --wait a/b br-lan",
+            "an interface's name has 1 to 15 characters",
+        ),
+        ("", "nothing to do; see mldproxy --help"),
+    ] {
+        let (code, lines) = mldproxy(arguments, &[]);
+        assert_eq!(code, 2, "{arguments}: {lines:?}");
+        assert_eq!(lines.len(), 1, "{arguments}: {lines:?}");
+        assert!(lines[0].contains(expected), "{arguments}: {lines:?}");
+    }
+    let (code, lines) = mldproxy("run --loud wan br-lan", &[]);
+    assert_eq!(code, 2);
+    assert!(lines[0].contains("--loud"), "{lines:?}");
+}
+
+fn a_missing_capability_is_named() {
+    let without = [
+        "setpriv",
+        "--bounding-set",
+        "-net_raw",
+        "--inh-caps",
+        "-net_raw",
+    ];
+    let (code, lines) = mldproxy("run wan br-lan", &without);
+    assert_eq!(code, 1, "{lines:?}");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("CAP_NET_RAW is missing"), "{lines:?}");
+}
+
+fn help_and_version_are_printed() {
+    let (code, lines) = mldproxy("--version", &[]);
+    assert_eq!(code, 0);
+    assert_eq!(lines, [concat!("mldproxy ", env!("CARGO_PKG_VERSION"))]);
+    let (code, lines) = mldproxy("run --help", &[]);
+    assert_eq!(code, 0);
+    for option in [
+        "--address-timeout",
+        "--refresh-interval",
+        "--expiry-interval",
+        "--prefix",
+        "--log-level",
+        "--syslog",
+        "--wait",
+    ] {
+        assert!(lines.iter().any(|line| line.contains(option)), "{option}");
+    }
+}

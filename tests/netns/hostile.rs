@@ -1,0 +1,92 @@
+//! What a LAN may do, and what an owner may do to the daemon.
+
+use nix::sys::signal::Signal;
+use protocol::wire::ALL_NODES;
+
+use crate::lab::{Frame, Lab, LabOptions, UPSTREAM};
+use crate::support::{Host, SOON, address, expect_joined, start};
+
+crate::tests![
+    frames_of_noise_are_counted_and_change_nothing,
+    two_of_it_do_not_disturb_each_other,
+    after_a_crash_the_next_start_works,
+];
+
+fn without_querier() -> Lab {
+    Lab::with(&LabOptions {
+        querier: false,
+        ..LabOptions::default()
+    })
+}
+
+fn frames_of_noise_are_counted_and_change_nothing() {
+    let lab = without_querier();
+    let mldproxy = start(&lab, &[]);
+    let host = Host::on(&lab.lan);
+    let mut random = fastrand::Rng::with_seed(1);
+    for round in 0..20_000 {
+        let mut packet: Vec<u8> = (0..random.usize(40..200)).map(|_| random.u8(..)).collect();
+        // Most of it shaped so that it passes the filter and part of the checks.
+        packet[0] = 0x60;
+        if round % 4 != 0 {
+            let length = u16::try_from(packet.len() - 40).unwrap();
+            packet[4..6].copy_from_slice(&length.to_be_bytes());
+            packet[6] = 58;
+            packet[7] = if round % 2 == 0 { 255 } else { 1 };
+            if let Some(message_type) = packet.get_mut(40) {
+                *message_type = random.choice([130, 131, 132, 135, 136, 143]).unwrap();
+            }
+        }
+        host.tap.send(&Frame {
+            source: host.tap.mac(),
+            destination: crate::lab::group_mac(ALL_NODES),
+            packet,
+        });
+        // Now and then a real one, which is heard although the queue may be full of noise.
+        if round % 1000 == 0 {
+            host.solicits_from(address(1));
+        }
+    }
+    host.solicits_from(address(1));
+    expect_joined(&lab, &[address(1)]);
+    mldproxy.signal(Signal::SIGTERM);
+    assert!(mldproxy.wait(SOON).success());
+    for counter in ["dropped_truncated", "dropped_checksum", "dropped_code"] {
+        assert!(mldproxy.log().contains(counter), "{}", mldproxy.log());
+    }
+}
+
+fn two_of_it_do_not_disturb_each_other() {
+    let lab = without_querier();
+    let first = start(&lab, &[]);
+    let second = start(&lab, &[]);
+    let host = Host::on(&lab.lan);
+    host.solicits_from(address(1));
+    first.wait_for_line("joined", SOON);
+    second.wait_for_line("joined", SOON);
+    second.signal(Signal::SIGTERM);
+    assert!(second.wait(SOON).success());
+    expect_joined(&lab, &[address(1)]);
+    first.signal(Signal::SIGTERM);
+    assert!(first.wait(SOON).success());
+    expect_joined(&lab, &[]);
+}
+
+fn after_a_crash_the_next_start_works() {
+    let lab = without_querier();
+    let host = Host::on(&lab.lan);
+    let crashed = start(&lab, &[]);
+    host.solicits_from(address(1));
+    expect_joined(&lab, &[address(1)]);
+    crashed.signal(Signal::SIGKILL);
+    crashed.wait(SOON);
+    // The kernel cleans up what the process held.
+    expect_joined(&lab, &[]);
+    let flags = lab.rtr.run("ip -d link show dev br-lan");
+    assert!(!flags.contains("ALLMULTI"), "{flags}");
+
+    let _next = start(&lab, &[]);
+    host.solicits_from(address(1));
+    expect_joined(&lab, &[address(1)]);
+    assert!(!lab.rtr.joined(UPSTREAM).is_empty());
+}

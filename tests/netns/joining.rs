@@ -1,0 +1,177 @@
+//! The main job: whoever is on the LAN is reachable from upstream, for as long as it is there.
+
+use nix::sys::signal::Signal;
+
+use crate::lab::solicited_node;
+use crate::lab::{LAN_HOST, Lab, LabOptions, OUTSIDE, UPSTREAM, downstream, eventually, lan_host};
+use crate::support::{Host, SOON, address, expect_joined, start, start_between};
+
+crate::tests![
+    a_solicitation_for_duplicate_detection_is_enough,
+    a_solicitation_is_enough,
+    an_advertisement_is_enough,
+    only_global_unicast_addresses_count,
+    a_prefix_takes_the_place_of_global_unicast,
+    a_silent_host_is_left_when_its_time_is_over,
+    a_group_is_left_with_the_last_of_its_addresses,
+    sigterm_leaves_every_group,
+    sigint_leaves_every_group,
+    hosts_of_two_downstreams_are_joined;
+    the_gateway_reaches_the_host_only_with_mldproxy needs [("ndppd", "ndppd")],
+];
+
+fn the_gateway_reaches_the_host_only_with_mldproxy() {
+    let lab = Lab::new();
+    let _ndppd = lab.start_ndppd();
+    let ping = || {
+        lab.gw.flush_neighbors();
+        lab.gw.ping(OUTSIDE, LAN_HOST, 5).received
+    };
+    assert_eq!(ping(), 0, "the switch snoops");
+
+    let mldproxy = start(&lab, &[]);
+    lab.lan_host_speaks();
+    eventually("the group in the gateway's MDB", SOON, || {
+        lab.mdb().contains(&solicited_node(LAN_HOST))
+    });
+    assert_eq!(ping(), 5, "{}", mldproxy.log());
+
+    mldproxy.signal(Signal::SIGTERM);
+    mldproxy.wait(SOON);
+    eventually("no group in the gateway's MDB", SOON, || {
+        !lab.mdb().contains(&solicited_node(LAN_HOST))
+    });
+    assert_eq!(ping(), 0, "the switch snoops again");
+}
+
+fn a_solicitation_for_duplicate_detection_is_enough() {
+    let lab = Lab::new();
+    let _mldproxy = start(&lab, &[]);
+    Host::on(&lab.lan).probes_for_duplicates(address(1));
+    expect_joined(&lab, &[address(1)]);
+}
+
+fn a_solicitation_is_enough() {
+    let lab = Lab::new();
+    let _mldproxy = start(&lab, &[]);
+    Host::on(&lab.lan).solicits_from(address(1));
+    expect_joined(&lab, &[address(1)]);
+}
+
+fn an_advertisement_is_enough() {
+    let lab = Lab::new();
+    let _mldproxy = start(&lab, &[]);
+    Host::on(&lab.lan).advertises(address(1));
+    expect_joined(&lab, &[address(1)]);
+}
+
+fn only_global_unicast_addresses_count() {
+    let lab = Lab::new();
+    let mldproxy = start(&lab, &[]);
+    let host = Host::on(&lab.lan);
+    for other in ["fe80::abc", "fd00::abd", "4000::abe", "::ffff:192.0.2.1"] {
+        host.solicits_from(other.parse().unwrap());
+    }
+    // What came before it was read before it.
+    host.solicits_from(address(1));
+    expect_joined(&lab, &[address(1)]);
+    assert!(!mldproxy.log().contains("abc"), "{}", mldproxy.log());
+}
+
+fn a_prefix_takes_the_place_of_global_unicast() {
+    let lab = Lab::new();
+    let options = [
+        "--prefix",
+        "fd00:1::/64",
+        "--prefix",
+        "2001:db8:1::10:2/128",
+    ];
+    let _mldproxy = start(&lab, &options);
+    let host = Host::on(&lab.lan);
+    let local = "fd00:1::abc".parse().unwrap();
+    for address in [
+        address(1),
+        "fd00:2::abd".parse().unwrap(),
+        local,
+        address(2),
+    ] {
+        host.solicits_from(address);
+    }
+    expect_joined(&lab, &[local, address(2)]);
+}
+
+fn a_silent_host_is_left_when_its_time_is_over() {
+    let lab = Lab::new();
+    let mldproxy = start(&lab, &["--address-timeout", "2", "--expiry-interval", "1"]);
+    let host = Host::on(&lab.lan);
+    host.solicits_from(address(1));
+    host.solicits_from(address(2));
+    expect_joined(&lab, &[address(1), address(2)]);
+    eventually("only the silent host's group is left", SOON, || {
+        host.solicits_from(address(2));
+        let joined = lab.rtr.joined(UPSTREAM);
+        assert!(joined.contains(&solicited_node(address(2))));
+        !joined.contains(&solicited_node(address(1)))
+    });
+    assert!(mldproxy.log().contains("expired 2001:db8:1::10:1"));
+    eventually("the switch knows of it", SOON, || {
+        !lab.mdb().contains(&solicited_node(address(1)))
+    });
+}
+
+fn a_group_is_left_with_the_last_of_its_addresses() {
+    let lab = Lab::new();
+    let mldproxy = start(&lab, &["--address-timeout", "2", "--expiry-interval", "1"]);
+    let host = Host::on(&lab.lan);
+    let twin = "2001:db8:1::2:10:1".parse().unwrap();
+    host.solicits_from(address(1));
+    host.solicits_from(twin);
+    expect_joined(&lab, &[twin]);
+    eventually("the first of both addresses expires", SOON, || {
+        host.solicits_from(twin);
+        mldproxy.log().contains("expired 2001:db8:1::10:1")
+    });
+    expect_joined(&lab, &[twin]);
+    assert!(!mldproxy.log().contains("left "), "{}", mldproxy.log());
+    expect_joined(&lab, &[]);
+}
+
+fn sigterm_leaves_every_group() {
+    ends_by(Signal::SIGTERM);
+}
+
+fn sigint_leaves_every_group() {
+    ends_by(Signal::SIGINT);
+}
+
+fn ends_by(signal: Signal) {
+    let lab = Lab::new();
+    let mldproxy = start(&lab, &[]);
+    let host = Host::on(&lab.lan);
+    let addresses: Vec<_> = (1..=300).map(address).collect();
+    host.solicits_from_all(&lab, &addresses);
+    expect_joined(&lab, &addresses);
+    mldproxy.signal(signal);
+    assert!(mldproxy.wait(SOON).success());
+    expect_joined(&lab, &[]);
+    eventually("the switch was told", SOON, || {
+        let groups = lab.mdb();
+        !addresses
+            .iter()
+            .any(|address| groups.contains(&solicited_node(*address)))
+    });
+}
+
+fn hosts_of_two_downstreams_are_joined() {
+    let lab = Lab::with(&LabOptions {
+        lans: 2,
+        ..LabOptions::default()
+    });
+    let interfaces = [UPSTREAM, &downstream(1), &downstream(2)];
+    let mldproxy = start_between(&lab.rtr, &[], &interfaces);
+    assert!(mldproxy.log().contains("proxying br-lan, br-lan2 -> wan"));
+    Host::on(&lab.lan).solicits_from(LAN_HOST);
+    Host::on(&lab.more_lans[0]).solicits_from(lan_host(2));
+    expect_joined(&lab, &[LAN_HOST, lan_host(2)]);
+    assert!(mldproxy.log().contains(" on br-lan2"), "{}", mldproxy.log());
+}

@@ -1,0 +1,179 @@
+//! Network namespaces, and what is run and read inside them.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv6Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::resume_unwind;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{getgid, getuid};
+
+use super::{Process, find_tool, solicited_node, word_after};
+
+/// Moves this process into a network namespace of its own: as root directly, otherwise as the root of a new user namespace.
+/// Call it first in `main`: only a process with one thread may change its user namespace.
+///
+/// # Errors
+/// One line: what is missing and what to do.
+pub fn isolate() -> Result<(), String> {
+    if unshare(CloneFlags::CLONE_NEWNET).is_ok() {
+        return Ok(());
+    }
+    let (user, group) = (getuid(), getgid());
+    let as_root_of_a_user_namespace = || -> io::Result<()> {
+        unshare(CloneFlags::CLONE_NEWUSER)?;
+        fs::write("/proc/self/setgroups", "deny")?;
+        fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
+        fs::write("/proc/self/gid_map", format!("0 {group} 1"))?;
+        Ok(unshare(CloneFlags::CLONE_NEWNET)?)
+    };
+    as_root_of_a_user_namespace().map_err(|error| {
+        format!(
+            "network namespaces need root here, since user namespaces are refused ({error}): \
+             run it as root (in a container: with CAP_SYS_ADMIN)"
+        )
+    })
+}
+
+/// A network namespace: loopback up, and no duplicate address detection, so that addresses can be used at once.
+pub struct Namespace {
+    pub(super) label: String,
+    fd: OwnedFd,
+}
+
+impl Namespace {
+    /// `label` is for messages only.
+    pub fn new(label: &str) -> Self {
+        // `unshare` moves the calling thread, so let it be one of its own.
+        let created = thread::spawn(|| -> io::Result<OwnedFd> {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            Ok(File::open("/proc/thread-self/ns/net")?.into())
+        });
+        let created = created.join().expect("it does not panic");
+        let fd = created.expect("the right to: call isolate() first");
+        let label = label.to_owned();
+        let namespace = Self { label, fd };
+        namespace.sysctl("net.ipv6.conf.all.accept_dad", "0");
+        namespace.sysctl("net.ipv6.conf.default.accept_dad", "0");
+        namespace.run("ip link set dev lo up");
+        namespace
+    }
+
+    /// Runs `work` on a new thread inside. Sockets it opens, children it starts, and `/proc/sys/net` are the namespace's;
+    /// of `/proc/net` read `/proc/thread-self/net`.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                enter(&self.fd);
+                work()
+            });
+            inside.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    /// Runs command lines, one a line, split at white space; what they wrote to standard output.
+    ///
+    /// # Panics
+    /// With the command and its standard error when one fails.
+    #[track_caller]
+    pub fn run(&self, command_lines: &str) -> String {
+        let mut outputs = String::new();
+        for command_line in command_lines.lines() {
+            let output = self.try_run(command_line);
+            if !output.status.success() {
+                panic!("{}: `{command_line}`: {output:?}", self.label);
+            }
+            outputs += &String::from_utf8_lossy(&output.stdout);
+        }
+        outputs
+    }
+
+    #[track_caller]
+    pub fn try_run(&self, command_line: &str) -> Output {
+        let mut words = command_line.split_whitespace();
+        let tool = words.next().expect("a command");
+        let mut command = Command::new(find_tool(tool).unwrap_or_else(|| tool.into()));
+        let output = self.within(|| command.args(words).stdin(Stdio::null()).output());
+        output.unwrap_or_else(|error| panic!("{}: `{command_line}`: {error}", self.label))
+    }
+
+    /// Starts a program, with the arguments, the additions to the environment and the folder in `command`.
+    pub fn spawn(&self, command: &Command) -> Process {
+        Process::start(self.fd.try_clone().expect("a file descriptor"), command)
+    }
+
+    /// Sets a kernel parameter, like `net.ipv6.conf.all.forwarding`.
+    #[track_caller]
+    pub fn sysctl(&self, name: &str, value: &str) {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        let written = self.within(|| fs::write(path, value));
+        written.unwrap_or_else(|error| panic!("{}: {name} = {value}: {error}", self.label));
+    }
+
+    /// Adds a pair of connected interfaces, one here and one in `peer`.
+    pub fn veth(&self, interface: &str, peer: &Self, peer_interface: &str) {
+        // `ip` takes a path where it wants a namespace's name.
+        let peer = format!("{peer_interface} netns {}", path_of_fd(&peer.fd));
+        let pair = format!("{interface} type veth peer name {peer}");
+        self.run(&format!("ip link add name {pair}"));
+    }
+
+    /// The solicited-node groups of which an interface is a member, by the kernel's own table.
+    pub fn joined(&self, interface: &str) -> BTreeSet<Ipv6Addr> {
+        let table = self.within(|| fs::read_to_string("/proc/thread-self/net/igmp6"));
+        let group = |line: &str| {
+            let group = line.split_whitespace().nth(2)?;
+            let group = Ipv6Addr::from_bits(u128::from_str_radix(group, 16).ok()?);
+            let wanted = line.split_whitespace().nth(1) == Some(interface);
+            (wanted && group == solicited_node(group)).then_some(group)
+        };
+        let table = table.expect("IPv6 is on");
+        table.lines().filter_map(group).collect()
+    }
+
+    /// Forgets the neighbors: the next packet to one solicits it anew.
+    pub fn flush_neighbors(&self) {
+        self.run("ip -6 neigh flush all");
+    }
+
+    /// Pings five times a second, then waits a second for answers.
+    #[track_caller]
+    pub fn ping(&self, from: Ipv6Addr, to: Ipv6Addr, count: u32) -> Ping {
+        let output = self.try_run(&format!("ping -n -q -c {count} -i 0.2 -W 1 -I {from} {to}"));
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        stdout
+            .lines()
+            .find_map(Ping::parse)
+            .unwrap_or_else(|| panic!("{}: {output:?}", self.label))
+    }
+}
+
+pub struct Ping {
+    pub received: u32,
+    /// ping's own line: "5 packets transmitted, 5 received, 0% packet loss, time 804ms".
+    pub statistics: String,
+}
+
+impl Ping {
+    fn parse(line: &str) -> Option<Self> {
+        let received = word_after(line, "transmitted,")?.parse().ok()?;
+        let statistics = line.to_owned();
+        Some(Self {
+            received,
+            statistics,
+        })
+    }
+}
+
+pub fn enter(namespace: &OwnedFd) {
+    setns(namespace, CloneFlags::CLONE_NEWNET).expect("the right to: call isolate() first");
+}
+
+/// By which another process reaches a file of this one.
+pub fn path_of_fd(fd: &impl AsRawFd) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd())
+}

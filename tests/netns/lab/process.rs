@@ -1,0 +1,125 @@
+//! Programs that run beside the test.
+
+use std::io::{self, BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::namespace::enter;
+use super::poll_for;
+
+/// A running program: killed and reaped when dropped, and killed by the kernel when this process ends first.
+pub struct Process {
+    pid: Pid,
+    seen: Arc<Mutex<Seen>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    lines: Vec<String>,
+    exit: Option<ExitStatus>,
+}
+
+impl Process {
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// `None` while it runs.
+    pub fn exit(&self) -> Option<ExitStatus> {
+        lock(&self.seen).exit
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.exit().is_none()
+    }
+
+    /// What it wrote so far, to standard output and standard error, in its order.
+    pub fn lines(&self) -> Vec<String> {
+        lock(&self.seen).lines.clone()
+    }
+
+    pub fn log(&self) -> String {
+        self.lines().join("\n")
+    }
+
+    /// Waits for a line that contains `needle`, also one written before the call.
+    #[track_caller]
+    pub fn wait_for_line(&self, needle: &str, deadline: Duration) -> String {
+        let found = poll_for(deadline, || {
+            self.lines().into_iter().find(|line| line.contains(needle))
+        });
+        found.unwrap_or_else(|| panic!("no {needle:?} within {deadline:?} in:\n{}", self.log()))
+    }
+
+    /// Waits for its end. The log is complete then.
+    #[track_caller]
+    pub fn wait(&self, deadline: Duration) -> ExitStatus {
+        let exit = poll_for(deadline, || self.exit());
+        exit.unwrap_or_else(|| panic!("still running after {deadline:?}:\n{}", self.log()))
+    }
+
+    /// Nothing happens when it has ended.
+    pub fn signal(&self, signal: Signal) {
+        // It is reaped under the same lock: until then the id is nobody else's.
+        let seen = lock(&self.seen);
+        if seen.exit.is_none() {
+            kill(self.pid, signal).expect("our own child");
+        }
+    }
+
+    /// One thread starts the child, reads and reaps it: what the kernel takes for the death of the parent is the end of the
+    /// *thread* that started the child.
+    pub(super) fn start(namespace: OwnedFd, command: &Command) -> Self {
+        let mut bound = Command::new("setpriv");
+        bound.args(["--pdeathsig", "KILL", "--"]);
+        bound.arg(command.get_program()).args(command.get_args());
+        let added = command.get_envs();
+        bound.envs(added.filter_map(|(name, value)| Some((name, value?))));
+        bound.current_dir(command.get_current_dir().unwrap_or(".".as_ref()));
+
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let by_thread = Arc::clone(&seen);
+        let (started, pid) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            enter(&namespace);
+            let (output, stdout) = io::pipe().expect("a pipe");
+            let stderr = stdout.try_clone().expect("a file descriptor");
+            bound.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+            let mut child = bound.spawn().expect("setpriv starts");
+            drop(bound); // and with it this end of the pipe
+            started.send(child.id()).expect("it is awaited");
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                lock(&by_thread).lines.push(line);
+            }
+            poll_for(Duration::MAX, || {
+                let mut seen = lock(&by_thread);
+                seen.exit = child.try_wait().expect("our own child");
+                seen.exit
+            });
+        });
+        let pid = Pid::from_raw(pid.recv().expect("it starts").cast_signed());
+        let thread = Some(thread);
+        Self { pid, seen, thread }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+        // A panic of the thread was printed, and panicking here would abort.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Whoever panicked with the lock held has spoilt nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

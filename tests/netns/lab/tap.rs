@@ -1,0 +1,105 @@
+//! Packets as they are on the wire.
+
+use std::net::Ipv6Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::{self, AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::Namespace;
+
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+
+/// An Ethernet frame that carries an IPv6 packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub source: [u8; 6],
+    pub destination: [u8; 6],
+    pub packet: Vec<u8>,
+}
+
+impl Frame {
+    fn parse(octets: &[u8]) -> Option<Self> {
+        let (&destination, rest) = octets.split_first_chunk()?;
+        let (&source, rest) = rest.split_first_chunk()?;
+        let packet = rest.strip_prefix(&ETHERTYPE_IPV6)?;
+        Some(Self {
+            source,
+            destination,
+            packet: packet.to_vec(),
+        })
+    }
+}
+
+/// The Ethernet address that stands for a multicast group (RFC 2464 §7).
+pub const fn group_mac(group: Ipv6Addr) -> [u8; 6] {
+    let [.., a, b, c, d] = group.octets();
+    [0x33, 0x33, a, b, c, d]
+}
+
+/// A packet socket on an interface: sends frames as they are given, receives what passes in both directions.
+pub struct Tap {
+    socket: OwnedFd,
+    link: LinkAddr,
+}
+
+impl Tap {
+    #[track_caller]
+    pub fn open(namespace: &Namespace, interface: &str) -> Self {
+        let opened = namespace.within(|| -> nix::Result<Self> {
+            let mut addresses = getifaddrs()?.filter(|found| found.interface_name == interface);
+            let link = addresses.find_map(|found| found.address?.as_link_addr().copied());
+            let link = link.ok_or(Errno::ENODEV)?;
+            let (kind, protocol) = (SockType::Raw, SockProtocol::EthAll);
+            let flags = SockFlag::SOCK_CLOEXEC;
+            let socket = socket::socket(AddressFamily::Packet, kind, flags, protocol)?;
+            socket::bind(socket.as_raw_fd(), &link)?;
+            Ok(Self { socket, link })
+        });
+        opened.unwrap_or_else(|error| panic!("{}: tap on {interface}: {error}", namespace.label))
+    }
+
+    /// The interface's own Ethernet address.
+    pub fn mac(&self) -> [u8; 6] {
+        self.link.addr().expect("Linux has one for every link")
+    }
+
+    #[track_caller]
+    pub fn send(&self, frame: &Frame) {
+        let header = [&frame.destination[..], &frame.source, &ETHERTYPE_IPV6];
+        let octets = [&header.concat()[..], &frame.packet].concat();
+        let (fd, flags) = (self.socket.as_raw_fd(), MsgFlags::empty());
+        let sent = socket::sendto(fd, &octets, &self.link, flags);
+        sent.expect("the link is up and has room");
+    }
+
+    /// The next IPv6 packet, if one passes within `deadline`.
+    pub fn receive(&self, deadline: Duration) -> Option<Frame> {
+        let end = Instant::now() + deadline;
+        let mut octets = [0; 65536];
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let left = i64::try_from(left.as_micros()).expect("a short deadline");
+            // 0 would mean forever.
+            let timeout = TimeVal::microseconds(left.max(1));
+            socket::setsockopt(&self.socket, ReceiveTimeout, &timeout).expect("a time to wait");
+            match socket::recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut octets) {
+                Ok((length, from)) => {
+                    // Until it was bound, the socket heard every interface.
+                    let here = from.is_some_and(|from| from.ifindex() == self.link.ifindex());
+                    if let Some(frame) = Frame::parse(&octets[..length]).filter(|_| here) {
+                        return Some(frame);
+                    }
+                }
+                Err(Errno::EAGAIN) => return None,
+                // The interface went down; it may come back.
+                Err(Errno::ENETDOWN) => {}
+                Err(error) => panic!("receive: {error}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Interfaces that are late, vanish, come back, flap or are renamed.
+
+use crate::lab::{DOWNSTREAM, Lab, LabOptions, Namespace, UPSTREAM, eventually, solicited_node};
+use crate::support::{Host, SOON, address, expect_joined, spawn, start};
+
+crate::tests![
+    an_upstream_created_anew_is_joined_and_reported_anew,
+    a_downstream_created_anew_is_heard_again,
+    both_missing_at_the_start_are_waited_for,
+    a_flapping_upstream_keeps_its_groups,
+    a_renamed_upstream_is_found_by_name,
+];
+
+fn an_upstream_created_anew_is_joined_and_reported_anew() {
+    let lab = without_querier();
+    let mldproxy = start(&lab, &["--refresh-interval", "3600"]);
+    let host = Host::on(&lab.lan);
+    host.solicits_from(address(1));
+    expect_joined(&lab, &[address(1)]);
+
+    lab.rtr.run(&format!("ip link del dev {UPSTREAM}"));
+    mldproxy.wait_for_line("waiting for wan", SOON);
+    // Learned while there is no upstream.
+    host.solicits_from(address(2));
+    mldproxy.wait_for_line("learned 2001:db8:1::10:2", SOON);
+
+    lab.sw.veth("rtr", &lab.rtr, UPSTREAM);
+    lab.sw.run("ip link set dev rtr master br0 up");
+    lab.rtr.run(&format!("ip link set dev {UPSTREAM} up"));
+    expect_joined(&lab, &[address(1), address(2)]);
+    eventually("the switch knows both", SOON, || {
+        let groups = lab.mdb();
+        [1, 2]
+            .iter()
+            .all(|number| groups.contains(&solicited_node(address(*number))))
+    });
+    // A report of our own, beside the kernel's, since the link-local address is a new one.
+    mldproxy.wait_for_line("reporting to ff02::16", SOON);
+}
+
+fn a_downstream_created_anew_is_heard_again() {
+    let lab = without_querier();
+    let mldproxy = start(&lab, &[]);
+    Host::on(&lab.lan).solicits_from(address(1));
+    expect_joined(&lab, &[address(1)]);
+
+    lab.rtr.run(&format!("ip link del dev {DOWNSTREAM}"));
+    mldproxy.wait_for_line("waiting for br-lan", SOON);
+    expect_joined(&lab, &[address(1)]);
+
+    lab.rtr.run(&format!(
+        "ip link add name {DOWNSTREAM} type bridge mcast_snooping 0
+         ip link set dev lan1 master {DOWNSTREAM}
+         ip link set dev {DOWNSTREAM} up"
+    ));
+    let host = Host::on(&lab.lan);
+    eventually("it is heard again", SOON, || {
+        host.solicits_from(address(2));
+        lab.rtr
+            .joined(UPSTREAM)
+            .contains(&solicited_node(address(2)))
+    });
+}
+
+fn both_missing_at_the_start_are_waited_for() {
+    let [router, lan] = ["rtr", "lan"].map(Namespace::new);
+    let mldproxy = spawn(&router, &["--wait"], &[UPSTREAM, DOWNSTREAM]);
+    mldproxy.wait_for_line("waiting for wan", SOON);
+    mldproxy.wait_for_line("waiting for br-lan", SOON);
+    router.run(&format!("ip link add name {UPSTREAM} type bridge"));
+    router.run(&format!("ip link set dev {UPSTREAM} up"));
+    router.veth(DOWNSTREAM, &lan, "eth0");
+    router.run(&format!("ip link set dev {DOWNSTREAM} up"));
+    lan.run("ip link set dev eth0 up");
+    mldproxy.wait_for_line("proxying br-lan -> wan", SOON);
+    let host = Host::on(&lan);
+    eventually("a host is joined", SOON, || {
+        host.solicits_from(address(1));
+        router
+            .joined(UPSTREAM)
+            .contains(&solicited_node(address(1)))
+    });
+}
+
+fn a_flapping_upstream_keeps_its_groups() {
+    let lab = Lab::new();
+    let mldproxy = start(&lab, &["--refresh-interval", "1"]);
+    let host = Host::on(&lab.lan);
+    for (number, flap) in (1..).zip([
+        // The administrator's, then the cable's.
+        (
+            &lab.rtr,
+            format!("ip link set dev {UPSTREAM} down"),
+            format!("ip link set dev {UPSTREAM} up"),
+        ),
+        (
+            &lab.sw,
+            "ip link set dev rtr down".to_owned(),
+            "ip link set dev rtr up".to_owned(),
+        ),
+    ]) {
+        let (namespace, down, up) = flap;
+        namespace.run(&down);
+        // Also what is learned meanwhile.
+        host.solicits_from(address(number));
+        mldproxy.wait_for_line(&format!("learned {}", address(number)), SOON);
+        namespace.run(&up);
+        eventually("the switch knows the group", SOON, || {
+            lab.mdb().contains(&solicited_node(address(number)))
+        });
+    }
+    expect_joined(&lab, &[address(1), address(2)]);
+    assert!(mldproxy.is_running());
+}
+
+fn a_renamed_upstream_is_found_by_name() {
+    let lab = without_querier();
+    let mldproxy = start(&lab, &[]);
+    Host::on(&lab.lan).solicits_from(address(1));
+    expect_joined(&lab, &[address(1)]);
+    let rename = |from: &str, to: &str| {
+        lab.rtr.run(&format!(
+            "ip link set dev {from} down
+             ip link set dev {from} name {to}
+             ip link set dev {to} up"
+        ));
+    };
+    rename(UPSTREAM, "wan-old");
+    mldproxy.wait_for_line("waiting for wan", SOON);
+    eventually(
+        "the groups of an interface of another name are left",
+        SOON,
+        || {
+            !lab.rtr
+                .joined("wan-old")
+                .contains(&solicited_node(address(1)))
+        },
+    );
+    rename("wan-old", UPSTREAM);
+    expect_joined(&lab, &[address(1)]);
+}
+
+fn without_querier() -> Lab {
+    Lab::with(&LabOptions {
+        querier: false,
+        ..LabOptions::default()
+    })
+}

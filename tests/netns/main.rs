@@ -1,0 +1,64 @@
+//! mldproxy on the real kernel: each test builds networks of its own, and the kernel's tables decide.
+
+mod bad_input;
+mod hostile;
+mod joining;
+mod lab;
+mod links;
+mod refresh;
+mod support;
+mod syslog;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// A test, and the tools that it needs beside [`lab::TOOLS`], each with the Debian package that has it.
+pub struct Test {
+    name: &'static str,
+    needs: &'static [(&'static str, &'static str)],
+    run: fn(),
+}
+
+/// Names tests by their functions: `tests![a, b; c needs [("tool", "package")]]`.
+macro_rules! tests {
+    ($($plain:ident),* $(,)? $(; $($special:ident needs $needs:expr),* $(,)?)?) => {
+        pub const TESTS: &[crate::Test] = &[
+            $(crate::Test { name: concat!(module_path!(), "::", stringify!($plain)), needs: &[], run: $plain },)*
+            $($(crate::Test { name: concat!(module_path!(), "::", stringify!($special)), needs: &$needs, run: $special },)*)?
+        ];
+    };
+}
+use tests;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let missing = lab::missing_tools(lab::TOOLS);
+    let isolated = lab::isolate();
+    for reason in missing.iter().chain(isolated.as_ref().err()) {
+        eprintln!("skipping all: {reason}");
+    }
+    let possible = missing.is_empty() && isolated.is_ok();
+
+    let modules = [
+        bad_input::TESTS,
+        hostile::TESTS,
+        joining::TESTS,
+        links::TESTS,
+        refresh::TESTS,
+        syslog::TESTS,
+    ];
+    let trials = modules.into_iter().flatten().map(|test| {
+        let missing = lab::missing_tools(test.needs);
+        for reason in &missing {
+            eprintln!("skipping {}: {reason}", test.name);
+        }
+        let run = || {
+            (test.run)();
+            Ok(())
+        };
+        let name = test.name.trim_start_matches("netns::");
+        Trial::test(name, run).with_ignored_flag(!possible || !missing.is_empty())
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}

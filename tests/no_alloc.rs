@@ -1,0 +1,132 @@
+//! No heap allocation after start-up: the daemon's own loop, on the real kernel, under a counting allocator.
+
+// The daemon's modules, which no other crate can name. Their own tests are not compiled, but leave imports behind.
+#[path = "../src/daemon/event_loop.rs"]
+#[allow(dead_code, unused_imports)]
+mod event_loop;
+#[path = "../src/daemon/interfaces.rs"]
+#[allow(dead_code, unused_imports)]
+mod interfaces;
+#[path = "netns/lab.rs"]
+mod lab;
+#[path = "../src/daemon/sys/mod.rs"]
+#[allow(dead_code, unused_imports)]
+mod sys;
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use allocation_counter::measure;
+use libtest_mimic::{Arguments, Trial};
+use protocol::config::Config;
+use protocol::counters::Counter;
+use protocol::engine::Engine;
+use protocol::time::Duration;
+use protocol::wire::{NeighborSolicitation, SolicitedNode};
+
+use event_loop::{Buffers, EventLoop};
+use lab::{Frame, Namespace, Tap, group_mac};
+use sys::netlink::Netlink;
+use sys::packet::Transmitter;
+use sys::signal::Signals;
+
+const FRAMES: u64 = 100_000;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let isolated = lab::isolate();
+    if let Err(reason) = &isolated {
+        eprintln!("skipping: {reason}");
+    }
+    let name = "the_loop_allocates_nothing_over_100_000_frames";
+    let trial = Trial::test(name, || {
+        run();
+        Ok(())
+    });
+    libtest_mimic::run(&arguments, vec![trial.with_ignored_flag(isolated.is_err())]).exit_code()
+}
+
+fn run() {
+    let [router, lan] = ["router", "lan"].map(Namespace::new);
+    router.veth("br-lan", &lan, "eth0");
+    router.run(
+        "ip link set dev br-lan up
+         ip link add name wan type bridge
+         ip link set dev wan up",
+    );
+    lan.run("ip link set dev eth0 up");
+    let tap = Tap::open(&lan, "eth0");
+    let enough = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| send_until(&tap, &enough));
+        let counted = router.within(count_allocations);
+        enough.store(true, Ordering::Relaxed);
+        assert_eq!(counted, 0, "allocations");
+    });
+}
+
+/// Solicitations from addresses that come and go, so that there are joins and leaves, reports, and dropped frames among them.
+fn send_until(tap: &Tap, enough: &AtomicBool) {
+    let mut packet = [0; 128];
+    for number in (0..).take_while(|_| !enough.load(Ordering::Relaxed)) {
+        let target = "fe80::1".parse().expect("an address");
+        let source = 0x2001_0db8_0000_0000_0000_0000_0000_0000_u128;
+        let solicitation = NeighborSolicitation {
+            // 16 new addresses every 256 frames, each seen 16 times.
+            source: (source + number / 256 * 16 + number % 16).into(),
+            destination: SolicitedNode::of(target).group(),
+            target,
+            source_link_layer: None,
+        };
+        let length = solicitation.emit(&mut packet).expect("it fits");
+        packet[42] = if number % 50 == 0 { 1 } else { packet[42] };
+        tap.send(&Frame {
+            source: tap.mac(),
+            destination: group_mac(solicitation.destination),
+            packet: packet[..length].to_vec(),
+        });
+    }
+}
+
+fn count_allocations() -> u64 {
+    // The counter counts.
+    assert_eq!(measure(|| drop(Box::new(1))).count_total, 1);
+
+    let mut config = Config::new("wan".parse().expect("a name"));
+    let downstream = "br-lan".parse().expect("a name");
+    config.downstreams.push(downstream).expect("there is room");
+    config.address_timeout = Duration::from_millis(20);
+    config.expiry_interval = Duration::from_millis(10);
+    config.refresh_interval = Duration::from_millis(10);
+    let mut engine = Box::new(Engine::new());
+    engine.start(config, [1; 16]);
+    let mut buffers = Box::new(Buffers::new());
+    let mut event_loop = EventLoop::new(
+        &mut engine,
+        &mut buffers,
+        Signals::block().expect("signals"),
+        Netlink::open().expect("netlink"),
+        Transmitter::open().expect("a packet socket"),
+    );
+    let measured = measure(|| {
+        while event_loop
+            .engine()
+            .counters()
+            .get(Counter::NeighborSolicitation)
+            < FRAMES
+        {
+            event_loop.turn().expect("poll");
+        }
+    });
+    // A line of the log allocates nothing either.
+    sys::log::install(log::LevelFilter::Info, false);
+    let logged = measure(|| log::info!("{} addresses", event_loop.engine().neighbors().len()));
+    for counter in [Counter::Joined, Counter::Left, Counter::Transmitted] {
+        assert!(
+            event_loop.engine().counters().get(counter) > 10,
+            "{counter:?} happened meanwhile"
+        );
+    }
+    measured.count_total + logged.count_total
+}
