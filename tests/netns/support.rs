@@ -1,5 +1,8 @@
 //! What the tests have in common: mldproxy on the router, and hosts that say what a test wants.
 
+// Two programs include this file, and each uses a part of it.
+#![allow(dead_code)]
+
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::process::Command;
@@ -28,10 +31,13 @@ pub fn start_between(router: &Namespace, options: &[&str], interfaces: &[&str]) 
     mldproxy
 }
 
-/// Starts `mldproxy run OPTIONS INTERFACES` with a log of everything it does.
+/// Starts `mldproxy run OPTIONS INTERFACES` with a log of everything it does, where no option says otherwise.
 pub fn spawn(router: &Namespace, options: &[&str], interfaces: &[&str]) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mldproxy"));
-    command.args(["run", "--log-level", "debug"]);
+    command.arg("run");
+    if !options.contains(&"--log-level") {
+        command.args(["--log-level", "debug"]);
+    }
     router.spawn(command.args(options).args(interfaces))
 }
 

@@ -38,7 +38,7 @@ pub enum QueryVersion<'a> {
     V2 {
         /// The S flag (RFC 3810 §5.1.7).
         suppress_router_processing: bool,
-        /// The querier's robustness variable, 0 to 7 (RFC 3810 §5.1.8); 0 where it has one above 7.
+        /// The querier's robustness variable, 0 to 7 (RFC 3810 §5.1.8). One above 7 is sent as 0.
         robustness: u8,
         /// The querier's query interval, 0 to 31,744 s (RFC 3810 §5.1.9).
         query_interval: Duration,
@@ -116,7 +116,9 @@ impl<'a> Query<'a> {
                 } = &self.version
                     && let Some((fixed, octets)) = rest.split_first_chunk_mut()
                 {
-                    let flags = u8::from(*suppress_router_processing) << 3 | (robustness & 0b0111);
+                    // RFC 3810 §5.1.8: a robustness variable above 7 is sent as 0.
+                    let robustness = if *robustness > 7 { 0 } else { *robustness };
+                    let flags = u8::from(*suppress_router_processing) << 3 | robustness;
                     let interval = encode_query_interval(query_interval.as_secs());
                     let [high, low] = sources.count().to_be_bytes();
                     *fixed = [flags, interval, high, low];
@@ -266,8 +268,9 @@ pub struct ReportBuilder<'b> {
 impl<'b> ReportBuilder<'b> {
     /// A report without records. The length of `buffer` is the largest the packet may become: the upstream's MTU or less.
     pub fn new(buffer: &'b mut [u8]) -> Self {
+        let length = buffer.len().min(IPV6_MAX_LENGTH);
         ReportBuilder {
-            buffer,
+            buffer: buffer.get_mut(..length).unwrap_or_default(),
             count: 0,
             length: MLDV2_REPORT_OVERHEAD,
         }
@@ -319,6 +322,8 @@ pub const MLDV2_REPORT_OVERHEAD: usize = 40 + 8 + V2_REPORT_HEADER_LENGTH;
 /// Octets of a record without sources and auxiliary data.
 pub const MLDV2_RECORD_LENGTH: usize = 20;
 
+/// The IPv6 header and the most that its 16-bit payload length can say (RFC 8200 §3).
+const IPV6_MAX_LENGTH: usize = 40 + u16::MAX as usize;
 const ADDRESS_LENGTH: usize = 16;
 const V1_LENGTH: usize = 24;
 const V2_QUERY_LENGTH: usize = 28;

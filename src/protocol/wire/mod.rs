@@ -67,7 +67,7 @@ drop_reasons! {
     OtherType = "dropped_other_type",
     /// The ICMPv6 checksum does not match.
     Checksum = "dropped_checksum",
-    /// The ICMPv6 code is not 0.
+    /// The ICMPv6 code of an NDP message is not 0. That of an MLD message is ignored (RFC 2710 §3.2, RFC 3810 §5.1.1).
     Code = "dropped_code",
     /// The hop limit is not 255 (NDP) or not 1 (MLD).
     HopLimit = "dropped_hop_limit",
@@ -170,9 +170,6 @@ impl Envelope {
         let message = Icmpv6Packet::new_unchecked(icmpv6);
         if self.hop_limit != hop_limit {
             return Err(DropReason::HopLimit);
-        }
-        if message.msg_code() != 0 {
-            return Err(DropReason::Code);
         }
         if !message.verify_checksum(&self.source, &self.destination) {
             return Err(DropReason::Checksum);

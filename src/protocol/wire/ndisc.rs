@@ -162,6 +162,9 @@ const NDP_HOP_LIMIT: u8 = 255;
 /// What RFC 4861 §7.1.1 and §7.1.2 ask of both messages; the target.
 fn check_ndp(envelope: &Envelope, icmpv6: &[u8]) -> Result<Ipv6Addr, DropReason> {
     envelope.check(icmpv6, NDP_HOP_LIMIT)?;
+    if Icmpv6Packet::new_unchecked(icmpv6).msg_code() != 0 {
+        return Err(DropReason::Code);
+    }
     let target = address_of(icmpv6)?;
     if target.is_multicast() {
         return Err(DropReason::MulticastTarget);
