@@ -51,7 +51,7 @@ fn frames_of_noise_are_counted_and_change_nothing() {
     expect_joined(&lab, &[address(1)]);
     mldproxy.signal(Signal::SIGTERM);
     assert!(mldproxy.wait(SOON).success());
-    for counter in ["dropped_truncated", "dropped_checksum", "dropped_code"] {
+    for counter in ["dropped_truncated", "dropped_checksum", "dropped_hop_limit"] {
         assert!(mldproxy.log().contains(counter), "{}", mldproxy.log());
     }
 }
