@@ -1,12 +1,13 @@
 //! The command line.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use argh::FromArgs;
 use log::LevelFilter;
 use protocol::config::{
-    ADDRESS_TIMEOUT, Config, EXPIRY_INTERVAL, InterfaceName, MAX_DOWNSTREAMS, MAX_PREFIXES, Prefix,
-    REFRESH_INTERVAL,
+    ADDRESS_TIMEOUT, Config, EXPIRY_INTERVAL, InterfaceName, JOIN_BURST, JOIN_RATE, Learn,
+    MAX_DOWNSTREAMS, MAX_PREFIXES, MldVersion, PER_MAC, Prefix, PrefixError, REFRESH_INTERVAL,
 };
 
 /// What the user wants done.
@@ -96,9 +97,34 @@ struct RunArguments {
         from_str_fn(seconds)
     )]
     expiry_interval: Duration,
-    /// learn only addresses in this prefix, in place of 2000::/3; may be given more than once
+    /// learn only addresses in this prefix, in place of 2000::/3, or with "upstream" in the prefixes of the upstream's addresses;
+    /// may be given more than once
+    #[argh(option, arg_name = "p", from_str_fn(prefix_or_upstream))]
+    prefix: Vec<Option<Prefix>>,
+    /// never learn addresses in this prefix; may be given more than once
     #[argh(option, arg_name = "p")]
-    prefix: Vec<Prefix>,
+    exclude: Vec<Prefix>,
+    /// what to learn from: ndp, mld or both (default both)
+    #[argh(option, arg_name = "w", default = "Learn::Both", from_str_fn(learn))]
+    learn: Learn,
+    /// do not ask hosts by MLD queries whether they are still there
+    #[argh(switch)]
+    no_ask: bool,
+    /// do not probe addresses by Neighbor Solicitations
+    #[argh(switch)]
+    no_probe: bool,
+    /// addresses that one host may hold (default 64)
+    #[argh(option, arg_name = "n", default = "PER_MAC", from_str_fn(number))]
+    per_mac: u16,
+    /// new groups a second (default 50)
+    #[argh(option, arg_name = "n", default = "JOIN_RATE", from_str_fn(number))]
+    join_rate: u32,
+    /// new groups at once (default 200)
+    #[argh(option, arg_name = "n", default = "JOIN_BURST", from_str_fn(number))]
+    join_burst: u32,
+    /// version of MLD to report in: 1, 2, or auto for that of the queries heard upstream (default auto)
+    #[argh(option, arg_name = "v", default = "None", from_str_fn(mld_version))]
+    mld_version: Option<MldVersion>,
     /// error, warn, info, debug or trace (default info)
     #[argh(
         option,
@@ -129,9 +155,23 @@ fn run(arguments: RunArguments) -> Result<Run, String> {
     config.downstreams = heapless::Vec::from_slice(&arguments.downstreams)
         .map_err(|_| format!("more than {MAX_DOWNSTREAMS} downstream interfaces"))?;
     if !arguments.prefix.is_empty() {
-        config.prefixes = heapless::Vec::from_slice(&arguments.prefix)
+        let fixed: Vec<Prefix> = arguments.prefix.iter().copied().flatten().collect();
+        config.upstream_prefixes = fixed.len() < arguments.prefix.len();
+        if config.upstream_prefixes && !fixed.is_empty() {
+            return Err("--prefix upstream does not go with another --prefix".to_owned());
+        }
+        config.prefixes = heapless::Vec::from_slice(&fixed)
             .map_err(|_| format!("more than {MAX_PREFIXES} times --prefix"))?;
     }
+    config.excluded = heapless::Vec::from_slice(&arguments.exclude)
+        .map_err(|_| format!("more than {MAX_PREFIXES} times --exclude"))?;
+    config.learn = arguments.learn;
+    config.ask = !arguments.no_ask;
+    config.probe = !arguments.no_probe;
+    config.per_mac = arguments.per_mac;
+    config.join_rate = arguments.join_rate;
+    config.join_burst = arguments.join_burst;
+    config.mld_version = arguments.mld_version;
     config.check().map_err(|error| error.to_string())?;
     Ok(Run {
         config,
@@ -151,4 +191,38 @@ fn seconds(text: &str) -> Result<Duration, String> {
 fn log_level(text: &str) -> Result<LevelFilter, String> {
     text.parse()
         .map_err(|_| "not one of error, warn, info, debug, trace".to_owned())
+}
+
+/// A prefix; `None` for those of the upstream.
+fn prefix_or_upstream(text: &str) -> Result<Option<Prefix>, String> {
+    match text {
+        "upstream" => Ok(None),
+        _ => text
+            .parse()
+            .map(Some)
+            .map_err(|error: PrefixError| error.to_string()),
+    }
+}
+
+fn learn(text: &str) -> Result<Learn, String> {
+    match text {
+        "both" => Ok(Learn::Both),
+        "ndp" => Ok(Learn::Ndp),
+        "mld" => Ok(Learn::Mld),
+        _ => Err("not one of ndp, mld, both".to_owned()),
+    }
+}
+
+fn mld_version(text: &str) -> Result<Option<MldVersion>, String> {
+    match text {
+        "auto" => Ok(None),
+        "1" => Ok(Some(MldVersion::V1)),
+        "2" => Ok(Some(MldVersion::V2)),
+        _ => Err("not one of auto, 1, 2".to_owned()),
+    }
+}
+
+fn number<N: FromStr>(text: &str) -> Result<N, String> {
+    text.parse()
+        .map_err(|_| "not a whole number, or too large".to_owned())
 }

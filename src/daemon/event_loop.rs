@@ -7,16 +7,18 @@ use log::{debug, info, warn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use protocol::config::{Config, MAX_DOWNSTREAMS, Port};
-use protocol::engine::{self, Action, Engine, Event};
+use protocol::config::{Config, MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix};
+use protocol::engine::{self, Action, Downstream, Engine, Event};
 use protocol::listener::Upstream;
+use protocol::neighbors::Question;
 use protocol::time::{Duration, Instant};
+use protocol::wire::MacAddress;
 
 use crate::interfaces::Interfaces;
 use crate::sys::clock;
 use crate::sys::membership::Memberships;
 use crate::sys::netlink::{self, Dump, Netlink, Notice};
-use crate::sys::packet::{Capture, Transmitter};
+use crate::sys::packet::{Capture, Interest, Transmitter};
 use crate::sys::signal::Signals;
 
 /// How many packets of a downstream are taken in one go, before the others and the joins have their turn: more than a socket's
@@ -41,6 +43,16 @@ impl Buffers {
     }
 }
 
+/// A downstream, as it is used.
+#[derive(Default)]
+struct DownstreamPort {
+    capture: Option<Capture>,
+    /// As the engine was told last.
+    downstream: Option<Downstream>,
+    /// The bridge's number, and its `mcast_router` before it was changed.
+    changed_bridge: Option<(u32, u8)>,
+}
+
 /// All that the daemon holds open, and the engine.
 pub struct EventLoop<'s> {
     engine: &'s mut Engine,
@@ -50,10 +62,13 @@ pub struct EventLoop<'s> {
     transmitter: Transmitter,
     memberships: Memberships,
     /// One for each downstream that is there, at its [`Port`].
-    captures: heapless::Vec<Option<Capture>, MAX_DOWNSTREAMS>,
+    ports: heapless::Vec<DownstreamPort, MAX_DOWNSTREAMS>,
+    /// Hears queries upstream.
+    upstream_capture: Option<Capture>,
     interfaces: Interfaces,
     /// As the engine was told last.
     upstream: Option<Upstream>,
+    upstream_prefixes: heapless::Vec<Prefix, MAX_PREFIXES>,
     /// A dump that is to be made as soon as the kernel is free for it.
     dump: Option<Dump>,
     /// The first dumps have ended, so what is not known of is not there.
@@ -76,7 +91,8 @@ impl<'s> EventLoop<'s> {
         transmitter: Transmitter,
     ) -> Self {
         let interfaces = Interfaces::new(engine.config());
-        let captures = engine.config().downstreams.iter().map(|_| None).collect();
+        let downstreams = engine.config().downstreams.iter();
+        let ports = downstreams.map(|_| DownstreamPort::default()).collect();
         let mut event_loop = EventLoop {
             engine,
             buffers,
@@ -84,9 +100,11 @@ impl<'s> EventLoop<'s> {
             netlink,
             transmitter,
             memberships: Memberships::new(),
-            captures,
+            ports,
+            upstream_capture: None,
             interfaces,
             upstream: None,
+            upstream_prefixes: heapless::Vec::new(),
             dump: Some(Dump::Links),
             dumped: false,
             complete: None,
@@ -115,6 +133,7 @@ impl<'s> EventLoop<'s> {
             self.engine.groups().len()
         );
         self.memberships.leave_all();
+        self.restore_bridges();
         Ok(signal)
     }
 
@@ -122,19 +141,29 @@ impl<'s> EventLoop<'s> {
     pub fn turn(&mut self) -> nix::Result<Option<Signal>> {
         self.act();
         let ready = self.wait()?;
-        if ready.signal
-            && let Some(signal) = self.signals.receive()
-        {
-            return Ok(Some(signal));
+        if ready.signal {
+            match self.signals.receive() {
+                Some(Signal::SIGHUP) => {
+                    info!("SIGHUP: asking all hosts and reporting all groups anew");
+                    self.dump = Some(Dump::Links);
+                    self.engine.handle(clock::now(), Event::Renew);
+                }
+                Some(Signal::SIGUSR1) => self.log_summary(),
+                None => {}
+                Some(signal) => return Ok(Some(signal)),
+            }
         }
         if ready.netlink {
             self.read_netlink();
         }
         self.request_dump();
         self.follow_interfaces();
-        for port in 0..self.captures.len() {
-            if ready.captures & 1 << port != 0 {
-                self.read_capture(port);
+        if ready.upstream {
+            self.read_upstream();
+        }
+        for port in 0..self.ports.len() {
+            if ready.ports & 1 << port != 0 {
+                self.read_port(port);
             }
         }
         self.engine.handle_timeout(clock::now());
@@ -161,16 +190,28 @@ impl<'s> EventLoop<'s> {
                         .leave(change.slot, change.group.group(), index),
                     format_args!("leaving {} on {name}", change.group),
                 ),
-                Action::Transmit {
-                    length,
-                    destination,
-                } => {
+                Action::Report { length, group } => {
                     let packet = buffers.transmit.get(..length).unwrap_or_default();
-                    debug!("reporting to {destination} on {name}, {length} octets");
+                    debug!("reporting to {group} on {name}, {length} octets");
                     self.transmit_trouble.note(
-                        self.transmitter.send(index, destination, packet),
+                        self.transmitter.send_to_group(index, group, packet),
                         format_args!("sending on {name}"),
                     )
+                }
+                Action::Ask { length, question } => {
+                    let packet = buffers.transmit.get(..length).unwrap_or_default();
+                    let (Question::Ask { port, mac, .. } | Question::Probe { port, mac, .. }) =
+                        question;
+                    let downstream = self.interfaces.downstreams().get(usize::from(port));
+                    let index = downstream.and_then(|downstream| downstream.index);
+                    match question {
+                        Question::Ask { link_local, .. } => debug!("asking {link_local}"),
+                        Question::Probe { target, .. } => debug!("probing {target}"),
+                    }
+                    // What cannot be sent is as good as lost, and the next question follows.
+                    index
+                        .filter(|_| length > 0)
+                        .is_some_and(|index| self.transmitter.send(index, mac.0, packet).is_ok())
                 }
             };
             engine.done(clock::now(), &action, succeeded);
@@ -178,39 +219,37 @@ impl<'s> EventLoop<'s> {
     }
 
     fn wait(&mut self) -> nix::Result<Ready> {
-        let mut descriptors: heapless::Vec<PollFd<'_>, { MAX_DOWNSTREAMS + 2 }> =
+        let mut descriptors: heapless::Vec<PollFd<'_>, { MAX_DOWNSTREAMS + 3 }> =
             heapless::Vec::new();
-        let mut ports: heapless::Vec<usize, MAX_DOWNSTREAMS> = heapless::Vec::new();
         let mut add = |descriptor| {
             // There is room for all.
             let _ = descriptors.push(PollFd::new(descriptor, PollFlags::POLLIN));
         };
         add(self.signals.as_fd());
         add(self.netlink.as_fd());
-        for (port, capture) in self.captures.iter().enumerate() {
-            if let Some(capture) = capture {
-                add(capture.as_fd());
-                let _ = ports.push(port);
-            }
-        }
+        let captures = self.ports.iter().map(|port| &port.capture);
+        let captures = || std::iter::once(&self.upstream_capture).chain(captures.clone());
+        captures()
+            .flatten()
+            .for_each(|capture| add(capture.as_fd()));
         match poll(&mut descriptors, self.timeout()) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(Ready::default()),
             Err(errno) => return Err(errno),
         }
-        let mut ready = descriptors
+        let mut results = descriptors
             .iter()
             .map(|descriptor| descriptor.any().unwrap_or(true));
-        let mut next = || ready.next().unwrap_or(false);
+        let mut next = || results.next().unwrap_or(false);
         let (signal, netlink) = (next(), next());
-        let mut captures = 0;
-        for port in ports {
-            captures |= u32::from(next()) << port;
-        }
+        let mut captures = captures().map(|capture| capture.is_some() && next());
         Ok(Ready {
             signal,
             netlink,
-            captures,
+            upstream: captures.next().unwrap_or(false),
+            ports: captures
+                .enumerate()
+                .fold(0, |ports, (port, ready)| ports | u32::from(ready) << port),
         })
     }
 
@@ -230,6 +269,7 @@ impl<'s> EventLoop<'s> {
     fn read_netlink(&mut self) {
         loop {
             let EventLoop {
+                engine,
                 netlink,
                 interfaces,
                 buffers,
@@ -239,12 +279,9 @@ impl<'s> EventLoop<'s> {
             } = self;
             let more = netlink.receive(&mut buffers.receive, |notice| {
                 *dumped |= notice == Notice::Dumped(Dump::Addresses);
-                match interfaces.handle(&notice) {
-                    // A dump of the links brings one of the addresses with it.
-                    Some(Dump::Addresses) if dump.is_some() => {}
-                    Some(wanted) => *dump = Some(wanted),
-                    None => {}
-                }
+                tell_engine(engine, interfaces, &notice);
+                let wanted = interfaces.handle(&notice);
+                *dump = dump.iter().copied().chain(wanted).min();
             });
             match more {
                 Ok(true) => {}
@@ -273,36 +310,14 @@ impl<'s> EventLoop<'s> {
 
     /// Brings memberships, captures and the engine in line with the interfaces that are there.
     fn follow_interfaces(&mut self) {
-        let upstream = self.interfaces.upstream();
-        if upstream != self.upstream {
-            let index = |upstream: Option<Upstream>| upstream.map(|upstream| upstream.index);
-            if index(upstream) != index(self.upstream) {
-                self.memberships.leave_all();
-            }
-            self.upstream = upstream;
-            self.engine.handle(clock::now(), Event::Upstream(upstream));
-        }
-
         self.capture_retry = None;
-        let names = &self.engine.config().downstreams;
-        let downstreams = self.interfaces.downstreams().zip(names);
-        for (capture, (index, name)) in self.captures.iter_mut().zip(downstreams) {
-            if capture.as_ref().map(Capture::index) == index {
-                continue;
-            }
-            *capture = None;
-            let Some(index) = index else { continue };
-            let opened = Capture::open(index).map(|opened| *capture = Some(opened));
-            let what = format_args!("listening on {name}");
-            if !self.capture_trouble.note(opened, what) {
-                self.capture_retry = Some(clock::now().saturating_add(RETRY_INTERVAL));
-            }
-        }
-
+        self.follow_upstream();
+        self.follow_downstreams();
         if !self.dumped {
             return;
         }
-        let complete = self.upstream.is_some() && self.captures.iter().all(Option::is_some);
+        let complete =
+            self.upstream.is_some() && self.ports.iter().all(|port| port.capture.is_some());
         if self.complete.replace(complete) == Some(complete) {
             return;
         }
@@ -314,28 +329,220 @@ impl<'s> EventLoop<'s> {
         }
     }
 
-    fn read_capture(&mut self, port: usize) {
-        let Some(place) = self.captures.get_mut(port) else {
-            return;
-        };
-        for _ in 0..BATCH {
-            let Some(capture) = place else { return };
-            match capture.receive(&mut self.buffers.receive) {
-                Ok(Some(packet)) => {
-                    let port = port as Port;
-                    self.engine
-                        .handle(clock::now(), Event::Packet { port, packet });
-                }
-                Ok(None) => return,
-                // It goes on by itself once the link is up again.
-                Err(Errno::ENETDOWN) => return,
-                Err(errno) => {
-                    debug!("reading packets: {}; opening anew", errno.desc());
-                    *place = None;
+    fn follow_upstream(&mut self) {
+        let upstream = self.interfaces.upstream();
+        let index = |upstream: Option<Upstream>| upstream.map(|upstream| upstream.index);
+        if upstream != self.upstream {
+            if index(upstream) != index(self.upstream) {
+                self.memberships.leave_all();
+            }
+            self.upstream = upstream;
+            self.engine.handle(clock::now(), Event::Upstream(upstream));
+        }
+        let prefixes = self.interfaces.upstream_prefixes();
+        // Not before the first dump, which would tell of one after the other.
+        if self.dumped && prefixes != self.upstream_prefixes {
+            self.upstream_prefixes = prefixes;
+            let prefixes = Event::UpstreamPrefixes(&self.upstream_prefixes);
+            self.engine.handle(clock::now(), prefixes);
+        }
+        let name = &self.engine.config().upstream;
+        let retry = follow(
+            &mut self.upstream_capture,
+            index(upstream),
+            Interest::Queries,
+            |opened| {
+                self.capture_trouble
+                    .note(opened, format_args!("listening on {name}"))
+            },
+        );
+        self.capture_retry = self.capture_retry.max(retry);
+    }
+
+    fn follow_downstreams(&mut self) {
+        let interfaces = self.interfaces.downstreams().iter();
+        for (number, (port, interface)) in self.ports.iter_mut().zip(interfaces).enumerate() {
+            let name = &interface.name;
+            let retry = follow(
+                &mut port.capture,
+                interface.index,
+                Interest::Hosts,
+                |opened| {
+                    self.capture_trouble
+                        .note(opened, format_args!("listening on {name}"))
+                },
+            );
+            self.capture_retry = self.capture_retry.max(retry);
+
+            let downstream = interface.downstream();
+            if downstream != port.downstream {
+                port.downstream = downstream;
+                let event = Event::Downstream(number as Port, downstream);
+                self.engine.handle(clock::now(), event);
+            }
+
+            // A bridge that snoops hides, from a capture on itself, solicitations to groups that nobody on the LAN joined. As a
+            // multicast router's port it hands on all multicast, and unlike in promiscuous mode nothing else.
+            if let (Some(index), Some(bridge)) = (interface.index, interface.bridge)
+                && bridge.snooping
+                && bridge.multicast_router != PERMANENT_ROUTER
+                && port
+                    .changed_bridge
+                    .is_none_or(|(changed, _)| changed != index)
+            {
+                info!(
+                    "{name} snoops: its mcast_router is {PERMANENT_ROUTER} from now on, was {}",
+                    bridge.multicast_router
+                );
+                port.changed_bridge = Some((index, bridge.multicast_router));
+                // A refusal is told by a notice.
+                let _ = self.netlink.set_multicast_router(index, PERMANENT_ROUTER);
+            }
+        }
+    }
+
+    /// Puts back what was changed of the bridges that are still there.
+    fn restore_bridges(&mut self) {
+        for (port, interface) in self.ports.iter().zip(self.interfaces.downstreams()) {
+            if let Some((index, before)) = port.changed_bridge
+                && interface.index == Some(index)
+            {
+                info!("{}: mcast_router is {before} again", interface.name);
+                if let Err(errno) = self.netlink.set_multicast_router(index, before) {
+                    warn!("{}: {}", interface.name, errno.desc());
                 }
             }
         }
     }
+
+    fn read_upstream(&mut self) {
+        for _ in 0..BATCH {
+            let Some(capture) = &self.upstream_capture else {
+                return;
+            };
+            match capture.receive(&mut self.buffers.receive) {
+                Ok(Some((packet, _))) => {
+                    self.engine
+                        .handle(clock::now(), Event::UpstreamPacket(packet));
+                }
+                Ok(None) | Err(Errno::ENETDOWN) => return,
+                Err(errno) => {
+                    debug!("reading packets: {}; opening anew", errno.desc());
+                    self.upstream_capture = None;
+                }
+            }
+        }
+    }
+
+    fn read_port(&mut self, number: usize) {
+        let Some(port) = self.ports.get_mut(number) else {
+            return;
+        };
+        for _ in 0..BATCH {
+            let Some(capture) = &port.capture else { return };
+            match capture.receive(&mut self.buffers.receive) {
+                Ok(Some((packet, mac))) => {
+                    let event = Event::Packet {
+                        port: number as Port,
+                        mac: MacAddress(mac),
+                        packet,
+                    };
+                    self.engine.handle(clock::now(), event);
+                }
+                // It goes on by itself once the link is up again.
+                Ok(None) | Err(Errno::ENETDOWN) => return,
+                Err(errno) => {
+                    debug!("reading packets: {}; opening anew", errno.desc());
+                    port.capture = None;
+                }
+            }
+        }
+    }
+
+    fn log_summary(&self) {
+        let engine = &self.engine;
+        let confirmed = engine
+            .neighbors()
+            .iter()
+            .filter(|(_, neighbor)| neighbor.confirmed);
+        info!(
+            "{}: {} groups, {} addresses and listeners ({} confirmed) of {} hosts, {:?} in force",
+            Path(engine.config()),
+            engine.groups().len(),
+            engine.neighbors().len(),
+            confirmed.count(),
+            engine.neighbors().hosts().count(),
+            engine.listener().version(engine.config()),
+        );
+        match engine.listener().querier() {
+            Some(querier) => info!(
+                "querier upstream: {}, last heard {} s ago",
+                querier.address,
+                clock::now().since(querier.last_query).as_secs()
+            ),
+            None => info!("querier upstream: none heard"),
+        }
+        for (name, value) in engine.counters().iter().filter(|(_, value)| *value > 0) {
+            info!("{name} {value}");
+        }
+    }
+}
+
+/// `mcast_router 2`: a permanent multicast router's port.
+const PERMANENT_ROUTER: u8 = 2;
+
+/// Tells the engine what of a notice is its business.
+fn tell_engine(engine: &mut Engine, interfaces: &Interfaces, notice: &Notice<'_>) {
+    let event = match *notice {
+        Notice::Neighbor {
+            index,
+            address,
+            mac,
+        } => interfaces.port_of(index).map(|port| Event::Remembered {
+            port,
+            mac: MacAddress(mac),
+            address,
+        }),
+        Notice::NeighborDeleted { index, address } => {
+            let port = interfaces.port_of(index);
+            port.map(|_| Event::Forgotten(address))
+        }
+        Notice::Address(netlink::Address { address, .. }) => Some(Event::Own {
+            address,
+            present: true,
+        }),
+        Notice::AddressDeleted { address, .. } => Some(Event::Own {
+            address,
+            present: false,
+        }),
+        Notice::Refused(errno) => {
+            warn!(
+                "changing a bridge: {}; set its mcast_router to {PERMANENT_ROUTER} by hand, or turn its snooping off",
+                errno.desc()
+            );
+            None
+        }
+        Notice::Link(_) | Notice::LinkDeleted { .. } | Notice::Dumped(_) | Notice::Lost => None,
+    };
+    if let Some(event) = event {
+        engine.handle(clock::now(), event);
+    }
+}
+
+/// Brings a capture in line with the interface that is there; when to try again.
+fn follow(
+    capture: &mut Option<Capture>,
+    index: Option<u32>,
+    interest: Interest,
+    mut note: impl FnMut(nix::Result<()>) -> bool,
+) -> Option<Instant> {
+    if capture.as_ref().map(Capture::index) == index {
+        return None;
+    }
+    *capture = None;
+    let opened = Capture::open(index?, interest).map(|opened| *capture = Some(opened));
+    let retry = clock::now().saturating_add(RETRY_INTERVAL);
+    (!note(opened)).then_some(retry)
 }
 
 /// What is to be read.
@@ -343,8 +550,9 @@ impl<'s> EventLoop<'s> {
 struct Ready {
     signal: bool,
     netlink: bool,
+    upstream: bool,
     /// A bit for each [`Port`].
-    captures: u32,
+    ports: u32,
 }
 
 /// An operation that may keep failing: logged once for each change.

@@ -2,22 +2,29 @@
 
 use std::net::Ipv6Addr;
 
-use protocol::config::{Config, InterfaceName, MAX_DOWNSTREAMS};
+use protocol::config::{Config, InterfaceName, MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix};
+use protocol::engine::Downstream;
 use protocol::listener::Upstream;
+use protocol::wire::MacAddress;
 
-use crate::sys::netlink::{Dump, Notice};
+use crate::sys::netlink::{Address, Bridge, Dump, Link, Notice};
 
 /// The upstream and the downstreams.
 pub struct Interfaces {
     upstream: Interface,
     downstreams: heapless::Vec<Interface, MAX_DOWNSTREAMS>,
+    /// The prefixes of the upstream's addresses, each with whether the dump under way has told of it.
+    prefixes: heapless::Vec<(Prefix, bool), MAX_PREFIXES>,
 }
 
-struct Interface {
-    name: InterfaceName,
+/// An interface that the user named.
+pub struct Interface {
+    pub name: InterfaceName,
     /// The kernel's number; `None` while there is no such interface.
-    index: Option<u32>,
+    pub index: Option<u32>,
+    pub bridge: Option<Bridge>,
     mtu: u32,
+    mac: [u8; 6],
     /// A usable link-local address.
     link_local: Option<Ipv6Addr>,
     /// The dump under way has told of the interface, and of the address.
@@ -31,6 +38,7 @@ impl Interfaces {
         Interfaces {
             upstream: Interface::new(&config.upstream),
             downstreams: config.downstreams.iter().map(Interface::new).collect(),
+            prefixes: heapless::Vec::new(),
         }
     }
 
@@ -43,9 +51,21 @@ impl Interfaces {
         })
     }
 
-    /// The kernel's numbers of the downstreams, in the order of the configuration.
-    pub fn downstreams(&self) -> impl Iterator<Item = Option<u32>> {
-        self.downstreams.iter().map(|interface| interface.index)
+    /// The prefixes of the upstream's addresses.
+    pub fn upstream_prefixes(&self) -> heapless::Vec<Prefix, MAX_PREFIXES> {
+        self.prefixes.iter().map(|(prefix, _)| *prefix).collect()
+    }
+
+    /// The downstreams, in the order of the configuration.
+    pub fn downstreams(&self) -> &[Interface] {
+        &self.downstreams
+    }
+
+    /// Which downstream has the number.
+    pub fn port_of(&self, index: u32) -> Option<Port> {
+        let mut downstreams = self.downstreams.iter();
+        let port = downstreams.position(|interface| interface.index == Some(index))?;
+        Port::try_from(port).ok()
     }
 
     /// The names of those that are not there.
@@ -57,81 +77,105 @@ impl Interfaces {
 
     /// A dump starts: what it does not tell of is not there.
     pub fn begin(&mut self, dump: Dump) {
-        for interface in self.all() {
-            match dump {
-                Dump::Links => interface.link_confirmed = false,
-                Dump::Addresses => interface.address_confirmed = false,
+        match dump {
+            Dump::Links => self
+                .all()
+                .for_each(|interface| interface.link_confirmed = false),
+            Dump::Addresses => {
+                self.all()
+                    .for_each(|interface| interface.address_confirmed = false);
+                self.prefixes
+                    .iter_mut()
+                    .for_each(|(_, confirmed)| *confirmed = false);
             }
+            Dump::Neighbors => {}
         }
     }
 
     /// Takes what the kernel told; a dump that is to be made because of it.
     pub fn handle(&mut self, notice: &Notice<'_>) -> Option<Dump> {
-        match *notice {
-            Notice::Link { index, name, mtu } => {
-                let mut found = false;
-                for interface in self.all() {
-                    if interface.name.as_str() == name {
-                        found |= interface.index != Some(index);
-                        interface.is_there(index, mtu);
-                    } else if interface.index == Some(index) {
-                        // Renamed to something else.
-                        interface.is_gone();
-                    }
-                }
-                // Its addresses were told before its name was this one.
-                found.then_some(Dump::Addresses)
-            }
+        match notice {
+            Notice::Link(link) => self.link_is_there(link),
             Notice::LinkDeleted { index } => {
-                for interface in self.with_index(index) {
-                    interface.is_gone();
-                }
+                self.with_index(*index).for_each(Interface::is_gone);
                 None
             }
-            Notice::Address {
-                index,
-                address,
-                usable: true,
-            } if address.is_unicast_link_local() => {
-                for interface in self.with_index(index) {
-                    // One is enough; a second one takes its place only where a dump has not told of the first.
-                    if interface.link_local == Some(address) || !interface.address_confirmed {
-                        interface.link_local = Some(address);
-                        interface.address_confirmed = true;
-                    }
-                }
-                None
-            }
-            Notice::Address { index, address, .. } | Notice::AddressDeleted { index, address } => {
-                let mut lost = false;
-                for interface in self.with_index(index) {
-                    if interface.link_local == Some(address) {
-                        interface.link_local = None;
-                        interface.address_confirmed = false;
-                        lost = true;
-                    }
-                }
-                // There may be another one.
-                lost.then_some(Dump::Addresses)
-            }
+            Notice::Address(address) => self.address_is_there(address),
+            Notice::AddressDeleted { index, address } => self.address_is_gone(*index, *address),
             Notice::Dumped(Dump::Links) => {
-                for interface in self.all() {
-                    if !interface.link_confirmed {
-                        interface.is_gone();
-                    }
-                }
+                let unconfirmed = self.all().filter(|interface| !interface.link_confirmed);
+                unconfirmed.for_each(Interface::is_gone);
                 Some(Dump::Addresses)
             }
             Notice::Dumped(Dump::Addresses) => {
-                for interface in self.all() {
-                    if !interface.address_confirmed {
-                        interface.link_local = None;
-                    }
-                }
-                None
+                let unconfirmed = self.all().filter(|interface| !interface.address_confirmed);
+                unconfirmed.for_each(|interface| interface.link_local = None);
+                self.prefixes.retain(|(_, confirmed)| *confirmed);
+                Some(Dump::Neighbors)
             }
             Notice::Lost => Some(Dump::Links),
+            Notice::Dumped(Dump::Neighbors)
+            | Notice::Neighbor { .. }
+            | Notice::NeighborDeleted { .. }
+            | Notice::Refused(_) => None,
         }
+    }
+
+    fn link_is_there(&mut self, link: &Link<'_>) -> Option<Dump> {
+        let mut found = false;
+        for interface in self.all() {
+            if interface.name.as_str() == link.name {
+                found |= interface.index != Some(link.index);
+                interface.is_there(link);
+            } else if interface.index == Some(link.index) {
+                // Renamed to something else.
+                interface.is_gone();
+            }
+        }
+        // Its addresses were told before its name was this one.
+        found.then_some(Dump::Addresses)
+    }
+
+    fn address_is_there(&mut self, address: &Address) -> Option<Dump> {
+        if !address.usable {
+            return self.address_is_gone(address.index, address.address);
+        }
+        if address.address.is_unicast_link_local() {
+            for interface in self.with_index(address.index) {
+                // One is enough; a second one takes its place only where a dump has not told of the first.
+                if interface.link_local == Some(address.address) || !interface.address_confirmed {
+                    interface.link_local = Some(address.address);
+                    interface.address_confirmed = true;
+                }
+            }
+        } else if self.upstream.index == Some(address.index)
+            && address.prefix_length < 128
+            && let Ok(prefix) = Prefix::of(address.address, address.prefix_length)
+        {
+            match self.prefixes.iter_mut().find(|(known, _)| *known == prefix) {
+                Some((_, confirmed)) => *confirmed = true,
+                // Of more than there is room for, the rest does not count.
+                None => _ = self.prefixes.push((prefix, true)),
+            }
+        }
+        None
+    }
+
+    fn address_is_gone(&mut self, index: u32, address: Ipv6Addr) -> Option<Dump> {
+        let mut lost = self.upstream.index == Some(index)
+            && self
+                .prefixes
+                .iter()
+                .any(|(prefix, _)| prefix.contains(address));
+        for interface in self.with_index(index) {
+            if interface.link_local == Some(address) {
+                interface.link_local = None;
+                interface.address_confirmed = false;
+                lost = true;
+            }
+        }
+        // There may be another one.
+        lost.then_some(Dump::Addresses)
     }
 
     fn all(&mut self) -> impl Iterator<Item = &mut Interface> {
@@ -149,26 +193,36 @@ impl Interface {
         Interface {
             name: name.clone(),
             index: None,
+            bridge: None,
             mtu: 0,
+            mac: [0; 6],
             link_local: None,
             link_confirmed: false,
             address_confirmed: false,
         }
     }
 
-    fn is_there(&mut self, index: u32, mtu: u32) {
-        if self.index != Some(index) {
+    /// What is needed to send from here.
+    pub fn downstream(&self) -> Option<Downstream> {
+        let link_local = self.link_local?;
+        let mac = MacAddress(self.mac);
+        Some(Downstream { link_local, mac })
+    }
+
+    fn is_there(&mut self, link: &Link<'_>) {
+        if self.index != Some(link.index) {
             self.is_gone();
-            self.index = Some(index);
+            self.index = Some(link.index);
         }
-        self.mtu = mtu;
+        self.mtu = link.mtu;
+        self.mac = link.mac;
+        // A bridge tells of itself without this where only one of its ports changed.
+        self.bridge = link.bridge.or(self.bridge);
         self.link_confirmed = true;
     }
 
     fn is_gone(&mut self) {
-        self.index = None;
-        self.link_local = None;
-        self.address_confirmed = false;
+        *self = Interface::new(&self.name);
     }
 }
 
@@ -185,17 +239,26 @@ mod tests {
     }
 
     fn link(index: u32, name: &str) -> Notice<'_> {
-        let mtu = 1500;
-        Notice::Link { index, name, mtu }
+        Notice::Link(Link {
+            index,
+            name,
+            ..Link::default()
+        })
+    }
+
+    fn indices(interfaces: &Interfaces) -> Vec<Option<u32>> {
+        let downstreams = interfaces.downstreams().iter();
+        downstreams.map(|interface| interface.index).collect()
     }
 
     fn address(index: u32, address: &str, usable: bool) -> Notice<'static> {
         let address = address.parse().unwrap();
-        Notice::Address {
+        Notice::Address(Address {
             index,
             address,
+            prefix_length: 64,
             usable,
-        }
+        })
     }
 
     fn deleted(index: u32, address: &str) -> Notice<'static> {
@@ -219,7 +282,7 @@ mod tests {
         let missing: Vec<_> = interfaces.missing().map(InterfaceName::as_str).collect();
         assert_eq!(missing, ["br-lan"]);
         interfaces.handle(&link(9, "br-lan"));
-        assert_eq!(interfaces.downstreams().collect::<Vec<_>>(), [Some(9)]);
+        assert_eq!(indices(&interfaces), [Some(9)]);
     }
 
     #[test]
@@ -273,14 +336,44 @@ mod tests {
         interfaces.handle(&link(8, "wan"));
         let next = interfaces.handle(&Notice::Dumped(Dump::Links));
         assert_eq!(next, Some(Dump::Addresses));
-        assert_eq!(interfaces.downstreams().collect::<Vec<_>>(), [None]);
+        assert_eq!(indices(&interfaces), [None]);
         assert_eq!(link_local(&interfaces).unwrap(), FE80_1);
         interfaces.begin(Dump::Addresses);
         interfaces.handle(&address(8, "fe80::2", true));
         interfaces.handle(&Notice::Dumped(Dump::Addresses));
         assert_eq!(link_local(&interfaces).unwrap(), "fe80::2");
         interfaces.begin(Dump::Addresses);
-        interfaces.handle(&Notice::Dumped(Dump::Addresses));
+        let next = interfaces.handle(&Notice::Dumped(Dump::Addresses));
+        assert_eq!(next, Some(Dump::Neighbors));
         assert_eq!(link_local(&interfaces), None);
+    }
+
+    #[test]
+    fn the_prefixes_of_the_upstream_are_followed() {
+        let mut interfaces = interfaces();
+        interfaces.handle(&link(8, "wan"));
+        interfaces.handle(&link(9, "br-lan"));
+        for notice in [
+            address(8, "2001:db8:1::1", true),
+            address(8, "2001:db8:1::2", true),
+            address(8, "2001:db8:2::1", true),
+            address(9, "2001:db8:9::1", true),
+        ] {
+            interfaces.handle(&notice);
+        }
+        let prefixes = |interfaces: &Interfaces| {
+            let prefixes = interfaces.upstream_prefixes();
+            prefixes.iter().map(Prefix::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            prefixes(&interfaces),
+            ["2001:db8:1::/64", "2001:db8:2::/64"]
+        );
+        let next = interfaces.handle(&deleted(8, "2001:db8:1::1"));
+        assert_eq!(next, Some(Dump::Addresses), "there is another one");
+        interfaces.begin(Dump::Addresses);
+        interfaces.handle(&address(8, "2001:db8:1::2", true));
+        interfaces.handle(&Notice::Dumped(Dump::Addresses));
+        assert_eq!(prefixes(&interfaces), ["2001:db8:1::/64"]);
     }
 }

@@ -19,6 +19,11 @@ pub const GLOBAL_UNICAST: Prefix = Prefix {
     network: Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0),
     length: 3,
 };
+/// Addresses that one host may hold: a phone or laptop with temporary addresses (RFC 8981) has up to some twenty.
+pub const PER_MAC: u16 = 64;
+/// New groups a second, and at once: each costs the gateway a report.
+pub const JOIN_RATE: u32 = 50;
+pub const JOIN_BURST: u32 = 200;
 /// The most downstreams one process watches.
 pub const MAX_DOWNSTREAMS: usize = 32;
 /// The most prefixes of [`Config::prefixes`].
@@ -39,6 +44,42 @@ pub struct Config {
     pub refresh_interval: Duration,
     /// Between two looks for addresses that timed out; above zero.
     pub expiry_interval: Duration,
+    /// What hosts are learned from.
+    pub learn: Learn,
+    /// Ask hosts by MLD queries whether they are still there.
+    pub ask: bool,
+    /// Probe addresses by Neighbor Solicitations, where asking is off or is not answered.
+    pub probe: bool,
+    /// Addresses that one host (link-layer address) may hold; above zero.
+    pub per_mac: u16,
+    /// New groups a second, and at once; both above zero.
+    pub join_rate: u32,
+    pub join_burst: u32,
+    /// The MLD version spoken upstream; `None` follows the queries heard there (RFC 3810 §8.2.1).
+    pub mld_version: Option<MldVersion>,
+    /// [`Self::prefixes`] follows the prefixes on the upstream's link.
+    pub upstream_prefixes: bool,
+    /// Addresses inside one of these are never learned.
+    pub excluded: heapless::Vec<Prefix, MAX_PREFIXES>,
+}
+
+/// What hosts are learned from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learn {
+    Both,
+    /// Neighbor discovery alone: whole addresses, so that prefixes can be told.
+    Ndp,
+    /// MLD reports alone: 24 bits of an address, which may be a link-local one.
+    Mld,
+}
+
+/// A version of MLD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MldVersion {
+    /// RFC 2710.
+    V1,
+    /// RFC 3810.
+    V2,
 }
 
 /// The index of a downstream in [`Config::downstreams`].
@@ -54,6 +95,15 @@ impl Config {
             address_timeout: Duration::ZERO,
             refresh_interval: Duration::ZERO,
             expiry_interval: Duration::ZERO,
+            learn: Learn::Both,
+            ask: false,
+            probe: false,
+            per_mac: 0,
+            join_rate: 0,
+            join_burst: 0,
+            mld_version: None,
+            upstream_prefixes: false,
+            excluded: heapless::Vec::new(),
         }
     }
 
@@ -64,6 +114,11 @@ impl Config {
             address_timeout: ADDRESS_TIMEOUT,
             refresh_interval: REFRESH_INTERVAL,
             expiry_interval: EXPIRY_INTERVAL,
+            ask: true,
+            probe: true,
+            per_mac: PER_MAC,
+            join_rate: JOIN_RATE,
+            join_burst: JOIN_BURST,
             ..Config::blank()
         };
         // There is room for one.
@@ -95,6 +150,23 @@ impl Config {
         if self.expiry_interval.is_zero() {
             return Err(ConfigError::Zero("--expiry-interval"));
         }
+        let limits = [
+            ("--per-mac", self.per_mac.into()),
+            ("--join-rate", self.join_rate),
+            ("--join-burst", self.join_burst),
+        ];
+        for (option, limit) in limits {
+            if limit == 0 {
+                return Err(ConfigError::ZeroLimit(option));
+            }
+        }
+        let learnable = self.prefixes.iter().any(|prefix| {
+            let covered = |excluded: &Prefix| excluded.covers(prefix);
+            !self.excluded.iter().any(covered)
+        });
+        if !learnable && !self.upstream_prefixes {
+            return Err(ConfigError::NothingToLearn);
+        }
         Ok(())
     }
 
@@ -105,7 +177,8 @@ impl Config {
             || address.is_loopback()
             || address.is_unspecified()
             || address.to_ipv4_mapped().is_some();
-        !never && self.prefixes.iter().any(|prefix| prefix.contains(address))
+        let within = |prefix: &Prefix| prefix.contains(address);
+        !never && self.prefixes.iter().any(within) && !self.excluded.iter().any(within)
     }
 }
 
@@ -115,8 +188,12 @@ pub enum ConfigError {
     NoDownstream,
     DownstreamIsUpstream(InterfaceName),
     DownstreamTwice(InterfaceName),
-    /// The named option is zero and must not be.
+    /// The named option, a time, is zero and must not be.
     Zero(&'static str),
+    /// The named option, a limit, is zero and must not be.
+    ZeroLimit(&'static str),
+    /// Every prefix is excluded.
+    NothingToLearn,
 }
 
 impl fmt::Display for ConfigError {
@@ -131,6 +208,10 @@ impl fmt::Display for ConfigError {
                 write!(f, "{name} is named twice as downstream; name it once")
             }
             ConfigError::Zero(option) => write!(f, "{option} is 0; it must be at least 1 second"),
+            ConfigError::ZeroLimit(option) => write!(f, "{option} is 0; it must be at least 1"),
+            ConfigError::NothingToLearn => {
+                f.write_str("--exclude covers every prefix; no address is left to learn")
+            }
         }
     }
 }
@@ -198,8 +279,19 @@ impl Prefix {
         Ok(prefix)
     }
 
+    /// The prefix that an address is in, 0 to 128 bits long.
+    pub fn of(address: Ipv6Addr, length: u8) -> Result<Self, PrefixError> {
+        let network = Ipv6Addr::from_bits(address.to_bits() & Prefix::mask(length));
+        Prefix::new(network, length)
+    }
+
     pub fn contains(&self, address: Ipv6Addr) -> bool {
         address.to_bits() & Prefix::mask(self.length) == self.network.to_bits()
+    }
+
+    /// Is all of `other` inside?
+    pub fn covers(&self, other: &Prefix) -> bool {
+        self.length <= other.length && self.contains(other.network)
     }
 
     fn mask(length: u8) -> u128 {

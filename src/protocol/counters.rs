@@ -27,22 +27,32 @@ counters! {
     NeighborAdvertisement = "neighbor_advertisements",
     /// Valid MLD messages heard downstream.
     Mld = "mld_messages",
-    /// Addresses learned.
-    Learned = "addresses_learned",
-    /// Addresses that were not seen in time.
-    Expired = "addresses_expired",
-    /// Sightings of a new address while the table of addresses was full.
-    AddressTableFull = "address_table_full",
-    /// Sightings of a new address while the table of groups was full.
-    GroupTableFull = "group_table_full",
+    /// Valid queries heard upstream.
+    Query = "queries",
+    /// Addresses and listeners learned.
+    Learned = "learned",
+    /// Addresses and listeners that were not seen in time.
+    Expired = "expired",
+    /// Unconfirmed ones that made room for others.
+    Evicted = "evicted",
+    /// Refused, since their host held as many as it may.
+    RefusedHostQuota = "refused_per_mac",
+    /// Refused for now, since there were more new ones at once than are allowed.
+    RefusedRate = "refused_rate",
+    /// Refused, since a table was full.
+    RefusedFull = "refused_full",
+    /// Questions to hosts.
+    Asked = "hosts_asked",
+    /// Questions for single addresses.
+    Probed = "addresses_probed",
     /// Groups joined upstream.
     Joined = "groups_joined",
     /// Groups left upstream.
     Left = "groups_left",
     /// Joins and leaves that failed; each is tried again.
     MembershipFailed = "membership_failures",
-    /// Packets sent upstream.
-    Transmitted = "packets_transmitted",
+    /// Reports sent upstream.
+    Reported = "reports",
     /// Packets that could not be sent; each is tried again.
     TransmitFailed = "transmit_failures",
 }

@@ -5,39 +5,75 @@
 //!
 //! After every call that takes `&mut self`, poll the actions until there are none, then ask for the deadline anew.
 
+use core::fmt;
 use core::net::Ipv6Addr;
 
 use log::{debug, info, trace, warn};
 
-use crate::config::{Config, Port};
+use crate::config::{Config, Learn, MAX_DOWNSTREAMS, MldVersion, Port, Prefix};
 use crate::counters::{Counter, Counters};
-use crate::groups::{Change, Groups};
-use crate::listener::{Listener, Upstream};
-use crate::neighbors::{Neighbors, Sighting};
+use crate::groups::{self, Groups};
+use crate::listener::{self, Listener, Upstream};
+use crate::neighbors::{
+    ASK_RESPONSE_DELAY, Evidence, Neighbors, Question, Refusal, Sender, Sighting, Subject,
+};
 use crate::time::{Duration, Instant};
-use crate::wire::{self, Message};
+use crate::wire::{
+    self, MacAddress, Message, NeighborAdvertisement, NeighborSolicitation, Query, QueryVersion,
+    RecordType, SolicitedNode, Sources,
+};
 
 /// Something that happened outside.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// A packet was heard on a downstream, from its IPv6 header on.
-    Packet { port: Port, packet: &'a [u8] },
+    /// A packet was heard on a downstream, from its IPv6 header on. The sender's link-layer address is all zero where there is none.
+    Packet {
+        port: Port,
+        mac: MacAddress,
+        packet: &'a [u8],
+    },
+    /// A packet was heard on the upstream, from its IPv6 header on.
+    UpstreamPacket(&'a [u8]),
     /// The upstream is like this now; `None` while there is no such interface.
     Upstream(Option<Upstream>),
+    /// A downstream is like this now; `None` while nothing can be sent there.
+    Downstream(Port, Option<Downstream>),
+    /// The kernel's neighbour table knows an address downstream.
+    Remembered {
+        port: Port,
+        mac: MacAddress,
+        address: Ipv6Addr,
+    },
+    /// The kernel's neighbour table no longer knows an address.
+    Forgotten(Ipv6Addr),
+    /// An address is this router's own, or is no more.
+    Own { address: Ipv6Addr, present: bool },
+    /// The prefixes on the upstream's link are these now. They count where [`Config::upstream_prefixes`] is set.
+    UpstreamPrefixes(&'a [Prefix]),
+    /// Somebody wants all hosts asked and all groups reported anew.
+    Renew,
+}
+
+/// What is needed to send on a downstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Downstream {
+    /// Link-local, valid, not tentative.
+    pub link_local: Ipv6Addr,
+    /// All zero where the link has no such addresses.
+    pub mac: MacAddress,
 }
 
 /// Something to be done outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Become a member of the group upstream.
-    Join(Change),
+    Join(groups::Change),
     /// End the membership.
-    Leave(Change),
+    Leave(groups::Change),
     /// Send the first `length` octets of the buffer, an IPv6 packet, out of the upstream to this multicast address.
-    Transmit {
-        length: usize,
-        destination: Ipv6Addr,
-    },
+    Report { length: usize, group: Ipv6Addr },
+    /// Send the first `length` octets of the buffer, an IPv6 packet, out of a downstream to its host.
+    Ask { length: usize, question: Question },
 }
 
 /// What a deadline is for.
@@ -47,15 +83,19 @@ pub enum Reason {
     Expiry,
     /// All groups are to be reported, or a report that could not be sent is to be tried again.
     Refresh,
-    /// Joins and leaves that failed are to be tried again.
-    Retry,
+    /// Groups are to be left, or joins and leaves that failed to be tried again.
+    Membership,
+    /// Hosts are to be asked whether they are still there.
+    Question,
 }
 
 /// The buffer that [`Engine::poll_action`] needs, in octets.
-pub const BUFFER_LENGTH: usize = crate::listener::MAX_PACKET;
+pub const BUFFER_LENGTH: usize = listener::MAX_PACKET;
 
-/// Between two warnings that a table is full.
-const FULL_WARNING_INTERVAL: Duration = Duration::from_secs(60);
+/// The most own addresses known; of more, the rest counts as anybody's.
+const MAX_OWN: usize = 64;
+/// Between two warnings of the same limit.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// All state of the protocol. It is large: put it in a static, not on the stack.
 pub struct Engine {
@@ -63,10 +103,14 @@ pub struct Engine {
     neighbors: Neighbors,
     groups: Groups,
     listener: Listener,
+    downstreams: [Option<Downstream>; MAX_DOWNSTREAMS],
+    /// This router's own addresses, which need no proxy.
+    own: heapless::Vec<Ipv6Addr, MAX_OWN>,
     counters: Counters,
     /// The latest time told; time that goes back counts as this.
     now: Instant,
-    full_warning: Option<Instant>,
+    /// When each limit was warned of last.
+    warned: [Option<Instant>; 3],
 }
 
 impl Engine {
@@ -81,9 +125,11 @@ impl Engine {
             neighbors: Neighbors::new(),
             groups: Groups::new(),
             listener: Listener::new(),
+            downstreams: [None; MAX_DOWNSTREAMS],
+            own: heapless::Vec::new(),
             counters: Counters::new(),
             now: Instant::ZERO,
-            full_warning: None,
+            warned: [None; 3],
         }
     }
 
@@ -98,8 +144,26 @@ impl Engine {
     pub fn handle(&mut self, now: Instant, event: Event<'_>) {
         self.advance(now);
         match event {
-            Event::Packet { port, packet } => self.handle_packet(port, packet),
+            Event::Packet { port, mac, packet } => {
+                self.handle_packet(Sender { port, mac }, packet);
+            }
+            Event::UpstreamPacket(packet) => self.handle_upstream_packet(packet),
             Event::Upstream(upstream) => self.handle_upstream(upstream),
+            Event::Downstream(port, downstream) => {
+                if let Some(known) = self.downstreams.get_mut(usize::from(port)) {
+                    *known = downstream;
+                }
+            }
+            Event::Remembered { port, mac, address } => {
+                self.handle_remembered(Sender { port, mac }, address);
+            }
+            Event::Forgotten(address) => self.neighbors.forgotten_by_kernel(self.now, address),
+            Event::Own { address, present } => self.handle_own(address, present),
+            Event::UpstreamPrefixes(prefixes) => self.handle_prefixes(prefixes),
+            Event::Renew => {
+                self.neighbors.ask_all(self.now);
+                self.listener.report_all();
+            }
         }
     }
 
@@ -113,41 +177,23 @@ impl Engine {
             listener,
             counters,
             now,
-            full_warning: _,
+            ..
         } = self;
-        neighbors.handle_timeout(
-            *now,
-            config.address_timeout,
-            config.expiry_interval,
-            |address| {
-                groups.release(address);
-                counters.count(Counter::Expired);
-                debug!("expired {address}");
-            },
-        );
+        neighbors.handle_timeout(*now, config, |subject| {
+            counters.count(Counter::Expired);
+            debug!("expired {}", Named(subject));
+            release(groups, *now, subject);
+        });
         groups.handle_timeout(*now);
-        listener.handle_timeout(*now, config.refresh_interval);
+        listener.handle_timeout(*now, config, log_change);
     }
 
     /// The next thing to do. Carry it out, tell [`Self::done`], and poll again: until then the same action is returned. `buffer`
     /// has at least [`BUFFER_LENGTH`] octets.
     pub fn poll_action(&mut self, buffer: &mut [u8]) -> Option<Action> {
-        self.listener.upstream()?;
-        if let Some(change) = self.groups.poll_change() {
-            return Some(if change.join {
-                Action::Join(change)
-            } else {
-                Action::Leave(change)
-            });
-        }
-        let Engine {
-            listener, groups, ..
-        } = self;
-        let length = listener.poll_report(|first| groups.joined_from(first), buffer)?;
-        Some(Action::Transmit {
-            length,
-            destination: wire::ALL_MLDV2_ROUTERS,
-        })
+        self.poll_membership()
+            .or_else(|| self.poll_report(buffer))
+            .or_else(|| self.poll_question(buffer))
     }
 
     /// The action polled last succeeded, or failed and is to be tried again later.
@@ -157,35 +203,46 @@ impl Engine {
             Action::Join(_) | Action::Leave(_) if !succeeded => Counter::MembershipFailed,
             Action::Join(_) => Counter::Joined,
             Action::Leave(_) => Counter::Left,
-            Action::Transmit { .. } if !succeeded => Counter::TransmitFailed,
-            Action::Transmit { .. } => Counter::Transmitted,
+            Action::Report { .. } | Action::Ask { .. } if !succeeded => Counter::TransmitFailed,
+            Action::Report { .. } => Counter::Reported,
+            Action::Ask { question, .. } => match question {
+                Question::Ask { .. } => Counter::Asked,
+                Question::Probe { .. } => Counter::Probed,
+            },
         };
         self.counters.count(counter);
         match action {
             Action::Join(change) => {
                 self.groups.done(self.now, change, succeeded);
                 if succeeded {
-                    info!("joined {} for {}", change.group, change.address);
+                    info!("joined {}", Because(change));
                     self.listener.start(self.now, self.config.refresh_interval);
                 }
             }
             Action::Leave(change) => {
                 self.groups.done(self.now, change, succeeded);
                 if succeeded {
-                    info!("left {}, {} was its last", change.group, change.address);
+                    info!("left {}", Because(change));
                     self.stop_refresh_without_groups();
                 }
             }
-            Action::Transmit { .. } => self.listener.done(self.now, succeeded),
+            Action::Report { .. } => {
+                let groups = self.groups.len();
+                self.listener
+                    .done(self.now, &self.config, groups, succeeded);
+            }
+            // One that could not be sent is one that was lost: the next follows.
+            Action::Ask { question, .. } => self.neighbors.asked(self.now, question),
         }
     }
 
     /// When to call [`Self::handle_timeout`], and what for; `None` where nothing will ever be due by itself.
     pub fn next_deadline(&self) -> Option<(Instant, Reason)> {
         let deadlines = [
-            (self.neighbors.next_deadline(), Reason::Expiry),
+            (self.neighbors.next_check(), Reason::Expiry),
             (self.listener.next_deadline(), Reason::Refresh),
-            (self.groups.next_deadline(), Reason::Retry),
+            (self.groups.next_deadline(), Reason::Membership),
+            (self.neighbors.next_question(), Reason::Question),
         ];
         deadlines
             .into_iter()
@@ -205,6 +262,10 @@ impl Engine {
         &self.groups
     }
 
+    pub fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -213,25 +274,138 @@ impl Engine {
         self.now = self.now.max(now);
     }
 
-    fn handle_packet(&mut self, port: Port, packet: &[u8]) {
+    fn poll_membership(&self) -> Option<Action> {
+        self.listener.upstream()?;
+        let change = self.groups.poll_change()?;
+        Some(if change.join {
+            Action::Join(change)
+        } else {
+            Action::Leave(change)
+        })
+    }
+
+    fn poll_report(&mut self, buffer: &mut [u8]) -> Option<Action> {
+        let Engine {
+            config,
+            listener,
+            groups,
+            ..
+        } = self;
+        let groups_from = |first| groups.joined_from(first);
+        let (length, group) = listener.poll_report(config, groups_from, buffer)?;
+        Some(Action::Report { length, group })
+    }
+
+    fn poll_question(&mut self, buffer: &mut [u8]) -> Option<Action> {
+        let question = self.neighbors.poll_question(self.now, &self.config)?;
+        let length = match question {
+            Question::Ask {
+                port, link_local, ..
+            } => self.downstream(port).and_then(|downstream| {
+                // To this one host: nobody becomes the link's querier by it. The rest says what a host assumes anyway, since
+                // it adopts what it hears (RFC 3810 §6.2).
+                let query = Query {
+                    source: downstream.link_local,
+                    destination: link_local,
+                    group: Ipv6Addr::UNSPECIFIED,
+                    max_response_delay: ASK_RESPONSE_DELAY,
+                    version: QueryVersion::V2 {
+                        suppress_router_processing: true,
+                        robustness: listener::ROBUSTNESS,
+                        query_interval: listener::QUERY_INTERVAL,
+                        sources: Sources::default(),
+                    },
+                };
+                query.emit(buffer)
+            }),
+            Question::Probe { port, target, .. } => self.downstream(port).and_then(|downstream| {
+                let mac = downstream.mac;
+                let solicitation = NeighborSolicitation {
+                    source: downstream.link_local,
+                    destination: target,
+                    target,
+                    source_link_layer: (mac != MacAddress([0; 6])).then_some(mac),
+                };
+                solicitation.emit(buffer)
+            }),
+        };
+        // Nothing can be sent there now, which is no different from a question that is lost on its way.
+        let length = length.unwrap_or(0);
+        Some(Action::Ask { length, question })
+    }
+
+    fn learns(&self, address: Ipv6Addr) -> bool {
+        self.config.learn != Learn::Mld
+            && self.config.learns(address)
+            && !self.own.contains(&address)
+    }
+
+    fn handle_own(&mut self, address: Ipv6Addr, present: bool) {
+        if let Some(place) = self.own.iter().position(|own| *own == address) {
+            if !present {
+                self.own.swap_remove(place);
+            }
+        } else if present {
+            let _ = self.own.push(address);
+            self.forget_addresses(|known| known != address);
+        }
+    }
+
+    fn handle_prefixes(&mut self, prefixes: &[Prefix]) {
+        if !self.config.upstream_prefixes {
+            return;
+        }
+        self.config.prefixes.clear();
+        // There is room for as many as the caller may have.
+        let _ = self.config.prefixes.extend_from_slice(prefixes);
+        let config = self.config.clone();
+        self.forget_addresses(|known| config.learns(known));
+    }
+
+    /// Forgets the addresses that `keep` does not hold for, and leaves their groups.
+    fn forget_addresses(&mut self, keep: impl Fn(Ipv6Addr) -> bool) {
+        let Engine {
+            neighbors,
+            groups,
+            now,
+            ..
+        } = self;
+        neighbors.retain(keep, |subject| {
+            debug!("{} is no longer to be learned", Named(subject));
+            release(groups, *now, subject);
+        });
+    }
+
+    fn downstream(&self, port: Port) -> Option<Downstream> {
+        self.downstreams.get(usize::from(port)).copied().flatten()
+    }
+
+    fn handle_packet(&mut self, sender: Sender, packet: &[u8]) {
         match wire::parse(packet) {
             Ok(Message::NeighborSolicitation(solicitation)) => {
                 self.counters.count(Counter::NeighborSolicitation);
-                // RFC 4862 §5.4.2: in Duplicate Address Detection the source is `::` and the target is the sender's own.
-                let address = if solicitation.source.is_unspecified() {
-                    solicitation.target
-                } else {
-                    solicitation.source
-                };
-                self.sighted(port, address);
+                self.handle_solicitation(sender, &solicitation);
             }
             Ok(Message::NeighborAdvertisement(advertisement)) => {
                 self.counters.count(Counter::NeighborAdvertisement);
-                self.sighted(port, advertisement.target);
+                self.handle_advertisement(sender, &advertisement);
             }
-            Ok(
-                Message::Query(_) | Message::ReportV1(_) | Message::ReportV2(_) | Message::Done(_),
-            ) => self.counters.count(Counter::Mld),
+            Ok(Message::ReportV1(report)) => {
+                self.counters.count(Counter::Mld);
+                self.handle_report(sender, report.source, [(report.group, true)].into_iter());
+            }
+            Ok(Message::Done(done)) => {
+                self.counters.count(Counter::Mld);
+                self.handle_report(sender, done.source, [(done.group, false)].into_iter());
+            }
+            Ok(Message::ReportV2(report)) => {
+                self.counters.count(Counter::Mld);
+                let records = report.records.filter_map(|record| {
+                    Some((record.group, listens(record.record_type, &record.sources)?))
+                });
+                self.handle_report(sender, report.source, records);
+            }
+            Ok(Message::Query(_)) => self.counters.count(Counter::Mld),
             Err(reason) => {
                 self.counters.count_dropped(reason);
                 trace!("{}", reason.name());
@@ -239,39 +413,190 @@ impl Engine {
         }
     }
 
-    /// An address was seen downstream: its group is wanted with the first sighting.
-    fn sighted(&mut self, port: Port, address: Ipv6Addr) {
-        if !self.config.learns(address) {
-            return;
-        }
-        let interval = self.config.expiry_interval;
-        match self.neighbors.sighted(self.now, address, port, interval) {
-            Ok(Sighting::Renewed) => {}
-            Ok(Sighting::New) => {
-                if self.groups.acquire(address).is_err() {
-                    self.neighbors.remove(address);
-                    self.refuse(address, Counter::GroupTableFull);
-                    return;
-                }
-                self.counters.count(Counter::Learned);
-                if let Some(downstream) = self.config.downstreams.get(usize::from(port)) {
-                    debug!("learned {address} on {downstream}");
-                }
-            }
-            Err(_) => self.refuse(address, Counter::AddressTableFull),
+    fn handle_solicitation(&mut self, sender: Sender, solicitation: &NeighborSolicitation) {
+        // RFC 4862 §5.4.2: in Duplicate Address Detection the source is `::` and the target is the sender's own.
+        let address = if solicitation.source.is_unspecified() {
+            solicitation.target
+        } else {
+            solicitation.source
+        };
+        let link_local = Some(solicitation.source).filter(Ipv6Addr::is_unicast_link_local);
+        self.address_seen(sender, link_local, address);
+    }
+
+    fn handle_advertisement(&mut self, sender: Sender, advertisement: &NeighborAdvertisement) {
+        let target = advertisement.target;
+        let link_local = Some(target).filter(Ipv6Addr::is_unicast_link_local);
+        let number = self.address_seen(sender, link_local, target);
+        let downstream = self.downstream(sender.port);
+        let to_us = |downstream: Downstream| downstream.link_local == advertisement.destination;
+        if let Some(number) = number
+            && advertisement.solicited
+            && downstream.is_some_and(to_us)
+        {
+            self.neighbors
+                .confirmed(self.now, &self.config, target, number);
         }
     }
 
-    fn refuse(&mut self, address: Ipv6Addr, counter: Counter) {
+    /// A packet speaks for an address and for its sender, whose number it returns.
+    fn address_seen(
+        &mut self,
+        sender: Sender,
+        link_local: Option<Ipv6Addr>,
+        address: Ipv6Addr,
+    ) -> Option<u16> {
+        let learned = self.learns(address);
+        if !learned && link_local.is_none() {
+            return None;
+        }
+        let evidence = Evidence::Heard;
+        let heard = self
+            .neighbors
+            .heard(self.now, &self.config, sender, link_local, evidence);
+        if heard.is_none() {
+            self.refuse(Refusal::Rate, sender);
+        }
+        let number = heard?;
+        if learned {
+            self.sighted(sender, Subject::Address(address), number, evidence);
+        }
+        Some(number)
+    }
+
+    fn handle_remembered(&mut self, sender: Sender, address: Ipv6Addr) {
+        let evidence = Evidence::Remembered;
+        let link_local = Some(address).filter(Ipv6Addr::is_unicast_link_local);
+        let learned = self.learns(address);
+        if !learned && link_local.is_none() {
+            return;
+        }
+        let heard = self
+            .neighbors
+            .heard(self.now, &self.config, sender, link_local, evidence);
+        if let Some(number) = heard.filter(|_| learned) {
+            self.sighted(sender, Subject::Address(address), number, evidence);
+        }
+    }
+
+    /// A host reports groups, each with whether it listens to it.
+    fn handle_report(
+        &mut self,
+        sender: Sender,
+        source: Ipv6Addr,
+        groups: impl Iterator<Item = (Ipv6Addr, bool)>,
+    ) {
+        let evidence = Evidence::Heard;
+        let heard = self
+            .neighbors
+            .heard(self.now, &self.config, sender, Some(source), evidence);
+        let Some(number) = heard else {
+            self.refuse(Refusal::Rate, sender);
+            return;
+        };
+        self.neighbors.reported(number);
+        for (group, listens) in groups {
+            let Some(group) = SolicitedNode::from_group(group) else {
+                continue;
+            };
+            let Engine {
+                config,
+                neighbors,
+                groups,
+                now,
+                ..
+            } = self;
+            if !listens {
+                let gone = |subject| release(groups, *now, subject);
+                neighbors.listens_no_more(*now, number, group, gone);
+            } else if !neighbors.listens(*now, config, number, group) && config.learn != Learn::Ndp
+            {
+                self.sighted(sender, Subject::Listener(group, number), number, evidence);
+            }
+        }
+    }
+
+    /// A subject was seen downstream: its group is wanted with the first sighting.
+    fn sighted(&mut self, sender: Sender, subject: Subject, number: u16, evidence: Evidence) {
+        let Engine {
+            config,
+            neighbors,
+            groups,
+            counters,
+            now,
+            ..
+        } = self;
+        let evicted = |subject| {
+            counters.count(Counter::Evicted);
+            debug!("evicted {}", Named(subject));
+            release(groups, *now, subject);
+        };
+        match neighbors.sighted(*now, config, subject, number, evidence, evicted) {
+            Ok(Sighting::Renewed) => {}
+            Ok(Sighting::New) => {
+                let wanted = groups.acquire(subject.group(), address_of(subject));
+                if wanted.is_err() {
+                    neighbors.remove(subject);
+                    self.refuse(Refusal::Full, sender);
+                    return;
+                }
+                counters.count(Counter::Learned);
+                if let Some(downstream) = config.downstreams.get(usize::from(sender.port)) {
+                    debug!("learned {} on {downstream}", Named(subject));
+                }
+            }
+            Err(refusal) => self.refuse(refusal, sender),
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal, sender: Sender) {
+        let (counter, place) = match refusal {
+            Refusal::HostQuota => (Counter::RefusedHostQuota, 0),
+            Refusal::Rate => (Counter::RefusedRate, 1),
+            Refusal::Full => (Counter::RefusedFull, 2),
+        };
         self.counters.count(counter);
-        let quiet = |last: Instant| self.now.since(last) < FULL_WARNING_INTERVAL;
-        if !self.full_warning.is_some_and(quiet) {
-            self.full_warning = Some(self.now);
-            warn!(
-                "table full with {} addresses in {} groups: {address} and others will not be reachable",
+        let Some(last) = self.warned.get_mut(place) else {
+            return;
+        };
+        if last.is_some_and(|last| self.now.since(last) < WARNING_INTERVAL) {
+            return;
+        }
+        *last = Some(self.now);
+        let config = &self.config;
+        match refusal {
+            Refusal::HostQuota => warn!(
+                "{} holds {} addresses and claims more, which are not learned (--per-mac)",
+                sender.mac, config.per_mac
+            ),
+            Refusal::Rate => warn!(
+                "more than {} new hosts or addresses a second; some are learned later (--join-rate, --join-burst)",
+                config.join_rate
+            ),
+            Refusal::Full => warn!(
+                "table full with {} addresses in {} groups; new ones are not learned",
                 self.neighbors.len(),
                 self.groups.len()
-            );
+            ),
+        }
+    }
+
+    fn handle_upstream_packet(&mut self, packet: &[u8]) {
+        match wire::parse(packet) {
+            Ok(Message::Query(query)) => {
+                self.counters.count(Counter::Query);
+                self.listener
+                    .query_heard(self.now, &self.config, &query, log_change);
+            }
+            // What is not a query is no business of a listener's.
+            Ok(
+                Message::NeighborSolicitation(_)
+                | Message::NeighborAdvertisement(_)
+                | Message::ReportV1(_)
+                | Message::ReportV2(_)
+                | Message::Done(_),
+            ) => {}
+            Err(reason) => self.counters.count_dropped(reason),
         }
     }
 
@@ -280,7 +605,7 @@ impl Engine {
         if index(upstream.as_ref()) != index(self.listener.upstream()) {
             self.groups.forget_memberships();
         }
-        self.listener.set_upstream(upstream);
+        self.listener.set_upstream(self.now, upstream);
         self.stop_refresh_without_groups();
     }
 
@@ -288,5 +613,68 @@ impl Engine {
         if self.groups.is_empty() {
             self.listener.stop();
         }
+    }
+}
+
+/// Does a record say that its sender listens to the group (RFC 3810 §5.2.12)? None where it says nothing of that.
+fn listens(record_type: RecordType, sources: &Sources<'_>) -> Option<bool> {
+    match record_type {
+        RecordType::ModeIsExclude | RecordType::ChangeToExclude | RecordType::AllowNewSources => {
+            Some(true)
+        }
+        RecordType::ModeIsInclude | RecordType::ChangeToInclude => Some(sources.count() > 0),
+        // Of some sources it wants no more, of others perhaps.
+        RecordType::BlockOldSources | RecordType::Unknown(_) => None,
+    }
+}
+
+fn release(groups: &mut Groups, now: Instant, subject: Subject) {
+    groups.release(now, subject.group(), address_of(subject));
+}
+
+/// The address of a subject; of a listener's the group's.
+fn address_of(subject: Subject) -> Ipv6Addr {
+    match subject {
+        Subject::Address(address) => address,
+        Subject::Listener(group, _) => group.group(),
+    }
+}
+
+/// A subject as the log names it.
+struct Named(Subject);
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Subject::Address(address) => address.fmt(f),
+            Subject::Listener(group, _) => write!(f, "a listener to {group}"),
+        }
+    }
+}
+
+/// A group, and the address that it is joined or left for.
+struct Because<'a>(&'a groups::Change);
+
+impl fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Because(change) = self;
+        match (change.join, change.address == change.group.group()) {
+            (true, false) => write!(f, "{} for {}", change.group, change.address),
+            (true, true) => write!(f, "{} for a listener", change.group),
+            (false, false) => write!(f, "{}, {} was its last", change.group, change.address),
+            (false, true) => write!(f, "{}, a listener was its last", change.group),
+        }
+    }
+}
+
+fn log_change(change: listener::Change) {
+    match change {
+        listener::Change::Version(MldVersion::V1) => info!("MLDv1 is in force upstream"),
+        listener::Change::Version(MldVersion::V2) => info!("MLDv2 is in force upstream"),
+        listener::Change::QuerierHeard(address) => info!("{address} is the querier upstream"),
+        listener::Change::QuerierSilent => info!(
+            "no MLD query upstream for {} s; the groups are reported all the same",
+            listener::QUERIER_TIMEOUT.as_secs()
+        ),
     }
 }

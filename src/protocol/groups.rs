@@ -9,10 +9,13 @@ use crate::table::{Full, Table};
 use crate::time::{Duration, Instant};
 use crate::wire::SolicitedNode;
 
-/// The most groups kept: one for each address.
-pub const CAPACITY: usize = 4096;
+/// The most groups kept: one for each of 4,096 addresses, and 1,024 that wait to be left.
+pub const CAPACITY: usize = 5120;
 /// Until a join or leave that failed is tried again.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// From the moment when no address maps to a group any more until it is left: a host that comes and goes costs no reports.
+pub const LEAVE_DELAY: Duration = Duration::from_secs(10);
 
 /// A group, as wanted and as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +24,10 @@ pub struct Group {
     pub members: u16,
     /// Is the router a member upstream?
     pub joined: bool,
-    /// The address that came or went last.
+    /// The address that came or went last; the group's own where only a listener to it is known.
     pub address: Ipv6Addr,
+    /// Since when nobody wants it.
+    idle_since: Instant,
 }
 
 /// A join (or leave) that is to be carried out.
@@ -31,7 +36,7 @@ pub struct Change {
     /// Stays the group's own from before its join until after its leave; below [`CAPACITY`].
     pub slot: usize,
     pub group: SolicitedNode,
-    /// The address that makes it necessary.
+    /// The address that makes it necessary; the group's own where only a listener to it is known.
     pub address: Ipv6Addr,
     /// Join or leave?
     pub join: bool,
@@ -45,6 +50,8 @@ pub struct Groups {
     /// Those of them whose change failed and waits for `retry_at`.
     failed: SlotSet,
     retry_at: Option<Instant>,
+    /// No group's delay before it is left ends earlier.
+    next_leave: Option<Instant>,
 }
 
 impl Groups {
@@ -53,12 +60,14 @@ impl Groups {
             members: 0,
             joined: false,
             address: Ipv6Addr::UNSPECIFIED,
+            idle_since: Instant::ZERO,
         };
         Groups {
             table: Table::new(SolicitedNode::of(Ipv6Addr::UNSPECIFIED), vacant),
             pending: SlotSet::new(),
             failed: SlotSet::new(),
             retry_at: None,
+            next_leave: None,
         }
     }
 
@@ -94,19 +103,26 @@ impl Groups {
             .map(|(slot, group, _)| (slot, group))
     }
 
-    /// One more address maps to its group.
-    pub(crate) fn acquire(&mut self, address: Ipv6Addr) -> Result<(), Full> {
-        let group = SolicitedNode::of(address);
+    /// The group is wanted once more, because of `address`.
+    pub(crate) fn acquire(&mut self, group: SolicitedNode, address: Ipv6Addr) -> Result<(), Full> {
         let slot = match self.table.find(&group) {
             Some(slot) => slot,
-            None => self.table.insert(
-                group,
-                Group {
+            None => {
+                let new = Group {
                     members: 0,
                     joined: false,
                     address,
-                },
-            )?,
+                    idle_since: Instant::ZERO,
+                };
+                match self.table.insert(group, new) {
+                    Ok(slot) => slot,
+                    Err(Full) => {
+                        // Those that wait to be left make room for the next one.
+                        self.leave_idle(None);
+                        return Err(Full);
+                    }
+                }
+            }
         };
         if let Some((_, state)) = self.table.get_mut(slot) {
             state.members = state.members.saturating_add(1);
@@ -116,14 +132,20 @@ impl Groups {
         Ok(())
     }
 
-    /// One address less maps to its group.
-    pub(crate) fn release(&mut self, address: Ipv6Addr) {
-        let Some(slot) = self.table.find(&SolicitedNode::of(address)) else {
+    /// The group is wanted once less, because `address` is gone.
+    pub(crate) fn release(&mut self, now: Instant, group: SolicitedNode, address: Ipv6Addr) {
+        let Some(slot) = self.table.find(&group) else {
             return;
         };
         if let Some((_, state)) = self.table.get_mut(slot) {
             state.members = state.members.saturating_sub(1);
             state.address = address;
+            if state.members == 0 && state.joined {
+                state.idle_since = now;
+                self.next_leave
+                    .get_or_insert(now.saturating_add(LEAVE_DELAY));
+                return;
+            }
         }
         self.settle(slot);
     }
@@ -164,14 +186,37 @@ impl Groups {
         }
     }
 
+    /// When to try again what failed, or when a group is to be left.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.retry_at
+        self.retry_at.into_iter().chain(self.next_leave).min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.next_leave.is_some_and(|due| due <= now) {
+            self.leave_idle(Some(now));
+        }
         if self.retry_at.is_some_and(|due| due <= now) {
             self.retry_at = None;
             self.failed = SlotSet::new();
+        }
+    }
+
+    /// Leaves the groups that nobody wants, at `now` those whose delay is over.
+    fn leave_idle(&mut self, now: Option<Instant>) {
+        self.next_leave = None;
+        for slot in self.table.slots() {
+            let Some((_, state)) = self.table.get(slot) else {
+                continue;
+            };
+            if state.members > 0 {
+                continue;
+            }
+            let due = state.idle_since.saturating_add(LEAVE_DELAY);
+            if now.is_some_and(|now| now < due) {
+                self.next_leave = Some(self.next_leave.map_or(due, |next| next.min(due)));
+            } else {
+                self.settle(slot);
+            }
         }
     }
 

@@ -39,6 +39,7 @@ pub mod engine;
 pub mod groups;
 pub mod listener;
 pub mod neighbors;
+pub mod rate;
 pub mod table;
 pub mod time;
 pub mod wire;

@@ -1,17 +1,28 @@
-//! The host side upstream: the refresh, which reports every joined group although no querier asks.
+//! The host side upstream: which version of MLD is in force, and the refresh, which reports every joined group although no querier
+//! asks.
 //!
 //! The kernel reports joins and leaves and answers queries (RFC 3810 §6). What it does not do is speak up by itself where the
 //! querier is gone, and a gateway forgets a group 260 s after its last report (RFC 3810 §9.4).
 
 use core::net::Ipv6Addr;
 
+use crate::config::{Config, MldVersion};
 use crate::time::{Duration, Instant};
-use crate::wire::{IPV6_MIN_MTU, RecordType, ReportBuilder, SolicitedNode};
+use crate::wire::{
+    IPV6_MIN_MTU, Query, QueryVersion, RecordType, ReportBuilder, ReportV1, SolicitedNode,
+};
 
 /// The largest packet sent, in octets: an Ethernet's MTU, also where the upstream's is larger, since what is behind it may not be.
 pub const MAX_PACKET: usize = 1500;
 /// Until a report that could not be sent is tried again.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// RFC 3810 §9.1, §9.2: what a querier does that does not say so.
+pub const ROBUSTNESS: u8 = 2;
+pub const QUERY_INTERVAL: Duration = Duration::from_secs(125);
+/// How long a querier may be silent before that is worth a line: its Multicast Address Listening Interval (RFC 3810 §9.4).
+pub const QUERIER_TIMEOUT: Duration = Duration::from_secs(260);
+/// The shortest time from one MLDv1 report of the refresh to the next. The longest is what makes them fit the refresh interval.
+pub const V1_PACE: Duration = Duration::from_millis(100);
 
 /// The upstream, as the kernel has it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,18 +35,44 @@ pub struct Upstream {
     pub mtu: u32,
 }
 
-/// The state of the refresh.
+/// Who asks upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Querier {
+    pub address: Ipv6Addr,
+    pub version: MldVersion,
+    pub last_query: Instant,
+}
+
+/// What is worth a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Another version is in force.
+    Version(MldVersion),
+    /// No query was heard for [`QUERIER_TIMEOUT`].
+    QuerierSilent,
+    /// A query was heard again, or for the first time.
+    QuerierHeard(Ipv6Addr),
+}
+
+/// The state of the refresh and of the querier.
 pub struct Listener {
     /// An `Option` would not be all zero bits where there is none (see [`Engine::new`](crate::engine::Engine::new)).
     has_upstream: bool,
     upstream: Upstream,
+    has_querier: bool,
+    querier: Querier,
+    /// When the silence of the querier is worth a line; none where that was said, or there is no upstream.
+    silence_at: Option<Instant>,
+    /// Until then MLDv1 is in force: the Older Version Querier Present Timeout (RFC 3810 §9.12).
+    v1_until: Option<Instant>,
     /// When the next refresh starts; none while no group is joined.
     next_refresh: Option<Instant>,
     /// The slot from which groups are still to be reported in the refresh under way.
     report_from: Option<usize>,
     /// What `report_from` becomes once the report polled last is sent.
     report_next: Option<usize>,
-    retry_at: Option<Instant>,
+    /// No report before: one failed, or MLDv1 reports are paced.
+    report_at: Option<Instant>,
 }
 
 impl Listener {
@@ -47,10 +84,18 @@ impl Listener {
                 link_local: None,
                 mtu: 0,
             },
+            has_querier: false,
+            querier: Querier {
+                address: Ipv6Addr::UNSPECIFIED,
+                version: MldVersion::V1,
+                last_query: Instant::ZERO,
+            },
+            silence_at: None,
+            v1_until: None,
             next_refresh: None,
             report_from: None,
             report_next: None,
-            retry_at: None,
+            report_at: None,
         }
     }
 
@@ -58,17 +103,69 @@ impl Listener {
         self.has_upstream.then_some(&self.upstream)
     }
 
+    /// Who asked last, since there is this upstream.
+    pub fn querier(&self) -> Option<&Querier> {
+        self.has_querier.then_some(&self.querier)
+    }
+
+    /// The version in force: the user's, or MLDv1 while a querier of it is present (RFC 3810 §8.2.1), else MLDv2.
+    pub fn version(&self, config: &Config) -> MldVersion {
+        config.mld_version.unwrap_or(match self.v1_until {
+            Some(_) => MldVersion::V1,
+            None => MldVersion::V2,
+        })
+    }
+
     /// The upstream changed. A link-local address where there was none, or another one, means that all is reported anew.
-    pub(crate) fn set_upstream(&mut self, upstream: Option<Upstream>) {
+    pub(crate) fn set_upstream(&mut self, now: Instant, upstream: Option<Upstream>) {
         let speaker =
             |upstream: Option<&Upstream>| upstream.and_then(|upstream| upstream.link_local);
         let speaks_as = speaker(upstream.as_ref());
         if speaks_as.is_some() && speaks_as != speaker(self.upstream()) {
-            self.report_from = Some(0);
-            self.retry_at = None;
+            self.report_all();
+        }
+        let index = |upstream: Option<&Upstream>| upstream.map(|upstream| upstream.index);
+        if index(upstream.as_ref()) != index(self.upstream()) {
+            // Another link may have another querier.
+            self.has_querier = false;
+            self.v1_until = None;
+            self.silence_at = upstream.map(|_| now.saturating_add(QUERIER_TIMEOUT));
         }
         self.has_upstream = upstream.is_some();
         self.upstream = upstream.unwrap_or(Listener::new().upstream);
+    }
+
+    /// A valid query was heard upstream.
+    pub(crate) fn query_heard(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        query: &Query<'_>,
+        mut changed: impl FnMut(Change),
+    ) {
+        let before = self.version(config);
+        let version = match query.version {
+            QueryVersion::V1 => {
+                // RFC 3810 §9.12: robustness × query interval + the response interval of the query. An MLDv1 query does not
+                // say the first two.
+                let intervals = QUERY_INTERVAL.saturating_mul(ROBUSTNESS.into());
+                let timeout = intervals.saturating_add(query.max_response_delay);
+                self.v1_until = Some(now.saturating_add(timeout));
+                MldVersion::V1
+            }
+            QueryVersion::V2 { .. } => MldVersion::V2,
+        };
+        if !self.has_querier || self.silence_at.is_none() || self.querier.address != query.source {
+            changed(Change::QuerierHeard(query.source));
+        }
+        self.has_querier = true;
+        self.querier = Querier {
+            address: query.source,
+            version,
+            last_query: now,
+        };
+        self.silence_at = Some(now.saturating_add(QUERIER_TIMEOUT));
+        self.report_change(before, config, changed);
     }
 
     /// The first group is joined: the refresh starts, one every `interval`; never where that is zero.
@@ -79,68 +176,125 @@ impl Listener {
         }
     }
 
-    /// No group is joined any more.
-    pub(crate) fn stop(&mut self) {
-        *self = Listener {
-            has_upstream: self.has_upstream,
-            upstream: self.upstream,
-            ..Listener::new()
-        };
+    /// Reports all groups now.
+    pub(crate) fn report_all(&mut self) {
+        self.report_from = Some(0);
+        self.report_at = None;
     }
 
-    /// Builds the next report of the refresh under way: a current-state record IS_EX{} (RFC 3810 §5.2.12) for each of `groups`,
-    /// which are those from the given slot on, as many as fit. The same one again until [`Self::done`] is told of it.
+    /// No group is joined any more.
+    pub(crate) fn stop(&mut self) {
+        self.next_refresh = None;
+        self.report_from = None;
+        self.report_at = None;
+    }
+
+    /// Builds the next report of the refresh under way, for `groups`, which are those from the given slot on; its length, and where
+    /// it goes. In MLDv2 it holds as many current-state records IS_EX{} (RFC 3810 §5.2.12) as fit, in MLDv1 it is of one group.
+    /// The same one again until [`Self::done`] is told of it.
     pub(crate) fn poll_report<I>(
         &mut self,
+        config: &Config,
         groups_from: impl FnOnce(usize) -> I,
         buffer: &mut [u8],
-    ) -> Option<usize>
+    ) -> Option<(usize, Ipv6Addr)>
     where
         I: Iterator<Item = (usize, SolicitedNode)>,
     {
-        let first = self.report_from.filter(|_| self.retry_at.is_none())?;
+        let first = self.report_from.filter(|_| self.report_at.is_none())?;
         let upstream = *self.upstream()?;
         let source = upstream.link_local?;
         let mtu = usize::try_from(upstream.mtu).unwrap_or(MAX_PACKET);
         let buffer = buffer.get_mut(..mtu.clamp(IPV6_MIN_MTU, MAX_PACKET))?;
 
-        let mut report = ReportBuilder::new(buffer);
         self.report_next = None;
-        for (slot, group) in groups_from(first) {
-            if !report.push(RecordType::ModeIsExclude, group.group()) {
-                self.report_next = Some(slot);
-                break;
+        let mut groups = groups_from(first);
+        let report = match self.version(config) {
+            MldVersion::V1 => groups.next().and_then(|(slot, group)| {
+                self.report_next = groups.next().map(|_| slot.saturating_add(1));
+                let group = group.group();
+                Some((ReportV1 { source, group }.emit(buffer)?, group))
+            }),
+            MldVersion::V2 => {
+                let mut report = ReportBuilder::new(buffer);
+                for (slot, group) in groups {
+                    if !report.push(RecordType::ModeIsExclude, group.group()) {
+                        self.report_next = Some(slot);
+                        break;
+                    }
+                }
+                let length = report.finish(source);
+                length.map(|length| (length, crate::wire::ALL_MLDV2_ROUTERS))
             }
-        }
-        let length = report.finish(source);
-        if length.is_none() {
+        };
+        if report.is_none() {
             self.report_from = None;
         }
-        length
+        report
     }
 
-    /// The report was sent, or could not be and is to be tried again [`RETRY_INTERVAL`] after `now`.
-    pub(crate) fn done(&mut self, now: Instant, succeeded: bool) {
-        if succeeded {
-            self.report_from = self.report_next;
-        } else {
-            self.retry_at = Some(now.saturating_add(RETRY_INTERVAL));
+    /// The report was sent, or could not be and is to be tried again [`RETRY_INTERVAL`] after `now`. `groups` is how many there
+    /// are, so that MLDv1 reports spread over the refresh interval.
+    pub(crate) fn done(&mut self, now: Instant, config: &Config, groups: usize, succeeded: bool) {
+        if !succeeded {
+            self.report_at = Some(now.saturating_add(RETRY_INTERVAL));
+            return;
+        }
+        self.report_from = self.report_next;
+        if self.report_from.is_some() && self.version(config) == MldVersion::V1 {
+            let groups = u32::try_from(groups).unwrap_or(u32::MAX);
+            let pace = config
+                .refresh_interval
+                .checked_div(groups)
+                .unwrap_or(V1_PACE);
+            self.report_at = Some(now.saturating_add(pace.min(V1_PACE)));
         }
     }
 
-    /// When to try again, or when the next refresh starts.
+    /// When to send the next report, to start the next refresh, to change the version, or to miss the querier.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.retry_at.into_iter().chain(self.next_refresh).min()
+        let report = self.report_at.filter(|_| self.report_from.is_some());
+        let deadlines = [report, self.next_refresh, self.v1_until, self.silence_at];
+        deadlines.into_iter().flatten().min()
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant, interval: Duration) {
-        if self.retry_at.is_some_and(|due| due <= now) {
-            self.retry_at = None;
+    pub(crate) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        mut changed: impl FnMut(Change),
+    ) {
+        let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        if due(self.report_at) {
+            self.report_at = None;
         }
-        if self.next_refresh.is_some_and(|due| due <= now) {
-            self.next_refresh = Some(now.saturating_add(interval));
+        if due(self.next_refresh) {
+            self.next_refresh = Some(now.saturating_add(config.refresh_interval));
             // A refresh that is still under way goes on where it is.
             self.report_from.get_or_insert(0);
+        }
+        if due(self.silence_at) {
+            self.silence_at = None;
+            changed(Change::QuerierSilent);
+        }
+        if due(self.v1_until) {
+            let before = self.version(config);
+            self.v1_until = None;
+            self.report_change(before, config, changed);
+        }
+    }
+
+    /// A querier of the version that is in force now knows nothing of what was reported in the other.
+    fn report_change(
+        &mut self,
+        before: MldVersion,
+        config: &Config,
+        mut changed: impl FnMut(Change),
+    ) {
+        let version = self.version(config);
+        if version != before {
+            self.report_all();
+            changed(Change::Version(version));
         }
     }
 }

@@ -1,36 +1,162 @@
-//! The addresses seen downstream: where, and when last.
+//! What was seen downstream: addresses and listeners, whose they are, when they were seen last, and how their hosts are asked.
+//!
+//! A host is known by its link-layer address. Half an address timeout after it was seen last, and at once where only the kernel or
+//! a stranger's word speaks for it, a host is asked which groups it listens to: by an MLDv2 General Query to its link-local
+//! address, which every node answers (RFC 3810 §5.1.15, §6.2) and which makes nobody a querier. One that does not answer is asked
+//! for each address, by the unicast solicitations of RFC 4861 §7.3.3. An answer renews and confirms; silence lets expire.
+
+mod host;
 
 use core::net::Ipv6Addr;
 
-use crate::config::Port;
-use crate::table::{Full, Table};
+use crate::config::{Config, Port};
+use crate::rate::Bucket;
+use crate::table::Table;
 use crate::time::{Duration, Instant};
+use crate::wire::{MacAddress, SolicitedNode};
 
-/// The most addresses kept.
+pub use host::Host;
+use host::Hosts;
+
+/// The most addresses and listeners kept.
 pub const CAPACITY: usize = 4096;
+/// How often a host is asked before its addresses are probed one by one.
+pub const ASKS: u8 = 2;
+/// Within which a host is to answer: the Maximum Response Delay asked for.
+pub const ASK_RESPONSE_DELAY: Duration = Duration::from_secs(1);
+/// From a question to a host to the next.
+pub const ASK_INTERVAL: Duration = Duration::from_secs(2);
+/// How often an address is probed (`MAX_UNICAST_SOLICIT` of RFC 4861 §10).
+pub const PROBES: u8 = 3;
+const ALL_QUESTIONS: u8 = ASKS + PROBES;
+/// From a probe to the next (`RETRANS_TIMER` of RFC 4861 §10).
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// From a question of any kind to the next: 20 a second.
+pub const PACE: Duration = Duration::from_millis(50);
+/// How long after a question a report or advertisement counts as its answer.
+pub const ANSWER_WINDOW: Duration = Duration::from_secs(5);
 
-/// What is known of an address seen downstream.
+/// What makes a group wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// An address.
+    Address(Ipv6Addr),
+    /// A host that reports the group by MLD, while none of its addresses in it is known. The number is the host's.
+    Listener(SolicitedNode, u16),
+}
+
+impl Subject {
+    pub fn group(self) -> SolicitedNode {
+        match self {
+            Subject::Address(address) => SolicitedNode::of(address),
+            Subject::Listener(group, _) => group,
+        }
+    }
+}
+
+/// What is known of a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbor {
     /// Where it was seen last.
     pub port: Port,
     pub last_seen: Instant,
+    /// Its host has answered a question for it.
+    pub confirmed: bool,
+    /// Questions since it was seen last: [`ASKS`] to the host, then [`PROBES`].
+    pub questions: u8,
+    /// Its host said that it is gone. If no question is answered, it is.
+    revoked: bool,
+    /// When to ask next.
+    due: Instant,
+    /// The host's number.
+    host: u16,
+    /// The next subject of the same host.
+    next: Link,
+}
+
+/// A slot plus 1; 0 is the end of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Link(u16);
+
+impl Link {
+    const END: Link = Link(0);
+
+    fn to(slot: usize) -> Self {
+        Link(u16::try_from(slot).map_or(0, |slot| slot.saturating_add(1)))
+    }
+
+    fn slot(self) -> Option<usize> {
+        self.0.checked_sub(1).map(usize::from)
+    }
+}
+
+/// Who was heard, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    pub port: Port,
+    /// All zero on links without link-layer addresses, where all that is heard is one host's.
+    pub mac: MacAddress,
+}
+
+/// How good the evidence is that a subject is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// The kernel knew it before the start.
+    Remembered,
+    /// A packet said so.
+    Heard,
 }
 
 /// What a sighting was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sighting {
-    /// The address was not known.
+    /// It was not known.
     New,
-    /// The address was known, and is now good for another timeout.
+    /// It was known, and is now good for another timeout.
     Renewed,
 }
 
-/// The addresses seen downstream, at most [`CAPACITY`]; a full table refuses the newcomer.
+/// Why a subject was not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its host has as many as it may.
+    HostQuota,
+    /// More new ones at once than are allowed.
+    Rate,
+    /// The table is full of confirmed ones.
+    Full,
+}
+
+/// A question to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Which groups the host listens to, sent to its link-local address.
+    Ask {
+        port: Port,
+        mac: MacAddress,
+        link_local: Ipv6Addr,
+        host: u16,
+    },
+    /// Whether an address is still there.
+    Probe {
+        port: Port,
+        mac: MacAddress,
+        target: Ipv6Addr,
+        slot: usize,
+    },
+}
+
+/// The subjects, at most [`CAPACITY`], and their hosts.
 pub struct Neighbors {
-    table: Table<Ipv6Addr, Neighbor, CAPACITY>,
-    /// When to look for addresses that timed out; none while there are no addresses.
+    subjects: Table<Subject, Neighbor, CAPACITY>,
+    hosts: Hosts,
+    newcomers: Bucket,
+    /// When to look for subjects that timed out; none while there is nothing.
     next_check: Option<Instant>,
+    /// No question is due before; none where none will be.
+    next_question: Option<Instant>,
+    /// No question may be sent before.
+    pace: Instant,
 }
 
 impl Neighbors {
@@ -38,92 +164,536 @@ impl Neighbors {
         let vacant = Neighbor {
             port: 0,
             last_seen: Instant::ZERO,
+            confirmed: false,
+            questions: 0,
+            revoked: false,
+            due: Instant::ZERO,
+            host: 0,
+            next: Link::END,
         };
         Neighbors {
-            table: Table::new(Ipv6Addr::UNSPECIFIED, vacant),
+            subjects: Table::new(Subject::Address(Ipv6Addr::UNSPECIFIED), vacant),
+            hosts: Hosts::new(),
+            newcomers: Bucket::new(),
             next_check: None,
+            next_question: None,
+            pace: Instant::ZERO,
         }
     }
 
     pub(crate) fn set_hash_key(&mut self, hash_key: [u8; 16]) {
-        self.table.set_hash_key(hash_key);
+        self.subjects.set_hash_key(hash_key);
+        self.hosts.set_hash_key(hash_key);
     }
 
     pub fn len(&self) -> usize {
-        self.table.len()
+        self.subjects.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
+        self.subjects.is_empty()
     }
 
-    pub fn get(&self, address: Ipv6Addr) -> Option<&Neighbor> {
-        let (_, neighbor) = self.table.get(self.table.find(&address)?)?;
+    pub fn get(&self, subject: Subject) -> Option<&Neighbor> {
+        let (_, neighbor) = self.subjects.get(self.subjects.find(&subject)?)?;
         Some(neighbor)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (Ipv6Addr, &Neighbor)> {
-        self.table
-            .iter_from(0)
-            .map(|(_, address, neighbor)| (address, neighbor))
+    pub fn iter(&self) -> impl Iterator<Item = (Subject, &Neighbor)> {
+        let subjects = self.subjects.iter_from(0);
+        subjects.map(|(_, subject, neighbor)| (subject, neighbor))
     }
 
-    /// Notes that `address` was heard on `port`; the first one starts the checks, one every `check_interval`.
+    pub fn hosts(&self) -> impl Iterator<Item = (MacAddress, &Host)> {
+        self.hosts.iter()
+    }
+
+    /// A host was heard; with a link-local source it can be asked. Its number; none where there are too many hosts.
+    pub(crate) fn heard(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        sender: Sender,
+        link_local: Option<Ipv6Addr>,
+        evidence: Evidence,
+    ) -> Option<u16> {
+        let number = match self.hosts.find(sender.mac) {
+            Some(number) => number,
+            None => self.hosts.insert(now, config, sender, evidence)?,
+        };
+        let host = self.hosts.get_mut(number)?;
+        host.port = sender.port;
+        host.last_heard = now;
+        if link_local.is_some() {
+            if host.link_local != link_local {
+                host.link_local = link_local;
+                host.unanswered = 0;
+                host.asked = None;
+            }
+            // One with addresses is asked when they are due. One without may have some that were never heard.
+            let lately = |asked: Instant| now.since(asked) < half(config.address_timeout);
+            if config.ask
+                && host.due.is_none()
+                && host.subjects == 0
+                && !host.asked.is_some_and(lately)
+            {
+                host.due = Some(now);
+                self.expect_question(now);
+            }
+        }
+        self.expect_check(now, config);
+        Some(number)
+    }
+
+    /// Notes that a subject of a host that was [heard](Self::heard) is there. What has to make room for it goes to `evicted`.
     pub(crate) fn sighted(
         &mut self,
         now: Instant,
-        address: Ipv6Addr,
-        port: Port,
-        check_interval: Duration,
-    ) -> Result<Sighting, Full> {
+        config: &Config,
+        subject: Subject,
+        number: u16,
+        evidence: Evidence,
+        mut evicted: impl FnMut(Subject),
+    ) -> Result<Sighting, Refusal> {
+        let host = self.hosts.get(number);
+        let port = host.map_or(0, |host| host.port);
+        // A listener is known by its host's word alone: given as an answer, it is as good as it gets.
+        let answers = matches!(subject, Subject::Listener(..))
+            && host.is_some_and(|host| host.was_asked(now));
+        if let Some(slot) = self.subjects.find(&subject) {
+            self.hand_over(slot, number);
+            if let Some((_, neighbor)) = self.subjects.get_mut(slot)
+                && evidence == Evidence::Heard
+            {
+                neighbor.port = port;
+                neighbor.renew(now, config);
+                self.expect_question(now.saturating_add(half(config.address_timeout)));
+            }
+            return Ok(Sighting::Renewed);
+        }
+        if self
+            .hosts
+            .get(number)
+            .is_some_and(|host| host.subjects >= config.per_mac)
+        {
+            let oldest = self
+                .oldest_unconfirmed_of(number)
+                .ok_or(Refusal::HostQuota)?;
+            if !self
+                .newcomers
+                .take(now, config.join_rate, config.join_burst)
+            {
+                return Err(Refusal::Rate);
+            }
+            self.remove_slot(oldest).map(&mut evicted);
+        } else if evidence == Evidence::Heard
+            && !self
+                .newcomers
+                .take(now, config.join_rate, config.join_burst)
+        {
+            return Err(Refusal::Rate);
+        }
+        if self.subjects.len() >= CAPACITY {
+            let least = self.least_deserving().ok_or(Refusal::Full)?;
+            self.remove_slot(least).map(&mut evicted);
+        }
         let neighbor = Neighbor {
             port,
             last_seen: now,
+            confirmed: answers,
+            questions: 0,
+            revoked: false,
+            due: if answers {
+                now.saturating_add(half(config.address_timeout))
+            } else {
+                now
+            },
+            host: number,
+            next: Link::END,
         };
-        let known = self.table.find(&address);
-        if let Some((_, value)) = known.and_then(|slot| self.table.get_mut(slot)) {
-            *value = neighbor;
-            return Ok(Sighting::Renewed);
-        }
-        self.table.insert(address, neighbor)?;
-        self.next_check
-            .get_or_insert(now.saturating_add(check_interval));
+        let slot = self
+            .subjects
+            .insert(subject, neighbor)
+            .map_err(|_| Refusal::Full)?;
+        self.link(slot, number);
+        self.expect_question(now);
+        self.expect_check(now, config);
         Ok(Sighting::New)
     }
 
-    /// Forgets an address.
-    pub(crate) fn remove(&mut self, address: Ipv6Addr) {
-        if let Some(slot) = self.table.find(&address) {
-            self.table.remove(slot);
-        }
-        if self.table.is_empty() {
-            self.next_check = None;
+    /// A host sent an MLD report, an answer or not: whoever does will answer.
+    pub(crate) fn reported(&mut self, number: u16) {
+        if let Some(host) = self.hosts.get_mut(number) {
+            host.unanswered = 0;
+            host.due = None;
         }
     }
 
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+    /// A host reports that it listens to a group: that renews all its subjects in it, and confirms them where it was asked. False
+    /// where there are none.
+    pub(crate) fn listens(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        number: u16,
+        group: SolicitedNode,
+    ) -> bool {
+        let Some(host) = self.hosts.get(number) else {
+            return false;
+        };
+        let answers = host.was_asked(now);
+        let mut found = false;
+        let mut link = host.first;
+        while let Some(slot) = link.slot() {
+            let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
+                break;
+            };
+            if subject.group() == group {
+                neighbor.confirmed |= answers;
+                neighbor.renew(now, config);
+                found = true;
+            }
+            link = neighbor.next;
+        }
+        if found {
+            self.expect_question(now.saturating_add(half(config.address_timeout)));
+        }
+        found
+    }
+
+    /// A host answered a probe for an address.
+    pub(crate) fn confirmed(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        address: Ipv6Addr,
+        number: u16,
+    ) {
+        let slot = self.subjects.find(&Subject::Address(address));
+        if let Some((_, neighbor)) = slot.and_then(|slot| self.subjects.get_mut(slot))
+            && neighbor.host == number
+            && neighbor.questions > ASKS
+        {
+            neighbor.confirmed = true;
+            neighbor.renew(now, config);
+            self.expect_question(now.saturating_add(half(config.address_timeout)));
+        }
+    }
+
+    /// A host reports that it no longer listens to a group. As a listener it is gone at once, to `gone`; its addresses in the group
+    /// are asked for, since anybody can send such a report.
+    pub(crate) fn listens_no_more(
+        &mut self,
+        now: Instant,
+        number: u16,
+        group: SolicitedNode,
+        gone: impl FnMut(Subject),
+    ) {
+        let listener = self.subjects.find(&Subject::Listener(group, number));
+        listener.and_then(|slot| self.remove_slot(slot)).map(gone);
+        let mut link = self.hosts.get(number).map_or(Link::END, |host| host.first);
+        while let Some(slot) = link.slot() {
+            let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
+                break;
+            };
+            link = neighbor.next;
+            if subject.group() == group {
+                neighbor.doubt(now);
+                neighbor.revoked = true;
+                self.expect_question(now);
+            }
+        }
+    }
+
+    /// The kernel no longer knows an address: its host is asked for it.
+    pub(crate) fn forgotten_by_kernel(&mut self, now: Instant, address: Ipv6Addr) {
+        let slot = self.subjects.find(&Subject::Address(address));
+        if let Some((_, neighbor)) = slot.and_then(|slot| self.subjects.get_mut(slot)) {
+            neighbor.doubt(now);
+            self.expect_question(now);
+        }
+    }
+
+    /// Asks every host again.
+    pub(crate) fn ask_all(&mut self, now: Instant) {
+        self.hosts.ask_all(now);
+        for slot in self.subjects.slots() {
+            if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
+                neighbor.doubt(now);
+            }
+        }
+        self.expect_question(now);
+    }
+
+    /// Forgets a subject.
+    pub(crate) fn remove(&mut self, subject: Subject) {
+        if let Some(slot) = self.subjects.find(&subject) {
+            self.remove_slot(slot);
+        }
+    }
+
+    /// Forgets all addresses that `keep` does not hold for, and hands each to `gone`.
+    pub(crate) fn retain(
+        &mut self,
+        keep: impl Fn(Ipv6Addr) -> bool,
+        mut gone: impl FnMut(Subject),
+    ) {
+        for slot in self.subjects.slots() {
+            if let Some((Subject::Address(address), _)) = self.subjects.get(slot)
+                && !keep(address)
+            {
+                self.remove_slot(slot).map(&mut gone);
+            }
+        }
+    }
+
+    /// The question to send now: one for a confirmed subject before one for a new host, and that before one for any other. The
+    /// same one again until [`Self::asked`] is told of it.
+    pub(crate) fn poll_question(&mut self, now: Instant, config: &Config) -> Option<Question> {
+        if self.next_question.is_none_or(|due| now < due) || now < self.pace {
+            return None;
+        }
+        let mut next: Option<Instant> = None;
+        let mut wait_until = |due: Instant| next = Some(next.map_or(due, |next| next.min(due)));
+        let mut for_stranger = None;
+        for slot in self.subjects.slots() {
+            let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
+                continue;
+            };
+            let Some((mac, host)) = self.hosts.entry(neighbor.host) else {
+                continue;
+            };
+            neighbor.skip_questions(now, config, subject, host);
+            if neighbor.questions >= ALL_QUESTIONS {
+                continue;
+            }
+            if neighbor.due > now {
+                wait_until(neighbor.due);
+                continue;
+            }
+            let question = match (subject, host.link_local) {
+                (_, Some(link_local)) if neighbor.questions < ASKS => Question::Ask {
+                    port: host.port,
+                    mac,
+                    link_local,
+                    host: neighbor.host,
+                },
+                (Subject::Address(target), _) => Question::Probe {
+                    port: host.port,
+                    mac,
+                    target,
+                    slot,
+                },
+                (Subject::Listener(..), _) => continue,
+            };
+            if neighbor.confirmed {
+                return Some(question);
+            }
+            for_stranger.get_or_insert(question);
+        }
+        let for_host = self.hosts.poll_question(now, &mut wait_until);
+        if for_host.is_none() && for_stranger.is_none() {
+            self.next_question = next;
+        }
+        for_host.or(for_stranger)
+    }
+
+    /// A question was sent, or could not be, which counts as an answer that was lost.
+    pub(crate) fn asked(&mut self, now: Instant, question: &Question) {
+        self.pace = now.saturating_add(PACE);
+        match *question {
+            Question::Ask { host, .. } => {
+                if let Some(host) = self.hosts.get_mut(host) {
+                    host.asked = Some(now);
+                    host.unanswered = host.unanswered.saturating_add(1);
+                    let again = now.saturating_add(ASK_INTERVAL);
+                    host.due = (host.unanswered < ASKS).then_some(again);
+                }
+            }
+            Question::Probe { slot, .. } => {
+                if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
+                    neighbor.questions = neighbor.questions.saturating_add(1);
+                    neighbor.due = now.saturating_add(PROBE_INTERVAL);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn next_check(&self) -> Option<Instant> {
         self.next_check
     }
 
-    /// Where a check is due, forgets every address last seen `timeout` ago or earlier, and hands each to `expired`.
+    pub(crate) fn next_question(&self) -> Option<Instant> {
+        self.next_question.map(|due| due.max(self.pace))
+    }
+
+    /// Where a check is due, forgets every subject last seen an address timeout ago or earlier, or revoked and not there when asked,
+    /// and hands each to `expired`.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Instant,
-        timeout: Duration,
-        check_interval: Duration,
-        mut expired: impl FnMut(Ipv6Addr),
+        config: &Config,
+        mut expired: impl FnMut(Subject),
     ) {
         if self.next_check.is_none_or(|due| now < due) {
             return;
         }
-        for slot in self.table.slots() {
-            if let Some((address, neighbor)) = self.table.get(slot)
-                && now.since(neighbor.last_seen) >= timeout
+        for slot in self.subjects.slots() {
+            if let Some((_, neighbor)) = self.subjects.get(slot)
+                && (now.since(neighbor.last_seen) >= config.address_timeout
+                    || neighbor.revoked && neighbor.was_asked_in_vain(now))
             {
-                self.table.remove(slot);
-                expired(address);
+                self.remove_slot(slot).map(&mut expired);
             }
         }
-        self.next_check = (!self.table.is_empty()).then(|| now.saturating_add(check_interval));
+        self.hosts.expire(now, config.address_timeout);
+        self.next_check = None;
+        if !self.subjects.is_empty() || !self.hosts.is_empty() {
+            self.expect_check(now, config);
+        }
     }
+
+    fn expect_check(&mut self, now: Instant, config: &Config) {
+        self.next_check
+            .get_or_insert(now.saturating_add(config.expiry_interval));
+    }
+
+    fn expect_question(&mut self, due: Instant) {
+        self.next_question = Some(self.next_question.map_or(due, |next| next.min(due)));
+    }
+
+    /// Makes a subject the host's, whosever it was.
+    fn hand_over(&mut self, slot: usize, number: u16) {
+        if self
+            .subjects
+            .get(slot)
+            .is_some_and(|(_, neighbor)| neighbor.host != number)
+        {
+            self.unlink(slot);
+            self.link(slot, number);
+        }
+    }
+
+    fn link(&mut self, slot: usize, number: u16) {
+        if let (Some(host), Some((_, neighbor))) =
+            (self.hosts.get_mut(number), self.subjects.get_mut(slot))
+        {
+            neighbor.host = number;
+            neighbor.next = host.first;
+            host.first = Link::to(slot);
+            host.subjects = host.subjects.saturating_add(1);
+        }
+    }
+
+    fn unlink(&mut self, slot: usize) {
+        let Some((_, neighbor)) = self.subjects.get(slot) else {
+            return;
+        };
+        let next = neighbor.next;
+        let Some(host) = self.hosts.get_mut(neighbor.host) else {
+            return;
+        };
+        host.subjects = host.subjects.saturating_sub(1);
+        if host.first == Link::to(slot) {
+            host.first = next;
+            return;
+        }
+        let mut link = host.first;
+        while let Some((_, before)) = link.slot().and_then(|slot| self.subjects.get_mut(slot)) {
+            if before.next == Link::to(slot) {
+                before.next = next;
+                return;
+            }
+            link = before.next;
+        }
+    }
+
+    fn remove_slot(&mut self, slot: usize) -> Option<Subject> {
+        self.unlink(slot);
+        let (subject, _) = self.subjects.remove(slot)?;
+        Some(subject)
+    }
+
+    /// The slot of the host's unconfirmed subject that was seen longest ago.
+    fn oldest_unconfirmed_of(&self, number: u16) -> Option<usize> {
+        let mut oldest: Option<(Instant, usize)> = None;
+        let mut link = self.hosts.get(number)?.first;
+        while let Some((slot, (_, neighbor))) = link
+            .slot()
+            .and_then(|slot| Some((slot, self.subjects.get(slot)?)))
+        {
+            let candidate = (neighbor.last_seen, slot);
+            if !neighbor.confirmed && oldest.is_none_or(|oldest| candidate < oldest) {
+                oldest = Some(candidate);
+            }
+            link = neighbor.next;
+        }
+        oldest.map(|(_, slot)| slot)
+    }
+
+    /// Of all unconfirmed subjects, one of the host that holds most, and of those the one that was seen longest ago.
+    fn least_deserving(&self) -> Option<usize> {
+        let unconfirmed = self
+            .subjects
+            .iter_from(0)
+            .filter(|(_, _, neighbor)| !neighbor.confirmed);
+        let holds = |neighbor: &Neighbor| {
+            self.hosts
+                .get(neighbor.host)
+                .map_or(0, |host| host.subjects)
+        };
+        unconfirmed
+            .min_by_key(|(_, _, neighbor)| {
+                (core::cmp::Reverse(holds(neighbor)), neighbor.last_seen)
+            })
+            .map(|(slot, _, _)| slot)
+    }
+}
+
+impl Neighbor {
+    /// It is there: good for another timeout, and no question before half of that once it is confirmed.
+    fn renew(&mut self, now: Instant, config: &Config) {
+        self.last_seen = now;
+        self.revoked = false;
+        // A sighting does not spare one that never answered the questions under way.
+        if self.confirmed || self.questions >= ALL_QUESTIONS {
+            self.questions = 0;
+            self.due = now.saturating_add(half(config.address_timeout));
+        }
+    }
+
+    /// It may be gone: the questions start anew.
+    fn doubt(&mut self, now: Instant) {
+        self.questions = 0;
+        self.due = now;
+    }
+
+    /// Passes over the questions that cannot or need not be sent.
+    fn skip_questions(&mut self, now: Instant, config: &Config, subject: Subject, host: &Host) {
+        while self.questions < ASKS && self.due <= now {
+            if !config.ask || host.link_local.is_none() || host.never_answers() {
+                self.questions = ASKS;
+            } else if let Some(asked) = host.asked.filter(|asked| now.since(*asked) < ASK_INTERVAL)
+            {
+                // Its host was asked just now, because of this or of another one.
+                self.questions = self.questions.saturating_add(1);
+                self.due = asked.saturating_add(ASK_INTERVAL);
+            } else {
+                break;
+            }
+        }
+        let probes = config.probe && matches!(subject, Subject::Address(_));
+        if self.questions >= ASKS && !probes {
+            self.questions = ALL_QUESTIONS;
+        }
+    }
+
+    /// No question is left, and the last one was not answered in its time.
+    fn was_asked_in_vain(&self, now: Instant) -> bool {
+        self.questions >= ALL_QUESTIONS && self.due <= now
+    }
+}
+
+fn half(duration: Duration) -> Duration {
+    duration.checked_div(2).unwrap_or_default()
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use lab::{Lab, LabOptions, Process, UPSTREAM};
 use nix::sys::signal::Signal;
-use support::{Host, SOON, address, expect_joined, start_between};
+use support::{Host, SOON, UNLIMITED, address, expect_joined, start_between};
 
 const IDLE: Duration = Duration::from_secs(120);
 
@@ -44,6 +44,7 @@ fn with_hosts(hosts: u16) {
     });
     // As it is run, but for a time that keeps hosts who never speak again.
     let options = ["--log-level", "info", "--address-timeout", "3600"];
+    let options = [&options[..], UNLIMITED].concat();
     let mldproxy = start_between(&lab.rtr, &options, &[UPSTREAM, lab::DOWNSTREAM]);
     let addresses: Vec<_> = (1..=hosts).map(address).collect();
     Host::on(&lab.lan).solicits_from_all(&lab, &addresses);

@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::lab::solicited_node;
 use crate::lab::{LAN_HOST, Lab, LabOptions, OUTSIDE, UPSTREAM, downstream, eventually, lan_host};
-use crate::support::{Host, SOON, address, expect_joined, start, start_between};
+use crate::support::{Host, SOON, UNLIMITED, address, expect_joined, start, start_between};
 
 crate::tests![
     a_solicitation_for_duplicate_detection_is_enough,
@@ -146,7 +146,7 @@ fn sigint_leaves_every_group() {
 
 fn ends_by(signal: Signal) {
     let lab = Lab::new();
-    let mldproxy = start(&lab, &[]);
+    let mldproxy = start(&lab, UNLIMITED);
     let host = Host::on(&lab.lan);
     let addresses: Vec<_> = (1..=300).map(address).collect();
     host.solicits_from_all(&lab, &addresses);

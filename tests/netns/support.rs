@@ -16,7 +16,17 @@ use crate::lab::{
 };
 
 /// Long for what happens at once.
-pub const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Options for one host that stands for many, and never answers.
+pub const UNLIMITED: &[&str] = &[
+    "--per-mac",
+    "65535",
+    "--join-rate",
+    "100000",
+    "--join-burst",
+    "100000",
+];
 
 /// Starts `mldproxy run OPTIONS wan br-lan` on the router and waits until it listens.
 #[track_caller]
@@ -31,10 +41,15 @@ pub fn start_between(router: &Namespace, options: &[&str], interfaces: &[&str]) 
     mldproxy
 }
 
-/// Starts `mldproxy run OPTIONS INTERFACES` with a log of everything it does, where no option says otherwise.
+/// Starts `mldproxy run OPTIONS INTERFACES` with a log of everything it does, and learning by NDP alone, where no option
+/// says otherwise.
 pub fn spawn(router: &Namespace, options: &[&str], interfaces: &[&str]) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mldproxy"));
     command.arg("run");
+    // The host that the lab's own LAN has would add itself by its MLD reports.
+    if !options.contains(&"--learn") {
+        command.args(["--learn", "ndp"]);
+    }
     if !options.contains(&"--log-level") {
         command.args(["--log-level", "debug"]);
     }

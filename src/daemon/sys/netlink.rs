@@ -1,4 +1,4 @@
-//! The kernel's links and addresses, by rtnetlink: told as they change, and dumped on request.
+//! The kernel's links, addresses and neighbors, by rtnetlink: told as they change, and dumped on request.
 
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -9,7 +9,9 @@ use nix::sys::socket::{
     socket,
 };
 
-/// A socket that hears of every change of a link or IPv6 address.
+use super::ffi;
+
+/// A socket that hears of every change of a link or IPv6 address, and of neighbors that are forgotten.
 pub struct Netlink {
     socket: OwnedFd,
     /// The dump under way; the kernel makes one at a time.
@@ -18,32 +20,35 @@ pub struct Netlink {
     inconsistent: bool,
 }
 
-/// What can be asked for as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What can be asked for as a whole. An earlier one brings the later ones with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dump {
     Links,
     Addresses,
+    Neighbors,
 }
 
 /// Something the kernel told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice<'a> {
     /// A link is there, new or changed or as before.
-    Link {
-        index: u32,
-        name: &'a str,
-        mtu: u32,
-    },
+    Link(Link<'a>),
     LinkDeleted {
         index: u32,
     },
-    /// An IPv6 address is there. Not `usable`: tentative, or a duplicate.
-    Address {
+    /// An IPv6 address of this host is there.
+    Address(Address),
+    AddressDeleted {
         index: u32,
         address: Ipv6Addr,
-        usable: bool,
     },
-    AddressDeleted {
+    /// The neighbour table has a usable entry.
+    Neighbor {
+        index: u32,
+        address: Ipv6Addr,
+        mac: [u8; 6],
+    },
+    NeighborDeleted {
         index: u32,
         address: Ipv6Addr,
     },
@@ -51,6 +56,38 @@ pub enum Notice<'a> {
     Dumped(Dump),
     /// Changes or a dump were lost: all is to be dumped anew.
     Lost,
+    /// A [setting](Netlink::set_multicast_router) was refused.
+    Refused(Errno),
+}
+
+/// A link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link<'a> {
+    pub index: u32,
+    pub name: &'a str,
+    pub mtu: u32,
+    /// All zero where the link has no such addresses.
+    pub mac: [u8; 6],
+    pub bridge: Option<Bridge>,
+}
+
+/// How a bridge treats multicast.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bridge {
+    /// It forwards groups only where a member is.
+    pub snooping: bool,
+    /// `mcast_router`: 2 where it hands all multicast to this host.
+    pub multicast_router: u8,
+}
+
+/// An address of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    pub index: u32,
+    pub address: Ipv6Addr,
+    pub prefix_length: u8,
+    /// Neither tentative nor a duplicate.
+    pub usable: bool,
 }
 
 /// Of a message, enough for the largest that a dump of links has been seen to hold.
@@ -64,7 +101,8 @@ impl Netlink {
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
             SockProtocol::NetlinkRoute,
         )?;
-        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV6_IFADDR;
+        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_NEIGH;
+        ffi::attach_filter(socket.as_fd(), &FILTER)?;
         bind(
             socket.as_raw_fd(),
             &NetlinkAddr::new(0, groups.cast_unsigned()),
@@ -84,22 +122,49 @@ impl Netlink {
         let (message_type, family, body_length) = match dump {
             Dump::Links => (libc::RTM_GETLINK, libc::AF_UNSPEC, LINK_HEADER),
             Dump::Addresses => (libc::RTM_GETADDR, libc::AF_INET6, ADDRESS_HEADER),
+            Dump::Neighbors => (libc::RTM_GETNEIGH, libc::AF_INET6, NEIGHBOR_HEADER),
         };
-        let mut request = [0; MESSAGE_HEADER + LINK_HEADER];
-        let length = MESSAGE_HEADER + body_length;
+        let mut body = [0; LINK_HEADER];
+        body[0] = family as u8;
         let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
-        request[..4].copy_from_slice(&(length as u32).to_ne_bytes());
-        request[4..6].copy_from_slice(&message_type.to_ne_bytes());
-        request[6..8].copy_from_slice(&(flags as u16).to_ne_bytes());
-        request[MESSAGE_HEADER] = family as u8;
-        send(
-            self.socket.as_raw_fd(),
-            &request[..length],
-            MsgFlags::empty(),
-        )?;
+        self.send(message_type, flags, DUMP_SEQUENCE, &body[..body_length])?;
         self.dump = Some(dump);
         self.inconsistent = false;
         Ok(())
+    }
+
+    /// Sets a bridge's `mcast_router`; needs `CAP_NET_ADMIN`. [`Notice::Refused`] tells where it failed.
+    pub fn set_multicast_router(&self, index: u32, value: u8) -> nix::Result<()> {
+        // struct ifinfomsg, then IFLA_LINKINFO { IFLA_INFO_KIND, IFLA_INFO_DATA { IFLA_BR_MCAST_ROUTER } }.
+        let mut body = [0; LINK_HEADER + 32];
+        body[4..8].copy_from_slice(&index.to_ne_bytes());
+        let attributes: [(u16, u16, &[u8]); 4] = [
+            (32, libc::IFLA_LINKINFO, &[]),
+            (11, IFLA_INFO_KIND, b"bridge\0\0"),
+            (12, IFLA_INFO_DATA, &[]),
+            (5, IFLA_BR_MCAST_ROUTER, &[value, 0, 0, 0]),
+        ];
+        let mut end = LINK_HEADER;
+        for (length, kind, value) in attributes {
+            body[end..end + 2].copy_from_slice(&length.to_ne_bytes());
+            body[end + 2..end + 4].copy_from_slice(&kind.to_ne_bytes());
+            body[end + 4..end + 4 + value.len()].copy_from_slice(value);
+            end += 4 + value.len();
+        }
+        let flags = libc::NLM_F_REQUEST;
+        self.send(libc::RTM_NEWLINK, flags, SETTING_SEQUENCE, &body)
+    }
+
+    fn send(&self, message_type: u16, flags: i32, sequence: u32, body: &[u8]) -> nix::Result<()> {
+        let mut message = [0; MESSAGE_HEADER + LINK_HEADER + 32];
+        let length = MESSAGE_HEADER + body.len();
+        message[..4].copy_from_slice(&(length as u32).to_ne_bytes());
+        message[4..6].copy_from_slice(&message_type.to_ne_bytes());
+        message[6..8].copy_from_slice(&(flags as u16).to_ne_bytes());
+        message[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        message[MESSAGE_HEADER..length].copy_from_slice(body);
+        let socket = self.socket.as_raw_fd();
+        send(socket, &message[..length], MsgFlags::empty()).map(drop)
     }
 
     /// Reads one datagram and hands on what it tells; false where there is none now.
@@ -131,6 +196,11 @@ impl Netlink {
         for message in messages(datagram) {
             self.inconsistent |= message.flags & NLM_F_DUMP_INTR != 0;
             match i32::from(message.message_type) {
+                libc::NLMSG_ERROR if message.sequence == SETTING_SEQUENCE => {
+                    let errno = u32_at(message.body, 0).unwrap_or_default();
+                    let errno = errno.cast_signed().wrapping_neg();
+                    told(Notice::Refused(Errno::from_raw(errno)));
+                }
                 libc::NLMSG_DONE | libc::NLMSG_ERROR => {
                     let ended = self.dump.take();
                     let failed = i32::from(message.message_type) == libc::NLMSG_ERROR;
@@ -159,6 +229,42 @@ impl AsFd for Netlink {
 const MESSAGE_HEADER: usize = 16;
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
+const NEIGHBOR_HEADER: usize = 12;
+
+const DUMP_SEQUENCE: u32 = 1;
+const SETTING_SEQUENCE: u32 = 2;
+
+// linux/if_link.h.
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BR_MCAST_ROUTER: u16 = 22;
+const IFLA_BR_MCAST_SNOOPING: u16 = 23;
+const NLA_TYPE_MASK: u16 = 0x3fff;
+
+/// `NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT` of linux/neighbour.h: the neighbor was there.
+const USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
+
+/// Drops news of a neighbor's state, which changes all the time, but for those that a dump asked for.
+const FILTER: [libc::sock_filter; 6] = {
+    const fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+        let code = code as u16;
+        libc::sock_filter { code, jt, jf, k }
+    }
+    // BPF reads big-endian what netlink writes in this machine's order.
+    const fn as_read(value: u16) -> u32 {
+        u16::from_be_bytes(value.to_ne_bytes()) as u32
+    }
+    use libc::{BPF_ABS, BPF_H, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET};
+    let multi = libc::NLM_F_MULTI as u16;
+    [
+        instruction(BPF_LD | BPF_H | BPF_ABS, 4, 0, 0),
+        instruction(BPF_JMP | BPF_JEQ | BPF_K, as_read(libc::RTM_NEWNEIGH), 0, 2),
+        instruction(BPF_LD | BPF_H | BPF_ABS, 6, 0, 0),
+        instruction(BPF_JMP | BPF_JSET | BPF_K, as_read(multi), 0, 1),
+        instruction(BPF_RET | BPF_K, u32::MAX, 0, 0),
+        instruction(BPF_RET | BPF_K, 0, 0, 0),
+    ]
+};
 
 /// `NLM_F_DUMP_INTR` of linux/netlink.h.
 const NLM_F_DUMP_INTR: u16 = 0x10;
@@ -166,6 +272,7 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 struct Message<'a> {
     message_type: u16,
     flags: u16,
+    sequence: u32,
     body: &'a [u8],
 }
 
@@ -176,6 +283,7 @@ fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
         let message = Message {
             message_type: u16_at(rest, 4)?,
             flags: u16_at(rest, 6)?,
+            sequence: u32_at(rest, 8)?,
             body: rest.get(MESSAGE_HEADER..length)?,
         };
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -187,7 +295,8 @@ fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
 fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(rest, 0)?);
-        let attribute = (u16_at(rest, 2)?, rest.get(4..length)?);
+        let kind = u16_at(rest, 2)? & NLA_TYPE_MASK;
+        let attribute = (kind, rest.get(4..length)?);
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(attribute)
     })
@@ -197,6 +306,7 @@ fn notice<'a>(message: &Message<'a>) -> Option<Notice<'a>> {
     match message.message_type {
         libc::RTM_NEWLINK | libc::RTM_DELLINK => link(message),
         libc::RTM_NEWADDR | libc::RTM_DELADDR => address(message),
+        libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => neighbor(message),
         _ => None,
     }
 }
@@ -211,20 +321,67 @@ fn link<'a>(message: &Message<'a>) -> Option<Notice<'a>> {
     if message.message_type == libc::RTM_DELLINK {
         return Some(Notice::LinkDeleted { index });
     }
-    let (mut name, mut mtu) = (None, 0);
+    let mut link = Link {
+        index,
+        ..Link::default()
+    };
     for (kind, value) in attributes(message.body.get(LINK_HEADER..)?) {
         match kind {
-            libc::IFLA_IFNAME => name = str::from_utf8(value.strip_suffix(&[0])?).ok(),
-            libc::IFLA_MTU => mtu = u32_at(value, 0)?,
+            libc::IFLA_IFNAME => link.name = str::from_utf8(value.strip_suffix(&[0])?).ok()?,
+            libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
+            libc::IFLA_ADDRESS => link.mac = value.try_into().unwrap_or_default(),
+            libc::IFLA_LINKINFO => link.bridge = bridge(value),
             _ => {}
         }
     }
-    let name = name?;
-    Some(Notice::Link { index, name, mtu })
+    Some(Notice::Link(link))
+}
+
+fn bridge(link_info: &[u8]) -> Option<Bridge> {
+    let find = |wanted| attributes(link_info).find(|(kind, _)| *kind == wanted);
+    let (_, name) = find(IFLA_INFO_KIND)?;
+    let (_, data) = find(IFLA_INFO_DATA)?;
+    if name != b"bridge\0" {
+        return None;
+    }
+    let mut bridge = Bridge::default();
+    for (kind, value) in attributes(data) {
+        match (kind, value) {
+            (IFLA_BR_MCAST_ROUTER, [value]) => bridge.multicast_router = *value,
+            (IFLA_BR_MCAST_SNOOPING, [value]) => bridge.snooping = *value != 0,
+            _ => {}
+        }
+    }
+    Some(bridge)
+}
+
+fn neighbor(message: &Message<'_>) -> Option<Notice<'static>> {
+    if i32::from(*message.body.first()?) != libc::AF_INET6 {
+        return None;
+    }
+    let index = u32_at(message.body, 4)?;
+    let state = u16_at(message.body, 8)?;
+    let (mut address, mut mac) = (None, [0; 6]);
+    for (kind, value) in attributes(message.body.get(NEIGHBOR_HEADER..)?) {
+        match kind {
+            libc::NDA_DST => address = value.first_chunk::<16>(),
+            libc::NDA_LLADDR => mac = value.try_into().unwrap_or_default(),
+            _ => {}
+        }
+    }
+    let address = Ipv6Addr::from(*address?);
+    if message.message_type == libc::RTM_DELNEIGH {
+        return Some(Notice::NeighborDeleted { index, address });
+    }
+    (state & USABLE != 0).then_some(Notice::Neighbor {
+        index,
+        address,
+        mac,
+    })
 }
 
 fn address(message: &Message<'_>) -> Option<Notice<'static>> {
-    let &[family, _, flags, ..] = message.body else {
+    let &[family, prefix_length, flags, ..] = message.body else {
         return None;
     };
     if i32::from(family) != libc::AF_INET6 {
@@ -245,11 +402,12 @@ fn address(message: &Message<'_>) -> Option<Notice<'static>> {
     Some(if message.message_type == libc::RTM_DELADDR {
         Notice::AddressDeleted { index, address }
     } else {
-        Notice::Address {
+        Notice::Address(Address {
             index,
             address,
+            prefix_length,
             usable: flags & (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED) == 0,
-        }
+        })
     })
 }
 
@@ -295,10 +453,14 @@ mod tests {
     #[test]
     fn the_kernel_dumps_its_links_and_addresses() {
         let links = dump(Dump::Links);
-        let lo = "Link { index: 1, name: \"lo\", mtu: 65536 }";
-        assert!(links.iter().any(|notice| notice == lo), "{links:?}");
+        let lo = "Link(Link { index: 1, name: \"lo\", mtu: 65536";
+        assert!(
+            links.iter().any(|notice| notice.starts_with(lo)),
+            "{links:?}"
+        );
         assert_eq!(links.last().unwrap(), "Dumped(Links)");
         assert_eq!(dump(Dump::Addresses).last().unwrap(), "Dumped(Addresses)");
+        assert_eq!(dump(Dump::Neighbors).last().unwrap(), "Dumped(Neighbors)");
     }
 
     #[test]
@@ -311,7 +473,7 @@ mod tests {
             if datagram.len() >= 8 && random.bool() {
                 let length = random.u32(..=datagram.len() as u32);
                 datagram[..4].copy_from_slice(&length.to_ne_bytes());
-                let message_type = random.u16(16..24).to_ne_bytes();
+                let message_type = random.u16(16..30).to_ne_bytes();
                 datagram[4..6].copy_from_slice(&message_type);
             }
             told(&mut netlink, &datagram);

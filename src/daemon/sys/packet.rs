@@ -10,23 +10,38 @@ use libc::{
     BPF_LSH, BPF_MISC, BPF_RET, BPF_TAX, BPF_W, sock_filter,
 };
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socket};
+use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockType, recvfrom, socket};
 
 use super::ffi;
 
-/// Hears the Neighbor Solicitations and Advertisements and the MLD messages that arrive on one interface.
+/// What a capture is to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// What hosts say: Neighbor Solicitations and Advertisements, and all of MLD.
+    Hosts,
+    /// What a querier says: MLD queries.
+    Queries,
+}
+
+/// Hears what is of interest among what arrives on one interface.
 pub struct Capture {
     socket: OwnedFd,
     index: u32,
 }
 
 impl Capture {
-    pub fn open(index: u32) -> nix::Result<Self> {
+    pub fn open(index: u32, interest: Interest) -> nix::Result<Self> {
         // Without a protocol the socket hears nothing before it is bound, and then only through the filter.
         let socket = packet_socket()?;
-        ffi::attach_filter(socket.as_fd(), &FILTER)?;
-        // Without this a plain NIC does not hand over groups that the router is no member of.
-        ffi::receive_all_multicast(socket.as_fd(), index)?;
+        match interest {
+            Interest::Hosts => {
+                ffi::attach_filter(socket.as_fd(), &filter(HOSTS))?;
+                // Without this a plain NIC does not hand over groups that the router is no member of.
+                ffi::receive_all_multicast(socket.as_fd(), index)?;
+            }
+            // Queries go to all nodes, or to groups that this host is a member of.
+            Interest::Queries => ffi::attach_filter(socket.as_fd(), &filter(QUERIES))?,
+        }
         ffi::bind_to_ipv6(socket.as_fd(), index)?;
         Ok(Capture { socket, index })
     }
@@ -36,10 +51,14 @@ impl Capture {
         self.index
     }
 
-    /// The next packet, cut off where `buffer` ends; `None` where there is none now.
-    pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> nix::Result<Option<&'b [u8]>> {
-        match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(length) => Ok(buffer.get(..length)),
+    /// The next packet, cut off where `buffer` ends, and its sender's link-layer address, all zero where the link has none; `None`
+    /// where there is none now.
+    pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> nix::Result<Option<(&'b [u8], [u8; 6])>> {
+        match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), buffer) {
+            Ok((length, sender)) => {
+                let mac = sender.and_then(|sender| sender.addr()).unwrap_or_default();
+                Ok(buffer.get(..length).map(|packet| (packet, mac)))
+            }
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
             Err(errno) => Err(errno),
         }
@@ -61,11 +80,16 @@ impl Transmitter {
         packet_socket().map(Transmitter)
     }
 
-    /// Sends a packet to a multicast address out of an interface.
-    pub fn send(&self, index: u32, destination: Ipv6Addr, packet: &[u8]) -> nix::Result<()> {
-        let [.., a, b, c, d] = destination.octets();
+    /// Sends a packet out of an interface to a link-layer address, which links without such addresses ignore.
+    pub fn send(&self, index: u32, destination: [u8; 6], packet: &[u8]) -> nix::Result<()> {
+        ffi::send_ipv6(self.0.as_fd(), index, destination, packet)
+    }
+
+    /// Sends a packet to a multicast group.
+    pub fn send_to_group(&self, index: u32, group: Ipv6Addr, packet: &[u8]) -> nix::Result<()> {
+        let [.., a, b, c, d] = group.octets();
         // RFC 2464 §7: multicast goes to 33:33 and the last four octets.
-        ffi::send_ipv6(self.0.as_fd(), index, [0x33, 0x33, a, b, c, d], packet)
+        self.send(index, [0x33, 0x33, a, b, c, d], packet)
     }
 }
 
@@ -74,35 +98,43 @@ fn packet_socket() -> nix::Result<OwnedFd> {
     socket(AddressFamily::Packet, SockType::Datagram, flags, None)
 }
 
-/// Passes what arrives, not what this host sends, with the ICMPv6 type of an NS, NA or MLD message, right behind the IPv6 header
-/// or behind one Hop-by-Hop header of any length. All else never wakes the process.
-const FILTER: [sock_filter; 21] = [
-    load(BPF_W | BPF_ABS, ANCILLARY_PACKET_TYPE),
-    equal(1, libc::PACKET_OUTGOING as u32, REJECT, 2),
-    // X: the length of the extension header. A: the next header.
-    statement(BPF_LDX | BPF_IMM, 0),
-    load(BPF_B | BPF_ABS, 6),
-    equal(4, libc::IPPROTO_ICMPV6 as u32, TYPE, 5),
-    equal(5, libc::IPPROTO_HOPOPTS as u32, 6, REJECT),
-    load(BPF_B | BPF_ABS, 40),
-    equal(7, libc::IPPROTO_ICMPV6 as u32, 8, REJECT),
-    load(BPF_B | BPF_ABS, 41),
-    statement(BPF_ALU | BPF_ADD | BPF_K, 1),
-    statement(BPF_ALU | BPF_LSH | BPF_K, 3),
-    statement(BPF_MISC | BPF_TAX, 0),
-    // TYPE
-    load(BPF_B | BPF_IND, 40),
-    equal(13, 130, ACCEPT, 14),
-    equal(14, 131, ACCEPT, 15),
-    equal(15, 132, ACCEPT, 16),
-    equal(16, 135, ACCEPT, 17),
-    equal(17, 136, ACCEPT, 18),
-    equal(18, 143, ACCEPT, REJECT),
-    // ACCEPT
-    statement(BPF_RET | BPF_K, u32::MAX),
-    // REJECT
-    statement(BPF_RET | BPF_K, 0),
-];
+/// The ICMPv6 types of NDP's solicitation and advertisement and of MLD.
+const HOSTS: [u32; 6] = [130, 131, 132, 135, 136, 143];
+/// That of an MLD query.
+const QUERIES: [u32; 6] = [130; 6];
+
+/// Passes what arrives, not what this host sends, with one of these ICMPv6 types, right behind the IPv6 header or behind one
+/// Hop-by-Hop header of any length. All else never wakes the process.
+const fn filter(types: [u32; 6]) -> [sock_filter; 21] {
+    let [a, b, c, d, e, f] = types;
+    [
+        load(BPF_W | BPF_ABS, ANCILLARY_PACKET_TYPE),
+        equal(1, libc::PACKET_OUTGOING as u32, REJECT, 2),
+        // X: the length of the extension header. A: the next header.
+        statement(BPF_LDX | BPF_IMM, 0),
+        load(BPF_B | BPF_ABS, 6),
+        equal(4, libc::IPPROTO_ICMPV6 as u32, TYPE, 5),
+        equal(5, libc::IPPROTO_HOPOPTS as u32, 6, REJECT),
+        load(BPF_B | BPF_ABS, 40),
+        equal(7, libc::IPPROTO_ICMPV6 as u32, 8, REJECT),
+        load(BPF_B | BPF_ABS, 41),
+        statement(BPF_ALU | BPF_ADD | BPF_K, 1),
+        statement(BPF_ALU | BPF_LSH | BPF_K, 3),
+        statement(BPF_MISC | BPF_TAX, 0),
+        // TYPE
+        load(BPF_B | BPF_IND, 40),
+        equal(13, a, ACCEPT, 14),
+        equal(14, b, ACCEPT, 15),
+        equal(15, c, ACCEPT, 16),
+        equal(16, d, ACCEPT, 17),
+        equal(17, e, ACCEPT, 18),
+        equal(18, f, ACCEPT, REJECT),
+        // ACCEPT
+        statement(BPF_RET | BPF_K, u32::MAX),
+        // REJECT
+        statement(BPF_RET | BPF_K, 0),
+    ]
+}
 const TYPE: u8 = 12;
 const ACCEPT: u8 = 19;
 const REJECT: u8 = 20;
@@ -136,16 +168,16 @@ const fn jump(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::socket::{send, socketpair};
+    use nix::sys::socket::{MsgFlags, recv, send, socketpair};
     use protocol::wire::{ALL_NODES, Done, NeighborAdvertisement};
 
     use super::*;
 
     /// Does the kernel, with the filter attached, let a packet through?
-    fn passes(packet: &[u8]) -> bool {
+    fn passes(types: [u32; 6], packet: &[u8]) -> bool {
         let kind = SockType::Datagram;
         let (near, far) = socketpair(AddressFamily::Unix, kind, None, SockFlag::empty()).unwrap();
-        ffi::attach_filter(far.as_fd(), &FILTER).unwrap();
+        ffi::attach_filter(far.as_fd(), &filter(types)).unwrap();
         // A datagram that the filter rejects is refused with EPERM or silently gone.
         let _ = send(near.as_raw_fd(), packet, MsgFlags::empty());
         recv(far.as_raw_fd(), &mut [0; 2048], MsgFlags::MSG_DONTWAIT) == Ok(packet.len())
@@ -173,19 +205,24 @@ mod tests {
         for message_type in 0..=u8::MAX {
             packet[40] = message_type;
             let wanted = matches!(message_type, 130..=132 | 135 | 136 | 143);
-            assert_eq!(passes(&packet), wanted, "type {message_type}");
+            assert_eq!(passes(HOSTS, &packet), wanted, "type {message_type}");
+            assert_eq!(
+                passes(QUERIES, &packet),
+                message_type == 130,
+                "type {message_type}"
+            );
         }
         packet[40] = 136;
         for next_header in 0..=u8::MAX {
             packet[6] = next_header;
             assert_eq!(
-                passes(&packet),
+                passes(HOSTS, &packet),
                 next_header == 58,
                 "next header {next_header}"
             );
         }
-        assert!(!passes(&packet[..40]), "no ICMPv6 at all");
-        assert!(!passes(&[]), "nothing at all");
+        assert!(!passes(HOSTS, &packet[..40]), "no ICMPv6 at all");
+        assert!(!passes(HOSTS, &[]), "nothing at all");
     }
 
     #[test]
@@ -197,17 +234,17 @@ mod tests {
         let mut packet = [0; 128];
         let length = done.emit(&mut packet).unwrap();
         let packet = &packet[..length];
-        assert!(passes(packet));
+        assert!(passes(HOSTS, packet));
         for units in 1..=3 {
             let mut longer = packet.to_vec();
             longer.splice(48..48, std::iter::repeat_n(0, units * 8));
             longer[41] = units as u8;
-            assert!(passes(&longer), "{units} more units of 8 octets");
+            assert!(passes(HOSTS, &longer), "{units} more units of 8 octets");
             longer[40] = 17;
-            assert!(!passes(&longer), "UDP behind it");
+            assert!(!passes(HOSTS, &longer), "UDP behind it");
         }
         let mut overrun = packet.to_vec();
         overrun[41] = 255;
-        assert!(!passes(&overrun));
+        assert!(!passes(HOSTS, &overrun));
     }
 }

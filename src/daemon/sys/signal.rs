@@ -5,14 +5,20 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// SIGTERM and SIGINT, which arrive here and nowhere else from now on.
+/// SIGTERM, SIGINT, SIGHUP and SIGUSR1, which arrive here and nowhere else from now on.
 pub struct Signals(SignalFd);
 
 impl Signals {
     pub fn block() -> nix::Result<Self> {
         let mut signals = SigSet::empty();
-        signals.add(Signal::SIGTERM);
-        signals.add(Signal::SIGINT);
+        for signal in [
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+            Signal::SIGUSR1,
+        ] {
+            signals.add(signal);
+        }
         signals.thread_block()?;
         SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map(Signals)
     }

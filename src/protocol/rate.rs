@@ -1,0 +1,54 @@
+//! A token bucket: so many at once, and so many a second after that.
+
+use crate::time::Instant;
+
+/// Full when new.
+pub struct Bucket {
+    /// Thousandths of a token short of full, at `updated`.
+    missing: u64,
+    updated: Instant,
+}
+
+/// A token in thousandths, so that a millisecond grows as many thousandths as the rate is tokens a second.
+const TOKEN: u64 = 1000;
+
+impl Bucket {
+    pub(crate) const fn new() -> Self {
+        Bucket {
+            missing: 0,
+            updated: Instant::ZERO,
+        }
+    }
+
+    /// Takes a token of a bucket that holds `burst` and grows `rate` a second, both at least 1; false where there is none.
+    pub(crate) fn take(&mut self, now: Instant, rate: u32, burst: u32) -> bool {
+        let elapsed = now.as_millis().saturating_sub(self.updated.as_millis());
+        let missing = self
+            .missing
+            .saturating_sub(elapsed.saturating_mul(rate.into()));
+        let after = missing.saturating_add(TOKEN);
+        let granted = after <= TOKEN.saturating_mul(burst.into());
+        self.missing = if granted { after } else { missing };
+        self.updated = self.updated.max(now);
+        granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_at_once_and_the_rate_after_that() {
+        let mut bucket = Bucket::new();
+        let mut taken = |millis| {
+            let now = Instant::from_millis(millis);
+            (0..1000).filter(|_| bucket.take(now, 50, 200)).count()
+        };
+        assert_eq!(taken(7_000), 200);
+        assert_eq!(taken(7_010), 0);
+        assert_eq!(taken(7_020), 1);
+        assert_eq!(taken(8_020), 50);
+        assert_eq!(taken(1_000_000), 200, "never more than the burst");
+    }
+}

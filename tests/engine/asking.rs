@@ -1,0 +1,412 @@
+//! Hosts are asked whether they are still there.
+
+use std::net::Ipv6Addr;
+
+use protocol::engine::Event;
+use protocol::time::Duration;
+use protocol::wire::{ALL_NODES, Done, MacAddress, RecordType, ReportV1, SolicitedNode};
+
+use crate::stage::{HOST, ROUTER, Stage, address, advertisement, group, report, solicitation};
+
+/// The host's link-local address.
+const FE80_1: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, 1);
+
+impl Stage {
+    /// The host solicits the router from its link-local address.
+    fn speaks(&mut self) {
+        self.receive(&solicitation(
+            FE80_1,
+            SolicitedNode::of(ROUTER).group(),
+            ROUTER,
+        ));
+    }
+
+    /// The host reports that it listens to the groups of these addresses.
+    fn reports(&mut self, numbers: &[u32]) {
+        let records: Vec<_> = numbers
+            .iter()
+            .map(|number| (RecordType::ModeIsExclude, group(*number)))
+            .collect();
+        self.receive(&report(FE80_1, &records));
+    }
+
+    /// What was asked since the last call, and how many milliseconds after the first.
+    fn asked(&mut self) -> Vec<(u64, String)> {
+        let questions = std::mem::take(&mut self.questions);
+        let first = questions.first().map_or(0, |(at, _)| *at);
+        questions
+            .into_iter()
+            .map(|(at, question)| (at - first, question))
+            .collect()
+    }
+}
+
+fn questions(expected: &[(u64, &str)]) -> Vec<(u64, String)> {
+    expected
+        .iter()
+        .map(|(at, question)| (*at, (*question).to_owned()))
+        .collect()
+}
+
+const PROBE_1: &str = "!2001:db8:1::100:1";
+
+#[test]
+fn a_host_is_asked_when_it_is_first_heard_and_its_answer_joins_what_was_never_seen() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
+    stage.reports(&[1, 2]);
+    assert_eq!(stage.joined, [group(1), group(2)].into());
+    stage.pass(20);
+    assert_eq!(stage.asked(), [], "it has answered");
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_asked_once_more() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.pass(100);
+    let twice = [(0, "?fe80::1:1"), (2000, "?fe80::1:1")];
+    assert_eq!(stage.asked(), questions(&twice));
+    stage.speaks();
+    stage.pass(10);
+    assert_eq!(stage.asked(), [], "not each time it speaks");
+    stage.pass(60);
+    stage.speaks();
+    stage.pass(10);
+    assert_eq!(stage.asked(), questions(&twice[..1]), "but now and then");
+}
+
+#[test]
+fn a_silent_host_that_answers_stays_and_one_that_does_not_goes_within_a_timeout() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.reports(&[1]);
+    stage.asked();
+    for _ in 0..10 {
+        stage.pass(150);
+        assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
+        stage.reports(&[1]);
+        assert_eq!(stage.joined, [group(1)].into());
+    }
+    assert_eq!(stage.changes.len(), 1);
+    stage.pass(300);
+    let round = [
+        (0, "?fe80::1:1"),
+        (2000, "?fe80::1:1"),
+        (4000, PROBE_1),
+        (5000, PROBE_1),
+        (6000, PROBE_1),
+    ];
+    assert_eq!(stage.asked(), questions(&round));
+    // The check every 30 s, and the 10 s before a group is left.
+    stage.pass(40);
+    assert_eq!(stage.joined, [].into());
+}
+
+#[test]
+fn an_address_that_the_answer_does_not_name_is_probed_and_another_one_is_not() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.seen(address(2));
+    stage.reports(&[1, 2]);
+    stage.asked();
+    stage.pass(150);
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
+    stage.reports(&[2]);
+    stage.pass(2);
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
+    stage.reports(&[2]);
+    stage.pass(4);
+    let probes = [(0, PROBE_1), (1000, PROBE_1), (2000, PROBE_1)];
+    assert_eq!(stage.asked(), questions(&probes));
+}
+
+#[test]
+fn a_host_without_a_link_local_address_is_probed_and_its_answer_confirms() {
+    let mut stage = Stage::with_defaults();
+    stage.seen(address(1));
+    assert_eq!(stage.asked(), questions(&[(0, PROBE_1)]));
+    stage.pass(1);
+    assert_eq!(stage.asked(), questions(&[(0, PROBE_1)]));
+    stage.receive(&advertisement(address(1), ROUTER, address(1)));
+    let neighbor = |stage: &Stage| {
+        stage
+            .engine
+            .neighbors()
+            .iter()
+            .next()
+            .map(|(_, n)| *n)
+            .unwrap()
+    };
+    assert!(neighbor(&stage).confirmed);
+    stage.pass(140);
+    assert_eq!(stage.asked(), []);
+    stage.pass(10);
+    assert_eq!(stage.asked(), questions(&[(0, PROBE_1)]));
+}
+
+#[test]
+fn an_advertisement_that_nobody_asked_for_confirms_nothing() {
+    let mut stage = Stage::with_defaults();
+    stage.seen(address(1));
+    stage.receive(&advertisement(address(1), ALL_NODES, address(1)));
+    let other = MacAddress([2, 0, 0, 0, 0, 9]);
+    stage.receive_from(other, &advertisement(address(2), ROUTER, address(2)));
+    assert!(
+        stage
+            .engine
+            .neighbors()
+            .iter()
+            .all(|(_, neighbor)| !neighbor.confirmed)
+    );
+}
+
+#[test]
+fn a_host_that_never_answers_the_question_is_only_probed() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.pass(4);
+    stage.receive(&advertisement(address(1), ROUTER, address(1)));
+    for rounds in 1..=2 {
+        stage.asked();
+        stage.pass(154);
+        let asked = stage.asked();
+        let asks = asked
+            .iter()
+            .filter(|(_, question)| question.starts_with('?'))
+            .count();
+        assert_eq!(
+            asks,
+            if rounds == 1 { 2 } else { 0 },
+            "round {rounds}: {asked:?}"
+        );
+        assert!(
+            asked.iter().any(|(_, question)| question == PROBE_1),
+            "{asked:?}"
+        );
+        stage.receive(&advertisement(address(1), ROUTER, address(1)));
+    }
+    // It starts to: then it is asked again.
+    stage.reports(&[1]);
+    stage.pass(151);
+    let asked = stage.asked();
+    assert_eq!(asked[asked.len() - 1].1, "?fe80::1:1", "{asked:?}");
+}
+
+#[test]
+fn asking_and_probing_can_be_turned_off() {
+    for (ask, probe, expected) in [
+        (false, true, "!!!"),
+        (true, false, "??"),
+        (false, false, ""),
+    ] {
+        let mut stage = Stage::with(|config| (config.ask, config.probe) = (ask, probe));
+        stage.speaks();
+        stage.seen(address(1));
+        stage.pass(20);
+        let asked: String = stage
+            .asked()
+            .iter()
+            .map(|(_, question)| &question[..1])
+            .collect();
+        assert_eq!(asked, expected);
+    }
+}
+
+#[test]
+fn questions_are_at_least_50_milliseconds_apart_and_none_is_forgotten() {
+    let mut stage = Stage::with_defaults();
+    for number in 0..150_u8 {
+        let mac = MacAddress([2, 0, 0, 0, 1, number]);
+        let link_local = Ipv6Addr::from_bits(FE80_1.to_bits() + u128::from(number));
+        let packet = solicitation(link_local, SolicitedNode::of(ROUTER).group(), ROUTER);
+        stage.receive_from(mac, &packet);
+    }
+    stage.pass(20);
+    let asked = stage.asked();
+    assert_eq!(asked.len(), 2 * 150);
+    assert!(
+        asked.windows(2).all(|pair| pair[1].0 - pair[0].0 >= 50),
+        "{asked:?}"
+    );
+}
+
+#[test]
+fn what_the_kernel_remembers_is_joined_at_once_and_asked_for() {
+    let mut stage = Stage::with(|config| (config.join_rate, config.join_burst) = (1, 1));
+    let remembered = |stage: &mut Stage, mac, address| {
+        stage.handle(Event::Remembered {
+            port: 0,
+            mac,
+            address,
+        });
+    };
+    for number in 1..=100_u8 {
+        let mac = MacAddress([2, 0, 0, 0, 2, number]);
+        remembered(&mut stage, mac, address(number.into()));
+    }
+    assert_eq!(stage.joined.len(), 100, "whatever the limit of new ones");
+    remembered(&mut stage, HOST, FE80_1);
+    stage.pass(10);
+    let asked = stage.asked();
+    assert_eq!(
+        asked
+            .iter()
+            .filter(|(_, question)| question == "?fe80::1:1")
+            .count(),
+        2
+    );
+    assert!(asked.iter().any(|(_, question)| question == PROBE_1));
+    // Nobody answered.
+    stage.pass(330);
+    assert_eq!(stage.joined, [].into());
+}
+
+#[test]
+fn what_the_kernel_forgets_is_asked_for_and_not_dropped() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.reports(&[1]);
+    stage.pass(10);
+    stage.asked();
+    stage.handle(Event::Forgotten(address(1)));
+    stage.handle(Event::Forgotten(address(9)));
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
+    stage.pass(200);
+    assert_eq!(stage.joined, [group(1)].into());
+}
+
+#[test]
+fn a_listener_that_leaves_is_gone_and_an_address_that_it_names_is_asked_for_first() {
+    for v2 in [true, false] {
+        let leave = |stage: &mut Stage, number| {
+            let group = group(number);
+            if v2 {
+                stage.receive(&report(FE80_1, &[(RecordType::ChangeToInclude, group)]));
+            } else {
+                let mut packet = [0; 128];
+                let length = Done {
+                    source: FE80_1,
+                    group,
+                }
+                .emit(&mut packet)
+                .unwrap();
+                stage.receive(&packet[..length]);
+            }
+        };
+        let mut stage = Stage::with_defaults();
+        stage.speaks();
+        stage.seen(address(1));
+        stage.reports(&[1, 2]);
+        stage.pass(10);
+        stage.asked();
+        leave(&mut stage, 2);
+        stage.pass(10);
+        assert_eq!(stage.joined, [group(1)].into());
+        assert_eq!(stage.asked(), []);
+
+        leave(&mut stage, 1);
+        stage.pass(1);
+        assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
+        stage.reports(&[1]);
+        stage.pass(60);
+        assert_eq!(stage.joined, [group(1)].into(), "it is still there");
+
+        leave(&mut stage, 1);
+        stage.pass(60);
+        assert_eq!(stage.joined, [].into(), "nobody answered");
+    }
+}
+
+#[test]
+fn reports_of_both_versions_join_where_mld_is_learned_from() {
+    use protocol::config::Learn;
+    for (learn, ndp, mld) in [
+        (Learn::Both, true, true),
+        (Learn::Ndp, true, false),
+        (Learn::Mld, false, true),
+    ] {
+        let mut stage = Stage::with(|config| config.learn = learn);
+        stage.seen(address(1));
+        let mut packet = [0; 128];
+        let v1 = ReportV1 {
+            source: FE80_1,
+            group: group(2),
+        };
+        let length = v1.emit(&mut packet).unwrap();
+        stage.receive(&packet[..length]);
+        for (number, record_type) in (3..).zip([
+            RecordType::ChangeToExclude,
+            RecordType::ModeIsExclude,
+            RecordType::AllowNewSources,
+        ]) {
+            stage.receive(&report(FE80_1, &[(record_type, group(number))]));
+        }
+        for record_type in [
+            RecordType::ModeIsInclude,
+            RecordType::BlockOldSources,
+            RecordType::Unknown(9),
+        ] {
+            stage.receive(&report(FE80_1, &[(record_type, group(9))]));
+        }
+        let other = "ff02::fb".parse().unwrap();
+        stage.receive(&report(FE80_1, &[(RecordType::ChangeToExclude, other)]));
+        let expected = [(ndp, 1), (mld, 2), (mld, 3), (mld, 4), (mld, 5)];
+        let expected = expected.iter().filter(|(learned, _)| *learned);
+        let expected = expected.map(|(_, number)| group(*number)).collect();
+        assert_eq!(stage.joined, expected, "{learn:?}");
+        // Learned by MLD alone, it ages like an address.
+        stage.pass(345);
+        assert_eq!(stage.joined, [].into());
+    }
+}
+
+#[test]
+fn a_renewal_asks_all_hosts_and_reports_all_groups() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.reports(&[1]);
+    stage.pass(10);
+    stage.asked();
+    stage.reports.clear();
+    stage.handle(Event::Renew);
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
+    assert_eq!(stage.reports.len(), 1);
+}
+
+#[test]
+fn a_host_that_moves_is_asked_where_it_is() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    let packet = solicitation(address(1), SolicitedNode::of(ROUTER).group(), ROUTER);
+    stage.handle(Event::Packet {
+        port: 1,
+        mac: HOST,
+        packet: &packet,
+    });
+    let (_, neighbor) = stage.engine.neighbors().iter().next().unwrap();
+    assert_eq!(neighbor.port, 1);
+    let (_, host) = stage.engine.neighbors().hosts().next().unwrap();
+    assert_eq!((host.port, host.subjects), (1, 1));
+    // An address that another host takes over is that one's.
+    let other = MacAddress([2, 0, 0, 0, 0, 9]);
+    stage.receive_from(other, &packet);
+    let subjects: Vec<_> = stage
+        .engine
+        .neighbors()
+        .hosts()
+        .map(|(_, host)| host.subjects)
+        .collect();
+    assert_eq!(subjects, [0, 1]);
+    assert_eq!(stage.now.since(neighbor_time(&stage)), Duration::ZERO);
+}
+
+fn neighbor_time(stage: &Stage) -> protocol::time::Instant {
+    stage.engine.neighbors().iter().next().unwrap().1.last_seen
+}

@@ -1,0 +1,252 @@
+//! What a hostile LAN can do, and what it cannot; prefixes; the router's own addresses.
+
+use std::net::Ipv6Addr;
+
+use protocol::config::Prefix;
+use protocol::counters::Counter;
+use protocol::engine::Event;
+use protocol::wire::{MacAddress, RecordType, SolicitedNode};
+
+use crate::stage::{ROUTER, Stage, address, group, report, solicitation};
+
+fn mac(number: u32) -> MacAddress {
+    let [a, b, c, d] = number.to_be_bytes();
+    MacAddress([2, 1, a, b, c, d])
+}
+
+impl Stage {
+    fn seen_from(&mut self, mac: MacAddress, address: Ipv6Addr) {
+        let destination = SolicitedNode::of(ROUTER).group();
+        self.receive_from(mac, &solicitation(address, destination, ROUTER));
+    }
+
+    /// A host speaks, and answers the question that it gets, so that its address is confirmed.
+    fn confirmed(&mut self, number: u32) {
+        let link_local = Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(number));
+        self.seen_from(mac(number), link_local);
+        self.seen_from(mac(number), address(number));
+        // Once the question is sent, which may take as long as those before it.
+        self.pass(1);
+        let records = [(RecordType::ModeIsExclude, group(number))];
+        self.receive_from(mac(number), &report(link_local, &records));
+    }
+}
+
+#[test]
+fn one_host_holds_64_addresses_and_a_65th_takes_the_place_of_its_oldest() {
+    let mut stage = Stage::with_defaults();
+    for number in 0..64 {
+        stage.seen_from(mac(1), address(number));
+    }
+    stage.seen_from(mac(2), address(100));
+    stage.pass(20);
+    stage.seen_from(mac(1), address(64));
+    assert_eq!(stage.count(Counter::Evicted), 1);
+    assert_eq!(stage.addresses().len(), 65);
+    assert!(!stage.addresses().contains(&address(0)));
+    stage.pass(10);
+    assert!(!stage.joined.contains(&group(0)));
+    assert!(stage.joined.contains(&group(100)));
+}
+
+#[test]
+fn a_host_whose_addresses_are_all_confirmed_gets_no_more() {
+    let mut stage = Stage::with(|config| config.per_mac = 1);
+    stage.confirmed(1);
+    stage.seen_from(mac(1), address(2));
+    assert_eq!(stage.count(Counter::RefusedHostQuota), 1);
+    assert_eq!(stage.joined, [group(1)].into());
+}
+
+#[test]
+fn new_groups_come_200_at_once_and_50_a_second() {
+    let mut stage = Stage::with_defaults();
+    let flood = |stage: &mut Stage| {
+        for number in 0..1000 {
+            stage.seen_from(mac(number), address(number));
+        }
+    };
+    flood(&mut stage);
+    assert_eq!(stage.joined.len(), 200);
+    assert!(stage.count(Counter::RefusedRate) >= 800);
+    stage.pass(1);
+    flood(&mut stage);
+    assert_eq!(stage.joined.len(), 250);
+}
+
+#[test]
+fn spoofed_sources_push_out_each_other_and_no_host_that_answers() {
+    let mut stage = Stage::with(|config| {
+        config.join_rate = 1000;
+        config.join_burst = 1000;
+    });
+    for number in 0..20 {
+        stage.confirmed(number);
+    }
+    for round in 0..10 {
+        for number in 0..1000 {
+            let number = 10_000 + round * 1000 + number;
+            stage.seen_from(mac(number), address(number));
+        }
+        stage.pass(1);
+    }
+    assert_eq!(stage.engine.neighbors().len(), 4096);
+    assert!(stage.count(Counter::Evicted) > 5_000);
+    for number in 0..20 {
+        assert!(stage.joined.contains(&group(number)), "{number}");
+    }
+    assert!(stage.engine.groups().len() <= 5120);
+}
+
+#[test]
+fn where_the_table_is_full_the_host_with_most_addresses_gives_way() {
+    let mut stage = Stage::with(|config| {
+        config.join_rate = 1_000_000;
+        config.join_burst = 1_000_000;
+        config.per_mac = 1000;
+    });
+    for number in 0..3096 {
+        stage.seen_from(mac(number), address(number));
+    }
+    stage.pass(20);
+    for number in 5000..6000 {
+        stage.seen_from(mac(9999), address(number));
+    }
+    assert_eq!(stage.addresses().len(), 4096);
+    for number in 7000..7100 {
+        stage.seen_from(mac(number), address(number));
+    }
+    let addresses = stage.addresses();
+    assert_eq!(addresses.len(), 4096);
+    assert!((0..3096).all(|number| addresses.contains(&address(number))));
+    assert!((5000..5100).all(|number| !addresses.contains(&address(number))));
+    assert!((7000..7100).all(|number| addresses.contains(&address(number))));
+}
+
+#[test]
+fn excluded_prefixes_and_own_addresses_are_not_learned() {
+    let mut stage = Stage::with(|config| {
+        config
+            .excluded
+            .push("2001:db8:2::/48".parse().unwrap())
+            .unwrap();
+    });
+    stage.seen(address(1));
+    stage.seen("2001:db8:2::1".parse().unwrap());
+    assert_eq!(stage.joined, [group(1)].into());
+    let own = |stage: &mut Stage, present| {
+        stage.handle(Event::Own {
+            address: address(1),
+            present,
+        });
+    };
+    own(&mut stage, true);
+    stage.seen(address(1));
+    stage.pass(10);
+    assert_eq!(stage.joined, [].into());
+    own(&mut stage, false);
+    stage.seen(address(1));
+    assert_eq!(stage.joined, [group(1)].into());
+}
+
+#[test]
+fn prefixes_of_the_upstream_are_followed_and_a_renumbering_drops_the_old_ones() {
+    let mut stage = Stage::with(|config| {
+        config.upstream_prefixes = true;
+        config.prefixes.clear();
+    });
+    let prefix = |text: &str| text.parse::<Prefix>().unwrap();
+    stage.seen(address(1));
+    assert_eq!(stage.joined, [].into(), "there is none yet");
+    stage.handle(Event::UpstreamPrefixes(&[prefix("2001:db8:1::/64")]));
+    stage.seen(address(1));
+    assert_eq!(stage.joined, [group(1)].into());
+    let renumbered = "2001:db8:2::7".parse().unwrap();
+    stage.seen(renumbered);
+    assert_eq!(stage.joined, [group(1)].into());
+    stage.handle(Event::UpstreamPrefixes(&[prefix("2001:db8:2::/64")]));
+    stage.seen(renumbered);
+    stage.pass(10);
+    assert_eq!(stage.joined, [SolicitedNode::of(renumbered).group()].into());
+
+    // Fixed ones stay what they are.
+    let mut fixed = Stage::with_defaults();
+    fixed.seen(address(1));
+    fixed.handle(Event::UpstreamPrefixes(&[]));
+    fixed.pass(10);
+    assert_eq!(fixed.joined, [group(1)].into());
+}
+
+/// Everything at random, in any order: what the tables say of each other stays true.
+#[test]
+fn invariants_hold_under_any_order_of_events() {
+    for seed in 0..5 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut stage = Stage::with(|config| {
+            config.per_mac = 5;
+            config.join_rate = 20;
+            config.join_burst = 20;
+        });
+        for step in 0..4000 {
+            let host = random.u32(..12);
+            let number = random.u32(..30);
+            let link_local = Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(host));
+            match random.u32(..14) {
+                0..4 => stage.seen_from(mac(host), address(number)),
+                4 => stage.seen_from(mac(host), link_local),
+                5..7 => {
+                    use RecordType::{ChangeToInclude, ModeIsExclude};
+                    let record_type = if random.bool() {
+                        ModeIsExclude
+                    } else {
+                        ChangeToInclude
+                    };
+                    let packet = report(link_local, &[(record_type, group(number))]);
+                    stage.receive_from(mac(host), &packet);
+                }
+                7 => stage.handle(Event::Remembered {
+                    port: 1,
+                    mac: mac(host),
+                    address: address(number),
+                }),
+                8 => stage.handle(Event::Forgotten(address(number))),
+                9 => stage.handle(Event::Own {
+                    address: address(number),
+                    present: random.bool(),
+                }),
+                10 => stage.handle(Event::Renew),
+                11 => stage.handle(Event::Downstream(0, None)),
+                _ => stage.pass(random.u64(..60)),
+            }
+            let context = format!("seed {seed}, step {step}");
+            let neighbors = stage.engine.neighbors();
+            let of_hosts: usize = neighbors
+                .hosts()
+                .map(|(_, host)| usize::from(host.subjects))
+                .sum();
+            assert_eq!(of_hosts, neighbors.len(), "{context}: each is one host's");
+            assert!(
+                neighbors.hosts().all(|(_, host)| host.subjects <= 12),
+                "{context}"
+            );
+            let groups = stage.engine.groups();
+            let members: usize = groups
+                .iter()
+                .map(|(_, group)| usize::from(group.members))
+                .sum();
+            assert_eq!(members, neighbors.len(), "{context}: each wants one group");
+            let joined = groups.iter().filter(|(_, group)| group.joined).count();
+            assert_eq!(joined, stage.joined.len(), "{context}");
+            assert!(
+                stage
+                    .engine
+                    .next_deadline()
+                    .is_none_or(|(at, _)| at > stage.now),
+                "{context}"
+            );
+        }
+        stage.pass(1000);
+        assert_eq!(stage.joined, [].into(), "seed {seed}");
+        assert_eq!(stage.engine.neighbors().hosts().count(), 0, "seed {seed}");
+    }
+}

@@ -1,0 +1,7 @@
+//! The engine in stepped time: no kernel, no clock, and every action carried out by the test.
+
+mod asking;
+mod limits;
+mod main_job;
+mod stage;
+mod upstream;

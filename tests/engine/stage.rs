@@ -1,0 +1,281 @@
+//! An engine, and a kernel that is only a set of memberships, in stepped time.
+
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
+
+use protocol::config::Config;
+use protocol::counters::Counter;
+use protocol::engine::{Action, BUFFER_LENGTH, Downstream, Engine, Event};
+use protocol::listener::Upstream;
+use protocol::neighbors::Subject;
+use protocol::time::{Duration, Instant};
+use protocol::wire::{
+    ALL_NODES, MacAddress, Message, NeighborAdvertisement, NeighborSolicitation, RecordType,
+    ReportBuilder, SolicitedNode, parse,
+};
+
+pub const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+/// This router, as hosts downstream know it.
+pub const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
+pub const HOST: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+pub const UPSTREAM: Upstream = Upstream {
+    index: 7,
+    link_local: Some(LINK_LOCAL),
+    mtu: 1500,
+};
+
+/// An engine, and a kernel that is only a set of memberships.
+pub struct Stage {
+    pub engine: Box<Engine>,
+    pub now: Instant,
+    pub joined: BTreeSet<Ipv6Addr>,
+    /// The groups of each report sent, and when.
+    pub reports: Vec<(u64, Vec<Ipv6Addr>)>,
+    /// Questions to hosts, `?` and the link-local address or `!` and the target, and when.
+    pub questions: Vec<(u64, String)>,
+    /// Joins and leaves, as they were carried out.
+    pub changes: Vec<String>,
+    /// Is an action to fail?
+    pub fails: fn(&Action) -> bool,
+}
+
+impl Stage {
+    /// An engine that asks nobody and takes in all at once.
+    pub fn new() -> Self {
+        let mut stage = Stage::without_upstream();
+        stage.upstream(Some(UPSTREAM));
+        stage
+    }
+
+    pub fn without_upstream() -> Self {
+        Stage::configured(|config| {
+            config.ask = false;
+            config.probe = false;
+            config.join_rate = 1_000_000;
+            config.join_burst = 1_000_000;
+            config.per_mac = u16::MAX;
+        })
+    }
+
+    /// An engine with the defaults.
+    pub fn with_defaults() -> Self {
+        Stage::with(|_| {})
+    }
+
+    pub fn with(configure: impl FnOnce(&mut Config)) -> Self {
+        let mut stage = Stage::configured(configure);
+        stage.upstream(Some(UPSTREAM));
+        for port in [0, 1] {
+            let mac = MacAddress([2, 0, 0, 0, 0xff, port]);
+            let downstream = Downstream {
+                link_local: ROUTER,
+                mac,
+            };
+            stage.handle(Event::Downstream(port, Some(downstream)));
+        }
+        stage
+    }
+
+    fn configured(configure: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::new("wan".parse().unwrap());
+        for downstream in ["br-lan", "guest"] {
+            config
+                .downstreams
+                .push(downstream.parse().unwrap())
+                .unwrap();
+        }
+        configure(&mut config);
+        config.check().unwrap();
+        let mut engine = Box::new(const { Engine::new() });
+        engine.start(config, [42; 16]);
+        Stage {
+            engine,
+            now: Instant::from_secs(1_000),
+            joined: BTreeSet::new(),
+            reports: Vec::new(),
+            questions: Vec::new(),
+            changes: Vec::new(),
+            fails: |_| false,
+        }
+    }
+
+    pub fn handle(&mut self, event: Event<'_>) {
+        self.engine.handle(self.now, event);
+        self.drain();
+    }
+
+    pub fn upstream(&mut self, upstream: Option<Upstream>) {
+        self.handle(Event::Upstream(upstream));
+    }
+
+    /// A host solicits the router from an address.
+    pub fn seen(&mut self, address: Ipv6Addr) {
+        let target = LINK_LOCAL;
+        self.receive(&solicitation(
+            address,
+            SolicitedNode::of(target).group(),
+            target,
+        ));
+    }
+
+    pub fn receive(&mut self, packet: &[u8]) {
+        self.receive_from(HOST, packet);
+    }
+
+    pub fn receive_from(&mut self, mac: MacAddress, packet: &[u8]) {
+        let port = 0;
+        self.handle(Event::Packet { port, mac, packet });
+    }
+
+    pub fn drain(&mut self) {
+        let mut buffer = [0; BUFFER_LENGTH];
+        for actions in 0.. {
+            assert!(actions < 20_000, "actions never end");
+            let Some(action) = self.engine.poll_action(&mut buffer) else {
+                break;
+            };
+            assert_eq!(
+                self.engine.poll_action(&mut buffer),
+                Some(action),
+                "until it is done"
+            );
+            // A question to a downstream on which nothing can be sent is an empty packet.
+            let fails = (self.fails)(&action) || matches!(action, Action::Ask { length: 0, .. });
+            match action {
+                _ if fails => {}
+                Action::Join(change) => {
+                    assert!(self.joined.insert(change.group.group()), "joined twice");
+                    self.changes
+                        .push(format!("+{} {}", change.group, change.address));
+                }
+                Action::Leave(change) => {
+                    assert!(self.joined.remove(&change.group.group()), "left twice");
+                    self.changes
+                        .push(format!("-{} {}", change.group, change.address));
+                }
+                Action::Report { length, .. } => {
+                    let groups = match parse(&buffer[..length]) {
+                        Ok(Message::ReportV2(report)) => {
+                            assert_eq!(report.source, LINK_LOCAL);
+                            let groups = report.records.map(|record| {
+                                assert_eq!(record.record_type, RecordType::ModeIsExclude);
+                                record.group
+                            });
+                            groups.collect()
+                        }
+                        Ok(Message::ReportV1(report)) => vec![report.group],
+                        other => panic!("not a report: {other:?}"),
+                    };
+                    self.reports.push((self.now.as_millis() / 1000, groups));
+                }
+                Action::Ask { length, .. } => {
+                    let question = match parse(&buffer[..length]) {
+                        Ok(Message::Query(query)) => {
+                            assert_eq!(
+                                (query.source, query.group),
+                                (ROUTER, Ipv6Addr::UNSPECIFIED)
+                            );
+                            format!("?{}", query.destination)
+                        }
+                        Ok(Message::NeighborSolicitation(solicitation)) => {
+                            assert_eq!(solicitation.source, ROUTER);
+                            assert_eq!(solicitation.destination, solicitation.target);
+                            format!("!{}", solicitation.target)
+                        }
+                        other => panic!("not a question: {other:?}"),
+                    };
+                    self.questions.push((self.now.as_millis(), question));
+                }
+            }
+            self.engine.done(self.now, &action, !fails);
+        }
+    }
+
+    /// Lets time pass, and handles each deadline on its way.
+    pub fn pass(&mut self, seconds: u64) {
+        let end = self.now.saturating_add(Duration::from_secs(seconds));
+        while let Some((deadline, _)) = self.engine.next_deadline().filter(|(at, _)| *at <= end) {
+            assert!(deadline >= self.now, "a deadline in the past");
+            self.now = deadline;
+            self.engine.handle_timeout(self.now);
+            self.drain();
+            let next = self.engine.next_deadline();
+            assert!(
+                next.is_none_or(|(next, _)| next > deadline),
+                "a deadline that stays"
+            );
+        }
+        self.now = end;
+    }
+
+    /// The addresses known.
+    pub fn addresses(&self) -> BTreeSet<Ipv6Addr> {
+        let subjects = self.engine.neighbors().iter();
+        let address = |subject| match subject {
+            Subject::Address(address) => Some(address),
+            Subject::Listener(..) => None,
+        };
+        subjects
+            .filter_map(|(subject, _)| address(subject))
+            .collect()
+    }
+
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.engine.counters().get(counter)
+    }
+}
+
+pub fn solicitation(source: Ipv6Addr, destination: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    let mut packet = vec![0; 128];
+    let solicitation = NeighborSolicitation {
+        source,
+        destination,
+        target,
+        source_link_layer: None,
+    };
+    let length = solicitation.emit(&mut packet).unwrap();
+    packet.truncate(length);
+    packet
+}
+
+/// The `number`th address of one prefix, each with a group of its own.
+pub fn address(number: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits(0x2001_0db8_0001_0000_0000_0000_0100_0000 | u128::from(number))
+}
+
+/// An address with the same group as `address(number)`.
+pub fn twin(number: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits(address(number).to_bits() | 1 << 40)
+}
+
+pub fn group(number: u32) -> Ipv6Addr {
+    SolicitedNode::of(address(number)).group()
+}
+
+pub fn advertisement(source: Ipv6Addr, destination: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    let mut packet = vec![0; 128];
+    let advertisement = NeighborAdvertisement {
+        source,
+        destination,
+        target,
+        router: false,
+        solicited: destination != ALL_NODES,
+        override_flag: true,
+        target_link_layer: None,
+    };
+    let length = advertisement.emit(&mut packet).unwrap();
+    packet.truncate(length);
+    packet
+}
+
+/// An MLDv2 report of a host.
+pub fn report(source: Ipv6Addr, records: &[(RecordType, Ipv6Addr)]) -> Vec<u8> {
+    let mut packet = vec![0; 1500];
+    let mut report = ReportBuilder::new(&mut packet);
+    for (record_type, group) in records {
+        assert!(report.push(*record_type, *group));
+    }
+    let length = report.finish(source).unwrap();
+    packet.truncate(length);
+    packet
+}

@@ -1,0 +1,134 @@
+//! The querier upstream, and the version of MLD in force.
+
+use std::net::Ipv6Addr;
+
+use protocol::config::MldVersion;
+use protocol::engine::Event;
+use protocol::listener::Upstream;
+use protocol::time::Duration;
+use protocol::wire::{ALL_NODES, Query, QueryVersion, Sources};
+
+use crate::stage::{Stage, UPSTREAM, address, group};
+
+const QUERIER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xaa);
+
+impl Stage {
+    fn query(&mut self, version: MldVersion) {
+        let version = match version {
+            MldVersion::V1 => QueryVersion::V1,
+            MldVersion::V2 => QueryVersion::V2 {
+                suppress_router_processing: false,
+                robustness: 2,
+                query_interval: Duration::from_secs(125),
+                sources: Sources::default(),
+            },
+        };
+        let query = Query {
+            source: QUERIER,
+            destination: ALL_NODES,
+            group: Ipv6Addr::UNSPECIFIED,
+            max_response_delay: Duration::from_secs(10),
+            version,
+        };
+        let mut packet = [0; 128];
+        let length = query.emit(&mut packet).unwrap();
+        self.handle(Event::UpstreamPacket(&packet[..length]));
+    }
+
+    fn version(&self) -> MldVersion {
+        self.engine.listener().version(self.engine.config())
+    }
+}
+
+#[test]
+fn an_mldv1_query_makes_the_refresh_mldv1_for_260_seconds_and_paces_it() {
+    let mut stage = Stage::new();
+    for number in 0..100 {
+        stage.seen(address(number));
+    }
+    assert_eq!(stage.version(), MldVersion::V2);
+    stage.query(MldVersion::V1);
+    assert_eq!(stage.version(), MldVersion::V1);
+    // All at once, since what was reported in MLDv2 means nothing to an MLDv1 querier; but paced.
+    assert_eq!(stage.reports.len(), 1);
+    stage.pass(5);
+    assert_eq!(stage.reports.len(), 51);
+    stage.pass(5);
+    assert_eq!(stage.reports.len(), 100);
+    let groups: Vec<_> = stage.reports.iter().map(|(_, groups)| groups[0]).collect();
+    assert_eq!(groups, (0..100).map(group).collect::<Vec<_>>());
+    stage.reports.clear();
+    stage.pass(60);
+    assert_eq!(stage.reports.len(), 100, "and in each refresh");
+
+    // RFC 3810 §9.12: 2 × 125 s + 10 s after the last MLDv1 query, whatever MLDv2 queries come between.
+    stage.query(MldVersion::V1);
+    stage.query(MldVersion::V2);
+    stage.pass(200);
+    for number in 0..100 {
+        stage.seen(address(number));
+    }
+    stage.pass(59);
+    assert_eq!(stage.version(), MldVersion::V1);
+    stage.reports.clear();
+    stage.pass(1);
+    assert_eq!(stage.version(), MldVersion::V2);
+    assert_eq!(stage.reports[0].1.len(), 72, "MLDv2 again, and all at once");
+}
+
+#[test]
+fn a_large_table_is_reported_in_mldv1_within_a_refresh_interval() {
+    let mut stage = Stage::new();
+    for number in 0..4096 {
+        stage.seen(address(number));
+    }
+    stage.query(MldVersion::V1);
+    stage.pass(59);
+    assert_eq!(stage.reports.len(), 4096);
+}
+
+#[test]
+fn a_fixed_version_is_kept_whatever_is_heard() {
+    for (fixed, heard) in [
+        (MldVersion::V1, MldVersion::V2),
+        (MldVersion::V2, MldVersion::V1),
+    ] {
+        let mut stage = Stage::with(|config| config.mld_version = Some(fixed));
+        stage.seen(address(1));
+        stage.query(heard);
+        assert_eq!(stage.version(), fixed);
+        assert_eq!(stage.engine.listener().querier().unwrap().version, heard);
+    }
+}
+
+#[test]
+fn the_querier_is_known_until_the_upstream_is_another_one() {
+    let mut stage = Stage::new();
+    assert_eq!(stage.engine.listener().querier(), None);
+    stage.pass(7);
+    stage.query(MldVersion::V2);
+    let querier = *stage.engine.listener().querier().unwrap();
+    assert_eq!(
+        (querier.address, querier.version),
+        (QUERIER, MldVersion::V2)
+    );
+    assert_eq!(querier.last_query, stage.now);
+    stage.query(MldVersion::V1);
+    let index = 8;
+    stage.upstream(Some(Upstream { index, ..UPSTREAM }));
+    assert_eq!(stage.engine.listener().querier(), None);
+    assert_eq!(stage.version(), MldVersion::V2);
+}
+
+#[test]
+fn the_silence_of_a_querier_is_noted_once_and_the_refresh_goes_on() {
+    let mut stage = Stage::new();
+    stage.query(MldVersion::V2);
+    stage.seen(address(1));
+    stage.pass(250);
+    stage.seen(address(1));
+    let deadline = stage.engine.next_deadline().unwrap().0;
+    assert_eq!(deadline.since(stage.now), Duration::from_secs(10));
+    stage.pass(40);
+    assert_eq!(stage.reports.len(), 4);
+}
