@@ -7,7 +7,7 @@ use argh::FromArgs;
 use log::LevelFilter;
 use protocol::config::{
     ADDRESS_TIMEOUT, Config, EXPIRY_INTERVAL, InterfaceName, JOIN_BURST, JOIN_RATE, Learn,
-    MAX_DOWNSTREAMS, MAX_PREFIXES, MldVersion, PER_MAC, Prefix, PrefixError, REFRESH_INTERVAL,
+    MAX_DOWNSTREAMS, MAX_PREFIXES, MldMode, PER_MAC, Prefix, PrefixError, REFRESH_INTERVAL,
 };
 
 /// What the user wants done.
@@ -123,8 +123,13 @@ struct RunArguments {
     #[argh(option, arg_name = "n", default = "JOIN_BURST", from_str_fn(number))]
     join_burst: u32,
     /// version of MLD to report in: 1, 2, or auto for that of the queries heard upstream (default auto)
-    #[argh(option, arg_name = "v", default = "None", from_str_fn(mld_version))]
-    mld_version: Option<MldVersion>,
+    #[argh(
+        option,
+        arg_name = "v",
+        default = "MldMode::Auto",
+        from_str_fn(mld_mode)
+    )]
+    mld_version: MldMode,
     /// error, warn, info, debug or trace (default info)
     #[argh(
         option,
@@ -171,7 +176,7 @@ fn run(arguments: RunArguments) -> Result<Run, String> {
     config.per_mac = arguments.per_mac;
     config.join_rate = arguments.join_rate;
     config.join_burst = arguments.join_burst;
-    config.mld_version = arguments.mld_version;
+    config.mld_mode = arguments.mld_version;
     config.check().map_err(|error| error.to_string())?;
     Ok(Run {
         config,
@@ -213,11 +218,11 @@ fn learn(text: &str) -> Result<Learn, String> {
     }
 }
 
-fn mld_version(text: &str) -> Result<Option<MldVersion>, String> {
+fn mld_mode(text: &str) -> Result<MldMode, String> {
     match text {
-        "auto" => Ok(None),
-        "1" => Ok(Some(MldVersion::V1)),
-        "2" => Ok(Some(MldVersion::V2)),
+        "auto" => Ok(MldMode::Auto),
+        "1" => Ok(MldMode::V1),
+        "2" => Ok(MldMode::V2),
         _ => Err("not one of auto, 1, 2".to_owned()),
     }
 }

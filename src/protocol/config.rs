@@ -55,8 +55,8 @@ pub struct Config {
     /// New groups a second, and at once; both above zero.
     pub join_rate: u32,
     pub join_burst: u32,
-    /// The MLD version spoken upstream; `None` follows the queries heard there (RFC 3810 §8.2.1).
-    pub mld_version: Option<MldVersion>,
+    /// The MLD version spoken upstream.
+    pub mld_mode: MldMode,
     /// [`Self::prefixes`] follows the prefixes on the upstream's link.
     pub upstream_prefixes: bool,
     /// Addresses inside one of these are never learned.
@@ -71,6 +71,15 @@ pub enum Learn {
     Ndp,
     /// MLD reports alone: 24 bits of an address, which may be a link-local one.
     Mld,
+}
+
+/// Which version of MLD is spoken upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MldMode {
+    /// That of the queries heard there (RFC 3810 §8.2.1).
+    Auto,
+    V1,
+    V2,
 }
 
 /// A version of MLD.
@@ -101,7 +110,7 @@ impl Config {
             per_mac: 0,
             join_rate: 0,
             join_burst: 0,
-            mld_version: None,
+            mld_mode: MldMode::Auto,
             upstream_prefixes: false,
             excluded: heapless::Vec::new(),
         }

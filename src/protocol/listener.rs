@@ -6,7 +6,7 @@
 
 use core::net::Ipv6Addr;
 
-use crate::config::{Config, MldVersion};
+use crate::config::{Config, MldMode, MldVersion};
 use crate::time::{Duration, Instant};
 use crate::wire::{
     IPV6_MIN_MTU, Query, QueryVersion, RecordType, ReportBuilder, ReportV1, SolicitedNode,
@@ -110,10 +110,12 @@ impl Listener {
 
     /// The version in force: the user's, or MLDv1 while a querier of it is present (RFC 3810 §8.2.1), else MLDv2.
     pub fn version(&self, config: &Config) -> MldVersion {
-        config.mld_version.unwrap_or(match self.v1_until {
-            Some(_) => MldVersion::V1,
-            None => MldVersion::V2,
-        })
+        match config.mld_mode {
+            MldMode::V1 => MldVersion::V1,
+            MldMode::V2 => MldVersion::V2,
+            MldMode::Auto if self.v1_until.is_some() => MldVersion::V1,
+            MldMode::Auto => MldVersion::V2,
+        }
     }
 
     /// The upstream changed. A link-local address where there was none, or another one, means that all is reported anew.

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use protocol::config::MldVersion;
+use protocol::config::{MldMode, MldVersion};
 use protocol::engine::Event;
 use protocol::listener::Upstream;
 use protocol::time::Duration;
@@ -89,11 +89,11 @@ fn a_large_table_is_reported_in_mldv1_within_a_refresh_interval() {
 
 #[test]
 fn a_fixed_version_is_kept_whatever_is_heard() {
-    for (fixed, heard) in [
-        (MldVersion::V1, MldVersion::V2),
-        (MldVersion::V2, MldVersion::V1),
+    for (mode, fixed, heard) in [
+        (MldMode::V1, MldVersion::V1, MldVersion::V2),
+        (MldMode::V2, MldVersion::V2, MldVersion::V1),
     ] {
-        let mut stage = Stage::with(|config| config.mld_version = Some(fixed));
+        let mut stage = Stage::with(|config| config.mld_mode = mode);
         stage.seen(address(1));
         stage.query(heard);
         assert_eq!(stage.version(), fixed);
