@@ -1,13 +1,12 @@
 //! The loop: wait, read, feed the engine, drain its actions, repeat. One thread, one poll(2), no heap.
 
-use std::fmt;
 use std::os::fd::AsFd;
 
 use log::{debug, info, warn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use protocol::config::{Config, MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix};
+use protocol::config::{MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix};
 use protocol::engine::{self, Action, Downstream, Engine, Event};
 use protocol::listener::Upstream;
 use protocol::neighbors::Question;
@@ -15,6 +14,7 @@ use protocol::time::{Duration, Instant};
 use protocol::wire::MacAddress;
 
 use crate::interfaces::Interfaces;
+use crate::report::{Path, Trouble, log_summary};
 use crate::sys::clock;
 use crate::sys::membership::Memberships;
 use crate::sys::netlink::{self, Dump, Netlink, Notice};
@@ -148,7 +148,7 @@ impl<'s> EventLoop<'s> {
                     self.dump = Some(Dump::Links);
                     self.engine.handle(clock::now(), Event::Renew);
                 }
-                Some(Signal::SIGUSR1) => self.log_summary(),
+                Some(Signal::SIGUSR1) => log_summary(self.engine),
                 None => {}
                 Some(signal) => return Ok(Some(signal)),
             }
@@ -458,34 +458,6 @@ impl<'s> EventLoop<'s> {
             }
         }
     }
-
-    fn log_summary(&self) {
-        let engine = &self.engine;
-        let confirmed = engine
-            .neighbors()
-            .iter()
-            .filter(|(_, neighbor)| neighbor.confirmed);
-        info!(
-            "{}: {} groups, {} addresses and listeners ({} confirmed) of {} hosts, {:?} in force",
-            Path(engine.config()),
-            engine.groups().len(),
-            engine.neighbors().len(),
-            confirmed.count(),
-            engine.neighbors().hosts().count(),
-            engine.listener().version(engine.config()),
-        );
-        match engine.listener().querier() {
-            Some(querier) => info!(
-                "querier upstream: {}, last heard {} s ago",
-                querier.address,
-                clock::now().since(querier.last_query).as_secs()
-            ),
-            None => info!("querier upstream: none heard"),
-        }
-        for (name, value) in engine.counters().iter().filter(|(_, value)| *value > 0) {
-            info!("{name} {value}");
-        }
-    }
 }
 
 /// `mcast_router 2`: a permanent multicast router's port.
@@ -553,42 +525,4 @@ struct Ready {
     upstream: bool,
     /// A bit for each [`Port`].
     ports: u32,
-}
-
-/// An operation that may keep failing: logged once for each change.
-#[derive(Default)]
-struct Trouble(Option<Errno>);
-
-impl Trouble {
-    /// Did it succeed?
-    fn note(&mut self, result: nix::Result<()>, what: fmt::Arguments<'_>) -> bool {
-        match result {
-            Ok(()) => {
-                if self.0.take().is_some() {
-                    info!("{what} works again");
-                }
-                true
-            }
-            Err(errno) => {
-                if self.0.replace(errno) != Some(errno) {
-                    warn!("{what} failed, trying again: {}", errno.desc());
-                }
-                false
-            }
-        }
-    }
-}
-
-/// `br-lan, guest -> wan`.
-struct Path<'c>(&'c Config);
-
-impl fmt::Display for Path<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Path(config) = self;
-        for (place, downstream) in config.downstreams.iter().enumerate() {
-            let separator = if place == 0 { "" } else { ", " };
-            write!(f, "{separator}{downstream}")?;
-        }
-        write!(f, " -> {}", config.upstream)
-    }
 }

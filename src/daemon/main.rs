@@ -5,6 +5,7 @@
 mod cli;
 mod event_loop;
 mod interfaces;
+mod report;
 mod sys;
 
 use std::env;

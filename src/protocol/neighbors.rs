@@ -6,6 +6,7 @@
 //! for each address, by the unicast solicitations of RFC 4861 §7.3.3. An answer renews and confirms; silence lets expire.
 
 mod host;
+mod question;
 
 use core::net::Ipv6Addr;
 
@@ -16,26 +17,13 @@ use crate::time::{Duration, Instant};
 use crate::wire::{MacAddress, SolicitedNode};
 
 pub use host::Host;
+pub use question::{ASK_RESPONSE_DELAY, Question};
+
 use host::Hosts;
+use question::{ALL_QUESTIONS, ASKS};
 
 /// The most addresses and listeners kept.
 pub const CAPACITY: usize = 4096;
-/// How often a host is asked before its addresses are probed one by one.
-pub const ASKS: u8 = 2;
-/// Within which a host is to answer: the Maximum Response Delay asked for.
-pub const ASK_RESPONSE_DELAY: Duration = Duration::from_secs(1);
-/// From a question to a host to the next.
-pub const ASK_INTERVAL: Duration = Duration::from_secs(2);
-/// How often an address is probed (`MAX_UNICAST_SOLICIT` of RFC 4861 §10).
-pub const PROBES: u8 = 3;
-const ALL_QUESTIONS: u8 = ASKS + PROBES;
-/// From a probe to the next (`RETRANS_TIMER` of RFC 4861 §10).
-pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// From a question of any kind to the next: 20 a second.
-pub const PACE: Duration = Duration::from_millis(50);
-/// How long after a question a report or advertisement counts as its answer.
-pub const ANSWER_WINDOW: Duration = Duration::from_secs(5);
-
 /// What makes a group wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
@@ -125,25 +113,6 @@ pub enum Refusal {
     Rate,
     /// The table is full of confirmed ones.
     Full,
-}
-
-/// A question to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// Which groups the host listens to, sent to its link-local address.
-    Ask {
-        port: Port,
-        mac: MacAddress,
-        link_local: Ipv6Addr,
-        host: u16,
-    },
-    /// Whether an address is still there.
-    Probe {
-        port: Port,
-        mac: MacAddress,
-        target: Ipv6Addr,
-        slot: usize,
-    },
 }
 
 /// The subjects, at most [`CAPACITY`], and their hosts.
@@ -405,26 +374,6 @@ impl Neighbors {
         }
     }
 
-    /// The kernel no longer knows an address: its host is asked for it.
-    pub(crate) fn forgotten_by_kernel(&mut self, now: Instant, address: Ipv6Addr) {
-        let slot = self.subjects.find(&Subject::Address(address));
-        if let Some((_, neighbor)) = slot.and_then(|slot| self.subjects.get_mut(slot)) {
-            neighbor.doubt(now);
-            self.expect_question(now);
-        }
-    }
-
-    /// Asks every host again.
-    pub(crate) fn ask_all(&mut self, now: Instant) {
-        self.hosts.ask_all(now);
-        for slot in self.subjects.slots() {
-            if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
-                neighbor.doubt(now);
-            }
-        }
-        self.expect_question(now);
-    }
-
     /// Forgets a subject.
     pub(crate) fn remove(&mut self, subject: Subject) {
         if let Some(slot) = self.subjects.find(&subject) {
@@ -447,84 +396,8 @@ impl Neighbors {
         }
     }
 
-    /// The question to send now: one for a confirmed subject before one for a new host, and that before one for any other. The
-    /// same one again until [`Self::asked`] is told of it.
-    pub(crate) fn poll_question(&mut self, now: Instant, config: &Config) -> Option<Question> {
-        if self.next_question.is_none_or(|due| now < due) || now < self.pace {
-            return None;
-        }
-        let mut next: Option<Instant> = None;
-        let mut wait_until = |due: Instant| next = Some(next.map_or(due, |next| next.min(due)));
-        let mut for_stranger = None;
-        for slot in self.subjects.slots() {
-            let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
-                continue;
-            };
-            let Some((mac, host)) = self.hosts.entry(neighbor.host) else {
-                continue;
-            };
-            neighbor.skip_questions(now, config, subject, host);
-            if neighbor.questions >= ALL_QUESTIONS {
-                continue;
-            }
-            if neighbor.due > now {
-                wait_until(neighbor.due);
-                continue;
-            }
-            let question = match (subject, host.link_local) {
-                (_, Some(link_local)) if neighbor.questions < ASKS => Question::Ask {
-                    port: host.port,
-                    mac,
-                    link_local,
-                    host: neighbor.host,
-                },
-                (Subject::Address(target), _) => Question::Probe {
-                    port: host.port,
-                    mac,
-                    target,
-                    slot,
-                },
-                (Subject::Listener(..), _) => continue,
-            };
-            if neighbor.confirmed {
-                return Some(question);
-            }
-            for_stranger.get_or_insert(question);
-        }
-        let for_host = self.hosts.poll_question(now, &mut wait_until);
-        if for_host.is_none() && for_stranger.is_none() {
-            self.next_question = next;
-        }
-        for_host.or(for_stranger)
-    }
-
-    /// A question was sent, or could not be, which counts as an answer that was lost.
-    pub(crate) fn asked(&mut self, now: Instant, question: &Question) {
-        self.pace = now.saturating_add(PACE);
-        match *question {
-            Question::Ask { host, .. } => {
-                if let Some(host) = self.hosts.get_mut(host) {
-                    host.asked = Some(now);
-                    host.unanswered = host.unanswered.saturating_add(1);
-                    let again = now.saturating_add(ASK_INTERVAL);
-                    host.due = (host.unanswered < ASKS).then_some(again);
-                }
-            }
-            Question::Probe { slot, .. } => {
-                if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
-                    neighbor.questions = neighbor.questions.saturating_add(1);
-                    neighbor.due = now.saturating_add(PROBE_INTERVAL);
-                }
-            }
-        }
-    }
-
     pub(crate) fn next_check(&self) -> Option<Instant> {
         self.next_check
-    }
-
-    pub(crate) fn next_question(&self) -> Option<Instant> {
-        self.next_question.map(|due| due.max(self.pace))
     }
 
     /// Where a check is due, forgets every subject last seen an address timeout ago or earlier, or revoked and not there when asked,
@@ -556,10 +429,6 @@ impl Neighbors {
     fn expect_check(&mut self, now: Instant, config: &Config) {
         self.next_check
             .get_or_insert(now.saturating_add(config.expiry_interval));
-    }
-
-    fn expect_question(&mut self, due: Instant) {
-        self.next_question = Some(self.next_question.map_or(due, |next| next.min(due)));
     }
 
     /// Makes a subject the host's, whosever it was.
@@ -660,37 +529,6 @@ impl Neighbor {
             self.questions = 0;
             self.due = now.saturating_add(half(config.address_timeout));
         }
-    }
-
-    /// It may be gone: the questions start anew.
-    fn doubt(&mut self, now: Instant) {
-        self.questions = 0;
-        self.due = now;
-    }
-
-    /// Passes over the questions that cannot or need not be sent.
-    fn skip_questions(&mut self, now: Instant, config: &Config, subject: Subject, host: &Host) {
-        while self.questions < ASKS && self.due <= now {
-            if !config.ask || host.link_local.is_none() || host.never_answers() {
-                self.questions = ASKS;
-            } else if let Some(asked) = host.asked.filter(|asked| now.since(*asked) < ASK_INTERVAL)
-            {
-                // Its host was asked just now, because of this or of another one.
-                self.questions = self.questions.saturating_add(1);
-                self.due = asked.saturating_add(ASK_INTERVAL);
-            } else {
-                break;
-            }
-        }
-        let probes = config.probe && matches!(subject, Subject::Address(_));
-        if self.questions >= ASKS && !probes {
-            self.questions = ALL_QUESTIONS;
-        }
-    }
-
-    /// No question is left, and the last one was not answered in its time.
-    fn was_asked_in_vain(&self, now: Instant) -> bool {
-        self.questions >= ALL_QUESTIONS && self.due <= now
     }
 }
 

@@ -2,7 +2,8 @@
 
 use core::net::Ipv6Addr;
 
-use super::{ANSWER_WINDOW, ASKS, CAPACITY, Evidence, Link, Question, Sender};
+use super::question::{ANSWER_WINDOW, ASKS, Question};
+use super::{CAPACITY, Evidence, Link, Sender};
 use crate::config::{Config, Port};
 use crate::rate::Bucket;
 use crate::table::Table;
