@@ -267,7 +267,7 @@ impl<'s> EventLoop<'s> {
     }
 
     fn read_netlink(&mut self) {
-        loop {
+        for _ in 0..BATCH {
             let EventLoop {
                 engine,
                 netlink,

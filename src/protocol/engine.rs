@@ -109,7 +109,7 @@ pub struct Engine {
     /// The latest time told; time that goes back counts as this.
     now: Instant,
     /// When each limit was warned of last.
-    warned: [Option<Instant>; 3],
+    warned: [Option<Instant>; 4],
 }
 
 impl Engine {
@@ -128,7 +128,7 @@ impl Engine {
             own: heapless::Vec::new(),
             counters: Counters::new(),
             now: Instant::ZERO,
-            warned: [None; 3],
+            warned: [None; 4],
         }
     }
 
@@ -341,8 +341,22 @@ impl Engine {
         match wire::parse(packet) {
             Ok(Message::Query(query)) => {
                 self.counters.count(Counter::Query);
+                // Two that take turns are told of now and then.
+                let quiet = self.warned.last().copied().flatten();
+                let quiet = quiet.is_some_and(|last| self.now.since(last) < WARNING_INTERVAL);
+                let mut said = false;
+                let change = |change| {
+                    let another = matches!(change, listener::Change::QuerierHeard(_));
+                    said |= another;
+                    if !(another && quiet) {
+                        log_change(change);
+                    }
+                };
                 self.listener
-                    .query_heard(self.now, &self.config, &query, log_change);
+                    .query_heard(self.now, &self.config, &query, change);
+                if let Some(last) = self.warned.last_mut().filter(|_| said && !quiet) {
+                    *last = Some(self.now);
+                }
             }
             // What is not a query is no business of a listener's.
             Ok(

@@ -248,6 +248,7 @@ impl Listener {
             let pace = config
                 .refresh_interval
                 .checked_div(groups)
+                .filter(|pace| !pace.is_zero())
                 .unwrap_or(V1_PACE);
             self.report_at = Some(now.saturating_add(pace.min(V1_PACE)));
         }

@@ -24,6 +24,9 @@ use question::{ALL_QUESTIONS, ASKS};
 
 /// The most addresses and listeners kept.
 pub const CAPACITY: usize = 4096;
+/// How long a host that answered for an address is taken at its word while another one claims it.
+pub const CONTEST_INTERVAL: Duration = Duration::from_secs(30);
+
 /// What makes a group wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
@@ -230,12 +233,11 @@ impl Neighbors {
         let answers = matches!(subject, Subject::Listener(..))
             && host.is_some_and(|host| host.was_asked(now));
         if let Some(slot) = self.subjects.find(&subject) {
-            self.hand_over(slot, number);
-            if let Some((_, neighbor)) = self.subjects.get_mut(slot)
-                && evidence == Evidence::Heard
-            {
-                neighbor.port = port;
-                neighbor.renew(now, config);
+            if evidence == Evidence::Heard && self.is_handed_over(now, slot, number) {
+                if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
+                    neighbor.port = port;
+                    neighbor.renew(now, config);
+                }
                 self.expect_question(now.saturating_add(half(config.address_timeout)));
             }
             return Ok(Sighting::Renewed);
@@ -431,16 +433,26 @@ impl Neighbors {
             .get_or_insert(now.saturating_add(config.expiry_interval));
     }
 
-    /// Makes a subject the host's, whosever it was.
-    fn hand_over(&mut self, slot: usize, number: u16) {
-        if self
-            .subjects
-            .get(slot)
-            .is_some_and(|(_, neighbor)| neighbor.host != number)
-        {
-            self.unlink(slot);
-            self.link(slot, number);
+    /// Makes a subject the host's, whosever it was. A host that has answered for it keeps it, for anybody can claim it: that one is
+    /// asked, and only where it does not answer the next claim counts. False where it is not the host's now.
+    fn is_handed_over(&mut self, now: Instant, slot: usize, number: u16) -> bool {
+        let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
+            return false;
+        };
+        if neighbor.host == number {
+            return true;
         }
+        if neighbor.confirmed && !neighbor.was_asked_in_vain(now) {
+            if neighbor.questions == 0 && now.since(neighbor.last_seen) >= CONTEST_INTERVAL {
+                neighbor.doubt(now);
+                self.expect_question(now);
+            }
+            return false;
+        }
+        neighbor.confirmed = false;
+        self.unlink(slot);
+        self.link(slot, number);
+        true
     }
 
     fn link(&mut self, slot: usize, number: u16) {

@@ -394,7 +394,7 @@ fn a_host_that_moves_is_asked_where_it_is() {
     assert_eq!(neighbor.port, 1);
     let (_, host) = stage.engine.neighbors().hosts().next().unwrap();
     assert_eq!((host.port, host.subjects), (1, 1));
-    // An address that another host takes over is that one's.
+    // An unconfirmed address that another host claims is that one's.
     let other = MacAddress([2, 0, 0, 0, 0, 9]);
     stage.receive_from(other, &packet);
     let subjects: Vec<_> = stage
@@ -409,4 +409,41 @@ fn a_host_that_moves_is_asked_where_it_is() {
 
 fn neighbor_time(stage: &Stage) -> protocol::time::Instant {
     stage.engine.neighbors().iter().next().unwrap().1.last_seen
+}
+
+#[test]
+fn a_confirmed_address_stays_with_its_host_until_that_does_not_answer() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.reports(&[1]);
+    let thief = MacAddress([2, 0, 0, 0, 0, 9]);
+    let claim = solicitation(address(1), SolicitedNode::of(ROUTER).group(), ROUTER);
+    let owner = |stage: &Stage| {
+        let mut hosts = stage.engine.neighbors().hosts();
+        hosts.find(|(_, host)| host.subjects == 1).unwrap().0
+    };
+    stage.pass(20);
+    stage.asked();
+    stage.receive_from(thief, &claim);
+    assert_eq!(
+        (stage.asked(), owner(&stage)),
+        (vec![], HOST),
+        "it answered 20 s ago"
+    );
+    stage.pass(20);
+    stage.receive_from(thief, &claim);
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
+    stage.reports(&[1]);
+    stage.pass(20);
+    assert_eq!(owner(&stage), HOST);
+
+    stage.pass(20);
+    stage.receive_from(thief, &claim);
+    stage.pass(8);
+    assert_eq!(stage.asked().len(), 5, "all questions, and no answer");
+    stage.receive_from(thief, &claim);
+    assert_eq!(owner(&stage), thief);
+    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.changes.len(), 1);
 }
