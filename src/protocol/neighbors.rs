@@ -1,6 +1,6 @@
 //! What was seen downstream: addresses and listeners, whose they are, when they were seen last, and how their hosts are asked.
 //!
-//! A host is known by its link-layer address. Half an address timeout after it was seen last, and at once where only the kernel or
+//! A host is known by its link-layer address. Some time before an address times out, and at once where only the kernel or
 //! a stranger's word speaks for it, a host is asked which groups it listens to: by an MLDv2 General Query to its link-local
 //! address, which every node answers (RFC 3810 §5.1.15, §6.2) and which makes nobody a querier. One that does not answer is asked
 //! for each address, by the unicast solicitations of RFC 4861 §7.3.3. An answer renews and confirms; silence lets expire.
@@ -129,6 +129,8 @@ pub struct Neighbors {
     next_question: Option<Instant>,
     /// No question may be sent before.
     pace: Instant,
+    /// Counts the questions, so that strangers get their share.
+    turn: u8,
 }
 
 impl Neighbors {
@@ -150,6 +152,7 @@ impl Neighbors {
             next_check: None,
             next_question: None,
             pace: Instant::ZERO,
+            turn: 0,
         }
     }
 
@@ -193,6 +196,7 @@ impl Neighbors {
             Some(number) => number,
             None => self.hosts.insert(now, config, sender, evidence)?,
         };
+        let again = self.question_delay(config);
         let host = self.hosts.get_mut(number)?;
         host.port = sender.port;
         host.last_heard = now;
@@ -203,7 +207,7 @@ impl Neighbors {
                 host.asked = None;
             }
             // One with addresses is asked when they are due. One without may have some that were never heard.
-            let lately = |asked: Instant| now.since(asked) < half(config.address_timeout);
+            let lately = |asked: Instant| now < asked.saturating_add(again);
             if config.ask
                 && host.due.is_none()
                 && host.subjects == 0
@@ -234,11 +238,11 @@ impl Neighbors {
             && host.is_some_and(|host| host.was_asked(now));
         if let Some(slot) = self.subjects.find(&subject) {
             if evidence == Evidence::Heard && self.is_handed_over(now, slot, number) {
+                let due = self.expect_next_question(now, config);
                 if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
                     neighbor.port = port;
-                    neighbor.renew(now, config);
+                    neighbor.renew(now, due);
                 }
-                self.expect_question(now.saturating_add(half(config.address_timeout)));
             }
             return Ok(Sighting::Renewed);
         }
@@ -275,7 +279,7 @@ impl Neighbors {
             questions: 0,
             revoked: false,
             due: if answers {
-                now.saturating_add(half(config.address_timeout))
+                self.expect_next_question(now, config)
             } else {
                 now
             },
@@ -313,21 +317,19 @@ impl Neighbors {
             return false;
         };
         let answers = host.was_asked(now);
-        let mut found = false;
         let mut link = host.first;
+        let due = self.expect_next_question(now, config);
+        let mut found = false;
         while let Some(slot) = link.slot() {
             let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
                 break;
             };
             if subject.group() == group {
                 neighbor.confirmed |= answers;
-                neighbor.renew(now, config);
+                neighbor.renew(now, due);
                 found = true;
             }
             link = neighbor.next;
-        }
-        if found {
-            self.expect_question(now.saturating_add(half(config.address_timeout)));
         }
         found
     }
@@ -340,14 +342,14 @@ impl Neighbors {
         address: Ipv6Addr,
         number: u16,
     ) {
+        let due = self.expect_next_question(now, config);
         let slot = self.subjects.find(&Subject::Address(address));
         if let Some((_, neighbor)) = slot.and_then(|slot| self.subjects.get_mut(slot))
             && neighbor.host == number
             && neighbor.questions > ASKS
         {
             neighbor.confirmed = true;
-            neighbor.renew(now, config);
-            self.expect_question(now.saturating_add(half(config.address_timeout)));
+            neighbor.renew(now, due);
         }
     }
 
@@ -532,18 +534,14 @@ impl Neighbors {
 }
 
 impl Neighbor {
-    /// It is there: good for another timeout, and no question before half of that once it is confirmed.
-    fn renew(&mut self, now: Instant, config: &Config) {
+    /// It is there: good for another timeout, and no question before `due` once it is confirmed.
+    fn renew(&mut self, now: Instant, due: Instant) {
         self.last_seen = now;
         self.revoked = false;
         // A sighting does not spare one that never answered the questions under way.
         if self.confirmed || self.questions >= ALL_QUESTIONS {
             self.questions = 0;
-            self.due = now.saturating_add(half(config.address_timeout));
+            self.due = due;
         }
     }
-}
-
-fn half(duration: Duration) -> Duration {
-    duration.checked_div(2).unwrap_or_default()
 }

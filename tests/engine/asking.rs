@@ -251,7 +251,7 @@ fn what_the_kernel_remembers_is_joined_at_once_and_asked_for() {
     }
     assert_eq!(stage.joined.len(), 100, "whatever the limit of new ones");
     remembered(&mut stage, HOST, FE80_1);
-    stage.pass(10);
+    stage.pass(30);
     let asked = stage.asked();
     assert_eq!(
         asked
@@ -446,4 +446,43 @@ fn a_confirmed_address_stays_with_its_host_until_that_does_not_answer() {
     assert_eq!(owner(&stage), thief);
     assert_eq!(stage.joined, [group(1)].into());
     assert_eq!(stage.changes.len(), 1);
+}
+
+#[test]
+fn four_thousand_hosts_that_answer_stay_joined_at_20_questions_a_second() {
+    let mut stage = Stage::with_defaults();
+    let link_local = |number: u32| Ipv6Addr::from_bits(FE80_1.to_bits() + u128::from(number));
+    let mac = |number: u32| {
+        let [a, b, c, d] = number.to_be_bytes();
+        MacAddress([2, 7, a, b, c, d])
+    };
+    for number in 0..4096 {
+        for address in [link_local(number), address(number)] {
+            stage.handle(Event::Remembered {
+                port: 0,
+                mac: mac(number),
+                address,
+            });
+        }
+    }
+    assert_eq!(stage.joined.len(), 4096);
+    let mut most = 0;
+    for _ in 0..3600 {
+        stage.pass(1);
+        let asked = stage.asked();
+        most = most.max(asked.len());
+        for (_, question) in asked {
+            let host: Ipv6Addr = question
+                .strip_prefix('?')
+                .expect("nobody is probed")
+                .parse()
+                .unwrap();
+            let number = u32::try_from(host.to_bits() - FE80_1.to_bits()).unwrap();
+            let records = [(RecordType::ModeIsExclude, group(number))];
+            stage.receive_from(mac(number), &report(host, &records));
+        }
+        assert_eq!(stage.joined.len(), 4096);
+    }
+    assert!(most <= 21, "{most} in a second");
+    assert_eq!(stage.changes.len(), 4096, "nobody was lost for a moment");
 }

@@ -75,6 +75,38 @@ fn each_mistake_is_named_in_one_line() {
             "'loud': not one of error, warn, info, debug, trace",
         ),
         (
+            "run --mld-version 3 wan br-lan",
+            "'3': not one of auto, 1, 2",
+        ),
+        (
+            "run --learn arp wan br-lan",
+            "'arp': not one of ndp, mld, both",
+        ),
+        (
+            "run --per-mac 0 wan br-lan",
+            "--per-mac is 0; it must be at least 1",
+        ),
+        (
+            "run --join-rate 0 wan br-lan",
+            "--join-rate is 0; it must be at least 1",
+        ),
+        (
+            "run --join-burst 0 wan br-lan",
+            "--join-burst is 0; it must be at least 1",
+        ),
+        (
+            "run --per-mac 70000 wan br-lan",
+            "'70000': not a whole number, or too large",
+        ),
+        (
+            "run --exclude ::/0 wan br-lan",
+            "--exclude covers every prefix; no address is left to learn",
+        ),
+        (
+            "run --prefix upstream --prefix 2001:db8::/64 wan br-lan",
+            "--prefix upstream does not go with another --prefix",
+        ),
+        (
             "run a-name-too-long-for-linux br-lan",
             "an interface's name has 1 to 15 characters",
         ),
@@ -119,6 +151,14 @@ fn help_and_version_are_printed() {
         "--refresh-interval",
         "--expiry-interval",
         "--prefix",
+        "--exclude",
+        "--learn",
+        "--no-ask",
+        "--no-probe",
+        "--per-mac",
+        "--join-rate",
+        "--join-burst",
+        "--mld-version",
         "--log-level",
         "--syslog",
         "--wait",

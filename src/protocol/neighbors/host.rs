@@ -2,7 +2,7 @@
 
 use core::net::Ipv6Addr;
 
-use super::question::{ANSWER_WINDOW, ASKS, Question};
+use super::question::{ANSWER_WINDOW, ASKS, Longest, Question};
 use super::{CAPACITY, Evidence, Link, Sender};
 use crate::config::{Config, Port};
 use crate::rate::Bucket;
@@ -78,6 +78,10 @@ impl Hosts {
         self.table.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (MacAddress, &Host)> {
         self.table.iter_from(0).map(|(_, mac, host)| (mac, host))
     }
@@ -147,29 +151,31 @@ impl Hosts {
         }
     }
 
-    /// The question to a host that is due; tells `wait_until` of those that are not yet.
-    pub(super) fn poll_question(
+    /// Offers the questions to hosts that are due; tells `wait_until` of those that are not yet.
+    pub(super) fn offer_questions(
         &self,
         now: Instant,
+        questions: &mut Longest,
         mut wait_until: impl FnMut(Instant),
-    ) -> Option<Question> {
-        let mut found = None;
+    ) {
         for (slot, mac, host) in self.table.iter_from(0) {
-            let (Some(due), Some(link_local)) = (host.due, host.link_local) else {
+            let (Some(due), Some(link_local), Ok(number)) =
+                (host.due, host.link_local, u16::try_from(slot))
+            else {
                 continue;
             };
             if due > now {
                 wait_until(due);
                 continue;
             }
-            found.get_or_insert(Question::Ask {
+            let question = Question::Ask {
                 port: host.port,
                 mac,
                 link_local,
-                host: u16::try_from(slot).ok()?,
-            });
+                host: number,
+            };
+            questions.offer(due, question);
         }
-        found
     }
 
     /// Forgets hosts without subjects that were not heard for `timeout`.

@@ -1,0 +1,262 @@
+//! What packets and the kernel say of hosts downstream becomes subjects, and subjects want groups.
+
+use core::net::Ipv6Addr;
+
+use log::{debug, trace};
+
+use super::log_lines::{Named, warn_of};
+use super::{Downstream, Engine, WARNING_INTERVAL, address_of, release};
+use crate::config::{Learn, Prefix};
+use crate::counters::Counter;
+use crate::neighbors::{Evidence, Refusal, Sender, Sighting, Subject};
+use crate::wire::{
+    self, Message, NeighborAdvertisement, NeighborSolicitation, RecordType, SolicitedNode, Sources,
+};
+
+impl Engine {
+    pub(super) fn handle_packet(&mut self, sender: Sender, packet: &[u8]) {
+        match wire::parse(packet) {
+            Ok(Message::NeighborSolicitation(solicitation)) => {
+                self.counters.count(Counter::NeighborSolicitation);
+                self.handle_solicitation(sender, &solicitation);
+            }
+            Ok(Message::NeighborAdvertisement(advertisement)) => {
+                self.counters.count(Counter::NeighborAdvertisement);
+                self.handle_advertisement(sender, &advertisement);
+            }
+            Ok(Message::ReportV1(report)) => {
+                self.counters.count(Counter::Mld);
+                self.handle_report(sender, report.source, [(report.group, true)].into_iter());
+            }
+            Ok(Message::Done(done)) => {
+                self.counters.count(Counter::Mld);
+                self.handle_report(sender, done.source, [(done.group, false)].into_iter());
+            }
+            Ok(Message::ReportV2(report)) => {
+                self.counters.count(Counter::Mld);
+                let records = report.records.filter_map(|record| {
+                    Some((record.group, listens(record.record_type, &record.sources)?))
+                });
+                self.handle_report(sender, report.source, records);
+            }
+            Ok(Message::Query(_)) => self.counters.count(Counter::Mld),
+            Err(reason) => {
+                self.counters.count_dropped(reason);
+                trace!("{}", reason.name());
+            }
+        }
+    }
+
+    fn handle_solicitation(&mut self, sender: Sender, solicitation: &NeighborSolicitation) {
+        // RFC 4862 §5.4.2: in Duplicate Address Detection the source is `::` and the target is the sender's own.
+        let address = if solicitation.source.is_unspecified() {
+            solicitation.target
+        } else {
+            solicitation.source
+        };
+        let link_local = Some(solicitation.source).filter(Ipv6Addr::is_unicast_link_local);
+        self.address_seen(sender, link_local, address);
+    }
+
+    fn handle_advertisement(&mut self, sender: Sender, advertisement: &NeighborAdvertisement) {
+        let target = advertisement.target;
+        let link_local = Some(target).filter(Ipv6Addr::is_unicast_link_local);
+        let number = self.address_seen(sender, link_local, target);
+        let downstream = self.downstream(sender.port);
+        let to_us = |downstream: Downstream| downstream.link_local == advertisement.destination;
+        if let Some(number) = number
+            && advertisement.solicited
+            && downstream.is_some_and(to_us)
+        {
+            self.neighbors
+                .confirmed(self.now, &self.config, target, number);
+        }
+    }
+
+    /// A packet speaks for an address and for its sender, whose number it returns.
+    fn address_seen(
+        &mut self,
+        sender: Sender,
+        link_local: Option<Ipv6Addr>,
+        address: Ipv6Addr,
+    ) -> Option<u16> {
+        let learned = self.learns(address);
+        if !learned && link_local.is_none() {
+            return None;
+        }
+        let evidence = Evidence::Heard;
+        let heard = self
+            .neighbors
+            .heard(self.now, &self.config, sender, link_local, evidence);
+        if heard.is_none() {
+            self.refuse(Refusal::Rate, sender);
+        }
+        let number = heard?;
+        if learned {
+            self.sighted(sender, Subject::Address(address), number, evidence);
+        }
+        Some(number)
+    }
+
+    pub(super) fn handle_remembered(&mut self, sender: Sender, address: Ipv6Addr) {
+        let evidence = Evidence::Remembered;
+        let link_local = Some(address).filter(Ipv6Addr::is_unicast_link_local);
+        let learned = self.learns(address);
+        if !learned && link_local.is_none() {
+            return;
+        }
+        let heard = self
+            .neighbors
+            .heard(self.now, &self.config, sender, link_local, evidence);
+        if let Some(number) = heard.filter(|_| learned) {
+            self.sighted(sender, Subject::Address(address), number, evidence);
+        }
+    }
+
+    /// A host reports groups, each with whether it listens to it.
+    fn handle_report(
+        &mut self,
+        sender: Sender,
+        source: Ipv6Addr,
+        groups: impl Iterator<Item = (Ipv6Addr, bool)>,
+    ) {
+        let evidence = Evidence::Heard;
+        let heard = self
+            .neighbors
+            .heard(self.now, &self.config, sender, Some(source), evidence);
+        let Some(number) = heard else {
+            self.refuse(Refusal::Rate, sender);
+            return;
+        };
+        self.neighbors.reported(number);
+        for (group, listens) in groups {
+            let Some(group) = SolicitedNode::from_group(group) else {
+                continue;
+            };
+            let Engine {
+                config,
+                neighbors,
+                groups,
+                now,
+                ..
+            } = self;
+            if !listens {
+                let gone = |subject| release(groups, *now, subject);
+                neighbors.listens_no_more(*now, number, group, gone);
+            } else if !neighbors.listens(*now, config, number, group) && config.learn != Learn::Ndp
+            {
+                self.sighted(sender, Subject::Listener(group, number), number, evidence);
+            }
+        }
+    }
+
+    /// A subject was seen downstream: its group is wanted with the first sighting.
+    fn sighted(&mut self, sender: Sender, subject: Subject, number: u16, evidence: Evidence) {
+        let Engine {
+            config,
+            neighbors,
+            groups,
+            counters,
+            now,
+            ..
+        } = self;
+        let evicted = |subject| {
+            counters.count(Counter::Evicted);
+            debug!("evicted {}", Named(subject));
+            release(groups, *now, subject);
+        };
+        match neighbors.sighted(*now, config, subject, number, evidence, evicted) {
+            Ok(Sighting::Renewed) => {}
+            Ok(Sighting::New) => {
+                let wanted = groups.acquire(subject.group(), address_of(subject));
+                if wanted.is_err() {
+                    neighbors.remove(subject);
+                    self.refuse(Refusal::Full, sender);
+                    return;
+                }
+                counters.count(Counter::Learned);
+                if let Some(downstream) = config.downstreams.get(usize::from(sender.port)) {
+                    debug!("learned {} on {downstream}", Named(subject));
+                }
+            }
+            Err(refusal) => self.refuse(refusal, sender),
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal, sender: Sender) {
+        let (counter, place) = match refusal {
+            Refusal::HostQuota => (Counter::RefusedHostQuota, 0),
+            Refusal::Rate => (Counter::RefusedRate, 1),
+            Refusal::Full => (Counter::RefusedFull, 2),
+        };
+        self.counters.count(counter);
+        let Some(last) = self.warned.get_mut(place) else {
+            return;
+        };
+        if last.is_some_and(|last| self.now.since(last) < WARNING_INTERVAL) {
+            return;
+        }
+        *last = Some(self.now);
+        warn_of(
+            refusal,
+            sender,
+            &self.config,
+            self.neighbors.len(),
+            self.groups.len(),
+        );
+    }
+
+    fn learns(&self, address: Ipv6Addr) -> bool {
+        self.config.learn != Learn::Mld
+            && self.config.learns(address)
+            && !self.own.contains(&address)
+    }
+
+    pub(super) fn handle_own(&mut self, address: Ipv6Addr, present: bool) {
+        if let Some(place) = self.own.iter().position(|own| *own == address) {
+            if !present {
+                self.own.swap_remove(place);
+            }
+        } else if present {
+            let _ = self.own.push(address);
+            self.forget_addresses(|known| known != address);
+        }
+    }
+
+    pub(super) fn handle_prefixes(&mut self, prefixes: &[Prefix]) {
+        if !self.config.upstream_prefixes {
+            return;
+        }
+        self.config.prefixes.clear();
+        // There is room for as many as the caller may have.
+        let _ = self.config.prefixes.extend_from_slice(prefixes);
+        let config = self.config.clone();
+        self.forget_addresses(|known| config.learns(known));
+    }
+
+    /// Forgets the addresses that `keep` does not hold for, and leaves their groups.
+    fn forget_addresses(&mut self, keep: impl Fn(Ipv6Addr) -> bool) {
+        let Engine {
+            neighbors,
+            groups,
+            now,
+            ..
+        } = self;
+        neighbors.retain(keep, |subject| {
+            debug!("{} is no longer to be learned", Named(subject));
+            release(groups, *now, subject);
+        });
+    }
+}
+
+/// Does a record say that its sender listens to the group (RFC 3810 §5.2.12)? None where it says nothing of that.
+fn listens(record_type: RecordType, sources: &Sources<'_>) -> Option<bool> {
+    match record_type {
+        RecordType::ModeIsExclude | RecordType::ChangeToExclude | RecordType::AllowNewSources => {
+            Some(true)
+        }
+        RecordType::ModeIsInclude | RecordType::ChangeToInclude => Some(sources.count() > 0),
+        // Of some sources it wants no more, of others perhaps.
+        RecordType::BlockOldSources | RecordType::Unknown(_) => None,
+    }
+}

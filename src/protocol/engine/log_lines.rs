@@ -1,0 +1,71 @@
+//! What the engine says in the log, beside what is learned and joined.
+
+use core::fmt;
+
+use log::{info, warn};
+
+use crate::config::{Config, MldVersion};
+use crate::neighbors::{Refusal, Sender, Subject};
+use crate::{groups, listener};
+
+/// A subject as the log names it.
+pub(super) struct Named(pub(super) Subject);
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Subject::Address(address) => address.fmt(f),
+            Subject::Listener(group, _) => write!(f, "a listener to {group}"),
+        }
+    }
+}
+
+/// A group, and the address that it is joined or left for.
+pub(super) struct Because<'a>(pub(super) &'a groups::Change);
+
+impl fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Because(change) = self;
+        match (change.join, change.address == change.group.group()) {
+            (true, false) => write!(f, "{} for {}", change.group, change.address),
+            (true, true) => write!(f, "{} for a listener", change.group),
+            (false, false) => write!(f, "{}, {} was its last", change.group, change.address),
+            (false, true) => write!(f, "{}, a listener was its last", change.group),
+        }
+    }
+}
+
+pub(super) fn log_change(change: listener::Change) {
+    match change {
+        listener::Change::Version(MldVersion::V1) => info!("MLDv1 is in force upstream"),
+        listener::Change::Version(MldVersion::V2) => info!("MLDv2 is in force upstream"),
+        listener::Change::QuerierHeard(address) => info!("{address} is the querier upstream"),
+        listener::Change::QuerierSilent => info!(
+            "no MLD query upstream for {} s; the groups are reported all the same",
+            listener::QUERIER_TIMEOUT.as_secs()
+        ),
+    }
+}
+
+/// Says which limit was reached, and how to change it.
+pub(super) fn warn_of(
+    refusal: Refusal,
+    sender: Sender,
+    config: &Config,
+    neighbors: usize,
+    groups: usize,
+) {
+    match refusal {
+        Refusal::HostQuota => warn!(
+            "{} holds {} addresses and claims more, which are not learned (--per-mac)",
+            sender.mac, config.per_mac
+        ),
+        Refusal::Rate => warn!(
+            "more than {} new hosts or addresses a second; some are learned later (--join-rate, --join-burst)",
+            config.join_rate
+        ),
+        Refusal::Full => warn!(
+            "table full with {neighbors} addresses in {groups} groups; new ones are not learned"
+        ),
+    }
+}

@@ -1,0 +1,225 @@
+//! Questions to hosts: whom to ask what, and when.
+
+use core::net::Ipv6Addr;
+
+use super::{Host, Neighbor, Neighbors, Subject};
+use crate::config::{Config, Port};
+use crate::time::{Duration, Instant};
+use crate::wire::MacAddress;
+
+/// How often a host is asked before its addresses are probed one by one.
+pub const ASKS: u8 = 2;
+/// Within which a host is to answer: the Maximum Response Delay asked for.
+pub const ASK_RESPONSE_DELAY: Duration = Duration::from_secs(1);
+/// From a question to a host to the next.
+pub const ASK_INTERVAL: Duration = Duration::from_secs(2);
+/// How often an address is probed (`MAX_UNICAST_SOLICIT` of RFC 4861 §10).
+pub const PROBES: u8 = 3;
+/// Every so many questions one is not an urgent one.
+const STRANGERS_TURN: u8 = 8;
+pub(super) const ALL_QUESTIONS: u8 = ASKS + PROBES;
+/// From a probe to the next (`RETRANS_TIMER` of RFC 4861 §10).
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// From a question of any kind to the next: 20 a second.
+pub const PACE: Duration = Duration::from_millis(50);
+/// How long after a question a report or advertisement counts as its answer.
+pub const ANSWER_WINDOW: Duration = Duration::from_secs(5);
+
+/// A question to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Which groups the host listens to, sent to its link-local address.
+    Ask {
+        port: Port,
+        mac: MacAddress,
+        link_local: Ipv6Addr,
+        host: u16,
+    },
+    /// Whether an address is still there.
+    Probe {
+        port: Port,
+        mac: MacAddress,
+        target: Ipv6Addr,
+        slot: usize,
+    },
+}
+
+/// Of several questions the one that has been due longest.
+pub(super) struct Longest(pub(super) Option<(Instant, Question)>);
+
+impl Longest {
+    pub(super) fn offer(&mut self, due: Instant, question: Question) {
+        if self.0.is_none_or(|(longest, _)| due < longest) {
+            self.0 = Some((due, question));
+        }
+    }
+
+    pub(super) fn take(self) -> Option<Question> {
+        self.0.map(|(_, question)| question)
+    }
+}
+
+impl Neighbors {
+    /// The question to send now: of those due the one due longest, but confirmed subjects that were not seen for three quarters of
+    /// their time come first, so that strangers cannot crowd them out. Every eighth goes the other way round, so that strangers get
+    /// their turn. The same one again until [`Self::asked`] is told of it.
+    pub(crate) fn poll_question(&mut self, now: Instant, config: &Config) -> Option<Question> {
+        if self.next_question.is_none_or(|due| now < due) || now < self.pace {
+            return None;
+        }
+        let mut next: Option<Instant> = None;
+        let mut wait_until = |due: Instant| next = Some(next.map_or(due, |next| next.min(due)));
+        let quarter = config.address_timeout.checked_div(4).unwrap_or_default();
+        let urgent_age = config.address_timeout.saturating_sub(quarter);
+        let mut urgent = Longest(None);
+        let mut others = Longest(None);
+        for slot in self.subjects.slots() {
+            let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
+                continue;
+            };
+            let Some((mac, host)) = self.hosts.entry(neighbor.host) else {
+                continue;
+            };
+            neighbor.skip_questions(now, config, subject, host);
+            if neighbor.questions >= ALL_QUESTIONS {
+                continue;
+            }
+            if neighbor.due > now {
+                wait_until(neighbor.due);
+                continue;
+            }
+            let port = host.port;
+            let question = match (subject, host.link_local) {
+                (_, Some(link_local)) if neighbor.questions < ASKS => Question::Ask {
+                    port,
+                    mac,
+                    link_local,
+                    host: neighbor.host,
+                },
+                (Subject::Address(target), _) => Question::Probe {
+                    port,
+                    mac,
+                    target,
+                    slot,
+                },
+                (Subject::Listener(..), _) => continue,
+            };
+            if neighbor.confirmed && now.since(neighbor.last_seen) >= urgent_age {
+                urgent.offer(neighbor.due, question);
+            } else {
+                others.offer(neighbor.due, question);
+            }
+        }
+        self.hosts
+            .offer_questions(now, &mut others, &mut wait_until);
+        let question = if self.turn.is_multiple_of(STRANGERS_TURN) {
+            others.take().or(urgent.take())
+        } else {
+            urgent.take().or(others.take())
+        };
+        if question.is_none() {
+            self.next_question = next;
+        }
+        question
+    }
+
+    /// A question was sent, or could not be, which counts as an answer that was lost.
+    pub(crate) fn asked(&mut self, now: Instant, question: &Question) {
+        self.pace = now.saturating_add(PACE);
+        self.turn = self.turn.wrapping_add(1);
+        match *question {
+            Question::Ask { host, .. } => {
+                if let Some(host) = self.hosts.get_mut(host) {
+                    host.asked = Some(now);
+                    host.unanswered = host.unanswered.saturating_add(1);
+                    let again = now.saturating_add(ASK_INTERVAL);
+                    host.due = (host.unanswered < ASKS).then_some(again);
+                }
+            }
+            Question::Probe { slot, .. } => {
+                if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
+                    neighbor.questions = neighbor.questions.saturating_add(1);
+                    neighbor.due = now.saturating_add(PROBE_INTERVAL);
+                }
+            }
+        }
+    }
+
+    /// The kernel no longer knows an address: its host is asked for it.
+    pub(crate) fn forgotten_by_kernel(&mut self, now: Instant, address: Ipv6Addr) {
+        let slot = self.subjects.find(&Subject::Address(address));
+        if let Some((_, neighbor)) = slot.and_then(|slot| self.subjects.get_mut(slot)) {
+            neighbor.doubt(now);
+            self.expect_question(now);
+        }
+    }
+
+    /// Asks every host again.
+    pub(crate) fn ask_all(&mut self, now: Instant) {
+        self.hosts.ask_all(now);
+        for slot in self.subjects.slots() {
+            if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
+                neighbor.doubt(now);
+            }
+        }
+        self.expect_question(now);
+    }
+
+    pub(crate) fn next_question(&self) -> Option<Instant> {
+        self.next_question.map(|due| due.max(self.pace))
+    }
+
+    /// When one that answered now is to be asked again; notes that it will be.
+    pub(super) fn expect_next_question(&mut self, now: Instant, config: &Config) -> Instant {
+        let due = now.saturating_add(self.question_delay(config));
+        self.expect_question(due);
+        due
+    }
+
+    /// From an answer to the next question: half the address timeout, or less where there are so many hosts that to ask them all,
+    /// at their [`PACE`], takes longer than that leaves, but not below a quarter, which is enough for as many as there can be.
+    pub(super) fn question_delay(&self, config: &Config) -> Duration {
+        let timeout = config.address_timeout;
+        let part = |divisor| timeout.checked_div(divisor).unwrap_or_default();
+        let hosts = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
+        let lead = PACE.saturating_mul(hosts).saturating_add(part(10));
+        timeout.saturating_sub(lead).clamp(part(4), part(2))
+    }
+
+    pub(super) fn expect_question(&mut self, due: Instant) {
+        self.next_question = Some(self.next_question.map_or(due, |next| next.min(due)));
+    }
+}
+
+impl Neighbor {
+    /// It may be gone: the questions start anew.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        self.questions = 0;
+        self.due = now;
+    }
+
+    /// Passes over the questions that cannot or need not be sent.
+    fn skip_questions(&mut self, now: Instant, config: &Config, subject: Subject, host: &Host) {
+        while self.questions < ASKS && self.due <= now {
+            if !config.ask || host.link_local.is_none() || host.never_answers() {
+                self.questions = ASKS;
+            } else if let Some(asked) = host.asked.filter(|asked| now.since(*asked) < ASK_INTERVAL)
+            {
+                // Its host was asked just now, because of this or of another one.
+                self.questions = self.questions.saturating_add(1);
+                self.due = asked.saturating_add(ASK_INTERVAL);
+            } else {
+                break;
+            }
+        }
+        let probes = config.probe && matches!(subject, Subject::Address(_));
+        if self.questions >= ASKS && !probes {
+            self.questions = ALL_QUESTIONS;
+        }
+    }
+
+    /// No question is left, and the last one was not answered in its time.
+    pub(super) fn was_asked_in_vain(&self, now: Instant) -> bool {
+        self.questions >= ALL_QUESTIONS && self.due <= now
+    }
+}
