@@ -8,6 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use protocol::config::{MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix};
 use protocol::engine::{self, Action, Downstream, Engine, Event};
+use protocol::groups::Change;
 use protocol::listener::Upstream;
 use protocol::neighbors::Question;
 use protocol::time::{Duration, Instant};
@@ -47,6 +48,7 @@ impl Buffers {
 #[derive(Default)]
 struct DownstreamPort {
     capture: Option<Capture>,
+    generation: u32,
     /// As the engine was told last.
     downstream: Option<Downstream>,
     /// The bridge's number, and its `mcast_router` before it was changed.
@@ -68,6 +70,7 @@ pub struct EventLoop<'s> {
     interfaces: Interfaces,
     /// As the engine was told last.
     upstream: Option<Upstream>,
+    upstream_generation: u32,
     upstream_prefixes: heapless::Vec<Prefix, MAX_PREFIXES>,
     /// A dump that is to be made as soon as the kernel is free for it.
     dump: Option<Dump>,
@@ -79,6 +82,7 @@ pub struct EventLoop<'s> {
     capture_trouble: Trouble,
     membership_trouble: Trouble,
     transmit_trouble: Trouble,
+    netlink_trouble: Trouble,
 }
 
 impl<'s> EventLoop<'s> {
@@ -104,6 +108,7 @@ impl<'s> EventLoop<'s> {
             upstream_capture: None,
             interfaces,
             upstream: None,
+            upstream_generation: 0,
             upstream_prefixes: heapless::Vec::new(),
             dump: Some(Dump::Links),
             dumped: false,
@@ -112,6 +117,7 @@ impl<'s> EventLoop<'s> {
             capture_trouble: Trouble::default(),
             membership_trouble: Trouble::default(),
             transmit_trouble: Trouble::default(),
+            netlink_trouble: Trouble::default(),
         };
         event_loop.request_dump();
         event_loop
@@ -179,17 +185,23 @@ impl<'s> EventLoop<'s> {
             // The engine wants nothing done while there is no upstream.
             let index = self.upstream.map_or(0, |upstream| upstream.index);
             let name = &engine.config().upstream;
+            let group = |change: Change| change.group.group();
             let succeeded = match action {
-                Action::Join(change) => self.membership_trouble.note(
-                    self.memberships
-                        .join(change.slot, change.group.group(), index),
-                    format_args!("joining {} on {name}", change.group),
-                ),
-                Action::Leave(change) => self.membership_trouble.note(
-                    self.memberships
-                        .leave(change.slot, change.group.group(), index),
-                    format_args!("leaving {} on {name}", change.group),
-                ),
+                Action::Join(change) | Action::Leave(change) => {
+                    let result = if change.join {
+                        self.memberships.join(change.slot, group(change), index)
+                    } else {
+                        self.memberships.leave(change.slot, group(change), index)
+                    };
+                    // It works again when none fails any more.
+                    if result.is_ok() && engine.groups().is_failing() {
+                        true
+                    } else {
+                        let what = if change.join { "joining" } else { "leaving" };
+                        let what = format_args!("{what} {} on {name}", change.group);
+                        self.membership_trouble.note(result, what)
+                    }
+                }
                 Action::Report { length, group } => {
                     let packet = buffers.transmit.get(..length).unwrap_or_default();
                     debug!("reporting to {group} on {name}, {length} octets");
@@ -287,7 +299,8 @@ impl<'s> EventLoop<'s> {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(errno) => {
-                    warn!("reading netlink: {}", errno.desc());
+                    self.netlink_trouble
+                        .note(Err(errno), format_args!("reading netlink"));
                     self.dump = Some(Dump::Links);
                     break;
                 }
@@ -304,7 +317,10 @@ impl<'s> EventLoop<'s> {
             }
             // Its end will wake the loop.
             Err(Errno::EBUSY) => {}
-            Err(errno) => warn!("asking netlink: {}", errno.desc()),
+            Err(errno) => {
+                let what = format_args!("asking netlink");
+                self.netlink_trouble.note(Err(errno), what);
+            }
         }
     }
 
@@ -332,6 +348,15 @@ impl<'s> EventLoop<'s> {
     fn follow_upstream(&mut self) {
         let upstream = self.interfaces.upstream();
         let index = |upstream: Option<Upstream>| upstream.map(|upstream| upstream.index);
+        let generation = self.interfaces.upstream_generation();
+        if generation != self.upstream_generation {
+            // Perhaps of the same number, but without the memberships.
+            self.upstream_generation = generation;
+            self.upstream_capture = None;
+            self.upstream = None;
+            self.memberships.leave_all();
+            self.engine.handle(clock::now(), Event::Upstream(None));
+        }
         if upstream != self.upstream {
             if index(upstream) != index(self.upstream) {
                 self.memberships.leave_all();
@@ -363,6 +388,13 @@ impl<'s> EventLoop<'s> {
         let interfaces = self.interfaces.downstreams().iter();
         for (number, (port, interface)) in self.ports.iter_mut().zip(interfaces).enumerate() {
             let name = &interface.name;
+            if port.generation != interface.generation {
+                *port = DownstreamPort {
+                    generation: interface.generation,
+                    downstream: port.downstream,
+                    ..DownstreamPort::default()
+                };
+            }
             let retry = follow(
                 &mut port.capture,
                 interface.index,
@@ -429,6 +461,7 @@ impl<'s> EventLoop<'s> {
                 Err(errno) => {
                     debug!("reading packets: {}; opening anew", errno.desc());
                     self.upstream_capture = None;
+                    self.capture_retry = Some(clock::now().saturating_add(RETRY_INTERVAL));
                 }
             }
         }
@@ -454,6 +487,7 @@ impl<'s> EventLoop<'s> {
                 Err(errno) => {
                     debug!("reading packets: {}; opening anew", errno.desc());
                     port.capture = None;
+                    self.capture_retry = Some(clock::now().saturating_add(RETRY_INTERVAL));
                 }
             }
         }
@@ -479,9 +513,11 @@ fn tell_engine(engine: &mut Engine, interfaces: &Interfaces, notice: &Notice<'_>
             let port = interfaces.port_of(index);
             port.map(|_| Event::Forgotten(address))
         }
-        Notice::Address(netlink::Address { address, .. }) => Some(Event::Own {
+        Notice::Address(netlink::Address {
+            address, usable, ..
+        }) => Some(Event::Own {
             address,
-            present: true,
+            present: usable,
         }),
         Notice::AddressDeleted { address, .. } => Some(Event::Own {
             address,

@@ -9,6 +9,9 @@ use protocol::wire::MacAddress;
 
 use crate::sys::netlink::{Address, Bridge, Dump, Link, Notice};
 
+/// The least MTU of an IPv6 link, in octets (RFC 8200 §5).
+const MIN_MTU: u32 = 1280;
+
 /// The upstream and the downstreams.
 pub struct Interfaces {
     upstream: Interface,
@@ -23,6 +26,10 @@ pub struct Interface {
     /// The kernel's number; `None` while there is no such interface.
     pub index: Option<u32>,
     pub bridge: Option<Bridge>,
+    /// How often it was found to be another interface, even if one of the same number.
+    pub generation: u32,
+    /// It has a carrier.
+    running: bool,
     mtu: u32,
     mac: [u8; 6],
     /// A usable link-local address.
@@ -42,13 +49,22 @@ impl Interfaces {
         }
     }
 
+    /// The upstream, where it can carry IPv6: the kernel ends all memberships where its MTU falls below 1280.
     pub fn upstream(&self) -> Option<Upstream> {
-        let index = self.upstream.index?;
+        let index = self
+            .upstream
+            .index
+            .filter(|_| self.upstream.mtu >= MIN_MTU)?;
         Some(Upstream {
             index,
             link_local: self.upstream.link_local,
             mtu: self.upstream.mtu,
         })
+    }
+
+    /// How often the upstream was found to be another interface, even if one of the same number.
+    pub fn upstream_generation(&self) -> u32 {
+        self.upstream.generation
     }
 
     /// The prefixes of the upstream's addresses.
@@ -138,7 +154,8 @@ impl Interfaces {
 
     fn address_is_there(&mut self, address: &Address) -> Option<Dump> {
         if !address.usable {
-            return self.address_is_gone(address.index, address.address);
+            // Where the one in use became a duplicate there may be another one. Nothing else is lost by it.
+            return self.link_local_is_gone(address.index, address.address);
         }
         if address.address.is_unicast_link_local() {
             for interface in self.with_index(address.index) {
@@ -162,11 +179,17 @@ impl Interfaces {
     }
 
     fn address_is_gone(&mut self, index: u32, address: Ipv6Addr) -> Option<Dump> {
-        let mut lost = self.upstream.index == Some(index)
-            && self
-                .prefixes
-                .iter()
-                .any(|(prefix, _)| prefix.contains(address));
+        // Another address may still be in the prefix.
+        let in_prefix = |(prefix, _): &(Prefix, bool)| prefix.contains(address);
+        if self.upstream.index == Some(index) && self.prefixes.iter().any(in_prefix) {
+            return Some(Dump::Addresses);
+        }
+        self.link_local_is_gone(index, address)
+    }
+
+    /// There may be another one.
+    fn link_local_is_gone(&mut self, index: u32, address: Ipv6Addr) -> Option<Dump> {
+        let mut lost = false;
         for interface in self.with_index(index) {
             if interface.link_local == Some(address) {
                 interface.link_local = None;
@@ -174,7 +197,6 @@ impl Interfaces {
                 lost = true;
             }
         }
-        // There may be another one.
         lost.then_some(Dump::Addresses)
     }
 
@@ -194,6 +216,8 @@ impl Interface {
             name: name.clone(),
             index: None,
             bridge: None,
+            generation: 0,
+            running: false,
             mtu: 0,
             mac: [0; 6],
             link_local: None,
@@ -202,9 +226,9 @@ impl Interface {
         }
     }
 
-    /// What is needed to send from here.
+    /// What is needed to send from here; `None` also without a carrier.
     pub fn downstream(&self) -> Option<Downstream> {
-        let link_local = self.link_local?;
+        let link_local = self.link_local.filter(|_| self.running)?;
         let mac = MacAddress(self.mac);
         Some(Downstream { link_local, mac })
     }
@@ -215,6 +239,7 @@ impl Interface {
             self.index = Some(link.index);
         }
         self.mtu = link.mtu;
+        self.running = link.running;
         self.mac = link.mac;
         // A bridge tells of itself without this where only one of its ports changed.
         self.bridge = link.bridge.or(self.bridge);
@@ -222,7 +247,10 @@ impl Interface {
     }
 
     fn is_gone(&mut self) {
-        *self = Interface::new(&self.name);
+        *self = Interface {
+            generation: self.generation.wrapping_add(1),
+            ..Interface::new(&self.name)
+        };
     }
 }
 
@@ -242,6 +270,8 @@ mod tests {
         Notice::Link(Link {
             index,
             name,
+            mtu: 1500,
+            running: true,
             ..Link::default()
         })
     }
@@ -323,6 +353,43 @@ mod tests {
         interfaces.handle(&address(8, "fe80::3", true));
         assert_eq!(interfaces.handle(&address(8, "fe80::3", false)), again);
         assert_eq!(link_local(&interfaces), None, "tentative again");
+    }
+
+    #[test]
+    fn an_address_that_never_was_usable_causes_no_dumps() {
+        let mut interfaces = interfaces();
+        interfaces.handle(&link(8, "wan"));
+        interfaces.handle(&address(8, "2001:db8:1::1", true));
+        assert_eq!(interfaces.handle(&address(8, "2001:db8:1::2", false)), None);
+        assert_eq!(interfaces.handle(&address(8, "fe80::2", false)), None);
+    }
+
+    #[test]
+    fn an_interface_of_the_same_number_is_another_one_after_it_was_deleted() {
+        let mut interfaces = interfaces();
+        interfaces.handle(&link(8, "wan"));
+        let before = interfaces.upstream_generation();
+        interfaces.handle(&Notice::LinkDeleted { index: 8 });
+        interfaces.handle(&link(8, "wan"));
+        assert_ne!(interfaces.upstream_generation(), before);
+    }
+
+    #[test]
+    fn an_upstream_too_small_for_ipv6_is_none() {
+        let mut interfaces = interfaces();
+        let mtu = |mtu| {
+            Notice::Link(Link {
+                index: 8,
+                name: "wan",
+                mtu,
+                running: true,
+                ..Link::default()
+            })
+        };
+        interfaces.handle(&mtu(1280));
+        assert!(interfaces.upstream().is_some());
+        interfaces.handle(&mtu(1279));
+        assert_eq!(interfaces.upstream(), None);
     }
 
     #[test]

@@ -10,13 +10,14 @@ mod log_lines;
 
 use core::net::Ipv6Addr;
 
-use log::{debug, info};
+use log::{Level, debug, log};
 
 use crate::config::{Config, MAX_DOWNSTREAMS, Port, Prefix};
 use crate::counters::{Counter, Counters};
 use crate::groups::{self, Groups};
 use crate::listener::{self, Listener, Upstream};
 use crate::neighbors::{ASK_RESPONSE_DELAY, Neighbors, Question, Sender, Subject};
+use crate::rate::Bucket;
 use crate::time::{Duration, Instant};
 use crate::wire::{self, MacAddress, Message, NeighborSolicitation, Query, QueryVersion, Sources};
 
@@ -93,6 +94,9 @@ pub const BUFFER_LENGTH: usize = listener::MAX_PACKET;
 
 /// The most own addresses known; of more, the rest counts as anybody's.
 const MAX_OWN: usize = 64;
+/// Lines of joins and leaves a second, and at once, before they are for debugging alone.
+const LINE_RATE: u32 = 20;
+const LINE_BURST: u32 = 500;
 /// Between two warnings of the same limit.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -108,6 +112,7 @@ pub struct Engine {
     counters: Counters,
     /// The latest time told; time that goes back counts as this.
     now: Instant,
+    lines: Bucket,
     /// When each limit was warned of last.
     warned: [Option<Instant>; 4],
 }
@@ -128,6 +133,7 @@ impl Engine {
             own: heapless::Vec::new(),
             counters: Counters::new(),
             now: Instant::ZERO,
+            lines: Bucket::new(),
             warned: [None; 4],
         }
     }
@@ -150,7 +156,11 @@ impl Engine {
             Event::Upstream(upstream) => self.handle_upstream(upstream),
             Event::Downstream(port, downstream) => {
                 if let Some(known) = self.downstreams.get_mut(usize::from(port)) {
+                    let is_back = known.is_none() && downstream.is_some();
                     *known = downstream;
+                    if is_back {
+                        self.neighbors.ask_all(self.now, |on| on == port);
+                    }
                 }
             }
             Event::Remembered { port, mac, address } => {
@@ -160,7 +170,7 @@ impl Engine {
             Event::Own { address, present } => self.handle_own(address, present),
             Event::UpstreamPrefixes(prefixes) => self.handle_prefixes(prefixes),
             Event::Renew => {
-                self.neighbors.ask_all(self.now);
+                self.neighbors.ask_all(self.now, |_| true);
                 self.listener.report_all();
             }
         }
@@ -214,14 +224,14 @@ impl Engine {
             Action::Join(change) => {
                 self.groups.done(self.now, change, succeeded);
                 if succeeded {
-                    info!("joined {}", Because(change));
+                    log!(self.line_level(), "joined {}", Because(change));
                     self.listener.start(self.now, self.config.refresh_interval);
                 }
             }
             Action::Leave(change) => {
                 self.groups.done(self.now, change, succeeded);
                 if succeeded {
-                    info!("left {}", Because(change));
+                    log!(self.line_level(), "left {}", Because(change));
                     self.stop_refresh_without_groups();
                 }
             }
@@ -269,6 +279,15 @@ impl Engine {
         &self.counters
     }
 
+    /// Joins and leaves are worth a line each, but not thousands of them at once.
+    fn line_level(&mut self) -> Level {
+        if self.lines.take(self.now, LINE_RATE, LINE_BURST) {
+            Level::Info
+        } else {
+            Level::Debug
+        }
+    }
+
     fn advance(&mut self, now: Instant) {
         self.now = self.now.max(now);
     }
@@ -296,7 +315,18 @@ impl Engine {
     }
 
     fn poll_question(&mut self, buffer: &mut [u8]) -> Option<Action> {
-        let question = self.neighbors.poll_question(self.now, &self.config)?;
+        let Engine {
+            config,
+            neighbors,
+            downstreams,
+            now,
+            ..
+        } = self;
+        let can_send = |port: Port| {
+            let downstream = downstreams.get(usize::from(port));
+            downstream.is_some_and(Option::is_some)
+        };
+        let question = neighbors.poll_question(*now, config, can_send)?;
         let length = match question {
             Question::Ask {
                 port, link_local, ..

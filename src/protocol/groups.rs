@@ -89,6 +89,11 @@ impl Groups {
         Some(group)
     }
 
+    /// Did a join or leave fail that was not made good yet?
+    pub fn is_failing(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (SolicitedNode, &Group)> {
         self.table
             .iter_from(0)

@@ -57,6 +57,8 @@ pub struct Neighbor {
     pub questions: u8,
     /// Its host said that it is gone. If no question is answered, it is.
     revoked: bool,
+    /// A whole round of questions was not answered.
+    asked_in_vain: bool,
     /// When to ask next.
     due: Instant,
     /// The host's number.
@@ -96,6 +98,8 @@ pub enum Evidence {
     Remembered,
     /// A packet said so.
     Heard,
+    /// Its host said so when asked.
+    Answered,
 }
 
 /// What a sighting was.
@@ -123,6 +127,8 @@ pub struct Neighbors {
     subjects: Table<Subject, Neighbor, CAPACITY>,
     hosts: Hosts,
     newcomers: Bucket,
+    /// For new subjects of hosts that answer.
+    residents: Bucket,
     /// When to look for subjects that timed out; none while there is nothing.
     next_check: Option<Instant>,
     /// No question is due before; none where none will be.
@@ -141,6 +147,7 @@ impl Neighbors {
             confirmed: false,
             questions: 0,
             revoked: false,
+            asked_in_vain: false,
             due: Instant::ZERO,
             host: 0,
             next: Link::END,
@@ -149,6 +156,7 @@ impl Neighbors {
             subjects: Table::new(Subject::Address(Ipv6Addr::UNSPECIFIED), vacant),
             hosts: Hosts::new(),
             newcomers: Bucket::new(),
+            residents: Bucket::new(),
             next_check: None,
             next_question: None,
             pace: Instant::ZERO,
@@ -201,10 +209,9 @@ impl Neighbors {
         host.port = sender.port;
         host.last_heard = now;
         if link_local.is_some() {
-            if host.link_local != link_local {
+            // One that answers keeps its address, for anybody can send from another one in its name.
+            if host.link_local.is_none() || host.unanswered > 0 {
                 host.link_local = link_local;
-                host.unanswered = 0;
-                host.asked = None;
             }
             // One with addresses is asked when they are due. One without may have some that were never heard.
             let lately = |asked: Instant| now < asked.saturating_add(again);
@@ -231,13 +238,11 @@ impl Neighbors {
         evidence: Evidence,
         mut evicted: impl FnMut(Subject),
     ) -> Result<Sighting, Refusal> {
-        let host = self.hosts.get(number);
-        let port = host.map_or(0, |host| host.port);
-        // A listener is known by its host's word alone: given as an answer, it is as good as it gets.
-        let answers = matches!(subject, Subject::Listener(..))
-            && host.is_some_and(|host| host.was_asked(now));
+        let (port, subjects, answered) = self.hosts.get(number).map_or((0, 0, false), |host| {
+            (host.port, host.subjects, host.answered)
+        });
         if let Some(slot) = self.subjects.find(&subject) {
-            if evidence == Evidence::Heard && self.is_handed_over(now, slot, number) {
+            if evidence != Evidence::Remembered && self.is_handed_over(now, config, slot, number) {
                 let due = self.expect_next_question(now, config);
                 if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
                     neighbor.port = port;
@@ -246,27 +251,27 @@ impl Neighbors {
             }
             return Ok(Sighting::Renewed);
         }
-        if self
-            .hosts
-            .get(number)
-            .is_some_and(|host| host.subjects >= config.per_mac)
-        {
-            let oldest = self
-                .oldest_unconfirmed_of(number)
-                .ok_or(Refusal::HostQuota)?;
-            if !self
-                .newcomers
-                .take(now, config.join_rate, config.join_burst)
-            {
-                return Err(Refusal::Rate);
-            }
-            self.remove_slot(oldest).map(&mut evicted);
-        } else if evidence == Evidence::Heard
-            && !self
-                .newcomers
-                .take(now, config.join_rate, config.join_burst)
+        let oldest = if subjects >= config.per_mac {
+            Some(
+                self.oldest_unconfirmed_of(number)
+                    .ok_or(Refusal::HostQuota)?,
+            )
+        } else {
+            None
+        };
+        // A host that answers has a share of its own, which a flood of strangers does not use up.
+        let bucket = if answered {
+            &mut self.residents
+        } else {
+            &mut self.newcomers
+        };
+        if evidence != Evidence::Remembered
+            && !bucket.take(now, config.join_rate, config.join_burst)
         {
             return Err(Refusal::Rate);
+        }
+        if let Some(oldest) = oldest {
+            self.remove_slot(oldest).map(&mut evicted);
         }
         if self.subjects.len() >= CAPACITY {
             let least = self.least_deserving().ok_or(Refusal::Full)?;
@@ -275,10 +280,11 @@ impl Neighbors {
         let neighbor = Neighbor {
             port,
             last_seen: now,
-            confirmed: answers,
+            confirmed: evidence == Evidence::Answered,
             questions: 0,
             revoked: false,
-            due: if answers {
+            asked_in_vain: false,
+            due: if evidence == Evidence::Answered {
                 self.expect_next_question(now, config)
             } else {
                 now
@@ -296,27 +302,36 @@ impl Neighbors {
         Ok(Sighting::New)
     }
 
-    /// A host sent an MLD report, an answer or not: whoever does will answer.
-    pub(crate) fn reported(&mut self, number: u16) {
-        if let Some(host) = self.hosts.get_mut(number) {
+    /// A host sent an MLD report. Is it the answer to a question?
+    pub(crate) fn reported(&mut self, now: Instant, number: u16, source: Ipv6Addr) -> bool {
+        let Some(host) = self.hosts.get_mut(number) else {
+            return false;
+        };
+        if host.link_local == Some(source) {
+            // Whoever speaks MLD will answer, if perhaps not now.
             host.unanswered = 0;
+        }
+        let answers = host.answers(now, source);
+        if answers {
+            host.answered = true;
             host.due = None;
         }
+        answers
     }
 
-    /// A host reports that it listens to a group: that renews all its subjects in it, and confirms them where it was asked. False
-    /// where there are none.
+    /// A host reports that it listens to a group: that renews all its subjects in it, and confirms them where it `answers` a
+    /// question. False where there are none.
     pub(crate) fn listens(
         &mut self,
         now: Instant,
         config: &Config,
         number: u16,
         group: SolicitedNode,
+        answers: bool,
     ) -> bool {
         let Some(host) = self.hosts.get(number) else {
             return false;
         };
-        let answers = host.was_asked(now);
         let mut link = host.first;
         let due = self.expect_next_question(now, config);
         let mut found = false;
@@ -334,55 +349,40 @@ impl Neighbors {
         found
     }
 
-    /// A host answered a probe for an address.
-    pub(crate) fn confirmed(
-        &mut self,
-        now: Instant,
-        config: &Config,
-        address: Ipv6Addr,
-        number: u16,
-    ) {
-        let due = self.expect_next_question(now, config);
+    /// An address was advertised to this router. Where it was probed, at its host, that is the answer.
+    pub(crate) fn advertised(&mut self, config: &Config, address: Ipv6Addr, mac: MacAddress) {
         let slot = self.subjects.find(&Subject::Address(address));
         if let Some((_, neighbor)) = slot.and_then(|slot| self.subjects.get_mut(slot))
-            && neighbor.host == number
+            && let Some((owner, host)) = self.hosts.entry_mut(neighbor.host)
+            && owner == mac
+            && config.probe
             && neighbor.questions > ASKS
         {
             neighbor.confirmed = true;
-            neighbor.renew(now, due);
+            host.answered = true;
         }
     }
 
-    /// A host reports that it no longer listens to a group. As a listener it is gone at once, to `gone`; its addresses in the group
-    /// are asked for, since anybody can send such a report.
-    pub(crate) fn listens_no_more(
-        &mut self,
-        now: Instant,
-        number: u16,
-        group: SolicitedNode,
-        gone: impl FnMut(Subject),
-    ) {
-        let listener = self.subjects.find(&Subject::Listener(group, number));
-        listener.and_then(|slot| self.remove_slot(slot)).map(gone);
+    /// A host reports that it no longer listens to a group: it is asked, since anybody can send such a report, and where it does not
+    /// answer for its subjects in the group, they are gone.
+    pub(crate) fn listens_no_more(&mut self, now: Instant, number: u16, group: SolicitedNode) {
         let mut link = self.hosts.get(number).map_or(Link::END, |host| host.first);
         while let Some(slot) = link.slot() {
             let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
                 break;
             };
             link = neighbor.next;
-            if subject.group() == group {
-                neighbor.doubt(now);
+            if subject.group() == group && !neighbor.revoked {
                 neighbor.revoked = true;
-                self.expect_question(now);
+                self.doubt(now, slot);
             }
         }
     }
 
-    /// Forgets a subject.
-    pub(crate) fn remove(&mut self, subject: Subject) {
-        if let Some(slot) = self.subjects.find(&subject) {
-            self.remove_slot(slot);
-        }
+    /// Forgets a subject; false where it was not known.
+    pub(crate) fn remove(&mut self, subject: Subject) -> bool {
+        let slot = self.subjects.find(&subject);
+        slot.and_then(|slot| self.remove_slot(slot)).is_some()
     }
 
     /// Forgets all addresses that `keep` does not hold for, and hands each to `gone`.
@@ -418,7 +418,7 @@ impl Neighbors {
         for slot in self.subjects.slots() {
             if let Some((_, neighbor)) = self.subjects.get(slot)
                 && (now.since(neighbor.last_seen) >= config.address_timeout
-                    || neighbor.revoked && neighbor.was_asked_in_vain(now))
+                    || neighbor.revoked && neighbor.asked_in_vain)
             {
                 self.remove_slot(slot).map(&mut expired);
             }
@@ -437,18 +437,24 @@ impl Neighbors {
 
     /// Makes a subject the host's, whosever it was. A host that has answered for it keeps it, for anybody can claim it: that one is
     /// asked, and only where it does not answer the next claim counts. False where it is not the host's now.
-    fn is_handed_over(&mut self, now: Instant, slot: usize, number: u16) -> bool {
+    fn is_handed_over(&mut self, now: Instant, config: &Config, slot: usize, number: u16) -> bool {
         let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
             return false;
         };
         if neighbor.host == number {
             return true;
         }
-        if neighbor.confirmed && !neighbor.was_asked_in_vain(now) {
+        if neighbor.confirmed && !neighbor.asked_in_vain {
             if neighbor.questions == 0 && now.since(neighbor.last_seen) >= CONTEST_INTERVAL {
-                neighbor.doubt(now);
-                self.expect_question(now);
+                self.doubt(now, slot);
             }
+            return false;
+        }
+        if self
+            .hosts
+            .get(number)
+            .is_none_or(|host| host.subjects >= config.per_mac)
+        {
             return false;
         }
         neighbor.confirmed = false;
@@ -538,6 +544,7 @@ impl Neighbor {
     fn renew(&mut self, now: Instant, due: Instant) {
         self.last_seen = now;
         self.revoked = false;
+        self.asked_in_vain = false;
         // A sighting does not spare one that never answered the questions under way.
         if self.confirmed || self.questions >= ALL_QUESTIONS {
             self.questions = 0;

@@ -1,4 +1,4 @@
-//! `cargo bench`: what mldproxy costs, as a Markdown table. Takes about three minutes, most of it idle on purpose.
+//! `cargo bench`: what mldproxy costs, as a Markdown table. Takes about four minutes, most of it waiting on purpose.
 
 #[path = "../netns/lab.rs"]
 mod lab;
@@ -6,15 +6,21 @@ mod lab;
 mod support;
 
 use std::fs;
+use std::net::Ipv6Addr;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Lab, LabOptions, Process, UPSTREAM};
+use lab::{Frame, Lab, LabOptions, Process, Tap, UPSTREAM};
 use nix::sys::signal::Signal;
+use protocol::wire::{
+    ALL_MLDV2_ROUTERS, MacAddress, Message, NeighborSolicitation, RecordType, ReportBuilder, parse,
+};
 use support::{Host, SOON, UNLIMITED, address, expect_joined, start_between};
 
 const IDLE: Duration = Duration::from_secs(120);
+const MINUTE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let missing = lab::missing_tools(lab::TOOLS);
@@ -34,6 +40,7 @@ fn main() -> ExitCode {
     for hosts in [0, 10, 4096] {
         with_hosts(hosts);
     }
+    with_answering_hosts(4096);
     ExitCode::SUCCESS
 }
 
@@ -83,6 +90,126 @@ fn with_hosts(hosts: u16) {
     let milliseconds = begin.elapsed().as_millis();
     // The lab polls every 20 ms.
     println!("| SIGTERM to its end, {hosts} hosts, at most | {milliseconds} ms |");
+}
+
+/// Each with a link-layer and a link-local address of its own, under the limits and times that are the default: what it costs to
+/// ask them all, over and over, to hear their answers, and to report their groups.
+fn with_answering_hosts(hosts: u16) {
+    let lab = Lab::with(&LabOptions {
+        querier: false,
+        ..LabOptions::default()
+    });
+    let options = [
+        "--log-level",
+        "info",
+        "--learn",
+        "both",
+        "--join-rate",
+        "100000",
+        "--join-burst",
+        "100000",
+    ];
+    let mldproxy = start_between(&lab.rtr, &options, &[UPSTREAM, lab::DOWNSTREAM]);
+    let tap = Tap::open(&lab.lan, "eth0");
+    let enough = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let answering = scope.spawn(|| answer_questions(&tap, &enough));
+        for numbers in (1..=hosts).collect::<Vec<_>>().chunks(64) {
+            for number in numbers {
+                for source in [link_local(*number), address(*number)] {
+                    speak(&tap, *number, source);
+                }
+            }
+            let last = lab::solicited_node(address(numbers[numbers.len() - 1]));
+            lab::eventually("these are joined", SOON, || {
+                lab.rtr.joined(UPSTREAM).contains(&last)
+            });
+        }
+        let before = (cpu(&mldproxy), wake_ups(&mldproxy));
+        thread::sleep(MINUTE);
+        let after = (cpu(&mldproxy), wake_ups(&mldproxy));
+        // Ticks of 10 ms in 60 s, in hundredths of a percent.
+        let share = (after.0 - before.0) * 10_000 / 6000;
+        println!(
+            "| CPU while {hosts} hosts are asked, answer and are reported, of one core | {}.{:02} % |",
+            share / 100,
+            share % 100
+        );
+        println!("| wake-ups in a minute of that | {} |", after.1 - before.1);
+        println!(
+            "| memory of its own (RssAnon) after that | {} kB |",
+            status(&mldproxy, "RssAnon:")
+        );
+        let joined = lab.rtr.joined(UPSTREAM);
+        let kept = (1..=hosts)
+            .filter(|number| joined.contains(&lab::solicited_node(address(*number))))
+            .count();
+        println!("| hosts still joined after that | {kept} |");
+        enough.store(true, Ordering::Relaxed);
+        let answered = answering.join().expect("it does not panic");
+        println!("| questions answered | {answered} |");
+    });
+}
+
+fn mac(number: u16) -> [u8; 6] {
+    let [high, low] = number.to_be_bytes();
+    [2, 7, 0, 0, high, low]
+}
+
+fn link_local(number: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 7, 0, number)
+}
+
+fn speak(tap: &Tap, number: u16, source: Ipv6Addr) {
+    let mut packet = vec![0; 128];
+    let destination = lab::solicited_node(lab::LAN_ROUTER);
+    let solicitation = NeighborSolicitation {
+        source,
+        destination,
+        target: lab::LAN_ROUTER,
+        source_link_layer: Some(MacAddress(mac(number))),
+    };
+    let length = solicitation.emit(&mut packet).expect("it fits");
+    packet.truncate(length);
+    let destination = lab::group_mac(destination);
+    tap.send(&Frame {
+        source: mac(number),
+        destination,
+        packet,
+    });
+}
+
+/// Answers each General Query to one of the hosts with its report; how many there were.
+fn answer_questions(tap: &Tap, enough: &AtomicBool) -> u32 {
+    let mut answered = 0;
+    while !enough.load(Ordering::Relaxed) {
+        let Some(frame) = tap.receive(Duration::from_millis(100)) else {
+            continue;
+        };
+        let Ok(Message::Query(query)) = parse(&frame.packet) else {
+            continue;
+        };
+        let [2, 7, 0, 0, high, low] = frame.destination else {
+            continue;
+        };
+        let number = u16::from_be_bytes([high, low]);
+        let mut packet = vec![0; 128];
+        let mut report = ReportBuilder::new(&mut packet);
+        let _ = report.push(
+            RecordType::ModeIsExclude,
+            lab::solicited_node(address(number)),
+        );
+        let length = report.finish(query.destination).expect("it fits");
+        packet.truncate(length);
+        let destination = lab::group_mac(ALL_MLDV2_ROUTERS);
+        tap.send(&Frame {
+            source: mac(number),
+            destination,
+            packet,
+        });
+        answered += 1;
+    }
+    answered
 }
 
 /// A number of /proc/PID/status: for memory in kB.

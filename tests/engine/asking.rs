@@ -99,7 +99,11 @@ fn a_silent_host_that_answers_stays_and_one_that_does_not_goes_within_a_timeout(
         (5000, PROBE_1),
         (6000, PROBE_1),
     ];
-    assert_eq!(stage.asked(), questions(&round));
+    let asked = stage.asked();
+    assert_eq!(asked[..5], questions(&round));
+    // A second round, in case that its link was down, at three quarters of its time.
+    assert_eq!(asked[5], (75_000, "?fe80::1:1".to_owned()));
+    assert_eq!(asked.len(), 10);
     // The check every 30 s, and the 10 s before a group is left.
     stage.pass(40);
     assert_eq!(stage.joined, [].into());
@@ -282,7 +286,7 @@ fn what_the_kernel_forgets_is_asked_for_and_not_dropped() {
 }
 
 #[test]
-fn a_listener_that_leaves_is_gone_and_an_address_that_it_names_is_asked_for_first() {
+fn who_is_said_to_leave_is_asked_first_and_gone_within_a_minute() {
     for v2 in [true, false] {
         let leave = |stage: &mut Stage, number| {
             let group = group(number);
@@ -306,9 +310,12 @@ fn a_listener_that_leaves_is_gone_and_an_address_that_it_names_is_asked_for_firs
         stage.pass(10);
         stage.asked();
         leave(&mut stage, 2);
-        stage.pass(10);
+        stage.pass(60);
         assert_eq!(stage.joined, [group(1)].into());
-        assert_eq!(stage.asked(), []);
+        assert_eq!(
+            stage.asked(),
+            questions(&[(0, "?fe80::1:1"), (2000, "?fe80::1:1")])
+        );
 
         leave(&mut stage, 1);
         stage.pass(1);
@@ -485,4 +492,110 @@ fn four_thousand_hosts_that_answer_stay_joined_at_20_questions_a_second() {
     }
     assert!(most <= 21, "{most} in a second");
     assert_eq!(stage.changes.len(), 4096, "nobody was lost for a moment");
+}
+
+#[test]
+fn an_answer_to_the_last_probe_confirms() {
+    let mut stage = Stage::with_defaults();
+    stage.seen(address(1));
+    stage.pass(2);
+    assert_eq!(stage.asked().len(), 3);
+    stage.receive(&advertisement(address(1), ROUTER, address(1)));
+    assert!(
+        stage
+            .engine
+            .neighbors()
+            .iter()
+            .all(|(_, neighbor)| neighbor.confirmed)
+    );
+}
+
+#[test]
+fn an_outage_of_the_downstream_costs_no_host_that_answers_after_it() {
+    use protocol::engine::Downstream;
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.reports(&[1]);
+    stage.pass(140);
+    stage.handle(Event::Downstream(0, None));
+    stage.handle(Event::Forgotten(address(1)));
+    stage.asked();
+    stage.pass(30);
+    assert_eq!(stage.asked(), [], "nothing can be sent");
+    let mac = MacAddress([2, 0, 0, 0, 0xff, 0]);
+    stage.handle(Event::Downstream(
+        0,
+        Some(Downstream {
+            link_local: ROUTER,
+            mac,
+        }),
+    ));
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]), "it is back");
+    stage.reports(&[1]);
+    stage.pass(149);
+    assert_eq!(stage.joined, [group(1)].into());
+}
+
+#[test]
+fn an_address_takes_the_place_of_the_listener_that_its_host_was_known_as() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.reports(&[1]);
+    stage.seen(address(1));
+    assert_eq!(stage.engine.neighbors().len(), 1);
+    assert_eq!(stage.changes.len(), 1);
+    let group = SolicitedNode::of(address(1));
+    assert_eq!(stage.engine.groups().get(group).unwrap().members, 1);
+}
+
+#[test]
+fn a_forged_link_local_address_diverts_no_question_from_a_host_that_answers() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.reports(&[1]);
+    let other = "fe80::bad".parse().unwrap();
+    stage.receive(&solicitation(
+        other,
+        SolicitedNode::of(ROUTER).group(),
+        ROUTER,
+    ));
+    stage.receive(&report(other, &[(RecordType::ChangeToInclude, group(1))]));
+    stage.pass(11);
+    let asked = stage.asked();
+    assert!(
+        asked.iter().all(|(_, question)| question == "?fe80::1:1"),
+        "{asked:?}"
+    );
+    stage.reports(&[1]);
+    stage.pass(60);
+    assert_eq!(stage.joined, [group(1)].into());
+}
+
+#[test]
+fn one_host_that_sows_doubt_does_not_take_all_the_questions() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.reports(&[1]);
+    stage.asked();
+    for number in 0..1000_u32 {
+        let source = Ipv6Addr::from_bits(FE80_1.to_bits() + u128::from(number % 2));
+        stage.receive(&report(source, &[(RecordType::ChangeToInclude, group(1))]));
+        if number % 10 == 0 {
+            stage.pass(1);
+            if stage
+                .questions
+                .last()
+                .is_some_and(|(at, _)| *at + 1000 >= stage.now.as_millis())
+            {
+                stage.reports(&[1]);
+            }
+        }
+    }
+    // 100 seconds, a question each 10.
+    let asked = stage.asked().len();
+    assert!((5..=30).contains(&asked), "{asked}");
+    assert_eq!(stage.joined, [group(1)].into());
 }

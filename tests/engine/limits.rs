@@ -4,10 +4,10 @@ use std::net::Ipv6Addr;
 
 use protocol::config::Prefix;
 use protocol::counters::Counter;
-use protocol::engine::Event;
+use protocol::engine::{Downstream, Event};
 use protocol::wire::{MacAddress, RecordType, SolicitedNode};
 
-use crate::stage::{ROUTER, Stage, address, group, report, solicitation};
+use crate::stage::{ROUTER, Stage, address, advertisement, group, report, solicitation};
 
 fn mac(number: u32) -> MacAddress {
     let [a, b, c, d] = number.to_be_bytes();
@@ -96,6 +96,39 @@ fn spoofed_sources_push_out_each_other_and_no_host_that_answers() {
         assert!(stage.joined.contains(&group(number)), "{number}");
     }
     assert!(stage.engine.groups().len() <= 5120);
+}
+
+#[test]
+fn a_flood_of_new_hosts_within_the_rate_starves_nobody_who_answers() {
+    let mut stage = Stage::with_defaults();
+    for number in 0..20 {
+        stage.handle(Event::Remembered {
+            port: 0,
+            mac: mac(number),
+            address: address(number),
+        });
+    }
+    for second in 0..400 {
+        for number in 0..40 {
+            let number = 1000 + (second * 40 + number) % 50_000;
+            let link_local = Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(number));
+            stage.seen_from(mac(number), link_local);
+        }
+        stage.pass(1);
+        // The 20 answer each probe.
+        for (_, question) in std::mem::take(&mut stage.questions) {
+            let Some(target) = question.strip_prefix('!') else {
+                continue;
+            };
+            let target: Ipv6Addr = target.parse().unwrap();
+            if let Some(number) = (0..20).find(|number| address(*number) == target) {
+                stage.receive_from(mac(number), &advertisement(target, ROUTER, target));
+            }
+        }
+    }
+    for number in 0..20 {
+        assert!(stage.joined.contains(&group(number)), "{number}");
+    }
 }
 
 #[test]
@@ -215,7 +248,14 @@ fn invariants_hold_under_any_order_of_events() {
                     present: random.bool(),
                 }),
                 10 => stage.handle(Event::Renew),
-                11 => stage.handle(Event::Downstream(0, None)),
+                11 => {
+                    let downstream = Downstream {
+                        link_local: ROUTER,
+                        mac: mac(999),
+                    };
+                    let downstream = random.bool().then_some(downstream);
+                    stage.handle(Event::Downstream(0, downstream));
+                }
                 _ => stage.pass(random.u64(..60)),
             }
             let context = format!("seed {seed}, step {step}");
@@ -226,7 +266,7 @@ fn invariants_hold_under_any_order_of_events() {
                 .sum();
             assert_eq!(of_hosts, neighbors.len(), "{context}: each is one host's");
             assert!(
-                neighbors.hosts().all(|(_, host)| host.subjects <= 12),
+                neighbors.hosts().all(|(_, host)| host.subjects <= 5),
                 "{context}"
             );
             let groups = stage.engine.groups();

@@ -143,11 +143,7 @@ fn a_join_that_failed_is_tried_again_and_holds_up_no_other() {
     stage.seen(address(1));
     stage.seen(address(2));
     assert_eq!(stage.joined, [group(2)].into());
-    let (deadline, reason) = stage.engine.next_deadline().unwrap();
-    assert_eq!(
-        (deadline.since(stage.now).as_secs(), reason),
-        (1, Reason::Membership)
-    );
+    assert_eq!(stage.count(Counter::MembershipFailed), 1);
     stage.pass(5);
     assert_eq!(stage.count(Counter::MembershipFailed), 6);
     stage.fails = |_| false;

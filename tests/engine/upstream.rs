@@ -132,3 +132,20 @@ fn the_silence_of_a_querier_is_noted_once_and_the_refresh_goes_on() {
     stage.pass(40);
     assert_eq!(stage.reports.len(), 4);
 }
+
+#[test]
+fn mldv1_reports_are_paced_also_where_there_is_no_refresh() {
+    let mut stage = Stage::with(|config| {
+        config.refresh_interval = Duration::ZERO;
+        config.join_rate = 1000;
+        config.join_burst = 1000;
+        config.per_mac = 1000;
+    });
+    for number in 0..100 {
+        stage.seen(address(number));
+    }
+    stage.query(MldVersion::V1);
+    assert_eq!(stage.reports.len(), 1);
+    stage.pass(10);
+    assert_eq!(stage.reports.len(), 100);
+}

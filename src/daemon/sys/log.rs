@@ -14,7 +14,12 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Sends all log lines up to `level` to standard error, or to `/dev/log` where `syslog` is set. To be called once.
 pub fn install(level: LevelFilter, syslog: bool) {
-    let destination = match UnixDatagram::unbound() {
+    // A log daemon that is slow costs a line, not the time of the loop.
+    let socket = UnixDatagram::unbound().and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    });
+    let destination = match socket {
         Ok(socket) if syslog => Destination::Syslog(socket),
         _ if io::stderr().is_terminal() => Destination::Terminal,
         _ => Destination::Stderr,

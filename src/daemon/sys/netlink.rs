@@ -66,6 +66,8 @@ pub struct Link<'a> {
     pub index: u32,
     pub name: &'a str,
     pub mtu: u32,
+    /// It has a carrier (`IFF_RUNNING`).
+    pub running: bool,
     /// All zero where the link has no such addresses.
     pub mac: [u8; 6],
     pub bridge: Option<Bridge>,
@@ -321,8 +323,10 @@ fn link<'a>(message: &Message<'a>) -> Option<Notice<'a>> {
     if message.message_type == libc::RTM_DELLINK {
         return Some(Notice::LinkDeleted { index });
     }
+    let flags = u32_at(message.body, 8)?;
     let mut link = Link {
         index,
+        running: flags & libc::IFF_RUNNING.cast_unsigned() != 0,
         ..Link::default()
     };
     for (kind, value) in attributes(message.body.get(LINK_HEADER..)?) {

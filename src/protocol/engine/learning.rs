@@ -61,41 +61,31 @@ impl Engine {
     fn handle_advertisement(&mut self, sender: Sender, advertisement: &NeighborAdvertisement) {
         let target = advertisement.target;
         let link_local = Some(target).filter(Ipv6Addr::is_unicast_link_local);
-        let number = self.address_seen(sender, link_local, target);
         let downstream = self.downstream(sender.port);
         let to_us = |downstream: Downstream| downstream.link_local == advertisement.destination;
-        if let Some(number) = number
-            && advertisement.solicited
-            && downstream.is_some_and(to_us)
-        {
-            self.neighbors
-                .confirmed(self.now, &self.config, target, number);
+        if advertisement.solicited && downstream.is_some_and(to_us) {
+            self.neighbors.advertised(&self.config, target, sender.mac);
         }
+        self.address_seen(sender, link_local, target);
     }
 
-    /// A packet speaks for an address and for its sender, whose number it returns.
-    fn address_seen(
-        &mut self,
-        sender: Sender,
-        link_local: Option<Ipv6Addr>,
-        address: Ipv6Addr,
-    ) -> Option<u16> {
+    /// A packet speaks for an address and for its sender.
+    fn address_seen(&mut self, sender: Sender, link_local: Option<Ipv6Addr>, address: Ipv6Addr) {
         let learned = self.learns(address);
         if !learned && link_local.is_none() {
-            return None;
+            return;
         }
         let evidence = Evidence::Heard;
         let heard = self
             .neighbors
             .heard(self.now, &self.config, sender, link_local, evidence);
-        if heard.is_none() {
-            self.refuse(Refusal::Rate, sender);
+        match heard {
+            None => self.refuse(Refusal::Rate, sender),
+            Some(number) if learned => {
+                self.sighted(sender, Subject::Address(address), number, evidence);
+            }
+            Some(_) => {}
         }
-        let number = heard?;
-        if learned {
-            self.sighted(sender, Subject::Address(address), number, evidence);
-        }
-        Some(number)
     }
 
     pub(super) fn handle_remembered(&mut self, sender: Sender, address: Ipv6Addr) {
@@ -128,7 +118,12 @@ impl Engine {
             self.refuse(Refusal::Rate, sender);
             return;
         };
-        self.neighbors.reported(number);
+        let answers = self.neighbors.reported(self.now, number, source);
+        let evidence = if answers {
+            Evidence::Answered
+        } else {
+            Evidence::Heard
+        };
         for (group, listens) in groups {
             let Some(group) = SolicitedNode::from_group(group) else {
                 continue;
@@ -136,14 +131,13 @@ impl Engine {
             let Engine {
                 config,
                 neighbors,
-                groups,
                 now,
                 ..
             } = self;
             if !listens {
-                let gone = |subject| release(groups, *now, subject);
-                neighbors.listens_no_more(*now, number, group, gone);
-            } else if !neighbors.listens(*now, config, number, group) && config.learn != Learn::Ndp
+                neighbors.listens_no_more(*now, number, group);
+            } else if !neighbors.listens(*now, config, number, group, answers)
+                && config.learn != Learn::Ndp
             {
                 self.sighted(sender, Subject::Listener(group, number), number, evidence);
             }
@@ -173,6 +167,13 @@ impl Engine {
                     neighbors.remove(subject);
                     self.refuse(Refusal::Full, sender);
                     return;
+                }
+                // The address takes the place of the listener that its host was known as.
+                let group = subject.group();
+                if matches!(subject, Subject::Address(_))
+                    && neighbors.remove(Subject::Listener(group, number))
+                {
+                    release(groups, *now, Subject::Listener(group, number));
                 }
                 counters.count(Counter::Learned);
                 if let Some(downstream) = config.downstreams.get(usize::from(sender.port)) {

@@ -25,8 +25,11 @@ pub struct Host {
     pub subjects: u16,
     /// Questions to the host since it last reported anything.
     pub unanswered: u8,
-    /// When it was asked last.
+    /// It has answered a question.
+    pub answered: bool,
+    /// When it was asked last, and where.
     pub(super) asked: Option<Instant>,
+    pub(super) asked_port: Port,
     /// When it is to be asked whatever its subjects say.
     pub(super) due: Option<Instant>,
     /// Its first subject.
@@ -34,10 +37,12 @@ pub struct Host {
 }
 
 impl Host {
-    /// It was asked so lately that what it reports is the answer.
-    pub(super) fn was_asked(&self, now: Instant) -> bool {
-        self.asked
-            .is_some_and(|asked| now.since(asked) < ANSWER_WINDOW)
+    /// It was asked so lately, and where it is, that what it reports from there is the answer.
+    pub(super) fn answers(&self, now: Instant, source: Ipv6Addr) -> bool {
+        let lately = |asked| now.since(asked) < ANSWER_WINDOW;
+        self.asked.is_some_and(lately)
+            && self.asked_port == self.port
+            && self.link_local == Some(source)
     }
 
     /// It left two rounds of questions unanswered.
@@ -60,7 +65,9 @@ impl Hosts {
             last_heard: Instant::ZERO,
             subjects: 0,
             unanswered: 0,
+            answered: false,
             asked: None,
+            asked_port: 0,
             due: None,
             first: Link::END,
         };
@@ -100,8 +107,12 @@ impl Hosts {
         self.entry(number).map(|(_, host)| host)
     }
 
+    pub(super) fn entry_mut(&mut self, number: u16) -> Option<(MacAddress, &mut Host)> {
+        self.table.get_mut(number.into())
+    }
+
     pub(super) fn get_mut(&mut self, number: u16) -> Option<&mut Host> {
-        self.table.get_mut(number.into()).map(|(_, host)| host)
+        self.entry_mut(number).map(|(_, host)| host)
     }
 
     /// Adds a host; its number. None where there are more new ones at once than are allowed, or too many.
@@ -133,7 +144,9 @@ impl Hosts {
             last_heard: now,
             subjects: 0,
             unanswered: 0,
+            answered: false,
             asked: None,
+            asked_port: 0,
             due: None,
             first: Link::END,
         };
@@ -141,9 +154,10 @@ impl Hosts {
         u16::try_from(slot).ok()
     }
 
-    pub(super) fn ask_all(&mut self, now: Instant) {
+    /// Asks every host on these ports.
+    pub(super) fn ask_all(&mut self, now: Instant, on: impl Fn(Port) -> bool) {
         for slot in self.table.slots() {
-            if let Some((_, host)) = self.table.get_mut(slot) {
+            if let Some((_, host)) = self.table.get_mut(slot).filter(|(_, host)| on(host.port)) {
                 host.unanswered = 0;
                 host.asked = None;
                 host.due = host.link_local.map(|_| now);
@@ -155,13 +169,17 @@ impl Hosts {
     pub(super) fn offer_questions(
         &self,
         now: Instant,
+        can_send: impl Fn(Port) -> bool,
         questions: &mut Longest,
         mut wait_until: impl FnMut(Instant),
     ) {
         for (slot, mac, host) in self.table.iter_from(0) {
-            let (Some(due), Some(link_local), Ok(number)) =
-                (host.due, host.link_local, u16::try_from(slot))
-            else {
+            let (Some(due), Some(link_local), Ok(number), true) = (
+                host.due,
+                host.link_local,
+                u16::try_from(slot),
+                can_send(host.port),
+            ) else {
                 continue;
             };
             if due > now {

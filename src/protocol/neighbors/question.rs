@@ -15,6 +15,8 @@ pub const ASK_RESPONSE_DELAY: Duration = Duration::from_secs(1);
 pub const ASK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often an address is probed (`MAX_UNICAST_SOLICIT` of RFC 4861 §10).
 pub const PROBES: u8 = 3;
+/// From a question to a host to one because of a doubt.
+pub const DOUBT_INTERVAL: Duration = Duration::from_secs(10);
 /// Every so many questions one is not an urgent one.
 const STRANGERS_TURN: u8 = 8;
 pub(super) const ALL_QUESTIONS: u8 = ASKS + PROBES;
@@ -62,8 +64,13 @@ impl Longest {
 impl Neighbors {
     /// The question to send now: of those due the one due longest, but confirmed subjects that were not seen for three quarters of
     /// their time come first, so that strangers cannot crowd them out. Every eighth goes the other way round, so that strangers get
-    /// their turn. The same one again until [`Self::asked`] is told of it.
-    pub(crate) fn poll_question(&mut self, now: Instant, config: &Config) -> Option<Question> {
+    /// their turn. Where nothing can be sent, a question waits. The same one again until [`Self::asked`] is told of it.
+    pub(crate) fn poll_question(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        can_send: impl Fn(Port) -> bool,
+    ) -> Option<Question> {
         if self.next_question.is_none_or(|due| now < due) || now < self.pace {
             return None;
         }
@@ -80,12 +87,18 @@ impl Neighbors {
             let Some((mac, host)) = self.hosts.entry(neighbor.host) else {
                 continue;
             };
-            neighbor.skip_questions(now, config, subject, host);
-            if neighbor.questions >= ALL_QUESTIONS {
+            if !can_send(host.port) {
                 continue;
+            }
+            neighbor.skip_questions(now, config, subject, host);
+            if neighbor.questions >= ALL_QUESTIONS && neighbor.due <= now {
+                neighbor.end_round(now, config);
             }
             if neighbor.due > now {
                 wait_until(neighbor.due);
+                continue;
+            }
+            if neighbor.questions >= ALL_QUESTIONS {
                 continue;
             }
             let port = host.port;
@@ -111,7 +124,7 @@ impl Neighbors {
             }
         }
         self.hosts
-            .offer_questions(now, &mut others, &mut wait_until);
+            .offer_questions(now, can_send, &mut others, &mut wait_until);
         let question = if self.turn.is_multiple_of(STRANGERS_TURN) {
             others.take().or(urgent.take())
         } else {
@@ -119,6 +132,8 @@ impl Neighbors {
         };
         if question.is_none() {
             self.next_question = next;
+            // A fruitless look is paced like a question, whatever makes it necessary.
+            self.pace = now.saturating_add(PACE);
         }
         question
     }
@@ -131,6 +146,7 @@ impl Neighbors {
             Question::Ask { host, .. } => {
                 if let Some(host) = self.hosts.get_mut(host) {
                     host.asked = Some(now);
+                    host.asked_port = host.port;
                     host.unanswered = host.unanswered.saturating_add(1);
                     let again = now.saturating_add(ASK_INTERVAL);
                     host.due = (host.unanswered < ASKS).then_some(again);
@@ -148,21 +164,34 @@ impl Neighbors {
     /// The kernel no longer knows an address: its host is asked for it.
     pub(crate) fn forgotten_by_kernel(&mut self, now: Instant, address: Ipv6Addr) {
         let slot = self.subjects.find(&Subject::Address(address));
-        if let Some((_, neighbor)) = slot.and_then(|slot| self.subjects.get_mut(slot)) {
-            neighbor.doubt(now);
-            self.expect_question(now);
+        if let Some(slot) = slot {
+            self.doubt(now, slot);
         }
     }
 
-    /// Asks every host again.
-    pub(crate) fn ask_all(&mut self, now: Instant) {
-        self.hosts.ask_all(now);
+    /// Asks every host on these ports again.
+    pub(crate) fn ask_all(&mut self, now: Instant, on: impl Fn(Port) -> bool) {
+        self.hosts.ask_all(now, &on);
         for slot in self.subjects.slots() {
-            if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
-                neighbor.doubt(now);
+            let port = self.subjects.get(slot).map(|(_, neighbor)| neighbor.port);
+            if port.is_some_and(&on) {
+                self.doubt(now, slot);
             }
         }
-        self.expect_question(now);
+    }
+
+    /// A subject may be gone: the questions start anew, but not sooner after the last one to its host than [`DOUBT_INTERVAL`],
+    /// whoever sows the doubt.
+    pub(super) fn doubt(&mut self, now: Instant, slot: usize) {
+        let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
+            return;
+        };
+        let asked = self.hosts.get(neighbor.host).and_then(|host| host.asked);
+        let earliest = asked.map_or(now, |asked| asked.saturating_add(DOUBT_INTERVAL));
+        neighbor.questions = 0;
+        neighbor.due = now.max(earliest);
+        let due = neighbor.due;
+        self.expect_question(due);
     }
 
     pub(crate) fn next_question(&self) -> Option<Instant> {
@@ -192,12 +221,6 @@ impl Neighbors {
 }
 
 impl Neighbor {
-    /// It may be gone: the questions start anew.
-    pub(super) fn doubt(&mut self, now: Instant) {
-        self.questions = 0;
-        self.due = now;
-    }
-
     /// Passes over the questions that cannot or need not be sent.
     fn skip_questions(&mut self, now: Instant, config: &Config, subject: Subject, host: &Host) {
         while self.questions < ASKS && self.due <= now {
@@ -218,8 +241,19 @@ impl Neighbor {
         }
     }
 
-    /// No question is left, and the last one was not answered in its time.
-    pub(super) fn was_asked_in_vain(&self, now: Instant) -> bool {
-        self.questions >= ALL_QUESTIONS && self.due <= now
+    /// All questions were asked in vain. One that has answered before gets another round before its end: its link may have been
+    /// down, or it asleep.
+    fn end_round(&mut self, now: Instant, config: &Config) {
+        if self.asked_in_vain {
+            return;
+        }
+        self.asked_in_vain = true;
+        let quarter = config.address_timeout.checked_div(4).unwrap_or_default();
+        let age = config.address_timeout.saturating_sub(quarter);
+        let again = self.last_seen.saturating_add(age);
+        if self.confirmed && !self.revoked && again > now {
+            self.questions = 0;
+            self.due = again;
+        }
     }
 }
