@@ -12,7 +12,7 @@ use core::net::Ipv6Addr;
 
 use crate::config::{Config, Port};
 use crate::rate::Bucket;
-use crate::table::Table;
+use crate::table::{Link, Table};
 use crate::time::{Duration, Instant};
 use crate::wire::{MacAddress, SolicitedNode};
 
@@ -65,22 +65,6 @@ pub struct Neighbor {
     host: u16,
     /// The next subject of the same host.
     next: Link,
-}
-
-/// A slot plus 1; 0 is the end of a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Link(u16);
-
-impl Link {
-    const END: Link = Link(0);
-
-    fn to(slot: usize) -> Self {
-        Link(u16::try_from(slot).map_or(0, |slot| slot.saturating_add(1)))
-    }
-
-    fn slot(self) -> Option<usize> {
-        self.0.checked_sub(1).map(usize::from)
-    }
 }
 
 /// Who was heard, and where.
@@ -141,19 +125,9 @@ pub struct Neighbors {
 
 impl Neighbors {
     pub(crate) const fn new() -> Self {
-        let vacant = Neighbor {
-            port: 0,
-            last_seen: Instant::ZERO,
-            confirmed: false,
-            questions: 0,
-            revoked: false,
-            asked_in_vain: false,
-            due: Instant::ZERO,
-            host: 0,
-            next: Link::END,
-        };
+        let vacant = Subject::Address(Ipv6Addr::UNSPECIFIED);
         Neighbors {
-            subjects: Table::new(Subject::Address(Ipv6Addr::UNSPECIFIED), vacant),
+            subjects: Table::new(vacant, Neighbor::VACANT),
             hosts: Hosts::new(),
             newcomers: Bucket::new(),
             residents: Bucket::new(),
@@ -277,20 +251,18 @@ impl Neighbors {
             let least = self.least_deserving().ok_or(Refusal::Full)?;
             self.remove_slot(least).map(&mut evicted);
         }
+        let answers = evidence == Evidence::Answered;
         let neighbor = Neighbor {
             port,
             last_seen: now,
-            confirmed: evidence == Evidence::Answered,
-            questions: 0,
-            revoked: false,
-            asked_in_vain: false,
-            due: if evidence == Evidence::Answered {
+            confirmed: answers,
+            due: if answers {
                 self.expect_next_question(now, config)
             } else {
                 now
             },
             host: number,
-            next: Link::END,
+            ..Neighbor::VACANT
         };
         let slot = self
             .subjects
@@ -540,6 +512,18 @@ impl Neighbors {
 }
 
 impl Neighbor {
+    const VACANT: Neighbor = Neighbor {
+        port: 0,
+        last_seen: Instant::ZERO,
+        confirmed: false,
+        questions: 0,
+        revoked: false,
+        asked_in_vain: false,
+        due: Instant::ZERO,
+        host: 0,
+        next: Link::END,
+    };
+
     /// It is there: good for another timeout, and no question before `due` once it is confirmed.
     fn renew(&mut self, now: Instant, due: Instant) {
         self.last_seen = now;

@@ -40,17 +40,17 @@ struct Slot<K, V> {
 }
 
 /// A slot's number plus 1; 0 is the end of a chain.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Link(u16);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link(u16);
 
 impl Link {
-    const END: Link = Link(0);
+    pub const END: Link = Link(0);
 
-    fn to(slot: usize) -> Self {
+    pub(crate) fn to(slot: usize) -> Self {
         Link(u16::try_from(slot).map_or(0, |slot| slot.saturating_add(1)))
     }
 
-    fn slot(self) -> Option<usize> {
+    pub(crate) fn slot(self) -> Option<usize> {
         self.0.checked_sub(1).map(usize::from)
     }
 }

@@ -3,10 +3,10 @@
 use core::net::Ipv6Addr;
 
 use super::question::{ANSWER_WINDOW, ASKS, Longest, Question};
-use super::{CAPACITY, Evidence, Link, Sender};
+use super::{CAPACITY, Evidence, Sender};
 use crate::config::{Config, Port};
 use crate::rate::Bucket;
-use crate::table::Table;
+use crate::table::{Link, Table};
 use crate::time::{Duration, Instant};
 use crate::wire::MacAddress;
 
@@ -37,6 +37,19 @@ pub struct Host {
 }
 
 impl Host {
+    const VACANT: Host = Host {
+        port: 0,
+        link_local: None,
+        last_heard: Instant::ZERO,
+        subjects: 0,
+        unanswered: 0,
+        answered: false,
+        asked: None,
+        asked_port: 0,
+        due: None,
+        first: Link::END,
+    };
+
     /// It was asked so lately, and where it is, that what it reports from there is the answer.
     pub(super) fn answers(&self, now: Instant, source: Ipv6Addr) -> bool {
         let lately = |asked| now.since(asked) < ANSWER_WINDOW;
@@ -59,20 +72,8 @@ pub(super) struct Hosts {
 
 impl Hosts {
     pub(super) const fn new() -> Self {
-        let vacant = Host {
-            port: 0,
-            link_local: None,
-            last_heard: Instant::ZERO,
-            subjects: 0,
-            unanswered: 0,
-            answered: false,
-            asked: None,
-            asked_port: 0,
-            due: None,
-            first: Link::END,
-        };
         Hosts {
-            table: Table::new(MacAddress([0; 6]), vacant),
+            table: Table::new(MacAddress([0; 6]), Host::VACANT),
             newcomers: Bucket::new(),
         }
     }
@@ -140,15 +141,8 @@ impl Hosts {
         }
         let host = Host {
             port: sender.port,
-            link_local: None,
             last_heard: now,
-            subjects: 0,
-            unanswered: 0,
-            answered: false,
-            asked: None,
-            asked_port: 0,
-            due: None,
-            first: Link::END,
+            ..Host::VACANT
         };
         let slot = self.table.insert(sender.mac, host).ok()?;
         u16::try_from(slot).ok()
