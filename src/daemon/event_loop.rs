@@ -313,6 +313,9 @@ impl<'s> EventLoop<'s> {
         match self.netlink.request(dump) {
             Ok(()) => {
                 self.interfaces.begin(dump);
+                if dump == Dump::Addresses {
+                    self.engine.handle(clock::now(), Event::OwnUnknown);
+                }
                 self.dump = None;
             }
             // Its end will wake the loop.
@@ -370,6 +373,8 @@ impl<'s> EventLoop<'s> {
             self.upstream_prefixes = prefixes;
             let prefixes = Event::UpstreamPrefixes(&self.upstream_prefixes);
             self.engine.handle(clock::now(), prefixes);
+            // Among those the kernel knows there may be some that count now.
+            self.dump = self.dump.into_iter().chain([Dump::Neighbors]).min();
         }
         let name = &self.engine.config().upstream;
         let retry = follow(

@@ -48,6 +48,8 @@ pub enum Event<'a> {
     Forgotten(Ipv6Addr),
     /// An address is this router's own, or is no more.
     Own { address: Ipv6Addr, present: bool },
+    /// All own addresses that are still there are about to be told anew.
+    OwnUnknown,
     /// The prefixes on the upstream's link are these now. They count where [`Config::upstream_prefixes`] is set.
     UpstreamPrefixes(&'a [Prefix]),
     /// Somebody wants all hosts asked and all groups reported anew.
@@ -168,6 +170,7 @@ impl Engine {
             }
             Event::Forgotten(address) => self.neighbors.forgotten_by_kernel(self.now, address),
             Event::Own { address, present } => self.handle_own(address, present),
+            Event::OwnUnknown => self.own.clear(),
             Event::UpstreamPrefixes(prefixes) => self.handle_prefixes(prefixes),
             Event::Renew => {
                 self.neighbors.ask_all(self.now, |_| true);

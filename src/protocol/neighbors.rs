@@ -357,6 +357,32 @@ impl Neighbors {
         slot.and_then(|slot| self.remove_slot(slot)).is_some()
     }
 
+    /// Forgets a listener for the address that its host turns out to have, which is confirmed if the listener was; false where it was
+    /// not known.
+    pub(crate) fn takes_place_of(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        address: Subject,
+        listener: Subject,
+    ) -> bool {
+        let confirmed = self
+            .get(listener)
+            .is_some_and(|listener| listener.confirmed);
+        if !self.remove(listener) {
+            return false;
+        }
+        let due = self.expect_next_question(now, config);
+        let slot = self.subjects.find(&address);
+        if let Some((_, neighbor)) = slot.and_then(|slot| self.subjects.get_mut(slot))
+            && confirmed
+        {
+            neighbor.confirmed = true;
+            neighbor.renew(now, due);
+        }
+        true
+    }
+
     /// Forgets all addresses that `keep` does not hold for, and hands each to `gone`.
     pub(crate) fn retain(
         &mut self,

@@ -544,6 +544,13 @@ fn an_address_takes_the_place_of_the_listener_that_its_host_was_known_as() {
     stage.reports(&[1]);
     stage.seen(address(1));
     assert_eq!(stage.engine.neighbors().len(), 1);
+    assert!(
+        stage
+            .engine
+            .neighbors()
+            .iter()
+            .all(|(_, neighbor)| neighbor.confirmed)
+    );
     assert_eq!(stage.changes.len(), 1);
     let group = SolicitedNode::of(address(1));
     assert_eq!(stage.engine.groups().get(group).unwrap().members, 1);

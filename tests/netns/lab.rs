@@ -9,8 +9,8 @@
 //! namespace without a name: this process holds it by a file descriptor, so it ends when the process does, however that
 //! ends, and nothing else on the machine sees it.
 
-// Two programs include this file, and each uses a part of it.
-#![allow(dead_code)]
+// Several programs include this file, and each uses a part of it.
+#![allow(dead_code, unused_imports)]
 
 #[path = "lab/namespace.rs"]
 mod namespace;
@@ -18,6 +18,10 @@ mod namespace;
 mod process;
 #[path = "lab/tap.rs"]
 mod tap;
+#[path = "lab/traffic.rs"]
+mod traffic;
+#[path = "lab/tun.rs"]
+mod tun;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -31,6 +35,8 @@ use std::time::{Duration, Instant};
 pub use namespace::{Namespace, isolate};
 pub use process::Process;
 pub use tap::{Frame, Tap, group_mac};
+pub use traffic::Traffic;
+pub use tun::Tun;
 
 use namespace::path_of_fd;
 

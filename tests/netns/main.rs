@@ -1,13 +1,20 @@
 //! mldproxy on the real kernel: each test builds networks of its own, and the kernel's tables decide.
 
 mod bad_input;
+mod bridges;
+mod flood;
 mod hostile;
 mod joining;
 mod lab;
 mod links;
+mod points;
+mod prefixes;
 mod refresh;
+mod restart;
+mod silent;
 mod support;
 mod syslog;
+mod versions;
 
 use std::process::ExitCode;
 
@@ -42,11 +49,18 @@ fn main() -> ExitCode {
 
     let modules = [
         bad_input::TESTS,
+        bridges::TESTS,
+        flood::TESTS,
         hostile::TESTS,
         joining::TESTS,
         links::TESTS,
+        points::TESTS,
+        prefixes::TESTS,
         refresh::TESTS,
+        restart::TESTS,
+        silent::TESTS,
         syslog::TESTS,
+        versions::TESTS,
     ];
     let trials = modules.into_iter().flatten().map(|test| {
         let missing = lab::missing_tools(test.needs);

@@ -27,7 +27,7 @@ fn without_querier() -> Lab {
 
 /// The gateway's clock, shortened: a group is forgotten 3 s after its last report. Another listener, which reports once and
 /// never again, shows when that time is over.
-fn wait_for_a_listening_interval(lab: &Lab, witness: &str) {
+pub fn wait_for_a_listening_interval(lab: &Lab, witness: &str) {
     let witness: Ipv6Addr = witness.parse().unwrap();
     let router = Tap::open(&lab.rtr, UPSTREAM);
     let source = "fe80::bad:cafe".parse().unwrap();
@@ -48,7 +48,7 @@ fn wait_for_a_listening_interval(lab: &Lab, witness: &str) {
     });
 }
 
-const SHORT_LISTENING_INTERVAL: &str =
+pub const SHORT_LISTENING_INTERVAL: &str =
     "ip link set dev br0 type bridge mcast_membership_interval 300";
 
 fn a_group_outlives_the_listening_interval_without_a_querier() {
@@ -77,7 +77,7 @@ fn without_refresh_the_gateway_forgets() {
 }
 
 /// The groups that a report of the refresh names; none for another packet.
-fn refreshed(frame: &Frame) -> Vec<Ipv6Addr> {
+pub fn refreshed(frame: &Frame) -> Vec<Ipv6Addr> {
     match parse(&frame.packet) {
         Ok(Message::ReportV2(report)) => report
             .records

@@ -99,15 +99,27 @@ fn few(groups: &[Ipv6Addr]) -> String {
     )
 }
 
-/// A host on a LAN, with any address it likes.
+/// A host on a LAN, with any address it likes. It hears nothing, and so answers no question.
 pub struct Host {
     pub tap: Tap,
+    pub mac: [u8; 6],
 }
 
 impl Host {
+    /// With the link-layer address of the LAN's own host, which answers for it where it can.
     pub fn on(lan: &Namespace) -> Self {
         let tap = Tap::open(lan, "eth0");
-        Host { tap }
+        let mac = tap.mac();
+        Host { tap, mac }
+    }
+
+    /// With one of its own, of which no two numbers have the same.
+    pub fn apart(lan: &Namespace, number: u8) -> Self {
+        let mac = [2, 0, 0, 0, 0x77, number];
+        Host {
+            mac,
+            ..Self::on(lan)
+        }
     }
 
     /// Solicits the router, as a host does before it sends to it.
@@ -117,7 +129,7 @@ impl Host {
             source,
             destination: solicited_node(target),
             target,
-            source_link_layer: Some(MacAddress(self.tap.mac())),
+            source_link_layer: Some(MacAddress(self.mac)),
         });
     }
 
@@ -154,7 +166,7 @@ impl Host {
             router: false,
             solicited: false,
             override_flag: true,
-            target_link_layer: Some(MacAddress(self.tap.mac())),
+            target_link_layer: Some(MacAddress(self.mac)),
         };
         let length = advertisement.emit(&mut packet).expect("it fits");
         packet.truncate(length);
@@ -163,7 +175,7 @@ impl Host {
 
     pub fn send(&self, destination: Ipv6Addr, packet: Vec<u8>) {
         self.tap.send(&Frame {
-            source: self.tap.mac(),
+            source: self.mac,
             destination: group_mac(destination),
             packet,
         });
@@ -180,4 +192,81 @@ impl Host {
 /// The `number`th address of the LAN's prefix, 1 to 65535, no two with the same group, and none with one of the router's.
 pub const fn address(number: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0x10, number)
+}
+
+/// Real hosts on the first LAN: each a macvlan in the LAN's namespace, with a link-layer, a link-local and a global address of its
+/// own, and the kernel's own NDP and MLD. Host 1 is `h1` and has the address [`real_host(1)`](real_host).
+pub fn add_real_hosts(lab: &Lab, count: u16) -> Vec<Ipv6Addr> {
+    let hosts = (1..=count).map(|number| {
+        let address = real_host(number);
+        format!(
+            "link add link eth0 name h{number} type macvlan mode bridge
+             link set dev h{number} up
+             addr add {address}/128 dev h{number}"
+        )
+    });
+    lab.lan.batch(&hosts.collect::<Vec<_>>().join("\n"));
+    (1..=count).map(real_host).collect()
+}
+
+pub const fn real_host(number: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0x20, number)
+}
+
+/// Makes hosts of [`add_real_hosts`] solicit the router from their link-local addresses, as hosts do in steady state.
+pub fn speak_link_local(lab: &Lab, numbers: impl IntoIterator<Item = u16>) {
+    for number in numbers {
+        let interface = format!("h{number}");
+        lab.lan.flush_neighbors_of(&interface);
+        let router = crate::lab::LAN_ROUTER;
+        lab.lan
+            .run(&format!("ping -n -c 1 -W 5 {router}%{interface}"));
+    }
+}
+
+/// Waits until the router is a member upstream of the groups of these addresses, whatever else it is a member of.
+#[track_caller]
+pub fn expect_among_joined(lab: &Lab, addresses: &[Ipv6Addr]) {
+    let mut missing = Vec::new();
+    let held = poll_for(SOON, || {
+        missing = missing_of(lab, addresses);
+        missing.is_empty().then_some(())
+    });
+    assert!(held.is_some(), "not joined: {}", few(&missing));
+}
+
+/// The groups of these addresses of which the router is no member upstream. The kernel's table is read in pieces, and a group
+/// that is left meanwhile shifts another one out of sight: one that is not seen is looked for again.
+pub fn missing_of(lab: &Lab, addresses: &[Ipv6Addr]) -> Vec<Ipv6Addr> {
+    let mut missing: Vec<_> = addresses.iter().copied().map(solicited_node).collect();
+    for _ in 0..3 {
+        let joined = lab.rtr.joined(UPSTREAM);
+        missing.retain(|group| !joined.contains(group));
+        if missing.is_empty() {
+            break;
+        }
+    }
+    missing
+}
+
+/// The memory of its own that a process holds now, in kB.
+pub fn anonymous_memory(process: &Process) -> u64 {
+    let path = format!("/proc/{}/status", process.pid());
+    let status = std::fs::read_to_string(path).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("RssAnon"));
+    let words = line.and_then(|line| line.split_whitespace().nth(1));
+    words
+        .and_then(|kilobytes| kilobytes.parse().ok())
+        .expect("a number of kB")
+}
+
+/// Asks for the summary and waits for it.
+#[track_caller]
+pub fn summary(mldproxy: &Process) -> String {
+    let is_summary = |line: &String| line.contains(" addresses and listeners (");
+    let summaries = || mldproxy.lines().into_iter().filter(is_summary);
+    let before = summaries().count();
+    mldproxy.signal(nix::sys::signal::Signal::SIGUSR1);
+    let summary = poll_for(SOON, || summaries().nth(before));
+    summary.unwrap_or_else(|| panic!("no summary in:\n{}", mldproxy.log()))
 }

@@ -169,11 +169,11 @@ impl Engine {
                     return;
                 }
                 // The address takes the place of the listener that its host was known as.
-                let group = subject.group();
+                let listener = Subject::Listener(subject.group(), number);
                 if matches!(subject, Subject::Address(_))
-                    && neighbors.remove(Subject::Listener(group, number))
+                    && neighbors.takes_place_of(*now, config, subject, listener)
                 {
-                    release(groups, *now, Subject::Listener(group, number));
+                    release(groups, *now, listener);
                 }
                 counters.count(Counter::Learned);
                 if let Some(downstream) = config.downstreams.get(usize::from(sender.port)) {
@@ -214,6 +214,10 @@ impl Engine {
     }
 
     pub(super) fn handle_own(&mut self, address: Ipv6Addr, present: bool) {
+        if address.is_unicast_link_local() || address.is_loopback() {
+            // Never learned anyway, and every interface has one.
+            return;
+        }
         if let Some(place) = self.own.iter().position(|own| *own == address) {
             if !present {
                 self.own.swap_remove(place);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::resume_unwind;
@@ -92,6 +92,21 @@ impl Namespace {
         outputs
     }
 
+    /// Runs many commands of `ip`, one a line and without that word, by one process.
+    #[track_caller]
+    pub fn batch(&self, commands: &str) {
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        let path = path_of_fd(&reader);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                // Where `ip` ends early, it says why.
+                let _ = writer.write_all(commands.as_bytes());
+            });
+            self.run(&format!("ip -batch {path}"));
+            drop(reader);
+        });
+    }
+
     #[track_caller]
     pub fn try_run(&self, command_line: &str) -> Output {
         let mut words = command_line.split_whitespace();
@@ -138,6 +153,11 @@ impl Namespace {
     /// Forgets the neighbors: the next packet to one solicits it anew.
     pub fn flush_neighbors(&self) {
         self.run("ip -6 neigh flush all");
+    }
+
+    /// Forgets those of one interface.
+    pub fn flush_neighbors_of(&self, interface: &str) {
+        self.run(&format!("ip -6 neigh flush dev {interface}"));
     }
 
     /// Pings five times a second, then waits a second for answers.

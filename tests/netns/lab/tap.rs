@@ -96,8 +96,8 @@ impl Tap {
                     }
                 }
                 Err(Errno::EAGAIN) => return None,
-                // The interface went down; it may come back.
-                Err(Errno::ENETDOWN) => {}
+                // The interface went down, and may come back; or this process was stopped for a while.
+                Err(Errno::ENETDOWN | Errno::EINTR) => {}
                 Err(error) => panic!("receive: {error}"),
             }
         }

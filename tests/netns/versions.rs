@@ -1,0 +1,108 @@
+//! The version of MLD in force upstream.
+
+use protocol::wire::{Message, parse};
+
+use crate::lab::{Frame, Lab, LabOptions, Tap, eventually, solicited_node};
+use crate::refresh::{SHORT_LISTENING_INTERVAL, refreshed, wait_for_a_listening_interval};
+use crate::support::{Host, SOON, address, expect_joined, start, summary};
+
+crate::tests![
+    a_querier_of_version_1_gets_reports_of_version_1_also_after_it_is_gone,
+    a_querier_of_version_2_gets_reports_of_version_2,
+    version_1_can_be_fixed,
+    version_2_can_be_fixed,
+];
+
+/// Stops the switch's querier, and starts it again where it is to ask at once.
+fn querier(lab: &Lab, on: bool) {
+    lab.sw
+        .run("ip link set dev br0 type bridge mcast_querier 0");
+    if on {
+        lab.sw
+            .run("ip link set dev br0 type bridge mcast_querier 1");
+    }
+}
+
+fn with_querier_of_version(mld_version: u8) -> Lab {
+    Lab::with(&LabOptions {
+        mld_version,
+        ..LabOptions::default()
+    })
+}
+
+/// Is it an MLDv1 report of the group of `address(1)`?
+fn is_report_v1(frame: &Frame) -> bool {
+    let group = solicited_node(address(1));
+    matches!(parse(&frame.packet), Ok(Message::ReportV1(report)) if report.group == group)
+}
+
+/// Is it a refresh of it in MLDv2? What the kernel answers to a query names its own groups too.
+fn is_refresh_v2(frame: &Frame) -> bool {
+    refreshed(frame) == [solicited_node(address(1))]
+}
+
+/// Waits until `wanted` has passed five times, and asserts that `unwanted` never does.
+#[track_caller]
+fn expect_five(wire: &Tap, wanted: fn(&Frame) -> bool, unwanted: fn(&Frame) -> bool) {
+    let mut count = 0;
+    eventually("five reports", 2 * SOON, || {
+        let frame = wire.receive(SOON).expect("a report every second");
+        assert!(!unwanted(&frame), "{frame:x?}");
+        count += u32::from(wanted(&frame));
+        count == 5
+    });
+}
+
+fn a_querier_of_version_1_gets_reports_of_version_1_also_after_it_is_gone() {
+    let lab = with_querier_of_version(1);
+    let mldproxy = start(&lab, &["--refresh-interval", "1"]);
+    querier(&lab, true);
+    mldproxy.wait_for_line("MLDv1 is in force upstream", SOON);
+    mldproxy.wait_for_line("is the querier upstream", SOON);
+    let wire = Tap::open(&lab.sw, "rtr");
+    Host::apart(&lab.lan, 1).solicits_from(address(1));
+    expect_joined(&lab, &[address(1)]);
+    expect_five(&wire, is_report_v1, is_refresh_v2);
+    assert!(summary(&mldproxy).contains("V1 in force"));
+
+    querier(&lab, false);
+    lab.sw.run(SHORT_LISTENING_INTERVAL);
+    for witness in ["ff02::1:ff77:1", "ff02::1:ff77:2"] {
+        wait_for_a_listening_interval(&lab, witness);
+        assert!(lab.mdb().contains(&solicited_node(address(1))));
+    }
+    let wire = Tap::open(&lab.sw, "rtr");
+    expect_five(&wire, is_report_v1, is_refresh_v2);
+}
+
+fn a_querier_of_version_2_gets_reports_of_version_2() {
+    let lab = with_querier_of_version(2);
+    let mldproxy = start(&lab, &["--refresh-interval", "1"]);
+    querier(&lab, true);
+    mldproxy.wait_for_line("is the querier upstream", SOON);
+    let wire = Tap::open(&lab.sw, "rtr");
+    Host::apart(&lab.lan, 1).solicits_from(address(1));
+    expect_five(&wire, is_refresh_v2, is_report_v1);
+    assert!(summary(&mldproxy).contains("V2 in force"));
+}
+
+fn version_1_can_be_fixed() {
+    let lab = with_querier_of_version(2);
+    let _mldproxy = start(&lab, &["--refresh-interval", "1", "--mld-version", "1"]);
+    let wire = Tap::open(&lab.sw, "rtr");
+    Host::apart(&lab.lan, 1).solicits_from(address(1));
+    expect_five(&wire, is_report_v1, is_refresh_v2);
+    assert!(lab.mdb().contains(&solicited_node(address(1))));
+}
+
+fn version_2_can_be_fixed() {
+    let lab = with_querier_of_version(1);
+    let mldproxy = start(&lab, &["--refresh-interval", "1", "--mld-version", "2"]);
+    querier(&lab, true);
+    mldproxy.wait_for_line("is the querier upstream", SOON);
+    let wire = Tap::open(&lab.sw, "rtr");
+    Host::apart(&lab.lan, 1).solicits_from(address(1));
+    // The kernel's own are MLDv1.
+    expect_five(&wire, is_refresh_v2, |_| false);
+    assert!(lab.mdb().contains(&solicited_node(address(1))));
+}
