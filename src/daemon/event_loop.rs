@@ -51,6 +51,8 @@ struct DownstreamPort {
     generation: u32,
     /// As the engine was told last.
     downstream: Option<Downstream>,
+    /// As the user was told last.
+    master: Option<u32>,
     /// The bridge's number, and its `mcast_router` before it was changed.
     changed_bridge: Option<(u32, u8)>,
 }
@@ -410,6 +412,15 @@ impl<'s> EventLoop<'s> {
                 },
             );
             self.capture_retry = self.capture_retry.max(retry);
+
+            if interface.master != port.master {
+                port.master = interface.master;
+                if let Some(master) = interface.master {
+                    warn!(
+                        "{name} is part of interface number {master} now: what arrives is heard there alone, so name that one"
+                    );
+                }
+            }
 
             let downstream = interface.downstream();
             if downstream != port.downstream {

@@ -26,6 +26,8 @@ pub struct Interface {
     /// The kernel's number; `None` while there is no such interface.
     pub index: Option<u32>,
     pub bridge: Option<Bridge>,
+    /// The number of the interface that it is a part of.
+    pub master: Option<u32>,
     /// How often it was found to be another interface, even if one of the same number.
     pub generation: u32,
     /// It has a carrier.
@@ -216,6 +218,7 @@ impl Interface {
             name: name.clone(),
             index: None,
             bridge: None,
+            master: None,
             generation: 0,
             running: false,
             mtu: 0,
@@ -240,6 +243,7 @@ impl Interface {
         }
         self.mtu = link.mtu;
         self.running = link.running;
+        self.master = link.master;
         self.mac = link.mac;
         // A bridge tells of itself without this where only one of its ports changed.
         self.bridge = link.bridge.or(self.bridge);

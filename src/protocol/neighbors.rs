@@ -17,10 +17,10 @@ use crate::time::{Duration, Instant};
 use crate::wire::{MacAddress, SolicitedNode};
 
 pub use host::Host;
-pub use question::{ASK_RESPONSE_DELAY, Question};
+pub use question::{ASK_RESPONSE_DELAY, ASKS, PROBES, Question};
 
 use host::Hosts;
-use question::{ALL_QUESTIONS, ASKS};
+use question::ALL_QUESTIONS;
 
 /// The most addresses and listeners kept.
 pub const CAPACITY: usize = 4096;

@@ -1,7 +1,7 @@
 //! Interfaces that are late, vanish, come back, flap or are renamed.
 
 use crate::lab::{DOWNSTREAM, Lab, LabOptions, Namespace, UPSTREAM, eventually, solicited_node};
-use crate::support::{Host, SOON, address, expect_joined, spawn, start};
+use crate::support::{Host, SOON, address, expect_joined, spawn, start, start_between};
 
 crate::tests![
     an_upstream_created_anew_is_joined_and_reported_anew,
@@ -9,6 +9,7 @@ crate::tests![
     both_missing_at_the_start_are_waited_for,
     a_flapping_upstream_keeps_its_groups,
     a_renamed_upstream_is_found_by_name,
+    a_downstream_that_becomes_part_of_a_bridge_is_named,
 ];
 
 fn an_upstream_created_anew_is_joined_and_reported_anew() {
@@ -138,6 +139,17 @@ fn a_renamed_upstream_is_found_by_name() {
     );
     rename("wan-old", UPSTREAM);
     expect_joined(&lab, &[address(1)]);
+}
+
+fn a_downstream_that_becomes_part_of_a_bridge_is_named() {
+    let lab = without_querier();
+    lab.rtr.run("ip link add name br-other type bridge");
+    let mldproxy = start(&lab, &[]);
+    lab.rtr.run("ip link set dev lan1 nomaster");
+    let mldproxy_on_port = start_between(&lab.rtr, &[], &[UPSTREAM, "lan1"]);
+    lab.rtr.run("ip link set dev lan1 master br-other");
+    mldproxy_on_port.wait_for_line("lan1 is part of interface number", SOON);
+    assert!(!mldproxy.log().contains("is part of"), "{}", mldproxy.log());
 }
 
 fn without_querier() -> Lab {

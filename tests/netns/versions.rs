@@ -1,5 +1,6 @@
 //! The version of MLD in force upstream.
 
+use nix::sys::signal::Signal;
 use protocol::wire::{Message, parse};
 
 use crate::lab::{Frame, Lab, LabOptions, Tap, eventually, solicited_node};
@@ -9,6 +10,7 @@ use crate::support::{Host, SOON, address, expect_joined, start, summary};
 crate::tests![
     a_querier_of_version_1_gets_reports_of_version_1_also_after_it_is_gone,
     a_querier_of_version_2_gets_reports_of_version_2,
+    to_leave_under_a_querier_of_version_1_is_a_done,
     version_1_can_be_fixed,
     version_2_can_be_fixed,
 ];
@@ -73,6 +75,22 @@ fn a_querier_of_version_1_gets_reports_of_version_1_also_after_it_is_gone() {
     }
     let wire = Tap::open(&lab.sw, "rtr");
     expect_five(&wire, is_report_v1, is_refresh_v2);
+}
+
+fn to_leave_under_a_querier_of_version_1_is_a_done() {
+    let lab = with_querier_of_version(1);
+    let mldproxy = start(&lab, &["--refresh-interval", "0"]);
+    querier(&lab, true);
+    mldproxy.wait_for_line("MLDv1 is in force upstream", SOON);
+    Host::apart(&lab.lan, 1).solicits_from(address(1));
+    expect_joined(&lab, &[address(1)]);
+    let wire = Tap::open(&lab.sw, "rtr");
+    mldproxy.signal(Signal::SIGTERM);
+    let group = solicited_node(address(1));
+    eventually("a Done", SOON, || {
+        let frame = wire.receive(SOON).expect("a Done for each group");
+        matches!(parse(&frame.packet), Ok(Message::Done(done)) if done.group == group)
+    });
 }
 
 fn a_querier_of_version_2_gets_reports_of_version_2() {

@@ -71,6 +71,8 @@ pub struct Link<'a> {
     /// All zero where the link has no such addresses.
     pub mac: [u8; 6],
     pub bridge: Option<Bridge>,
+    /// The number of the bridge, bond or other interface that it is a part of.
+    pub master: Option<u32>,
 }
 
 /// How a bridge treats multicast.
@@ -334,6 +336,7 @@ fn link<'a>(message: &Message<'a>) -> Option<Notice<'a>> {
             libc::IFLA_IFNAME => link.name = str::from_utf8(value.strip_suffix(&[0])?).ok()?,
             libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
             libc::IFLA_ADDRESS => link.mac = value.try_into().unwrap_or_default(),
+            libc::IFLA_MASTER => link.master = u32_at(value, 0),
             libc::IFLA_LINKINFO => link.bridge = bridge(value),
             _ => {}
         }
