@@ -56,7 +56,7 @@ pub enum Change {
 
 /// The state of the refresh and of the querier.
 pub struct Listener {
-    /// An `Option` would not be all zero bits where there is none (see [`Engine::new`](crate::engine::Engine::new)).
+    /// An `Option` would not be all zero bits where there is none (an engine that was not started is).
     has_upstream: bool,
     upstream: Upstream,
     has_querier: bool,

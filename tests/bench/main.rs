@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Frame, Lab, LabOptions, Process, Tap, UPSTREAM};
+use lab::{Frame, Lab, Process, Tap, UPSTREAM};
 use nix::sys::signal::Signal;
 use protocol::wire::{
     ALL_MLDV2_ROUTERS, MacAddress, Message, NeighborSolicitation, RecordType, ReportBuilder, parse,
@@ -45,10 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn with_hosts(hosts: u16) {
-    let lab = Lab::with(&LabOptions {
-        querier: false,
-        ..LabOptions::default()
-    });
+    let lab = Lab::without_querier();
     // As it is run, but for a time that keeps hosts who never speak again.
     let options = ["--log-level", "info", "--address-timeout", "3600"];
     let options = [&options[..], UNLIMITED].concat();
@@ -95,10 +92,7 @@ fn with_hosts(hosts: u16) {
 /// Each with a link-layer and a link-local address of its own, under the limits and times that are the default: what it costs to
 /// ask them all, over and over, to hear their answers, and to report their groups.
 fn with_answering_hosts(hosts: u16) {
-    let lab = Lab::with(&LabOptions {
-        querier: false,
-        ..LabOptions::default()
-    });
+    let lab = Lab::without_querier();
     let options = [
         "--log-level",
         "info",

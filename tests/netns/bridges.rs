@@ -5,8 +5,7 @@ use std::net::Ipv6Addr;
 use nix::sys::signal::Signal;
 
 use crate::lab::{
-    DOWNSTREAM, Frame, LAN_HOST, Lab, LabOptions, Namespace, Tap, eventually, group_mac,
-    solicited_node,
+    DOWNSTREAM, Frame, LAN_HOST, Lab, Namespace, Tap, eventually, group_mac, solicited_node,
 };
 use crate::support::{Host, SOON, address, expect_joined, start};
 
@@ -25,10 +24,7 @@ struct Snooping {
 
 impl Snooping {
     fn new() -> Self {
-        let lab = Lab::with(&LabOptions {
-            querier: false,
-            ..LabOptions::default()
-        });
+        let lab = Lab::without_querier();
         let switch = Namespace::new("lan-switch");
         lab.rtr.veth("lan-port", &switch, "uplink");
         switch.run(
@@ -135,10 +131,7 @@ fn after_a_crash_a_lan_that_snoops_is_heard_again() {
 }
 
 fn a_bridge_that_does_not_snoop_is_left_alone() {
-    let lab = Lab::with(&LabOptions {
-        querier: false,
-        ..LabOptions::default()
-    });
+    let lab = Lab::without_querier();
     let before = multicast_router(&lab);
     let mldproxy = start(&lab, &[]);
     is_heard(&lab, 1);

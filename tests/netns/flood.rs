@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use protocol::wire::{MacAddress, NeighborSolicitation};
 
-use crate::lab::{Frame, Lab, LabOptions, Process, Traffic, eventually, group_mac, solicited_node};
+use crate::lab::{Frame, Lab, Process, Traffic, eventually, group_mac, solicited_node};
 use crate::support::{
     Host, SOON, add_real_hosts, address, anonymous_memory, expect_among_joined, missing_of,
     speak_link_local, start, summary,
@@ -120,10 +120,7 @@ fn expect_all_confirmed(mldproxy: &Process) {
 }
 
 fn one_mac_with_many_addresses_takes_no_more_than_its_share() {
-    let lab = Lab::with(&LabOptions {
-        querier: false,
-        ..LabOptions::default()
-    });
+    let lab = Lab::without_querier();
     let mldproxy = start(&lab, &["--per-mac", "8", "--log-level", "info"]);
     let greedy = Host::apart(&lab.lan, 1);
     for number in 1..=100 {

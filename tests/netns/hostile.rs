@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use protocol::wire::ALL_NODES;
 
-use crate::lab::{Frame, Lab, LabOptions, UPSTREAM};
+use crate::lab::{Frame, Lab, UPSTREAM};
 use crate::support::{Host, SOON, address, expect_joined, start};
 
 crate::tests![
@@ -12,15 +12,8 @@ crate::tests![
     after_a_crash_the_next_start_works,
 ];
 
-fn without_querier() -> Lab {
-    Lab::with(&LabOptions {
-        querier: false,
-        ..LabOptions::default()
-    })
-}
-
 fn frames_of_noise_are_counted_and_change_nothing() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let mldproxy = start(&lab, &[]);
     let host = Host::on(&lab.lan);
     let mut random = fastrand::Rng::with_seed(1);
@@ -57,7 +50,7 @@ fn frames_of_noise_are_counted_and_change_nothing() {
 }
 
 fn two_of_it_do_not_disturb_each_other() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let first = start(&lab, &[]);
     let second = start(&lab, &[]);
     let host = Host::on(&lab.lan);
@@ -73,7 +66,7 @@ fn two_of_it_do_not_disturb_each_other() {
 }
 
 fn after_a_crash_the_next_start_works() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let host = Host::on(&lab.lan);
     let crashed = start(&lab, &[]);
     host.solicits_from(address(1));

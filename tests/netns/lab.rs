@@ -157,6 +157,14 @@ impl Lab {
         Self::with(&LabOptions::default())
     }
 
+    /// As [`Self::new`], but for the querier: nothing is held back, and nobody asks.
+    pub fn without_querier() -> Self {
+        Self::with(&LabOptions {
+            querier: false,
+            ..LabOptions::default()
+        })
+    }
+
     /// Builds the network. With a querier the switch by then holds back what nobody joined.
     pub fn with(options: &LabOptions) -> Self {
         let [gw, sw, rtr, lan] = ["gw", "sw", "rtr", "lan"].map(Namespace::new);

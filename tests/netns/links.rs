@@ -1,6 +1,6 @@
 //! Interfaces that are late, vanish, come back, flap or are renamed.
 
-use crate::lab::{DOWNSTREAM, Lab, LabOptions, Namespace, UPSTREAM, eventually, solicited_node};
+use crate::lab::{DOWNSTREAM, Lab, Namespace, UPSTREAM, eventually, solicited_node};
 use crate::support::{Host, SOON, address, expect_joined, spawn, start, start_between};
 
 crate::tests![
@@ -13,7 +13,7 @@ crate::tests![
 ];
 
 fn an_upstream_created_anew_is_joined_and_reported_anew() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let mldproxy = start(&lab, &["--refresh-interval", "3600"]);
     let host = Host::on(&lab.lan);
     host.solicits_from(address(1));
@@ -40,7 +40,7 @@ fn an_upstream_created_anew_is_joined_and_reported_anew() {
 }
 
 fn a_downstream_created_anew_is_heard_again() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let mldproxy = start(&lab, &[]);
     Host::on(&lab.lan).solicits_from(address(1));
     expect_joined(&lab, &[address(1)]);
@@ -115,7 +115,7 @@ fn a_flapping_upstream_keeps_its_groups() {
 }
 
 fn a_renamed_upstream_is_found_by_name() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let mldproxy = start(&lab, &[]);
     Host::on(&lab.lan).solicits_from(address(1));
     expect_joined(&lab, &[address(1)]);
@@ -142,7 +142,7 @@ fn a_renamed_upstream_is_found_by_name() {
 }
 
 fn a_downstream_that_becomes_part_of_a_bridge_is_named() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     lab.rtr.run("ip link add name br-other type bridge");
     let mldproxy = start(&lab, &[]);
     lab.rtr.run("ip link set dev lan1 nomaster");
@@ -150,11 +150,4 @@ fn a_downstream_that_becomes_part_of_a_bridge_is_named() {
     lab.rtr.run("ip link set dev lan1 master br-other");
     mldproxy_on_port.wait_for_line("lan1 is part of interface number", SOON);
     assert!(!mldproxy.log().contains("is part of"), "{}", mldproxy.log());
-}
-
-fn without_querier() -> Lab {
-    Lab::with(&LabOptions {
-        querier: false,
-        ..LabOptions::default()
-    })
 }

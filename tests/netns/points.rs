@@ -3,16 +3,13 @@
 use nix::sys::signal::Signal;
 use protocol::wire::{Message, parse};
 
-use crate::lab::{DOWNSTREAM, Lab, LabOptions, Tun, eventually, solicited_node};
+use crate::lab::{DOWNSTREAM, Lab, Tun, eventually, solicited_node};
 use crate::support::{Host, SOON, address, start_between};
 
 crate::tests![groups_are_joined_and_reported_on_a_tun_upstream,];
 
 fn groups_are_joined_and_reported_on_a_tun_upstream() {
-    let lab = Lab::with(&LabOptions {
-        querier: false,
-        ..LabOptions::default()
-    });
+    let lab = Lab::without_querier();
     let mut tun = Tun::create(&lab.rtr, "tun0").expect("a TUN device");
     lab.rtr.run("ip link set dev tun0 up");
     let mldproxy = start_between(

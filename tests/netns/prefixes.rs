@@ -2,9 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use crate::lab::{
-    DOWNSTREAM, LAN_ROUTER, Lab, LabOptions, ROUTER, UPSTREAM, eventually, solicited_node,
-};
+use crate::lab::{DOWNSTREAM, LAN_ROUTER, Lab, ROUTER, UPSTREAM, eventually, solicited_node};
 use crate::support::{
     Host, SOON, address, expect_among_joined, expect_joined, missing_of, start, summary,
 };
@@ -16,19 +14,12 @@ crate::tests![
     the_routers_own_addresses_are_not_joined,
 ];
 
-fn without_querier() -> Lab {
-    Lab::with(&LabOptions {
-        querier: false,
-        ..LabOptions::default()
-    })
-}
-
 fn addresses<const N: usize>(texts: [&str; N]) -> [Ipv6Addr; N] {
     texts.map(|text| text.parse().expect("an address"))
 }
 
 fn a_renumbering_drops_the_old_prefix() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let _mldproxy = start(&lab, &["--prefix", "upstream"]);
     let host = Host::apart(&lab.lan, 1);
     let [old, new, other] = addresses(["2001:db8:1::10:1", "2001:db8:2::10:2", "2001:db8:3::10:3"]);
@@ -52,7 +43,7 @@ fn a_renumbering_drops_the_old_prefix() {
 }
 
 fn an_upstream_without_addresses_has_no_prefix_yet() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     lab.rtr
         .run(&format!("ip addr del {ROUTER}/64 dev {UPSTREAM}"));
     let mldproxy = start(&lab, &["--prefix", "upstream"]);
@@ -71,7 +62,7 @@ fn an_upstream_without_addresses_has_no_prefix_yet() {
 }
 
 fn an_excluded_prefix_is_not_learned() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let options = [
         "--exclude",
         "2001:db8:1:0:1::/80",
@@ -92,7 +83,7 @@ fn an_excluded_prefix_is_not_learned() {
 }
 
 fn the_routers_own_addresses_are_not_joined() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let own: Ipv6Addr = "2001:db8:1::3".parse().unwrap();
     let _mldproxy = start(&lab, &["--learn", "both"]);
     let host = Host::apart(&lab.lan, 1);

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use protocol::wire::{Message, RecordType, ReportV1, parse};
 
-use crate::lab::{Frame, Lab, LabOptions, Tap, UPSTREAM, eventually, solicited_node};
+use crate::lab::{Frame, Lab, Tap, UPSTREAM, eventually, solicited_node};
 use crate::support::{Host, SOON, UNLIMITED, address, expect_joined, start};
 
 crate::tests![
@@ -17,13 +17,6 @@ crate::tests![
     all_groups_fit_an_old_kernels_option_memory_and_a_newcomer_takes_the_oldests_place;
     tshark_finds_nothing_wrong_with_a_refresh needs [("tshark", "tshark")],
 ];
-
-fn without_querier() -> Lab {
-    Lab::with(&LabOptions {
-        querier: false,
-        ..LabOptions::default()
-    })
-}
 
 /// The gateway's clock, shortened: a group is forgotten 3 s after its last report. Another listener, which reports once and
 /// never again, shows when that time is over.
@@ -52,7 +45,7 @@ pub const SHORT_LISTENING_INTERVAL: &str =
     "ip link set dev br0 type bridge mcast_membership_interval 300";
 
 fn a_group_outlives_the_listening_interval_without_a_querier() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     lab.sw.run(SHORT_LISTENING_INTERVAL);
     let _mldproxy = start(&lab, &["--refresh-interval", "1"]);
     Host::on(&lab.lan).solicits_from(address(1));
@@ -64,7 +57,7 @@ fn a_group_outlives_the_listening_interval_without_a_querier() {
 }
 
 fn without_refresh_the_gateway_forgets() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     lab.sw.run(SHORT_LISTENING_INTERVAL);
     let _mldproxy = start(&lab, &["--refresh-interval", "0"]);
     Host::on(&lab.lan).solicits_from(address(1));
@@ -89,7 +82,7 @@ pub fn refreshed(frame: &Frame) -> Vec<Ipv6Addr> {
 }
 
 fn two_thousand_hosts_are_refreshed_in_few_packets() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let wire = Tap::open(&lab.sw, "rtr");
     let _mldproxy = start(
         &lab,
@@ -127,7 +120,7 @@ fn two_thousand_hosts_are_refreshed_in_few_packets() {
 }
 
 fn all_groups_fit_an_old_kernels_option_memory_and_a_newcomer_takes_the_oldests_place() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     // The default before Linux 6.7; 365 groups a socket.
     lab.rtr.sysctl("net.core.optmem_max", "20480");
     let _mldproxy = start(
@@ -144,7 +137,7 @@ fn all_groups_fit_an_old_kernels_option_memory_and_a_newcomer_takes_the_oldests_
 }
 
 fn tshark_finds_nothing_wrong_with_a_refresh() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let wire = Tap::open(&lab.sw, "rtr");
     let _mldproxy = start(
         &lab,

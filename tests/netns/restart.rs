@@ -5,8 +5,8 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use crate::lab::{
-    DOWNSTREAM, Frame, LAN_HOST, Lab, LabOptions, Process, Tap, Traffic, UPSTREAM, eventually,
-    poll_for, solicited_node,
+    DOWNSTREAM, Frame, LAN_HOST, Lab, Process, Tap, Traffic, UPSTREAM, eventually, poll_for,
+    solicited_node,
 };
 use crate::refresh::refreshed;
 use crate::support::{
@@ -27,13 +27,6 @@ crate::tests![
     an_upstream_created_anew_carries_traffic_again needs [("ndppd", "ndppd")],
 ];
 
-fn without_querier() -> Lab {
-    Lab::with(&LabOptions {
-        querier: false,
-        ..LabOptions::default()
-    })
-}
-
 /// Puts addresses in the router's neighbor table, as if they had sent something lately. They do not count for the limit of
 /// 1,024, which all namespaces share.
 fn fill_neighbor_table(lab: &Lab, addresses: &[std::net::Ipv6Addr], state: &str) {
@@ -46,7 +39,7 @@ fn fill_neighbor_table(lab: &Lab, addresses: &[std::net::Ipv6Addr], state: &str)
 }
 
 fn the_kernels_neighbors_are_joined_at_the_start() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let addresses: Vec<_> = (1..=100).map(address).collect();
     fill_neighbor_table(&lab, &addresses[..50], "reachable");
     fill_neighbor_table(&lab, &addresses[50..99], "stale");
@@ -140,7 +133,7 @@ fn an_upstream_created_anew_carries_traffic_again() {
 }
 
 fn a_downstream_created_anew_is_asked_for_its_neighbors() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let mldproxy = start(&lab, &[]);
     lab.rtr.run(&format!("ip link del dev {DOWNSTREAM}"));
     mldproxy.wait_for_line("waiting for br-lan", SOON);
@@ -164,7 +157,7 @@ fn a_downstream_created_anew_is_asked_for_its_neighbors() {
 }
 
 fn sighup_asks_and_reports_anew() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let mldproxy = start(&lab, &["--refresh-interval", "3600", "--learn", "ndp"]);
     lab.lan_host_speaks();
     expect_joined(&lab, &[LAN_HOST]);
@@ -189,7 +182,7 @@ fn sighup_asks_and_reports_anew() {
 }
 
 fn sigusr1_logs_a_summary() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let mldproxy = start(&lab, &[]);
     Host::apart(&lab.lan, 1).solicits_from(address(1));
     expect_joined(&lab, &[address(1)]);
@@ -233,7 +226,7 @@ fn lose_notices(lab: &Lab, mldproxy: &Process, work: impl FnOnce()) {
 }
 
 fn changes_that_were_lost_are_found_out() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let mldproxy = start(&lab, &[]);
     Host::apart(&lab.lan, 1).solicits_from(address(1));
     expect_joined(&lab, &[address(1)]);
@@ -265,7 +258,7 @@ fn changes_that_were_lost_are_found_out() {
 }
 
 fn an_own_address_that_is_taken_unnoticed_is_left() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let mldproxy = start(&lab, &[]);
     let host = Host::apart(&lab.lan, 1);
     let taken = address(901);
@@ -279,7 +272,7 @@ fn an_own_address_that_is_taken_unnoticed_is_left() {
 }
 
 fn an_own_address_that_is_given_up_unnoticed_is_a_hosts() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let given_up = address(900);
     let command = |verb| format!("ip addr {verb} {given_up}/128 dev {DOWNSTREAM}");
     lab.rtr.run(&command("add"));

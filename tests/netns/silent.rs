@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::lab::{
-    LAN_HOST, LAN_ROUTER, Lab, LabOptions, Process, Tap, Traffic, UPSTREAM, eventually,
-    solicited_node,
+    LAN_HOST, LAN_ROUTER, Lab, Process, Tap, Traffic, UPSTREAM, eventually, solicited_node,
 };
 use crate::support::{
     Host, SOON, add_real_hosts, address, expect_among_joined, missing_of, real_host,
@@ -28,13 +27,6 @@ const SHORT: &[&str] = &["--address-timeout", "6", "--expiry-interval", "1"];
 /// From the end of a host to that of its group: its timeout, a look every second, ten seconds of grace.
 const GONE: Duration = Duration::from_secs(6 + 1 + 10 + 3);
 
-fn without_querier() -> Lab {
-    Lab::with(&LabOptions {
-        querier: false,
-        ..LabOptions::default()
-    })
-}
-
 /// A witness speaks once and never answers: when it is expired, an address timeout is over.
 fn wait_for_a_timeout(lab: &Lab, mldproxy: &Process, number: u8) {
     let witness = address(number.into());
@@ -51,7 +43,7 @@ fn a_silent_host_is_kept_for_five_timeouts_and_lost_only_where_it_may_not_be_ask
         (&["--learn", "ndp", "--no-ask", "--no-probe"], false),
     ];
     let labs = ways.map(|(way, kept)| {
-        let lab = without_querier();
+        let lab = Lab::without_querier();
         let mldproxy = start(&lab, &[SHORT, way].concat());
         lab.lan_host_speaks();
         expect_among_joined(&lab, &[LAN_HOST]);
@@ -81,7 +73,7 @@ fn a_silent_host_is_kept_for_five_timeouts_and_lost_only_where_it_may_not_be_ask
 }
 
 fn an_unplugged_host_is_left() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let mldproxy = start(&lab, &[SHORT, &["--learn", "both"]].concat());
     lab.lan_host_speaks();
     expect_among_joined(&lab, &[LAN_HOST]);
@@ -95,7 +87,7 @@ fn an_unplugged_host_is_left() {
 
 /// Without a carrier the kernel forgets the neighbors of a bridge, which does not mean that they are gone.
 fn a_downstream_that_flaps_loses_nobody() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let mldproxy = start(&lab, &[SHORT, &["--learn", "both"]].concat());
     let hosts = add_real_hosts(&lab, 3);
     speak_link_local(&lab, 1..=3);
@@ -118,7 +110,7 @@ fn a_downstream_that_flaps_loses_nobody() {
 }
 
 fn of_two_hosts_with_one_suffix_one_may_leave() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let mldproxy = start(&lab, &[SHORT, &["--learn", "both"]].concat());
     add_real_hosts(&lab, 2);
     let twins: [std::net::Ipv6Addr; 2] =
@@ -148,7 +140,7 @@ fn of_two_hosts_with_one_suffix_one_may_leave() {
 
 /// A host that gives up an address says so by MLD, and is not waited for longer than the questions take.
 fn a_host_that_leaves_a_group_is_not_waited_for() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let mldproxy = start(
         &lab,
         &[
@@ -173,7 +165,7 @@ fn a_host_that_leaves_a_group_is_not_waited_for() {
 
 /// What is known of Linux as a host; of others nothing is known.
 fn linux_answers_the_question() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let mldproxy = start(&lab, &["--learn", "both", "--no-probe"]);
     let hosts = add_real_hosts(&lab, 1);
     expect_among_joined(&lab, &hosts);
@@ -187,7 +179,7 @@ fn linux_answers_the_question() {
 
 /// Else whoever fills the table in the second until the next answer pushes out a host that answers.
 fn an_answer_for_a_group_holds_for_the_address_that_is_learned_later() {
-    let lab = without_querier();
+    let lab = Lab::without_querier();
     let mldproxy = start(&lab, &["--learn", "both"]);
     let hosts = add_real_hosts(&lab, 1);
     speak_link_local(&lab, [1]);
