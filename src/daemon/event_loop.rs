@@ -464,49 +464,37 @@ impl<'s> EventLoop<'s> {
     }
 
     fn read_upstream(&mut self) {
-        for _ in 0..BATCH {
-            let Some(capture) = &self.upstream_capture else {
-                return;
-            };
-            match capture.receive(&mut self.buffers.receive) {
-                Ok(Some((packet, _))) => {
-                    self.engine
-                        .handle(clock::now(), Event::UpstreamPacket(packet));
-                }
-                Ok(None) | Err(Errno::ENETDOWN) => return,
-                Err(errno) => {
-                    debug!("reading packets: {}; opening anew", errno.desc());
-                    self.upstream_capture = None;
-                    self.capture_retry = Some(clock::now().saturating_add(RETRY_INTERVAL));
-                }
-            }
-        }
+        let EventLoop {
+            engine,
+            upstream_capture,
+            buffers,
+            ..
+        } = self;
+        let retry = read(upstream_capture, &mut buffers.receive, |packet, _| {
+            engine.handle(clock::now(), Event::UpstreamPacket(packet));
+        });
+        self.capture_retry = self.capture_retry.max(retry);
     }
 
     fn read_port(&mut self, number: usize) {
-        let Some(port) = self.ports.get_mut(number) else {
+        let EventLoop {
+            engine,
+            ports,
+            buffers,
+            ..
+        } = self;
+        let Some(port) = ports.get_mut(number) else {
             return;
         };
-        for _ in 0..BATCH {
-            let Some(capture) = &port.capture else { return };
-            match capture.receive(&mut self.buffers.receive) {
-                Ok(Some((packet, mac))) => {
-                    let event = Event::Packet {
-                        port: number as Port,
-                        mac: MacAddress(mac),
-                        packet,
-                    };
-                    self.engine.handle(clock::now(), event);
-                }
-                // It goes on by itself once the link is up again.
-                Ok(None) | Err(Errno::ENETDOWN) => return,
-                Err(errno) => {
-                    debug!("reading packets: {}; opening anew", errno.desc());
-                    port.capture = None;
-                    self.capture_retry = Some(clock::now().saturating_add(RETRY_INTERVAL));
-                }
-            }
-        }
+        let retry = read(&mut port.capture, &mut buffers.receive, |packet, mac| {
+            let event = Event::Packet {
+                port: number as Port,
+                mac: MacAddress(mac),
+                packet,
+            };
+            engine.handle(clock::now(), event);
+        });
+        self.capture_retry = self.capture_retry.max(retry);
     }
 }
 
@@ -567,6 +555,27 @@ fn follow(
     let opened = Capture::open(index?, interest).map(|opened| *capture = Some(opened));
     let retry = clock::now().saturating_add(RETRY_INTERVAL);
     (!note(opened)).then_some(retry)
+}
+
+/// Hands on what a capture has heard, as far as [`BATCH`]. One that fails is closed; when to open it anew.
+fn read(
+    capture: &mut Option<Capture>,
+    buffer: &mut [u8],
+    mut take: impl FnMut(&[u8], [u8; 6]),
+) -> Option<Instant> {
+    for _ in 0..BATCH {
+        match capture.as_ref()?.receive(buffer) {
+            Ok(Some((packet, mac))) => take(packet, mac),
+            // It goes on by itself once the link is up again.
+            Ok(None) | Err(Errno::ENETDOWN) => return None,
+            Err(errno) => {
+                debug!("reading packets: {}; opening anew", errno.desc());
+                *capture = None;
+                return Some(clock::now().saturating_add(RETRY_INTERVAL));
+            }
+        }
+    }
+    None
 }
 
 /// What is to be read.

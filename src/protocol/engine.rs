@@ -18,10 +18,10 @@ use crate::groups::{self, Groups};
 use crate::listener::{self, Listener, Upstream};
 use crate::neighbors::{ASK_RESPONSE_DELAY, Neighbors, Question, Sender, Subject};
 use crate::rate::Bucket;
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::wire::{self, MacAddress, Message, NeighborSolicitation, Query, QueryVersion, Sources};
 
-use log_lines::{Because, Named, log_change};
+use log_lines::{Because, Named, Throttle, log_change};
 
 /// Something that happened outside.
 #[derive(Clone, Copy, Debug)]
@@ -99,8 +99,6 @@ const MAX_OWN: usize = 64;
 /// Lines of joins and leaves a second, and at once, before they are for debugging alone.
 const LINE_RATE: u32 = 20;
 const LINE_BURST: u32 = 500;
-/// Between two warnings of the same limit.
-const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// All state of the protocol. It is large: put it in a static, not on the stack.
 pub struct Engine {
@@ -115,8 +113,10 @@ pub struct Engine {
     /// The latest time told; time that goes back counts as this.
     now: Instant,
     lines: Bucket,
-    /// When each limit was warned of last.
-    warned: [Option<Instant>; 4],
+    quota_lines: Throttle,
+    rate_lines: Throttle,
+    full_lines: Throttle,
+    querier_lines: Throttle,
 }
 
 impl Engine {
@@ -136,7 +136,10 @@ impl Engine {
             counters: Counters::new(),
             now: Instant::ZERO,
             lines: Bucket::new(),
-            warned: [None; 4],
+            quota_lines: Throttle::new(),
+            rate_lines: Throttle::new(),
+            full_lines: Throttle::new(),
+            querier_lines: Throttle::new(),
         }
     }
 
@@ -374,22 +377,20 @@ impl Engine {
         match wire::parse(packet) {
             Ok(Message::Query(query)) => {
                 self.counters.count(Counter::Query);
+                let Engine {
+                    config,
+                    listener,
+                    querier_lines,
+                    now,
+                    ..
+                } = self;
                 // Two that take turns are told of now and then.
-                let quiet = self.warned.last().copied().flatten();
-                let quiet = quiet.is_some_and(|last| self.now.since(last) < WARNING_INTERVAL);
-                let mut said = false;
-                let change = |change| {
+                listener.query_heard(*now, config, &query, |change| {
                     let another = matches!(change, listener::Change::QuerierHeard(_));
-                    said |= another;
-                    if !(another && quiet) {
+                    if !another || querier_lines.allows(*now) {
                         log_change(change);
                     }
-                };
-                self.listener
-                    .query_heard(self.now, &self.config, &query, change);
-                if let Some(last) = self.warned.last_mut().filter(|_| said && !quiet) {
-                    *last = Some(self.now);
-                }
+                });
             }
             // What is not a query is no business of a listener's.
             Ok(

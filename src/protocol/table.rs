@@ -56,8 +56,6 @@ impl Link {
 }
 
 impl<K: Copy + Eq + Hash, V: Copy, const N: usize> Table<K, V, N> {
-    pub const CAPACITY: usize = N;
-
     /// An empty table, whose unused slots hold `key` and `value`.
     pub const fn new(key: K, value: V) -> Self {
         const { assert!(N > 0 && N < u16::MAX as usize) };

@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use protocol::wire::{
     ALL_MLDV2_ROUTERS, MacAddress, Message, NeighborSolicitation, RecordType, ReportBuilder, parse,
 };
-use support::{Host, SOON, UNLIMITED, address, expect_joined, start_between};
+use support::{Host, SOON, UNLIMITED, address, expect_joined, start_between, status};
 
 const IDLE: Duration = Duration::from_secs(120);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -204,17 +204,6 @@ fn answer_questions(tap: &Tap, enough: &AtomicBool) -> u32 {
         answered += 1;
     }
     answered
-}
-
-/// A number of /proc/PID/status: for memory in kB.
-fn status(process: &Process, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("it runs");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with(field))
-        .expect("the kernel tells it");
-    let mut words = line.split_whitespace().skip(1);
-    words.next().expect("a number").parse().expect("a number")
 }
 
 fn wake_ups(process: &Process) -> u64 {

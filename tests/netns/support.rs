@@ -251,13 +251,18 @@ pub fn missing_of(lab: &Lab, addresses: &[Ipv6Addr]) -> Vec<Ipv6Addr> {
 
 /// The memory of its own that a process holds now, in kB.
 pub fn anonymous_memory(process: &Process) -> u64 {
+    status(process, "RssAnon:")
+}
+
+/// A number of /proc/PID/status: for memory in kB.
+pub fn status(process: &Process, field: &str) -> u64 {
     let path = format!("/proc/{}/status", process.pid());
     let status = std::fs::read_to_string(path).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("RssAnon"));
+    let line = status.lines().find(|line| line.starts_with(field));
     let words = line.and_then(|line| line.split_whitespace().nth(1));
     words
-        .and_then(|kilobytes| kilobytes.parse().ok())
-        .expect("a number of kB")
+        .and_then(|number| number.parse().ok())
+        .expect("a number")
 }
 
 /// Asks for the summary and waits for it.

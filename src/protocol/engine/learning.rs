@@ -5,7 +5,7 @@ use core::net::Ipv6Addr;
 use log::{debug, trace};
 
 use super::log_lines::{Named, warn_of};
-use super::{Downstream, Engine, WARNING_INTERVAL, address_of, release};
+use super::{Downstream, Engine, address_of, release};
 use crate::config::{Learn, Prefix};
 use crate::counters::Counter;
 use crate::neighbors::{Evidence, Refusal, Sender, Sighting, Subject};
@@ -55,7 +55,7 @@ impl Engine {
             solicitation.source
         };
         let link_local = Some(solicitation.source).filter(Ipv6Addr::is_unicast_link_local);
-        self.address_seen(sender, link_local, address);
+        self.address_seen(sender, link_local, address, Evidence::Heard);
     }
 
     fn handle_advertisement(&mut self, sender: Sender, advertisement: &NeighborAdvertisement) {
@@ -66,16 +66,26 @@ impl Engine {
         if advertisement.solicited && downstream.is_some_and(to_us) {
             self.neighbors.advertised(&self.config, target, sender.mac);
         }
-        self.address_seen(sender, link_local, target);
+        self.address_seen(sender, link_local, target, Evidence::Heard);
     }
 
-    /// A packet speaks for an address and for its sender.
-    fn address_seen(&mut self, sender: Sender, link_local: Option<Ipv6Addr>, address: Ipv6Addr) {
+    pub(super) fn handle_remembered(&mut self, sender: Sender, address: Ipv6Addr) {
+        let link_local = Some(address).filter(Ipv6Addr::is_unicast_link_local);
+        self.address_seen(sender, link_local, address, Evidence::Remembered);
+    }
+
+    /// There is evidence of an address and of its host.
+    fn address_seen(
+        &mut self,
+        sender: Sender,
+        link_local: Option<Ipv6Addr>,
+        address: Ipv6Addr,
+        evidence: Evidence,
+    ) {
         let learned = self.learns(address);
         if !learned && link_local.is_none() {
             return;
         }
-        let evidence = Evidence::Heard;
         let heard = self
             .neighbors
             .heard(self.now, &self.config, sender, link_local, evidence);
@@ -85,21 +95,6 @@ impl Engine {
                 self.sighted(sender, Subject::Address(address), number, evidence);
             }
             Some(_) => {}
-        }
-    }
-
-    pub(super) fn handle_remembered(&mut self, sender: Sender, address: Ipv6Addr) {
-        let evidence = Evidence::Remembered;
-        let link_local = Some(address).filter(Ipv6Addr::is_unicast_link_local);
-        let learned = self.learns(address);
-        if !learned && link_local.is_none() {
-            return;
-        }
-        let heard = self
-            .neighbors
-            .heard(self.now, &self.config, sender, link_local, evidence);
-        if let Some(number) = heard.filter(|_| learned) {
-            self.sighted(sender, Subject::Address(address), number, evidence);
         }
     }
 
@@ -185,26 +180,21 @@ impl Engine {
     }
 
     fn refuse(&mut self, refusal: Refusal, sender: Sender) {
-        let (counter, place) = match refusal {
-            Refusal::HostQuota => (Counter::RefusedHostQuota, 0),
-            Refusal::Rate => (Counter::RefusedRate, 1),
-            Refusal::Full => (Counter::RefusedFull, 2),
+        let (counter, throttle) = match refusal {
+            Refusal::HostQuota => (Counter::RefusedHostQuota, &mut self.quota_lines),
+            Refusal::Rate => (Counter::RefusedRate, &mut self.rate_lines),
+            Refusal::Full => (Counter::RefusedFull, &mut self.full_lines),
         };
         self.counters.count(counter);
-        let Some(last) = self.warned.get_mut(place) else {
-            return;
-        };
-        if last.is_some_and(|last| self.now.since(last) < WARNING_INTERVAL) {
-            return;
+        if throttle.allows(self.now) {
+            warn_of(
+                refusal,
+                sender,
+                &self.config,
+                self.neighbors.len(),
+                self.groups.len(),
+            );
         }
-        *last = Some(self.now);
-        warn_of(
-            refusal,
-            sender,
-            &self.config,
-            self.neighbors.len(),
-            self.groups.len(),
-        );
     }
 
     fn learns(&self, address: Ipv6Addr) -> bool {

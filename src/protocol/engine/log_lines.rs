@@ -6,7 +6,27 @@ use log::{info, warn};
 
 use crate::config::{Config, MldVersion};
 use crate::neighbors::{Refusal, Sender, Subject};
+use crate::time::{Duration, Instant};
 use crate::{groups, listener};
+
+/// Lets a line through once a minute.
+pub(super) struct Throttle(Option<Instant>);
+
+const INTERVAL: Duration = Duration::from_secs(60);
+
+impl Throttle {
+    pub(super) const fn new() -> Self {
+        Throttle(None)
+    }
+
+    pub(super) fn allows(&mut self, now: Instant) -> bool {
+        if self.0.is_some_and(|last| now.since(last) < INTERVAL) {
+            return false;
+        }
+        self.0 = Some(now);
+        true
+    }
+}
 
 /// A subject as the log names it.
 pub(super) struct Named(pub(super) Subject);
