@@ -25,6 +25,8 @@ pub struct Run {
     pub syslog: bool,
     /// Wait for interfaces that are not there at the start.
     pub wait: bool,
+    /// Do not run: the arguments were to be checked, and are right.
+    pub test: bool,
 }
 
 /// Reads the arguments behind the program's name. An error is a text for standard error.
@@ -144,6 +146,9 @@ struct RunArguments {
     /// wait for interfaces that do not exist yet instead of giving up
     #[argh(switch)]
     wait: bool,
+    /// check the arguments, say what is wrong with them, and exit
+    #[argh(switch)]
+    test: bool,
     /// the interface towards the gateway
     #[argh(positional, arg_name = "upstream")]
     upstream: InterfaceName,
@@ -183,6 +188,7 @@ fn run(arguments: RunArguments) -> Result<Run, String> {
         log_level: arguments.log_level,
         syslog: arguments.syslog,
         wait: arguments.wait,
+        test: arguments.test,
     })
 }
 

@@ -8,6 +8,7 @@ use crate::support::SOON;
 crate::tests![
     each_mistake_is_named_in_one_line,
     a_missing_capability_is_named,
+    arguments_are_tested_without_running,
     help_and_version_are_printed,
 ];
 
@@ -165,4 +166,13 @@ fn help_and_version_are_printed() {
     ] {
         assert!(lines.iter().any(|line| line.contains(option)), "{option}");
     }
+}
+
+fn arguments_are_tested_without_running() {
+    let (code, lines) = mldproxy("run --test --wait --learn ndp eth7 br-lan", &[]);
+    assert_eq!((code, lines), (0, vec![]));
+    let (code, lines) = mldproxy("run --test wan br-lan", &[]);
+    assert_eq!((code, lines), (0, vec![]));
+    let (code, lines) = mldproxy("run --test --wait --per-mac 0 wan br-lan", &[]);
+    assert_eq!((code, lines.len()), (2, 1), "{lines:?}");
 }

@@ -15,6 +15,5 @@ pub fn now() -> Instant {
 
 /// The local date and time.
 pub fn local_time() -> libc::tm {
-    let seconds = clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |time| time.tv_sec());
-    ffi::local_time(seconds)
+    ffi::local_time()
 }

@@ -6,6 +6,7 @@
 
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
 
 use nix::errno::Errno;
 
@@ -58,8 +59,10 @@ pub fn send_ipv6(
     Errno::result(unsafe { libc::sendto(socket, octets, length, 0, to, to_length) }).map(drop)
 }
 
-/// The time of day here: seconds since 1970 as a calendar date and time of the local time zone.
-pub fn local_time(seconds: libc::time_t) -> libc::tm {
+/// The calendar date and time of now in the local time zone.
+pub fn local_time() -> libc::tm {
+    // SAFETY: a null pointer asks for the returned value alone.
+    let seconds = unsafe { libc::time(ptr::null_mut()) };
     // SAFETY: all zero octets are a valid `tm`; its one pointer may be null.
     let mut time: libc::tm = unsafe { mem::zeroed() };
     // SAFETY: both references are valid for the call, which writes `time` and keeps neither.
