@@ -171,13 +171,13 @@ fn the_zone_is_asked_of_fw4() {
     let router = running_from("wan_6", ZONES);
     router.write("up", "wan_6 pppoe-wan\nlan br-lan\n");
     assert_eq!(router.run("start").data, "");
-    router.write("zones", "wan_6 wan\n");
+    router.write("zones", "network wan_6 wan\n");
     let outcome = router.run("reload");
     assert_eq!(outcome.data, rule("wan"));
     assert_eq!(outcome.of("fw4"), [["-q", "network", "wan_6"]]);
 
     let router = running_from("lo", &ZONES.replace("'lo'", "'eth9'"));
-    router.write("zones", "lo modem\n");
+    router.write("zones", "device lo modem\n");
     assert_eq!(router.run("start").data, rule("modem"));
 }
 
@@ -185,6 +185,12 @@ fn without_fw4_the_zone_is_looked_up() {
     let outcome = running_from("lo", ZONES).run("start");
     assert_eq!(outcome.data, rule("modem"));
     assert_eq!(outcome.of("fw4"), [[""; 0]; 0]);
+
+    // A zone may hold the device of a network that no zone names.
+    let by_device = ZONES
+        .replace("\tlist network 'wan'\n", "")
+        .replace("'lo'", "'pppoe-wan'");
+    assert_eq!(running(&by_device).run("start").data, rule("modem"));
 }
 
 fn without_a_zone_there_is_no_rule() {

@@ -75,7 +75,7 @@ fn its_version_and_licence_are_those_of_the_program() {
     assert_eq!(value(&makefile, "PKG_LICENSE"), env!("CARGO_PKG_LICENSE"));
     let minimum = format!("Needs Rust {} or newer", env!("CARGO_PKG_RUST_VERSION"));
     assert!(makefile.contains(&minimum), "{minimum}");
-    let copied = value(&makefile, "SOURCES");
+    let copied = value(&makefile, "MLDPROXY_SOURCES");
     for file in value(&makefile, "PKG_LICENSE_FILES").split(' ') {
         assert!(copied.split(' ').any(|other| other == file), "{file}");
     }
@@ -140,7 +140,7 @@ fn what_the_makefile_copies_can_be_built() {
     let sources = folder.join("sources");
     let _ = fs::remove_dir_all(&sources);
     fs::create_dir_all(&sources).unwrap();
-    let copied: Vec<_> = value(&makefile, "SOURCES")
+    let copied: Vec<_> = value(&makefile, "MLDPROXY_SOURCES")
         .split(' ')
         .map(repository)
         .collect();
