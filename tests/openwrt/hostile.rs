@@ -1,0 +1,122 @@
+//! Values made to be taken for something else: by the shell, by the program, or by OpenWrt's own functions.
+
+use crate::router::Router;
+
+crate::tests![
+    a_value_never_becomes_another_argument,
+    a_value_is_not_shell_text,
+    a_value_is_not_a_pattern_of_files,
+    names_that_can_be_no_interfaces_are_refused,
+    a_device_called_help_is_a_device,
+    a_missing_configuration_starts_nothing,
+];
+
+/// Text in single quotes, as UCI writes it.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+/// The router whose section main has this option.
+fn with(option: &str, value: &str) -> Router {
+    let value = quoted(value);
+    let config = format!(
+        "config mldproxy 'main'\n\toption enabled '1'\n\toption upstream 'wan'\n\toption {option} {value}\n"
+    );
+    Router::new(&config)
+}
+
+fn a_value_never_becomes_another_argument() {
+    for value in [
+        "64 --no-ask",
+        "--no-ask",
+        "64\n--no-ask",
+        " ",
+        "6'4",
+        "6\"4",
+        "\\",
+    ] {
+        let outcome = with("per_mac", value).run("start");
+        assert_eq!(outcome.instances(), [""; 0], "{value}");
+        let log = outcome.log();
+        assert_eq!(log.len(), 1, "{value}: {log:?}");
+        let named = format!("'--per-mac' with value '{value}'");
+        assert!(log[0].contains(&named), "{log:?}");
+    }
+    for value in ["--no-ask", "2000::/3 --no-ask"] {
+        let outcome = with("prefix", value).run("start");
+        assert_eq!(outcome.instances(), [""; 0], "{value}");
+        let log = outcome.log();
+        assert!(
+            log[0].contains("'--prefix' with value '--no-ask'"),
+            "{log:?}"
+        );
+    }
+}
+
+fn a_value_is_not_shell_text() {
+    for option in [
+        "per_mac",
+        "prefix",
+        "learn",
+        "downstream",
+        "upstream",
+        "enabled",
+        "ask",
+    ] {
+        for value in [
+            "$(>ran)",
+            "`>ran`",
+            "1; >ran",
+            "\"; >ran; \"",
+            "'; >ran; '",
+            "x}\"; >ran; \"",
+            "1\n>ran",
+        ] {
+            let router = with(option, value);
+            let outcome = router.run("start");
+            assert_eq!(outcome.instances(), [""; 0], "{option} {value}");
+            assert_eq!(outcome.log().len(), 1, "{option} {value}");
+            assert!(!router.has("ran"), "{option} {value}");
+        }
+    }
+}
+
+fn a_value_is_not_a_pattern_of_files() {
+    // There are files here that the pattern fits.
+    let outcome = with("exclude", "*").run("start");
+    let log = outcome.log();
+    assert_eq!(log.len(), 1, "{log:?}");
+    assert!(log[0].contains("'--exclude' with value '*'"), "{log:?}");
+    let outcome = with("downstream", "b*").run("start");
+    assert_eq!(
+        outcome.log(),
+        ["err: main: not started: 'b*' is not the name of a network or a device"]
+    );
+}
+
+fn names_that_can_be_no_interfaces_are_refused() {
+    for option in ["upstream", "downstream"] {
+        for name in ["-x", "--no-ask", "-", "a/b", "a:1", "é"] {
+            let outcome = with(option, name).run("start");
+            assert_eq!(outcome.instances(), [""; 0], "{option} {name}");
+            let expected = format!(
+                "err: main: not started: '{name}' is not the name of a network or a device"
+            );
+            assert_eq!(outcome.log(), [expected]);
+        }
+    }
+}
+
+fn a_device_called_help_is_a_device() {
+    // Elsewhere on the command line the word asks for help, and the program would end at once, again and again.
+    let outcome = with("downstream", "help").run("start");
+    assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "help"]);
+}
+
+fn a_missing_configuration_starts_nothing() {
+    let router = with("learn", "both");
+    router.remove("etc/config/mldproxy");
+    let outcome = router.run("start");
+    assert_eq!(outcome.instances(), [""; 0]);
+    assert_eq!(outcome.log(), [""; 0]);
+}

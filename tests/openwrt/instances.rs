@@ -1,0 +1,185 @@
+//! Several sections, and how procd is to run each.
+
+use crate::router::{Router, shipped_after};
+
+crate::tests![
+    two_sections_are_two_instances,
+    sections_without_a_name_are_instances,
+    a_section_that_is_not_enabled_is_left_alone,
+    a_bad_section_does_not_hold_up_the_others,
+    procd_restarts_it_for_ever_and_shows_a_panic,
+    in_a_jail_it_has_two_capabilities,
+    without_ujail_it_runs_as_root,
+    the_program_and_ujail_are_where_packages_put_them,
+    a_reload_sends_the_same_service_again,
+    ndp_proxies_are_left_alone,
+];
+
+const TWO: &str = "
+config mldproxy 'main'
+	option enabled '1'
+	option upstream 'wan'
+
+config mldproxy 'second'
+	option enabled '1'
+	option upstream 'wan6'
+	option downstream 'guest'
+	option learn 'mld'
+";
+
+fn running() -> Router {
+    let settings = ["mldproxy.main.upstream=wan", "mldproxy.main.enabled=1"];
+    Router::new(&shipped_after(&settings))
+}
+
+/// The parameters of the instance main beside its command.
+fn parameters(router: &Router) -> Vec<String> {
+    let outcome = router.run("start");
+    let calls = outcome.instance("main").iter();
+    calls
+        .filter(|call| call[1] != "command")
+        .map(|call| call.join(" "))
+        .collect()
+}
+
+fn two_sections_are_two_instances() {
+    let router = Router::new(TWO);
+    router.write(
+        "up",
+        "wan pppoe-wan\nlan br-lan\nguest br-guest\nwan6 eth1\n",
+    );
+    let outcome = router.run("start");
+    assert_eq!(outcome.instances(), ["main", "second"]);
+    assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "br-lan"]);
+    assert_eq!(
+        outcome.arguments("second"),
+        ["--learn", "mld", "--", "eth1", "br-guest"]
+    );
+    assert_eq!(outcome.log(), [""; 0]);
+}
+
+fn sections_without_a_name_are_instances() {
+    let section = "config mldproxy\n\toption enabled '1'\n\toption upstream 'wan'\n";
+    let config =
+        format!("{section}\toption downstream 'lan'\n{section}\toption downstream 'guest'\n");
+    let outcome = Router::new(&config).run("start");
+    let names = outcome.instances();
+    assert_eq!(names.len(), 2);
+    assert!(
+        names.iter().all(|name| name.starts_with("cfg")),
+        "{names:?}"
+    );
+    assert_eq!(outcome.arguments(names[0]), ["--", "pppoe-wan", "br-lan"]);
+    assert_eq!(outcome.arguments(names[1]), ["--", "pppoe-wan", "br-guest"]);
+}
+
+fn a_section_that_is_not_enabled_is_left_alone() {
+    let config = TWO.replacen("option enabled '1'", "option enabled '0'", 1);
+    let router = Router::new(&config);
+    router.write(
+        "up",
+        "wan pppoe-wan\nlan br-lan\nguest br-guest\nwan6 eth1\n",
+    );
+    let outcome = router.run("start");
+    assert_eq!(outcome.instances(), ["second"]);
+    assert_eq!(outcome.triggers(), ["wan6", "guest"]);
+    assert_eq!(outcome.log(), [""; 0]);
+}
+
+fn a_bad_section_does_not_hold_up_the_others() {
+    let config = TWO.replacen("'wan'", "'wan'\n\toption join_rate 'fast'", 1);
+    let router = Router::new(&config);
+    router.write(
+        "up",
+        "wan pppoe-wan\nlan br-lan\nguest br-guest\nwan6 eth1\n",
+    );
+    let outcome = router.run("start");
+    assert_eq!(outcome.instances(), ["second"]);
+    let log = outcome.log();
+    assert_eq!(log.len(), 1, "{log:?}");
+    let expected = "err: main: not started: ";
+    assert!(log[0].starts_with(expected), "{log:?}");
+    assert!(
+        log[0].contains("'--join-rate' with value 'fast'"),
+        "{log:?}"
+    );
+}
+
+fn procd_restarts_it_for_ever_and_shows_a_panic() {
+    let parameters = parameters(&running());
+    assert_eq!(
+        parameters[..2],
+        [
+            "procd_set_param respawn 3600 5 0",
+            "procd_set_param stderr 1"
+        ]
+    );
+    // With these a change of arguments, or of an interface's number, would only send a signal or would restart needlessly.
+    for parameter in ["reload_signal", "netdev"] {
+        assert!(!parameters.join("\n").contains(parameter), "{parameters:?}");
+    }
+}
+
+fn in_a_jail_it_has_two_capabilities() {
+    assert_eq!(
+        parameters(&running())[2..],
+        [
+            "procd_add_jail mldproxy log",
+            "procd_set_param capabilities /etc/capabilities/mldproxy.json",
+            "procd_set_param user nobody",
+            "procd_set_param no_new_privs 1",
+        ]
+    );
+}
+
+fn without_ujail_it_runs_as_root() {
+    let parameters = parameters(&running().without_jail());
+    assert_eq!(
+        parameters,
+        [
+            "procd_set_param respawn 3600 5 0",
+            "procd_set_param stderr 1"
+        ]
+    );
+}
+
+fn the_program_and_ujail_are_where_packages_put_them() {
+    let outcome = running().run("start");
+    assert_eq!(
+        outcome.of("program"),
+        [["/usr/sbin/mldproxy", "/sbin/ujail"]]
+    );
+}
+
+fn a_reload_sends_the_same_service_again() {
+    let router = running();
+    let first = router.run("start");
+    let second = router.run("reload");
+    assert_eq!(first.calls, second.calls);
+    assert_eq!(second.of("procd_kill"), [[""; 0]; 0]);
+    // A device that changed is another command line, which is what procd restarts for.
+    router.write("up", "wan eth1\nlan br-lan\n");
+    let third = router.run("reload");
+    assert_eq!(third.arguments("main"), ["--", "eth1", "br-lan"]);
+}
+
+fn ndp_proxies_are_left_alone() {
+    let router = running();
+    // Every program but the stubs is out of the script's reach, and the stubs record.
+    let mut calls = Vec::new();
+    for action in ["start", "reload", "restart", "stop"] {
+        calls.extend(router.run(action).calls);
+    }
+    assert!(calls.iter().any(|call| call[0] == "procd_kill"));
+    for call in &calls {
+        let words = call.join(" ");
+        for other in ["ndppd", "odhcpd", "dhcp"] {
+            assert!(!words.contains(other), "{words}");
+        }
+        let service = match call[0].as_str() {
+            "procd_open_service" | "procd_kill" => Some("mldproxy"),
+            _ => None,
+        };
+        assert!(service.is_none_or(|service| call[1] == service), "{words}");
+    }
+}

@@ -1,0 +1,56 @@
+//! The package for OpenWrt: its real init script under busybox's shell, on a router of stubs that record what it asks for, with the
+//! real program to judge the options; and the files of the package.
+
+mod firewall;
+mod hostile;
+mod instances;
+mod networks;
+mod options;
+mod package;
+mod router;
+mod short_forms;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// A test's name, and the test.
+pub type Test = (&'static str, fn());
+
+/// Names tests by their functions.
+macro_rules! tests {
+    ($($test:ident),* $(,)?) => {
+        pub const TESTS: &[crate::Test] = &[$((concat!(module_path!(), "::", stringify!($test)), $test)),*];
+    };
+}
+use tests;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let missing: Vec<&str> = ["busybox", "shellcheck"]
+        .into_iter()
+        .filter(|tool| router::find_tool(tool).is_none())
+        .collect();
+    for tool in &missing {
+        eprintln!("skipping all: `{tool}` is missing; on Debian: apt install {tool}");
+    }
+
+    let modules = [
+        firewall::TESTS,
+        hostile::TESTS,
+        instances::TESTS,
+        networks::TESTS,
+        options::TESTS,
+        package::TESTS,
+        short_forms::TESTS,
+    ];
+    let trials = modules.into_iter().flatten().map(|&(name, test)| {
+        let run = move || {
+            test();
+            Ok(())
+        };
+        let name = name.trim_start_matches("openwrt::");
+        Trial::test(name, run).with_ignored_flag(!missing.is_empty())
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}

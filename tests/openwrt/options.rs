@@ -1,0 +1,263 @@
+//! What stands in a section, and the command line that comes of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use crate::router::{MLDPROXY, Router, read, shipped_after};
+
+crate::tests![
+    as_shipped_nothing_starts_and_nothing_is_said,
+    three_uci_lines_are_enough,
+    every_option_reaches_the_command_line,
+    every_flag_of_the_program_is_an_option,
+    the_examples_are_right_and_are_the_defaults,
+    lists_may_be_options_with_spaces,
+    switches_may_be_words,
+    a_bad_value_is_named,
+    a_bad_switch_is_named,
+    without_an_upstream_one_line_says_so,
+];
+
+/// Each option beside enabled, upstream and downstream, with a value that is not its default and what comes of it.
+const OPTIONS: &[(&str, &str, &str)] = &[
+    ("option address_timeout", "600", "--address-timeout 600"),
+    ("option refresh_interval", "0", "--refresh-interval 0"),
+    ("option expiry_interval", "20", "--expiry-interval 20"),
+    ("option learn", "ndp", "--learn ndp"),
+    ("option per_mac", "16", "--per-mac 16"),
+    ("option join_rate", "10", "--join-rate 10"),
+    ("option join_burst", "20", "--join-burst 20"),
+    ("option mld_version", "2", "--mld-version 2"),
+    ("option log_level", "debug", "--log-level debug"),
+    ("list prefix", "2001:db8::/64", "--prefix 2001:db8::/64"),
+    ("list prefix", "2001:db8:1::/64", "--prefix 2001:db8:1::/64"),
+    (
+        "list exclude",
+        "2001:db8::f000/116",
+        "--exclude 2001:db8::f000/116",
+    ),
+    (
+        "list exclude",
+        "2001:db8:1::/96",
+        "--exclude 2001:db8:1::/96",
+    ),
+    ("option ask", "0", "--no-ask"),
+    ("option probe", "0", "--no-probe"),
+];
+
+/// The names of the options in a configuration, those that are commented out as well.
+fn names(config: &str) -> BTreeMap<&str, &str> {
+    let options = config.lines().filter_map(|line| {
+        let line = line.trim_start().trim_start_matches('#');
+        let rest = line
+            .strip_prefix("option ")
+            .or_else(|| line.strip_prefix("list "))?;
+        let (name, value) = rest.split_once(' ').expect("a value");
+        Some((name, value.trim_matches('\'')))
+    });
+    options.collect()
+}
+
+/// The options of `mldproxy run` with their descriptions, out of its help.
+fn flags() -> BTreeMap<String, String> {
+    let output = Command::new(MLDPROXY).args(["run", "--help"]).output();
+    let help = String::from_utf8(output.unwrap().stdout).unwrap();
+    let (_, options) = help.split_once("\nOptions:\n").expect("options");
+    let (options, _) = options.split_once("\n\n").expect("an end");
+    let mut flags = BTreeMap::new();
+    let mut last = String::new();
+    for word in options.split_whitespace() {
+        if let Some(name) = word.strip_prefix("--") {
+            name.trim_end_matches(',').clone_into(&mut last);
+            flags.insert(last.clone(), String::new());
+        } else {
+            flags.get_mut(&last).expect("a flag").push_str(word);
+            flags.get_mut(&last).expect("a flag").push(' ');
+        }
+    }
+    assert!(flags.remove("help").is_some(), "{options}");
+    flags
+}
+
+/// The option of a section for a flag.
+fn option_of(flag: &str) -> String {
+    flag.trim_start_matches("no-").replace('-', "_")
+}
+
+fn as_shipped_nothing_starts_and_nothing_is_said() {
+    let router = Router::new(&shipped_after(&[]));
+    let outcome = router.run("start");
+    assert_eq!(outcome.instances(), [""; 0]);
+    assert_eq!(outcome.log(), [""; 0]);
+    assert_eq!(outcome.triggers(), [""; 0]);
+    assert_eq!(outcome.of("procd_add_reload_trigger"), [["mldproxy"]]);
+}
+
+fn three_uci_lines_are_enough() {
+    let settings = ["mldproxy.main.upstream=wan", "mldproxy.main.enabled=1"];
+    let outcome = Router::new(&shipped_after(&settings)).run("restart");
+    assert_eq!(outcome.instances(), ["main"]);
+    assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "br-lan"]);
+    assert_eq!(outcome.log(), [""; 0]);
+}
+
+fn every_option_reaches_the_command_line() {
+    let mut config =
+        "config mldproxy 'main'\n\toption enabled '1'\n\toption upstream 'wan'\n".to_owned();
+    for downstream in ["lan", "guest"] {
+        config += &format!("\tlist downstream '{downstream}'\n");
+    }
+    let mut expected = Vec::new();
+    for (option, value, arguments) in OPTIONS {
+        config += &format!("\t{option} '{value}'\n");
+        expected.extend(arguments.split(' '));
+    }
+    expected.extend(["--", "pppoe-wan", "br-lan", "br-guest"]);
+    let outcome = Router::new(&config).run("start");
+    assert_eq!(outcome.log(), [""; 0]);
+    assert_eq!(outcome.arguments("main"), expected);
+}
+
+fn every_flag_of_the_program_is_an_option() {
+    let of_the_service = ["syslog", "wait", "test"];
+    let flags: BTreeSet<String> = flags()
+        .keys()
+        .filter(|flag| !of_the_service.contains(&flag.as_str()))
+        .map(|flag| option_of(flag))
+        .collect();
+    let with_interfaces = |options: BTreeSet<String>| -> BTreeSet<String> {
+        let more = ["enabled", "upstream", "downstream"].map(str::to_owned);
+        options.into_iter().chain(more).collect()
+    };
+
+    let tested = OPTIONS.iter().map(|(option, ..)| {
+        let (_, name) = option.split_once(' ').unwrap();
+        name.to_owned()
+    });
+    assert_eq!(tested.collect::<BTreeSet<_>>(), flags);
+
+    let shipped = read("openwrt/mldproxy/files/mldproxy.config");
+    let shipped: BTreeSet<String> = names(&shipped).into_keys().map(str::to_owned).collect();
+    assert_eq!(shipped, with_interfaces(flags));
+
+    let settings = ["mldproxy.main.upstream=wan", "mldproxy.main.enabled=1"];
+    let outcome = Router::new(&shipped_after(&settings)).run("start");
+    let asked = outcome.asked.iter().filter_map(|asked| {
+        let option = asked.strip_prefix("main ")?;
+        (option != "TYPE").then(|| option.to_owned())
+    });
+    assert_eq!(asked.collect::<BTreeSet<_>>(), shipped);
+}
+
+fn the_examples_are_right_and_are_the_defaults() {
+    let shipped = shipped_after(&["mldproxy.main.enabled=1"]);
+    let uncommented = shipped
+        .replace("\t#option ", "\toption ")
+        .replace("\t#list ", "\tlist ");
+    let outcome = Router::new(&uncommented).run("start");
+    assert_eq!(outcome.log(), [""; 0]);
+    let arguments = outcome.arguments("main").join(" ");
+
+    let examples = names(&shipped);
+    let mut compared = 0;
+    for (flag, description) in flags() {
+        let Some((_, rest)) = description.split_once("(default ") else {
+            continue;
+        };
+        let (default, _) = rest.split_once(')').expect("an end");
+        assert_eq!(examples[&*option_of(&flag)], default, "{flag}");
+        let expected = format!("--{flag} {default} ");
+        assert!(arguments.contains(&expected), "{expected}: {arguments}");
+        let comment = format!("Default {default}.\n\t#option {} ", option_of(&flag));
+        assert!(shipped.contains(&comment), "{comment}");
+        compared += 1;
+    }
+    assert_eq!(compared, 9);
+}
+
+fn lists_may_be_options_with_spaces() {
+    let settings = [
+        "mldproxy.main.upstream=wan",
+        "mldproxy.main.downstream=lan guest",
+        "mldproxy.main.prefix=2001:db8::/64 2001:db8:1::/64",
+        "mldproxy.main.enabled=1",
+    ];
+    let outcome = Router::new(&shipped_after(&settings)).run("start");
+    let expected = "--prefix 2001:db8::/64 --prefix 2001:db8:1::/64 -- pppoe-wan br-lan br-guest";
+    assert_eq!(outcome.arguments("main").join(" "), expected);
+}
+
+fn switches_may_be_words() {
+    for (word, expected) in [
+        ("no", "--no-ask -- pppoe-wan br-lan"),
+        ("on", "-- pppoe-wan br-lan"),
+    ] {
+        let ask = format!("mldproxy.main.ask={word}");
+        let settings = [
+            "mldproxy.main.upstream=wan",
+            &ask,
+            "mldproxy.main.enabled=yes",
+        ];
+        let outcome = Router::new(&shipped_after(&settings)).run("start");
+        assert_eq!(outcome.arguments("main").join(" "), expected, "{word}");
+    }
+}
+
+fn a_bad_value_is_named() {
+    for (setting, option, value) in [
+        ("per_mac=0", "--per-mac", " 0;"),
+        ("address_timeout=soon", "--address-timeout", "'soon'"),
+        ("learn=arp", "--learn", "'arp'"),
+        ("prefix=2001:db8::1/64", "--prefix", "'2001:db8::1/64'"),
+        ("downstream=lan wan", "downstream", "pppoe-wan"),
+        (
+            "upstream=a_name_too_long_for_linux",
+            "upstream",
+            "'a_name_too_long_for_linux'",
+        ),
+    ] {
+        let setting = format!("mldproxy.main.{setting}");
+        let mut settings = vec!["mldproxy.main.enabled=1", &setting];
+        if option != "upstream" {
+            settings.push("mldproxy.main.upstream=wan");
+        }
+        let outcome = Router::new(&shipped_after(&settings)).run("start");
+        assert_eq!(outcome.instances(), [""; 0], "{setting}");
+        let log = outcome.log();
+        assert_eq!(log.len(), 1, "{setting}: {log:?}");
+        assert!(log[0].starts_with("err: main: not started: "), "{log:?}");
+        assert!(log[0].contains(option) && log[0].contains(value), "{log:?}");
+    }
+}
+
+fn a_bad_switch_is_named() {
+    for (option, settings) in [
+        (
+            "enabled",
+            ["mldproxy.main.enabled=maybe", "mldproxy.main.ask=1"],
+        ),
+        (
+            "ask",
+            ["mldproxy.main.enabled=1", "mldproxy.main.ask=maybe"],
+        ),
+        (
+            "probe",
+            ["mldproxy.main.enabled=1", "mldproxy.main.probe=maybe"],
+        ),
+    ] {
+        let settings = [&settings[..], &["mldproxy.main.upstream=wan"]].concat();
+        let outcome = Router::new(&shipped_after(&settings)).run("start");
+        assert_eq!(outcome.instances(), [""; 0], "{option}");
+        let expected = format!("err: main: not started: {option} is 'maybe', neither 0 nor 1");
+        assert_eq!(outcome.log(), [expected]);
+    }
+}
+
+fn without_an_upstream_one_line_says_so() {
+    let outcome = Router::new(&shipped_after(&["mldproxy.main.enabled=1"])).run("start");
+    assert_eq!(outcome.instances(), [""; 0]);
+    assert_eq!(
+        outcome.log(),
+        ["err: main: not started: no upstream is set (uci set mldproxy.main.upstream=wan)"]
+    );
+}

@@ -1,0 +1,199 @@
+//! The files of the package.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::router::{read, repository};
+
+crate::tests![
+    the_makefile_has_what_the_feed_asks_for,
+    its_version_and_licence_are_those_of_the_program,
+    every_file_is_installed_where_it_is_looked_for,
+    what_the_makefile_copies_can_be_built,
+    the_jail_keeps_two_capabilities,
+    shellcheck_finds_nothing,
+];
+
+const MAKEFILE: &str = "openwrt/mldproxy/Makefile";
+
+/// The value of a variable or a field.
+fn value<'m>(makefile: &'m str, name: &str) -> &'m str {
+    let assignment = format!("{name}:=");
+    let mut values = makefile
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix(&assignment));
+    let value = values.next().unwrap_or_else(|| panic!("no {name}"));
+    assert_eq!(values.next(), None, "{name} is there twice");
+    value
+}
+
+/// The lines between `define NAME` and `endef`.
+fn definition<'m>(makefile: &'m str, name: &str) -> &'m str {
+    let (_, rest) = makefile
+        .split_once(&format!("define {name}\n"))
+        .unwrap_or_else(|| panic!("no {name}"));
+    rest.split_once("endef\n").expect("an end").0
+}
+
+fn the_makefile_has_what_the_feed_asks_for() {
+    let makefile = read(MAKEFILE);
+    assert_eq!(value(&makefile, "PKG_NAME"), "mldproxy");
+    assert!(value(&makefile, "PKG_RELEASE").parse::<u32>().unwrap() > 0);
+    assert!(value(&makefile, "PKG_MAINTAINER").contains('@'));
+    assert_eq!(value(&makefile, "PKG_BUILD_DEPENDS"), "rust/host");
+
+    let fields = definition(&makefile, "Package/mldproxy");
+    assert_eq!(value(fields, "SECTION"), "net");
+    assert_eq!(value(fields, "CATEGORY"), "Network");
+    assert!(!value(fields, "TITLE").is_empty());
+    assert_eq!(value(fields, "DEPENDS"), "$(RUST_ARCH_DEPENDS) @IPV6");
+    // An indented line would name another file.
+    assert_eq!(
+        definition(&makefile, "Package/mldproxy/conffiles"),
+        "/etc/config/mldproxy\n"
+    );
+
+    // In the order in which they must come.
+    let mut rest = &*makefile;
+    for line in [
+        "include $(TOPDIR)/rules.mk\n",
+        "include $(INCLUDE_DIR)/package.mk\n",
+        "include $(TOPDIR)/feeds/packages/lang/rust/rust-package.mk\n",
+        "CARGO_PKG_VARS+=CARGO_PROFILE_RELEASE_PANIC=abort\n",
+        "$(eval $(call RustBinPackage,mldproxy))\n",
+        "$(eval $(call BuildPackage,mldproxy))\n",
+    ] {
+        let (_, after) = rest.split_once(line).unwrap_or_else(|| panic!("{line}"));
+        rest = after;
+    }
+}
+
+fn its_version_and_licence_are_those_of_the_program() {
+    let makefile = read(MAKEFILE);
+    assert_eq!(value(&makefile, "PKG_VERSION"), env!("CARGO_PKG_VERSION"));
+    assert_eq!(value(&makefile, "PKG_LICENSE"), env!("CARGO_PKG_LICENSE"));
+    let minimum = format!("Needs Rust {} or newer", env!("CARGO_PKG_RUST_VERSION"));
+    assert!(makefile.contains(&minimum), "{minimum}");
+    let copied = value(&makefile, "MLDPROXY_SOURCES");
+    for file in value(&makefile, "PKG_LICENSE_FILES").split(' ') {
+        assert!(copied.split(' ').any(|other| other == file), "{file}");
+    }
+}
+
+fn every_file_is_installed_where_it_is_looked_for() {
+    let makefile = read(MAKEFILE);
+    let mut installed: Vec<(&str, &str, &str)> = Vec::new();
+    for line in definition(&makefile, "Package/mldproxy/install").lines() {
+        match *line.split_whitespace().collect::<Vec<_>>() {
+            ["$(INSTALL_DIR)", ..] => assert!(installed.is_empty(), "folders come first"),
+            [how, from, to] => installed.push((how, from, to.strip_prefix("$(1)").unwrap())),
+            _ => panic!("{line}"),
+        }
+    }
+    // INSTALL_BIN makes it 0755, INSTALL_CONF 0600, INSTALL_DATA 0644.
+    let config = "/etc/config/mldproxy";
+    let capabilities = "/etc/capabilities/mldproxy.json";
+    let program = "$(PKG_INSTALL_DIR)/bin/mldproxy";
+    assert_eq!(
+        installed,
+        [
+            ("$(INSTALL_BIN)", program, "/usr/sbin/mldproxy"),
+            ("$(INSTALL_CONF)", "./files/mldproxy.config", config),
+            (
+                "$(INSTALL_BIN)",
+                "./files/mldproxy.init",
+                "/etc/init.d/mldproxy"
+            ),
+            (
+                "$(INSTALL_DATA)",
+                "./files/mldproxy.capabilities.json",
+                capabilities
+            ),
+        ]
+    );
+    let mut files: Vec<String> = fs::read_dir(repository("openwrt/mldproxy/files"))
+        .unwrap()
+        .map(|file| format!("./files/{}", file.unwrap().file_name().display()))
+        .collect();
+    files.sort();
+    let mut expected: Vec<&str> = installed[1..].iter().map(|(_, from, _)| *from).collect();
+    expected.sort_unstable();
+    assert_eq!(files, expected);
+    for (_, _, to) in &installed {
+        let (folder, _) = to.rsplit_once('/').unwrap();
+        let made = format!("$(1){folder}");
+        assert!(makefile.contains(&made), "{made}");
+    }
+
+    let script = read("openwrt/mldproxy/files/mldproxy.init");
+    assert!(script.starts_with("#!/bin/sh /etc/rc.common\n"));
+    for line in ["USE_PROCD=1\n", "PROG=/usr/sbin/mldproxy\n", capabilities] {
+        assert!(script.contains(line), "{line}");
+    }
+}
+
+fn what_the_makefile_copies_can_be_built() {
+    let makefile = read(MAKEFILE);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("feed");
+    // What an earlier run compiled is kept, what it copied is not.
+    let sources = folder.join("sources");
+    let _ = fs::remove_dir_all(&sources);
+    fs::create_dir_all(&sources).unwrap();
+    let copied: Vec<_> = value(&makefile, "MLDPROXY_SOURCES")
+        .split(' ')
+        .map(repository)
+        .collect();
+    let status = Command::new("cp")
+        .arg("-a")
+        .args(&copied)
+        .arg(&sources)
+        .status();
+    assert!(status.unwrap().success());
+
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "check",
+            "--locked",
+            "--offline",
+            "--release",
+            "--bin",
+            "mldproxy",
+        ])
+        .current_dir(&sources)
+        .env("CARGO_TARGET_DIR", folder.join("target"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
+
+fn the_jail_keeps_two_capabilities() {
+    let text = read("openwrt/mldproxy/files/mldproxy.capabilities.json");
+    let text: String = text.split_whitespace().collect();
+    let sets = [
+        "bounding",
+        "effective",
+        "permitted",
+        "inheritable",
+        "ambient",
+    ];
+    let sets = sets.map(|set| format!("\"{set}\":[\"CAP_NET_RAW\",\"CAP_NET_ADMIN\"]"));
+    assert_eq!(text, format!("{{{}}}", sets.join(",")));
+}
+
+fn shellcheck_finds_nothing() {
+    let stubs = fs::read_dir(repository("tests/openwrt/stubs")).unwrap();
+    let scripts: Vec<_> = stubs
+        .map(|file| file.unwrap().path())
+        .chain([repository("openwrt/mldproxy/files/mldproxy.init")])
+        .collect();
+    assert_eq!(scripts.len(), 6);
+    let output = Command::new("shellcheck")
+        .args(["-s", "dash"])
+        .args(scripts)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+}

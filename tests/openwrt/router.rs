@@ -1,0 +1,211 @@
+//! A router of stubs, and what the init script asked of it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fs};
+
+pub const MLDPROXY: &str = env!("CARGO_BIN_EXE_mldproxy");
+
+/// A file of the repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+pub fn read(path: &str) -> String {
+    fs::read_to_string(repository(path)).expect(path)
+}
+
+pub fn find_tool(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+/// The configuration as the package ships it, after these `uci set`.
+pub fn shipped_after(settings: &[&str]) -> String {
+    const MAIN: &str = "config mldproxy 'main'\n";
+    let mut text = read("openwrt/mldproxy/files/mldproxy.config");
+    assert!(text.contains(MAIN));
+    for setting in settings {
+        let (path, value) = setting.split_once('=').expect("an assignment");
+        match *path.split('.').collect::<Vec<_>>() {
+            ["mldproxy", "main", "enabled"] => {
+                text = text.replace("option enabled '0'", &format!("option enabled '{value}'"));
+            }
+            ["mldproxy", "main", option] => {
+                text = text.replace(MAIN, &format!("{MAIN}\toption {option} '{value}'\n"));
+            }
+            ["mldproxy", section] => writeln!(text, "\nconfig {value} '{section}'").unwrap(),
+            _ => panic!("{setting}"),
+        }
+    }
+    text
+}
+
+pub struct Router {
+    root: PathBuf,
+    jail: bool,
+}
+
+impl Router {
+    /// With this /etc/config/mldproxy, ujail, no firewall, and the networks `wan`, `lan` and `guest` up.
+    pub fn new(config: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("router-{}-{number}", std::process::id()));
+        for folder in ["bin", "etc/config", "lib/functions"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        // What the stubs need, and `tr` for the script: nothing else can be run.
+        let busybox = find_tool("busybox").unwrap();
+        for applet in ["cat", "grep", "mv", "rm", "sed", "tr"] {
+            symlink(&busybox, root.join("bin").join(applet)).unwrap();
+        }
+        let network = repository("tests/openwrt/stubs/network.sh");
+        fs::copy(network, root.join("lib/functions/network.sh")).unwrap();
+        let router = Router { root, jail: true };
+        router.write("networks", "wan\nlan\nguest\n");
+        router.write("up", "wan pppoe-wan\nlan br-lan\nguest br-guest\n");
+        router.write("etc/config/mldproxy", config);
+        router
+    }
+
+    /// Replaces a file: `etc/config/…`, or one that the stubs read.
+    pub fn write(&self, path: &str, text: &str) {
+        fs::write(self.root.join(path), text).unwrap();
+    }
+
+    pub fn remove(&self, path: &str) {
+        fs::remove_file(self.root.join(path)).unwrap();
+    }
+
+    pub fn has(&self, path: &str) -> bool {
+        self.root.join(path).exists()
+    }
+
+    pub fn without_jail(mut self) -> Self {
+        self.jail = false;
+        self
+    }
+
+    /// Runs the init script.
+    pub fn run(&self, action: &str) -> Outcome {
+        let record = self.root.join("record");
+        fs::write(&record, "").unwrap();
+        self.write("asked", "");
+        let ujail = self.root.join(if self.jail { "bin/cat" } else { "none" });
+        let output = Command::new(find_tool("busybox").unwrap())
+            .args(["ash"])
+            .arg(repository("tests/openwrt/stubs/rc.common.sh"))
+            .arg(repository("openwrt/mldproxy/files/mldproxy.init"))
+            .arg(action)
+            .current_dir(&self.root)
+            .env_clear()
+            .env("PATH", self.root.join("bin"))
+            .env("IPKG_INSTROOT", &self.root)
+            .env("RECORD", &record)
+            .env("PROG_UNDER_TEST", MLDPROXY)
+            .env("UJAIL_UNDER_TEST", ujail)
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert_eq!(String::from_utf8_lossy(&said), "", "{action}");
+        assert!(output.status.success(), "{action}: {}", output.status);
+
+        let record = fs::read_to_string(record).unwrap();
+        let calls = record.split_terminator('\x1e');
+        let words = |call: &str| call.split_terminator('\x1f').map(str::to_owned).collect();
+        let asked = fs::read_to_string(self.root.join("asked")).unwrap();
+        Outcome {
+            calls: calls.map(words).collect(),
+            asked: asked.lines().map(str::to_owned).collect(),
+            data: fs::read_to_string(self.root.join("data")).unwrap_or_default(),
+        }
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        // What cannot be removed now is below the build's own folder.
+        let _ = fs::remove_dir_all(&self.root);
+    }
+}
+
+/// What the init script asked of the system.
+pub struct Outcome {
+    pub calls: Vec<Vec<String>>,
+    /// Each "SECTION OPTION" that was read of a configuration.
+    pub asked: BTreeSet<String>,
+    /// The data of the service, as the stubs write it.
+    pub data: String,
+}
+
+impl Outcome {
+    /// The arguments of each call of this function or program.
+    pub fn of(&self, function: &str) -> Vec<&[String]> {
+        let calls = self.calls.iter().filter(|call| call[0] == function);
+        calls.map(|call| &call[1..]).collect()
+    }
+
+    /// The names of the instances, in order.
+    pub fn instances(&self) -> Vec<&str> {
+        let opened = self.of("procd_open_instance");
+        opened.iter().map(|arguments| &*arguments[0]).collect()
+    }
+
+    /// The calls between the opening of an instance and its end.
+    pub fn instance(&self, name: &str) -> &[Vec<String>] {
+        let after = |calls: &[Vec<String>], call: &[&str]| {
+            let found = calls.iter().position(|other| other == call);
+            found.unwrap_or_else(|| panic!("{call:?} is not among {:?}", self.calls)) + 1
+        };
+        let rest = &self.calls[after(&self.calls, &["procd_open_instance", name])..];
+        &rest[..after(rest, &["procd_close_instance"]) - 1]
+    }
+
+    /// The command of an instance behind the program and what every one has.
+    pub fn arguments(&self, instance: &str) -> Vec<&str> {
+        let calls = self.instance(instance).iter();
+        let command = ["procd_set_param", "command"];
+        let words: Vec<&[String]> = calls
+            .filter(|call| call[..2] == command)
+            .map(|call| &call[2..])
+            .collect();
+        let [words] = words[..] else {
+            panic!("{instance} has not one command: {words:?}")
+        };
+        assert_eq!(words[..4], [MLDPROXY, "run", "--syslog", "--wait"]);
+        words[4..].iter().map(String::as_str).collect()
+    }
+
+    /// The lines of the log, each behind its level.
+    pub fn log(&self) -> Vec<String> {
+        let lines = self.of("logger");
+        let line = |arguments: &&[String]| match *arguments {
+            [tag, name, p, priority, text] => {
+                assert_eq!([&**tag, &**name, &**p], ["-t", "mldproxy", "-p"]);
+                let level = priority.strip_prefix("daemon.").expect("its facility");
+                format!("{level}: {text}")
+            }
+            _ => panic!("{arguments:?}"),
+        };
+        lines.iter().map(line).collect()
+    }
+
+    /// The networks whose changes reload the service, in order.
+    pub fn triggers(&self) -> Vec<&str> {
+        let triggers = self.of("procd_add_interface_trigger");
+        let network = |arguments: &&'_ [String]| {
+            assert_eq!(arguments[0], "interface.*");
+            assert_eq!(arguments[2..], ["/etc/init.d/mldproxy", "reload"]);
+        };
+        triggers.iter().for_each(network);
+        triggers.iter().map(|arguments| &*arguments[1]).collect()
+    }
+}

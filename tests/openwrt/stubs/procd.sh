@@ -1,0 +1,38 @@
+# procd_*: recorded, each call with its arguments. The firewall data of a service is kept as procd keeps it, and asked for by ubus.
+# shellcheck shell=dash
+
+procd_open_service() { record procd_open_service "$@"; }
+
+procd_close_service() {
+	record procd_close_service
+	service_triggers
+	: >"$IPKG_INSTROOT/json"
+	service_data
+	mv "$IPKG_INSTROOT/json" "$IPKG_INSTROOT/data"
+}
+
+procd_kill() {
+	record procd_kill "$@"
+	rm -f "$IPKG_INSTROOT/data"
+}
+
+procd_open_instance() { record procd_open_instance "$@"; }
+procd_close_instance() { record procd_close_instance "$@"; }
+procd_set_param() { record procd_set_param "$@"; }
+procd_append_param() { record procd_append_param "$@"; }
+procd_add_jail() { record procd_add_jail "$@"; }
+procd_add_reload_trigger() { record procd_add_reload_trigger "$@"; }
+procd_add_interface_trigger() { record procd_add_interface_trigger "$@"; }
+procd_set_config_changed() { record procd_set_config_changed "$@"; }
+
+json() { echo "$*" >>"$IPKG_INSTROOT/json"; }
+json_add_array() { json array "$@"; }
+json_add_object() { json object "$@"; }
+json_add_string() { json string "$@"; }
+json_close_array() { json end; }
+json_close_object() { json end; }
+
+ubus() {
+	record ubus "$@"
+	[ ! -e "$IPKG_INSTROOT/data" ] || cat "$IPKG_INSTROOT/data"
+}
