@@ -4,6 +4,7 @@
 mod firewall;
 mod hostile;
 mod instances;
+mod ipk;
 mod networks;
 mod options;
 mod package;
@@ -27,7 +28,7 @@ use tests;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let missing: Vec<&str> = ["busybox", "shellcheck"]
+    let missing: Vec<&str> = ["busybox", "python3", "shellcheck"]
         .into_iter()
         .filter(|tool| router::find_tool(tool).is_none())
         .collect();
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         firewall::TESTS,
         hostile::TESTS,
         instances::TESTS,
+        ipk::TESTS,
         networks::TESTS,
         options::TESTS,
         package::TESTS,

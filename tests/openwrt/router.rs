@@ -34,9 +34,6 @@ pub fn shipped_after(settings: &[&str]) -> String {
     for setting in settings {
         let (path, value) = setting.split_once('=').expect("an assignment");
         match *path.split('.').collect::<Vec<_>>() {
-            ["mldproxy", "main", "enabled"] => {
-                text = text.replace("option enabled '0'", &format!("option enabled '{value}'"));
-            }
             ["mldproxy", "main", option] => {
                 text = text.replace(MAIN, &format!("{MAIN}\toption {option} '{value}'\n"));
             }
@@ -202,7 +199,7 @@ impl Outcome {
     pub fn triggers(&self) -> Vec<&str> {
         let triggers = self.of("procd_add_interface_trigger");
         let network = |arguments: &&'_ [String]| {
-            assert_eq!(arguments[0], "interface.*");
+            assert_eq!(arguments[0], "interface.*.up");
             assert_eq!(arguments[2..], ["/etc/init.d/mldproxy", "reload"]);
         };
         triggers.iter().for_each(network);

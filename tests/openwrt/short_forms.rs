@@ -9,7 +9,7 @@ crate::tests![
     all_three_by_their_short_forms,
     an_option_wins_over_its_short_form,
     both_forms_alike_are_no_conflict,
-    enabled_by_the_section_wins_over_a_short_0,
+    enabled_by_the_section_wins_over_its_short_form,
     a_bad_short_form_of_enabled_is_named,
     short_forms_alone_make_an_instance,
     short_forms_are_silent_while_nothing_is_enabled,
@@ -87,7 +87,17 @@ fn both_forms_alike_are_no_conflict() {
     assert_eq!(outcome.log(), [""; 0]);
 }
 
-fn enabled_by_the_section_wins_over_a_short_0() {
+fn enabled_by_the_section_wins_over_its_short_form() {
+    let outcome = start(&[
+        "mldproxy.main.upstream=wan",
+        "mldproxy.main.enabled=0",
+        "mldproxy.enabled=1",
+    ]);
+    assert_eq!(outcome.instances(), [""; 0]);
+    assert_eq!(
+        outcome.log(),
+        ["warning: main: mldproxy.enabled=1 is ignored, mldproxy.main.enabled=0 is used"]
+    );
     let outcome = start(&[
         "mldproxy.main.upstream=wan",
         "mldproxy.main.enabled=1",
@@ -124,7 +134,7 @@ fn short_forms_alone_make_an_instance() {
 }
 
 fn short_forms_are_silent_while_nothing_is_enabled() {
-    let outcome = start(&["mldproxy.upstream=wan", "mldproxy.enabled=0"]);
+    let outcome = start(&["mldproxy.upstream=wan"]);
     assert_eq!(outcome.instances(), [""; 0]);
     assert_eq!(outcome.triggers(), [""; 0]);
     assert_eq!(outcome.log(), [""; 0]);
