@@ -254,6 +254,7 @@ impl Daemon {
     fn start(lab: &Lab, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mldproxy"));
         command.args(arguments);
+        command.args(["--socket", &lab.rtr.control_socket]);
         Self {
             process: lab.rtr.spawn(&command),
             shown: 0,

@@ -12,11 +12,16 @@ mod lab;
 #[path = "../src/daemon/report.rs"]
 #[allow(dead_code, unused_imports)]
 mod report;
+#[path = "../src/daemon/status/mod.rs"]
+#[allow(dead_code, unused_imports)]
+mod status;
 #[path = "../src/daemon/sys/mod.rs"]
 #[allow(dead_code, unused_imports)]
 mod sys;
 
 use std::hint::black_box;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -31,6 +36,7 @@ use protocol::wire::{NeighborSolicitation, SolicitedNode};
 
 use event_loop::{Buffers, EventLoop};
 use lab::{Frame, Namespace, Tap, group_mac};
+use status::Server;
 use sys::netlink::Netlink;
 use sys::packet::Transmitter;
 use sys::signal::Signals;
@@ -64,11 +70,13 @@ fn run() {
     let enough = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| send_until(&tap, &enough));
+        let client = scope.spawn(|| ask_until(&enough, &router.control_socket));
         let counted = router.within(|| {
             let _stop = StoreOnDrop(&enough);
-            count_allocations()
+            count_allocations(&router.control_socket)
         });
         assert_eq!(counted, 0, "allocations");
+        assert!(client.join().expect("it does not panic") > 10);
     });
 }
 
@@ -104,7 +112,24 @@ fn send_until(tap: &Tap, enough: &AtomicBool) {
     }
 }
 
-fn count_allocations() -> u64 {
+/// Asks for everything there is, again and again; how many answers there were.
+fn ask_until(enough: &AtomicBool, path: &str) -> usize {
+    let mut answers = 0;
+    while !enough.load(Ordering::Relaxed) {
+        for question in ["json 9999\n", "text 9999\n", "metrics 0\n"] {
+            let mut answer = String::new();
+            // Not before the loop runs, nor after.
+            let _ = UnixStream::connect(path).and_then(|mut stream| {
+                stream.write_all(question.as_bytes())?;
+                stream.read_to_string(&mut answer)
+            });
+            answers += usize::from(answer.ends_with('\n'));
+        }
+    }
+    answers
+}
+
+fn count_allocations(path: &str) -> u64 {
     // The counter counts.
     assert_eq!(measure(|| drop(black_box(Box::new(1)))).count_total, 1);
 
@@ -120,12 +145,16 @@ fn count_allocations() -> u64 {
     let mut engine = Box::new(const { Engine::new() });
     engine.start(config, [1; 16]);
     let mut buffers = Box::new(Buffers::new());
+    let Ok(server) = Server::bind(path) else {
+        panic!("no control socket {path}")
+    };
     let mut event_loop = EventLoop::new(
         &mut engine,
         &mut buffers,
         Signals::block().expect("signals"),
         Netlink::open().expect("netlink"),
         Transmitter::open().expect("a packet socket"),
+        Some((server, "wan")),
     );
     let count = |event_loop: &EventLoop<'_>, counter| event_loop.engine().counters().get(counter);
     let measured = measure(|| {

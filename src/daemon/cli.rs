@@ -10,9 +10,12 @@ use protocol::config::{
     MAX_DOWNSTREAMS, MAX_PREFIXES, MldMode, PER_MAC, Prefix, PrefixError, REFRESH_INTERVAL,
 };
 
+use crate::status::StatusArguments;
+
 /// What the user wants done.
 pub enum Command {
     Run(Box<Run>),
+    Status(StatusArguments),
     /// Print this and be done.
     Print(String),
 }
@@ -25,6 +28,10 @@ pub struct Run {
     pub syslog: bool,
     /// Wait for interfaces that are not there at the start.
     pub wait: bool,
+    /// The control socket, in place of the one of the name.
+    pub socket: Option<String>,
+    /// Of this instance, in place of the upstream's.
+    pub name: Option<String>,
     /// Do not run: the arguments were to be checked, and are right.
     pub test: bool,
 }
@@ -45,6 +52,7 @@ pub fn parse(arguments: &[&str]) -> Result<Command, String> {
             let run = run(arguments).map_err(|error| format!("mldproxy: {error}\n"))?;
             Ok(Command::Run(Box::new(run)))
         }
+        Some(Subcommand::Status(arguments)) => Ok(Command::Status(arguments)),
         None => Err("mldproxy: nothing to do; see mldproxy --help\n".to_owned()),
     }
 }
@@ -64,6 +72,7 @@ struct Arguments {
 #[argh(subcommand)]
 enum Subcommand {
     Run(RunArguments),
+    Status(StatusArguments),
 }
 
 /// Run in the foreground until SIGTERM or SIGINT.
@@ -146,6 +155,12 @@ struct RunArguments {
     /// wait for interfaces that do not exist yet instead of giving up
     #[argh(switch)]
     wait: bool,
+    /// the name of this instance, for mldproxy status (default that of the upstream)
+    #[argh(option, arg_name = "name", from_str_fn(instance_name))]
+    name: Option<String>,
+    /// the control socket (default /var/run/mldproxy/NAME.sock)
+    #[argh(option, arg_name = "path")]
+    socket: Option<String>,
     /// check the arguments, say what is wrong with them, and exit
     #[argh(switch)]
     test: bool,
@@ -188,6 +203,8 @@ fn run(arguments: RunArguments) -> Result<Run, String> {
         log_level: arguments.log_level,
         syslog: arguments.syslog,
         wait: arguments.wait,
+        name: arguments.name,
+        socket: arguments.socket,
         test: arguments.test,
     })
 }
@@ -230,6 +247,19 @@ fn mld_mode(text: &str) -> Result<MldMode, String> {
         "1" => Ok(MldMode::V1),
         "2" => Ok(MldMode::V2),
         _ => Err("not one of auto, 1, 2".to_owned()),
+    }
+}
+
+fn instance_name(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    match text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        && text.len() <= 32
+        && text.chars().all(allowed)
+    {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("not 1 to 32 letters, digits, '_', '-' and '.', the first no '-' or '.'".to_owned())
+        }
     }
 }
 

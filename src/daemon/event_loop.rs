@@ -16,6 +16,7 @@ use protocol::wire::MacAddress;
 
 use crate::interfaces::Interfaces;
 use crate::report::{Path, Trouble, log_summary};
+use crate::status::{self, Answers, CLIENTS, Readiness, Server, View};
 use crate::sys::clock;
 use crate::sys::membership::Memberships;
 use crate::sys::netlink::{self, Dump, Netlink, Notice};
@@ -33,6 +34,7 @@ pub struct Buffers {
     /// For netlink messages and, one at a time, packets: larger than those of any Ethernet.
     receive: [u8; netlink::BUFFER_LENGTH],
     transmit: [u8; engine::BUFFER_LENGTH],
+    answers: Answers,
 }
 
 impl Buffers {
@@ -40,6 +42,7 @@ impl Buffers {
         Buffers {
             receive: [0; netlink::BUFFER_LENGTH],
             transmit: [0; engine::BUFFER_LENGTH],
+            answers: Answers::new(),
         }
     }
 }
@@ -64,6 +67,9 @@ pub struct EventLoop<'s> {
     signals: Signals,
     netlink: Netlink,
     transmitter: Transmitter,
+    /// The control socket, and the name of this instance on it.
+    status: Option<(Server, &'s str)>,
+    started: Instant,
     memberships: Memberships,
     /// One for each downstream that is there, at its [`Port`].
     ports: heapless::Vec<DownstreamPort, MAX_DOWNSTREAMS>,
@@ -95,6 +101,7 @@ impl<'s> EventLoop<'s> {
         signals: Signals,
         netlink: Netlink,
         transmitter: Transmitter,
+        status: Option<(Server, &'s str)>,
     ) -> Self {
         let interfaces = Interfaces::new(engine.config());
         let downstreams = engine.config().downstreams.iter();
@@ -105,6 +112,8 @@ impl<'s> EventLoop<'s> {
             signals,
             netlink,
             transmitter,
+            status,
+            started: clock::now(),
             memberships: Memberships::new(),
             ports,
             upstream_capture: None,
@@ -175,6 +184,7 @@ impl<'s> EventLoop<'s> {
             }
         }
         self.engine.handle_timeout(clock::now());
+        self.serve_status(ready.status);
         Ok(None)
     }
 
@@ -233,12 +243,13 @@ impl<'s> EventLoop<'s> {
     }
 
     fn wait(&mut self) -> nix::Result<Ready> {
-        let mut descriptors: heapless::Vec<PollFd<'_>, { MAX_DOWNSTREAMS + 3 }> =
+        let mut descriptors: heapless::Vec<PollFd<'_>, { MAX_DOWNSTREAMS + 3 + 1 + CLIENTS }> =
             heapless::Vec::new();
-        let mut add = |descriptor| {
+        let mut add_for = |descriptor, flags| {
             // There is room for all.
-            let _ = descriptors.push(PollFd::new(descriptor, PollFlags::POLLIN));
+            let _ = descriptors.push(PollFd::new(descriptor, flags));
         };
+        let mut add = |descriptor| add_for(descriptor, PollFlags::POLLIN);
         add(self.signals.as_fd());
         add(self.netlink.as_fd());
         let captures = self.ports.iter().map(|port| &port.capture);
@@ -246,6 +257,9 @@ impl<'s> EventLoop<'s> {
         captures()
             .flatten()
             .for_each(|capture| add(capture.as_fd()));
+        if let Some((server, _)) = &self.status {
+            server.poll_for(&mut add_for);
+        }
         match poll(&mut descriptors, self.timeout()) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(Ready::default()),
@@ -256,21 +270,31 @@ impl<'s> EventLoop<'s> {
             .map(|descriptor| descriptor.any().unwrap_or(true));
         let mut next = || results.next().unwrap_or(false);
         let (signal, netlink) = (next(), next());
-        let mut captures = captures().map(|capture| capture.is_some() && next());
+        let mut ready_captures = captures().map(|capture| capture.is_some() && next());
+        let upstream = ready_captures.next().unwrap_or(false);
+        let ports = bits(ready_captures);
+        let status = self
+            .status
+            .as_ref()
+            .map(|(server, _)| server.readiness(next));
         Ok(Ready {
             signal,
             netlink,
-            upstream: captures.next().unwrap_or(false),
-            ports: captures
-                .enumerate()
-                .fold(0, |ports, (port, ready)| ports | u32::from(ready) << port),
+            upstream,
+            ports,
+            status: status.unwrap_or_default(),
         })
     }
 
     /// Until the one deadline; none where nothing is ever due by itself.
     fn timeout(&self) -> PollTimeout {
         let deadline = self.engine.next_deadline().map(|(deadline, _)| deadline);
-        match deadline.into_iter().chain(self.capture_retry).min() {
+        let client = self
+            .status
+            .as_ref()
+            .and_then(|(server, _)| server.deadline());
+        let deadlines = [deadline, self.capture_retry, client];
+        match deadlines.into_iter().flatten().min() {
             None => PollTimeout::NONE,
             Some(deadline) => {
                 // A wake-up that comes early because it did not fit changes nothing.
@@ -463,6 +487,34 @@ impl<'s> EventLoop<'s> {
         }
     }
 
+    fn serve_status(&mut self, ready: Readiness) {
+        let Some((server, name)) = &mut self.status else {
+            return;
+        };
+        if !server.is_busy() && !ready.newcomer {
+            return;
+        }
+        let ports = self.ports.iter().zip(self.interfaces.downstreams());
+        let view = View {
+            name,
+            engine: self.engine,
+            started: self.started,
+            now: clock::now(),
+            downstreams: ports
+                .map(|(port, interface)| status::Downstream {
+                    name: interface.name.as_str(),
+                    present: interface.index.is_some(),
+                    running: interface.running,
+                    link_local: interface.link_local,
+                    listening: port.capture.is_some(),
+                    bridge: interface.bridge,
+                    lost: port.capture.as_ref().map_or(0, Capture::lost),
+                })
+                .collect(),
+        };
+        server.serve(ready, &view, &mut self.buffers.answers);
+    }
+
     fn read_upstream(&mut self) {
         let EventLoop {
             engine,
@@ -578,7 +630,7 @@ fn read(
     None
 }
 
-/// What is to be read.
+/// What is to be read, or written.
 #[derive(Default)]
 struct Ready {
     signal: bool,
@@ -586,4 +638,12 @@ struct Ready {
     upstream: bool,
     /// A bit for each [`Port`].
     ports: u32,
+    status: Readiness,
+}
+
+/// A bit for each that is true, the lowest for the first.
+fn bits(values: impl Iterator<Item = bool>) -> u32 {
+    values
+        .enumerate()
+        .fold(0, |bits, (number, value)| bits | u32::from(value) << number)
 }

@@ -31,11 +31,11 @@ pub struct Interface {
     /// How often it was found to be another interface, even if one of the same number.
     pub generation: u32,
     /// It has a carrier.
-    running: bool,
+    pub running: bool,
+    /// A usable one.
+    pub link_local: Option<Ipv6Addr>,
     mtu: u32,
     mac: [u8; 6],
-    /// A usable link-local address.
-    link_local: Option<Ipv6Addr>,
     /// The dump under way has told of the interface, and of the address.
     link_confirmed: bool,
     address_confirmed: bool,

@@ -6,15 +6,15 @@ mod cli;
 mod event_loop;
 mod interfaces;
 mod report;
+mod status;
 mod sys;
 
 use std::env;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
-use log::{debug, error};
+use log::{debug, error, warn};
 use nix::errno::Errno;
 use nix::net::if_::{Interface, if_nameindex, if_nametoindex};
 use protocol::config::Config;
@@ -22,12 +22,15 @@ use protocol::engine::Engine;
 
 use cli::{Command, Run};
 use event_loop::{Buffers, EventLoop};
+use status::{BindError, Server, socket_of};
 use sys::netlink::Netlink;
 use sys::packet::Transmitter;
 use sys::signal::Signals;
 
 /// The exit code for what only another command line mends.
 const BAD_INPUT: u8 = 2;
+/// The exit code where another daemon has the control socket.
+const ALREADY_RUNNING: u8 = 3;
 
 // In static memory all zero: no room in the file, and pages never touched cost no memory.
 static ENGINE: Mutex<Engine> = Mutex::new(Engine::new());
@@ -41,6 +44,13 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match cli::parse(&arguments) {
         Ok(Command::Run(arguments)) => run(*arguments),
+        Ok(Command::Status(arguments)) => match status::status(arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(text) => {
+                error_line(&text);
+                ExitCode::FAILURE
+            }
+        },
         Ok(Command::Print(text)) => {
             // A reader that went away has read enough.
             let _ = io::stdout().write_all(text.as_bytes());
@@ -64,13 +74,37 @@ fn run(arguments: Run) -> ExitCode {
     if arguments.test {
         return ExitCode::SUCCESS;
     }
-    match proxy(arguments.config) {
+    let name = arguments
+        .name
+        .as_deref()
+        .unwrap_or(arguments.config.upstream.as_str());
+    let path = arguments.socket.unwrap_or_else(|| socket_of(name));
+    let server = match Server::bind(&path) {
+        Ok(server) => Some(server),
+        Err(BindError::InUse) => {
+            error!("mldproxy is already running: it answers on {path}");
+            return ExitCode::from(ALREADY_RUNNING);
+        }
+        Err(BindError::System(errno)) => {
+            warn!("no `mldproxy status`: {path}: {}", errno.desc());
+            None
+        }
+    };
+    match proxy(
+        arguments.config.clone(),
+        server.map(|server| (server, name)),
+    ) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
             error!("{text}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes a line to standard error, for the subcommands that do not log.
+fn error_line(text: &str) {
+    let _ = io::stderr().write_all(format!("mldproxy: {text}\n").as_bytes());
 }
 
 /// Every interface exists, or a line that says which one does not.
@@ -94,7 +128,7 @@ fn check_interfaces(config: &Config) -> Result<(), String> {
 }
 
 /// Starts in the order in which things can fail for the user's reasons, and runs until a signal.
-fn proxy(config: Config) -> Result<(), String> {
+fn proxy(config: Config, status: Option<(Server, &str)>) -> Result<(), String> {
     let transmitter = Transmitter::open().map_err(|errno| match errno {
         Errno::EPERM => {
             "opening a packet socket: CAP_NET_RAW is missing; run as root, or with that capability"
@@ -105,24 +139,25 @@ fn proxy(config: Config) -> Result<(), String> {
     let netlink = Netlink::open().map_err(|errno| format!("opening netlink: {}", errno.desc()))?;
     let signals = Signals::block().map_err(|errno| format!("taking signals: {}", errno.desc()))?;
 
+    let mut seed = [0; 16];
+    sys::random(&mut seed).map_err(|errno| format!("getting random octets: {}", errno.desc()))?;
+
     let mut engine = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut buffers = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
-    engine.start(config, seed());
-    let mut event_loop = EventLoop::new(&mut engine, &mut buffers, signals, netlink, transmitter);
+    engine.start(config, seed);
+    let mut event_loop = EventLoop::new(
+        &mut engine,
+        &mut buffers,
+        signals,
+        netlink,
+        transmitter,
+        status,
+    );
     let ended = event_loop.run();
     log_counters(event_loop.engine());
     ended
         .map(drop)
         .map_err(|errno| format!("waiting for events: {}", errno.desc()))
-}
-
-/// 16 octets that nobody else can guess: the keys that the standard library takes from the system for its own hash tables.
-fn seed() -> [u8; 16] {
-    let word = || RandomState::new().build_hasher().finish().to_ne_bytes();
-    let mut seed = [0; 16];
-    seed[..8].copy_from_slice(&word());
-    seed[8..].copy_from_slice(&word());
-    seed
 }
 
 fn log_counters(engine: &Engine) {

@@ -95,9 +95,12 @@ impl Groups {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (SolicitedNode, &Group)> {
-        self.table
-            .iter_from(0)
-            .map(|(_, group, state)| (group, state))
+        self.iter_from(0).map(|(_, group, state)| (group, state))
+    }
+
+    /// Those from a slot on, each with its own. One keeps its slot for as long as it is wanted or joined.
+    pub fn iter_from(&self, first: usize) -> impl Iterator<Item = (usize, SolicitedNode, &Group)> {
+        self.table.iter_from(first)
     }
 
     /// The groups joined, with their slots, from a slot on.

@@ -73,6 +73,7 @@ pub struct Listener {
     report_next: Option<usize>,
     /// No report before: one failed, or MLDv1 reports are paced.
     report_at: Option<Instant>,
+    last_report: Option<Instant>,
 }
 
 impl Listener {
@@ -96,6 +97,7 @@ impl Listener {
             report_from: None,
             report_next: None,
             report_at: None,
+            last_report: None,
         }
     }
 
@@ -106,6 +108,11 @@ impl Listener {
     /// Who asked last, since there is this upstream.
     pub fn querier(&self) -> Option<&Querier> {
         self.has_querier.then_some(&self.querier)
+    }
+
+    /// When a report of the refresh was sent last.
+    pub fn last_report(&self) -> Option<Instant> {
+        self.last_report
     }
 
     /// The version in force: the user's, or MLDv1 while a querier of it is present (RFC 3810 §8.2.1), else MLDv2.
@@ -242,6 +249,7 @@ impl Listener {
             self.report_at = Some(now.saturating_add(RETRY_INTERVAL));
             return;
         }
+        self.last_report = Some(now);
         self.report_from = self.report_next;
         if self.report_from.is_some() && self.version(config) == MldVersion::V1 {
             let groups = u32::try_from(groups).unwrap_or(u32::MAX);

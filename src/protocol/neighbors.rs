@@ -157,8 +157,18 @@ impl Neighbors {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Subject, &Neighbor)> {
-        let subjects = self.subjects.iter_from(0);
+        let subjects = self.iter_from(0);
         subjects.map(|(_, subject, neighbor)| (subject, neighbor))
+    }
+
+    /// Those from a slot on, each with its own. One keeps its slot for as long as it is known.
+    pub fn iter_from(&self, first: usize) -> impl Iterator<Item = (usize, Subject, &Neighbor)> {
+        self.subjects.iter_from(first)
+    }
+
+    /// Whose it is.
+    pub fn host_of(&self, neighbor: &Neighbor) -> Option<(MacAddress, &Host)> {
+        self.hosts.entry(neighbor.host)
     }
 
     pub fn hosts(&self) -> impl Iterator<Item = (MacAddress, &Host)> {

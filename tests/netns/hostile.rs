@@ -52,7 +52,8 @@ fn frames_of_noise_are_counted_and_change_nothing() {
 fn two_of_it_do_not_disturb_each_other() {
     let lab = Lab::without_querier();
     let first = start(&lab, &[]);
-    let second = start(&lab, &[]);
+    let other = format!("{}.2", lab.rtr.control_socket);
+    let second = start(&lab, &["--socket", &other]);
     let host = Host::on(&lab.lan);
     host.solicits_from(address(1));
     first.wait_for_line("joined", SOON);

@@ -12,6 +12,7 @@ mod prefixes;
 mod refresh;
 mod restart;
 mod silent;
+mod status;
 mod support;
 mod syslog;
 mod versions;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         refresh::TESTS,
         restart::TESTS,
         silent::TESTS,
+        status::TESTS,
         syslog::TESTS,
         versions::TESTS,
     ];

@@ -46,6 +46,9 @@ pub fn start_between(router: &Namespace, options: &[&str], interfaces: &[&str]) 
 pub fn spawn(router: &Namespace, options: &[&str], interfaces: &[&str]) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mldproxy"));
     command.arg("run");
+    if !options.contains(&"--socket") {
+        command.args(["--socket", &router.control_socket]);
+    }
     // The host that the lab's own LAN has would add itself by its MLD reports.
     if !options.contains(&"--learn") {
         command.args(["--learn", "ndp"]);
@@ -54,6 +57,16 @@ pub fn spawn(router: &Namespace, options: &[&str], interfaces: &[&str]) -> Proce
         command.args(["--log-level", "debug"]);
     }
     router.spawn(command.args(options).args(interfaces))
+}
+
+/// Stops the switch's querier, and starts it again where it is to ask at once.
+pub fn querier(lab: &Lab, on: bool) {
+    lab.sw
+        .run("ip link set dev br0 type bridge mcast_querier 0");
+    if on {
+        lab.sw
+            .run("ip link set dev br0 type bridge mcast_querier 1");
+    }
 }
 
 /// Waits until the router is a member upstream of the groups of exactly these addresses, beside its own.

@@ -28,7 +28,16 @@ fn lines_go_to_dev_log_with_their_level() {
         let log = UnixDatagram::bind("/dev/log").expect("a log daemon");
         log.set_read_timeout(Some(SOON)).expect("a time to wait");
         let mut command = Command::new(env!("CARGO_BIN_EXE_mldproxy"));
-        command.args(["run", "--syslog", "--wait", "wan", "br-lan"]);
+        // And no /var/run either.
+        command.args([
+            "run",
+            "--syslog",
+            "--wait",
+            "--socket",
+            "/dev/mldproxy.sock",
+            "wan",
+            "br-lan",
+        ]);
         // There is no /dev/null here.
         command.stdin(Stdio::inherit());
         let mut mldproxy = command.spawn().expect("mldproxy starts");
@@ -42,9 +51,5 @@ fn lines_go_to_dev_log_with_their_level() {
     let (line, pid) = logged.join().expect("it was logged");
     // LOG_DAEMON (3) << 3 | LOG_WARNING (4).
     let rest = line.strip_prefix("<28>").expect("facility and level");
-    let (date, message) = rest.split_at("Mmm dd hh:mm:ss".len());
-    assert_eq!(message, format!(" mldproxy[{pid}]: waiting for wan"));
-    let words: Vec<_> = date.split_whitespace().collect();
-    assert_eq!(words.len(), 3, "{date:?}");
-    assert_eq!(words[2].split(':').count(), 3, "{date:?}");
+    assert_eq!(rest, format!("mldproxy[{pid}]: waiting for wan"));
 }

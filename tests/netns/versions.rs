@@ -5,7 +5,7 @@ use protocol::wire::{Message, parse};
 
 use crate::lab::{Frame, Lab, LabOptions, Tap, eventually, solicited_node};
 use crate::refresh::{SHORT_LISTENING_INTERVAL, refreshed, wait_for_a_listening_interval};
-use crate::support::{Host, SOON, address, expect_joined, start, summary};
+use crate::support::{Host, SOON, address, expect_joined, querier, start, summary};
 
 crate::tests![
     a_querier_of_version_1_gets_reports_of_version_1_also_after_it_is_gone,
@@ -14,16 +14,6 @@ crate::tests![
     version_1_can_be_fixed,
     version_2_can_be_fixed,
 ];
-
-/// Stops the switch's querier, and starts it again where it is to ask at once.
-fn querier(lab: &Lab, on: bool) {
-    lab.sw
-        .run("ip link set dev br0 type bridge mcast_querier 0");
-    if on {
-        lab.sw
-            .run("ip link set dev br0 type bridge mcast_querier 1");
-    }
-}
 
 fn with_querier_of_version(mld_version: u8) -> Lab {
     Lab::with(&LabOptions {

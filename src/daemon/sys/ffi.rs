@@ -4,9 +4,7 @@
     reason = "each block is one call, with the reason why it is sound"
 )]
 
-use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr;
 
 use nix::errno::Errno;
 
@@ -59,15 +57,25 @@ pub fn send_ipv6(
     Errno::result(unsafe { libc::sendto(socket, octets, length, 0, to, to_length) }).map(drop)
 }
 
-/// The calendar date and time of now in the local time zone.
-pub fn local_time() -> libc::tm {
-    // SAFETY: a null pointer asks for the returned value alone.
-    let seconds = unsafe { libc::time(ptr::null_mut()) };
-    // SAFETY: all zero octets are a valid `tm`; its one pointer may be null.
-    let mut time: libc::tm = unsafe { mem::zeroed() };
-    // SAFETY: both references are valid for the call, which writes `time` and keeps neither.
-    unsafe { libc::localtime_r(&raw const seconds, &raw mut time) };
-    time
+/// Fills `octets`, at most 256, with what nobody can guess.
+pub fn random(octets: &mut [u8]) -> nix::Result<()> {
+    let (pointer, length) = (octets.as_mut_ptr().cast(), octets.len());
+    // SAFETY: `pointer` points to `length` octets that may be written.
+    Errno::result(unsafe { libc::getrandom(pointer, length, 0) }).map(drop)
+}
+
+/// How many packets a packet socket had no room for since it was asked last.
+pub fn packets_lost(socket: BorrowedFd<'_>) -> nix::Result<u32> {
+    let mut statistics = libc::tpacket_stats {
+        tp_packets: 0,
+        tp_drops: 0,
+    };
+    let mut length = socklen_of(&statistics);
+    let (socket, value) = (socket.as_raw_fd(), (&raw mut statistics).cast());
+    let (level, name) = (libc::SOL_PACKET, libc::PACKET_STATISTICS);
+    // SAFETY: `value` points to `length` octets, the structure that the option fills in.
+    Errno::result(unsafe { libc::getsockopt(socket, level, name, value, &raw mut length) })?;
+    Ok(statistics.tp_drops)
 }
 
 fn link_address(index: u32, destination: [u8; 6]) -> libc::sockaddr_ll {

@@ -7,6 +7,7 @@ use std::process;
 use std::sync::OnceLock;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use protocol::time::Instant;
 
 use super::clock;
 
@@ -21,7 +22,7 @@ pub fn install(level: LevelFilter, syslog: bool) {
     });
     let destination = match socket {
         Ok(socket) if syslog => Destination::Syslog(socket),
-        _ if io::stderr().is_terminal() => Destination::Terminal,
+        _ if io::stderr().is_terminal() => Destination::Terminal(clock::now()),
         _ => Destination::Stderr,
     };
     let logger = LOGGER.get_or_init(|| Logger(destination));
@@ -33,8 +34,8 @@ pub fn install(level: LevelFilter, syslog: bool) {
 struct Logger(Destination);
 
 enum Destination {
-    /// A person reads it: with the time.
-    Terminal,
+    /// A person reads it: with the time since then.
+    Terminal(Instant),
     /// A service manager reads it, which notes the time itself.
     Stderr,
     /// RFC 3164 datagrams to [`SYSLOG`], with the level.
@@ -55,7 +56,7 @@ impl Log for Logger {
         let mut line = Line::new();
         // A line that does not fit is cut off, which is no error.
         let _ = match &self.0 {
-            Destination::Terminal => write_for_terminal(&mut line, record),
+            Destination::Terminal(started) => write_for_terminal(&mut line, *started, record),
             Destination::Stderr => write!(line, "{}: {}", name(record.level()), record.args()),
             Destination::Syslog(_) => write_for_syslog(&mut line, record),
         };
@@ -73,44 +74,25 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-fn write_for_terminal(line: &mut Line, record: &Record<'_>) -> fmt::Result {
-    let time = clock::local_time();
-    write!(
-        line,
-        "{:02}:{:02}:{:02} {:5} {}",
-        time.tm_hour,
-        time.tm_min,
-        time.tm_sec,
-        name(record.level()),
-        record.args()
-    )
+/// With the seconds since the start: a calendar would cost 7 kB of the file, for a person who sees the lines come.
+fn write_for_terminal(line: &mut Line, started: Instant, record: &Record<'_>) -> fmt::Result {
+    let since = clock::now().since(started);
+    let (seconds, tenths) = (since.as_secs(), since.subsec_millis() / 100);
+    let (name, message) = (name(record.level()), record.args());
+    write!(line, "{seconds:5}.{tenths} {name:5} {message}")
 }
 
-/// `<PRI>Mmm dd hh:mm:ss TAG[PID]: MESSAGE` (RFC 3164 §4.1).
+/// `<PRI>TAG[PID]: MESSAGE` (RFC 3164 §4.1). Every log daemon notes by itself when a line came (§4.3.2).
 fn write_for_syslog(line: &mut Line, record: &Record<'_>) -> fmt::Result {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
     let severity = match record.level() {
         Level::Error => libc::LOG_ERR,
         Level::Warn => libc::LOG_WARNING,
         Level::Info => libc::LOG_INFO,
         Level::Debug | Level::Trace => libc::LOG_DEBUG,
     };
-    let time = clock::local_time();
-    let month = usize::try_from(time.tm_mon).ok();
-    write!(
-        line,
-        "<{}>{} {:2} {:02}:{:02}:{:02} mldproxy[{}]: {}",
-        libc::LOG_DAEMON | severity,
-        month.and_then(|month| MONTHS.get(month)).unwrap_or(&"Jan"),
-        time.tm_mday,
-        time.tm_hour,
-        time.tm_min,
-        time.tm_sec,
-        process::id(),
-        record.args()
-    )
+    let priority = libc::LOG_DAEMON | severity;
+    let (pid, message) = (process::id(), record.args());
+    write!(line, "<{priority}>mldproxy[{pid}]: {message}")
 }
 
 fn name(level: Level) -> &'static str {

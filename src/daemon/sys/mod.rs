@@ -7,3 +7,5 @@ pub mod membership;
 pub mod netlink;
 pub mod packet;
 pub mod signal;
+
+pub use ffi::random;

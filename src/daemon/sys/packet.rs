@@ -2,6 +2,7 @@
 //!
 //! All are `SOCK_DGRAM`, so packets start at the IPv6 header on every kind of link.
 
+use std::cell::Cell;
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -27,6 +28,7 @@ pub enum Interest {
 pub struct Capture {
     socket: OwnedFd,
     index: u32,
+    lost: Cell<u64>,
 }
 
 impl Capture {
@@ -43,7 +45,20 @@ impl Capture {
             Interest::Queries => ffi::attach_filter(socket.as_fd(), &filter(QUERIES))?,
         }
         ffi::bind_to_ipv6(socket.as_fd(), index)?;
-        Ok(Capture { socket, index })
+        let lost = Cell::new(0);
+        Ok(Capture {
+            socket,
+            index,
+            lost,
+        })
+    }
+
+    /// How many packets the kernel had no room for since this was opened.
+    pub fn lost(&self) -> u64 {
+        // The kernel tells of each only once.
+        let more = ffi::packets_lost(self.socket.as_fd()).unwrap_or(0);
+        self.lost.set(self.lost.get().wrapping_add(more.into()));
+        self.lost.get()
     }
 
     /// The kernel's number of the interface.

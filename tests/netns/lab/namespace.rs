@@ -6,8 +6,9 @@ use std::io::{self, Write};
 use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::resume_unwind;
-use std::process::{Command, Output, Stdio};
-use std::thread;
+use std::process::{self, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, thread};
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{getgid, getuid};
@@ -43,6 +44,8 @@ pub fn isolate() -> Result<(), String> {
 pub struct Namespace {
     pub(super) label: String,
     fd: OwnedFd,
+    /// Where a mldproxy in it listens for questions: files are not apart as networks are.
+    pub control_socket: String,
 }
 
 impl Namespace {
@@ -56,11 +59,28 @@ impl Namespace {
         let created = created.join().expect("it does not panic");
         let fd = created.expect("the right to: call isolate() first");
         let label = label.to_owned();
-        let namespace = Self { label, fd };
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let file = format!("mldproxy-{}-{number}.sock", process::id());
+        let namespace = Self {
+            label,
+            fd,
+            control_socket: env::temp_dir().join(file).display().to_string(),
+        };
         namespace.sysctl("net.ipv6.conf.all.accept_dad", "0");
         namespace.sysctl("net.ipv6.conf.default.accept_dad", "0");
         namespace.run("ip link set dev lo up");
         namespace
+    }
+
+    /// What `mldproxy status OPTIONS` in it prints.
+    #[track_caller]
+    pub fn status(&self, options: &str) -> String {
+        let mldproxy = env!("CARGO_BIN_EXE_mldproxy");
+        self.run(&format!(
+            "{mldproxy} status --socket {} {options}",
+            self.control_socket
+        ))
     }
 
     /// Runs `work` on a new thread inside. Sockets it opens, children it starts, and `/proc/sys/net` are the namespace's;
@@ -172,6 +192,13 @@ impl Namespace {
     }
 }
 
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // A mldproxy that was killed leaves it.
+        let _ = fs::remove_file(&self.control_socket);
+    }
+}
+
 pub struct Ping {
     pub received: u32,
     /// ping's own line: "5 packets transmitted, 5 received, 0% packet loss, time 804ms".
@@ -195,5 +222,5 @@ pub fn enter(namespace: &OwnedFd) {
 
 /// By which another process reaches a file of this one.
 pub fn path_of_fd(fd: &impl AsRawFd) -> String {
-    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd())
+    format!("/proc/{}/fd/{}", process::id(), fd.as_raw_fd())
 }

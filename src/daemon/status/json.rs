@@ -1,0 +1,149 @@
+//! The status as one JSON object, in the shape of `status.schema.json`. Names are stable; new ones may come.
+
+use std::fmt;
+
+use protocol::config::MldVersion;
+use protocol::groups;
+use protocol::neighbors::{self, Subject};
+
+use super::{Item, Mac, Output, Quoted, View};
+
+pub fn write(view: &View<'_>, item: &Item<'_>, first: bool, out: Output<'_>) -> fmt::Result {
+    let comma = if first { "" } else { "," };
+    match item {
+        Item::Head => write_head(view, out),
+        Item::Downstream(downstream) => {
+            write!(
+                out,
+                "{comma}{{\"interface\":{},\"present\":{},\"running\":{},\"link_local\":{},\"listening\":{},\"bridge\":",
+                Quoted(downstream.name),
+                downstream.present,
+                downstream.running,
+                OrNull(downstream.link_local.map(InQuotes)),
+                downstream.listening,
+            )?;
+            match downstream.bridge {
+                Some(bridge) => write!(
+                    out,
+                    "{{\"snooping\":{},\"multicast_router\":{}}}",
+                    bridge.snooping, bridge.multicast_router
+                )?,
+                None => write!(out, "null")?,
+            }
+            write!(out, ",\"kernel_drops\":{}}}", downstream.lost)
+        }
+        Item::Neighbors => write_list_head(
+            "],\"neighbors",
+            view.engine.neighbors().len(),
+            neighbors::CAPACITY,
+            out,
+        ),
+        Item::Neighbor(subject, neighbor, mac) => {
+            let address = match subject {
+                Subject::Address(address) => Some(InQuotes(address)),
+                Subject::Listener(..) => None,
+            };
+            write!(
+                out,
+                "{comma}{{\"address\":{},\"group\":\"{}\",\"mac\":\"{}\",\"interface\":{},\"age_s\":{},\"expires_s\":{},\"confirmed\":{},\"questions\":{}}}",
+                OrNull(address),
+                subject.group(),
+                Mac(*mac),
+                Quoted(view.downstream_of(neighbor)),
+                view.seconds_since(neighbor.last_seen),
+                view.seconds_left(neighbor),
+                neighbor.confirmed,
+                neighbor.questions,
+            )
+        }
+        Item::Groups => write_list_head(
+            "]},\"groups",
+            view.engine.groups().len(),
+            groups::CAPACITY,
+            out,
+        ),
+        Item::Group(group, state) => write!(
+            out,
+            "{comma}{{\"group\":\"{group}\",\"members\":{},\"joined\":{},\"address\":\"{}\"}}",
+            state.members, state.joined, state.address,
+        ),
+        Item::Counter(counter, value) => {
+            let before = if first { "]},\"counters\":{" } else { "," };
+            write!(out, "{before}\"{}\":{value}", counter.name())
+        }
+        Item::Dropped(reason, value) => write!(out, ",\"{}\":{value}", reason.name()),
+        Item::End => writeln!(out, "}}}}"),
+    }
+}
+
+fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
+    let config = view.engine.config();
+    let listener = view.engine.listener();
+    let upstream = listener.upstream();
+    write!(
+        out,
+        "{{\"version\":\"{}\",\"name\":{},\"uptime_s\":{},\"upstream\":{{\"interface\":{},\"present\":{},\"link_local\":{},\"mtu\":{},\"mld_version\":{},\"querier\":",
+        env!("CARGO_PKG_VERSION"),
+        Quoted(view.name),
+        view.seconds_since(view.started),
+        Quoted(config.upstream.as_str()),
+        upstream.is_some(),
+        OrNull(
+            upstream
+                .and_then(|upstream| upstream.link_local)
+                .map(InQuotes)
+        ),
+        OrNull(upstream.map(|upstream| upstream.mtu)),
+        number(listener.version(config)),
+    )?;
+    match listener.querier() {
+        Some(querier) => write!(
+            out,
+            "{{\"address\":\"{}\",\"mld_version\":{},\"last_query_s\":{}}}",
+            querier.address,
+            number(querier.version),
+            view.seconds_since(querier.last_query),
+        )?,
+        None => write!(out, "null")?,
+    }
+    write!(
+        out,
+        ",\"last_report_s\":{},\"memberships_failing\":{}}},\"downstreams\":[",
+        OrNull(listener.last_report().map(|then| view.seconds_since(then))),
+        view.engine.groups().is_failing(),
+    )
+}
+
+fn write_list_head(name: &str, count: usize, capacity: usize, out: Output<'_>) -> fmt::Result {
+    write!(
+        out,
+        "{name}\":{{\"count\":{count},\"capacity\":{capacity},\"list\":["
+    )
+}
+
+fn number(version: MldVersion) -> u8 {
+    match version {
+        MldVersion::V1 => 1,
+        MldVersion::V2 => 2,
+    }
+}
+
+/// For what holds nothing that JSON escapes.
+struct InQuotes<T>(T);
+
+impl<T: fmt::Display> fmt::Display for InQuotes<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0)
+    }
+}
+
+struct OrNull<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrNull<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("null"),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The status in Prometheus' text format. Every metric bears the upstream's name, so that the files of several instances go together.
+
+use std::fmt;
+
+use super::{Item, Output, Quoted, View};
+
+pub fn write(view: &View<'_>, item: &Item<'_>, first: bool, out: Output<'_>) -> fmt::Result {
+    let upstream = Quoted(view.engine.config().upstream.as_str());
+    let mut head = |name: &str, kind: &str, help: &str| match first {
+        true => write!(
+            out,
+            "# HELP mldproxy_{name} {help}\n# TYPE mldproxy_{name} {kind}\n"
+        ),
+        false => Ok(()),
+    };
+    match item {
+        Item::Head => write_head(view, out),
+        Item::Downstream(downstream) => {
+            head(
+                "capture_drops_total",
+                "counter",
+                "Packets that the kernel had no room for.",
+            )?;
+            let name = Quoted(downstream.name);
+            writeln!(
+                out,
+                "mldproxy_capture_drops_total{{upstream={upstream},downstream={name}}} {}",
+                downstream.lost
+            )
+        }
+        Item::Counter(counter, value) => {
+            head("events_total", "counter", "What was heard and done.")?;
+            writeln!(
+                out,
+                "mldproxy_events_total{{upstream={upstream},event=\"{}\"}} {value}",
+                counter.name()
+            )
+        }
+        Item::Dropped(reason, value) => {
+            head(
+                "dropped_packets_total",
+                "counter",
+                "Packets that were no valid NDP or MLD.",
+            )?;
+            writeln!(
+                out,
+                "mldproxy_dropped_packets_total{{upstream={upstream},reason=\"{}\"}} {value}",
+                reason.name()
+            )
+        }
+        // One line for each host would cost the database more than the router.
+        Item::Neighbors | Item::Neighbor(..) | Item::Groups | Item::Group(..) | Item::End => Ok(()),
+    }
+}
+
+fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
+    let engine = view.engine;
+    let listener = engine.listener();
+    let upstream = engine.config().upstream.as_str();
+    let listening = view
+        .downstreams
+        .iter()
+        .filter(|downstream| downstream.listening)
+        .count();
+    let querier = listener
+        .querier()
+        .map(|querier| view.seconds_since(querier.last_query));
+    writeln!(
+        out,
+        "# HELP mldproxy_info The version.\n# TYPE mldproxy_info gauge\nmldproxy_info{{upstream={},version=\"{}\"}} 1",
+        Quoted(upstream),
+        env!("CARGO_PKG_VERSION"),
+    )?;
+    let gauges = [
+        (
+            "uptime_seconds",
+            "Since the start.",
+            Some(view.seconds_since(view.started)),
+        ),
+        (
+            "upstream_present",
+            "1 while the upstream is there.",
+            Some(listener.upstream().is_some().into()),
+        ),
+        (
+            "downstreams_listening",
+            "Downstreams that are heard.",
+            Some(listening as u64),
+        ),
+        (
+            "neighbors",
+            "Addresses and listeners known.",
+            Some(engine.neighbors().len() as u64),
+        ),
+        (
+            "groups",
+            "Groups wanted upstream, or not yet left.",
+            Some(engine.groups().len() as u64),
+        ),
+        (
+            "memberships_failing",
+            "1 while the kernel refuses memberships.",
+            Some(engine.groups().is_failing().into()),
+        ),
+        (
+            "query_age_seconds",
+            "Since the last query upstream.",
+            querier,
+        ),
+        (
+            "report_age_seconds",
+            "Since the last refresh.",
+            listener.last_report().map(|then| view.seconds_since(then)),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        if let Some(value) = value {
+            let upstream = Quoted(upstream);
+            writeln!(
+                out,
+                "# HELP mldproxy_{name} {help}\n# TYPE mldproxy_{name} gauge\nmldproxy_{name}{{upstream={upstream}}} {value}"
+            )?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,244 @@
+//! What the daemon tells of itself on its control socket: a read-only view of the engine and the interfaces, written as text, JSON or
+//! metrics.
+//!
+//! An answer may be far larger than any buffer, so it is written item by item, each where the one before left off. What comes or
+//! goes meanwhile may be in it or not; what stays is in it once.
+
+mod client;
+mod json;
+mod metrics;
+mod server;
+mod text;
+
+use std::fmt::{self, Write as _};
+use std::net::Ipv6Addr;
+
+use protocol::config::MAX_DOWNSTREAMS;
+use protocol::counters::Counter;
+use protocol::engine::Engine;
+use protocol::groups::Group;
+use protocol::neighbors::{Neighbor, Subject};
+use protocol::time::Instant;
+use protocol::wire::{DropReason, MacAddress, SolicitedNode};
+
+use crate::sys::netlink::Bridge;
+
+pub use client::{StatusArguments, socket_of, status};
+use server::FOLDER;
+pub use server::{Answers, BindError, CLIENTS, Readiness, Server};
+
+/// What an item is written to: a buffer that may be too short for it.
+type Output<'b> = &'b mut dyn fmt::Write;
+
+/// Everything there is to tell, as it is now.
+pub struct View<'v> {
+    /// Of this instance.
+    pub name: &'v str,
+    pub engine: &'v Engine,
+    pub started: Instant,
+    pub now: Instant,
+    pub downstreams: heapless::Vec<Downstream<'v>, MAX_DOWNSTREAMS>,
+}
+
+/// A downstream, as it is now.
+pub struct Downstream<'v> {
+    pub name: &'v str,
+    pub present: bool,
+    /// It has a carrier.
+    pub running: bool,
+    pub link_local: Option<Ipv6Addr>,
+    pub listening: bool,
+    /// `None` where it is no bridge.
+    pub bridge: Option<Bridge>,
+    /// Packets that the kernel had no room for.
+    pub lost: u64,
+}
+
+/// How to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Text,
+    Json,
+    Metrics,
+}
+
+/// One thing to write.
+enum Item<'v> {
+    /// The instance and its upstream.
+    Head,
+    Downstream(&'v Downstream<'v>),
+    Neighbors,
+    Neighbor(Subject, &'v Neighbor, MacAddress),
+    Groups,
+    Group(SolicitedNode, &'v Group),
+    Counter(Counter, u64),
+    Dropped(DropReason, u64),
+    End,
+}
+
+/// How far an answer is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor {
+    place: Place,
+    /// How many there were of the list that it is in.
+    listed: usize,
+    /// The most neighbors, and the most groups, to list.
+    limit: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Head,
+    Downstream(usize),
+    Neighbors,
+    /// The slot from which the next one is looked for.
+    Neighbor(usize),
+    Groups,
+    Group(usize),
+    Counter(usize),
+    Dropped(usize),
+    End,
+    Beyond,
+}
+
+impl Cursor {
+    pub fn new(limit: usize) -> Self {
+        Cursor {
+            place: Place::Head,
+            listed: 0,
+            limit,
+        }
+    }
+
+    pub fn is_at_end(&self) -> bool {
+        matches!(self.place, Place::Beyond)
+    }
+
+    /// Writes the next item. Where that fails, `output` is of no use from where it was, and the same item comes again.
+    pub fn write(&mut self, view: &View<'_>, format: Format, output: Output<'_>) -> fmt::Result {
+        let (item, next) = self.item(view);
+        if let Some(item) = item {
+            let first = self.listed == 0;
+            match format {
+                Format::Text => text::write(view, &item, first, output)?,
+                Format::Json => json::write(view, &item, first, output)?,
+                Format::Metrics => metrics::write(view, &item, first, output)?,
+            }
+            self.listed = self.listed.saturating_add(1);
+        }
+        // Another kind of item: another list.
+        if std::mem::discriminant(&next) != std::mem::discriminant(&self.place) {
+            self.listed = 0;
+        }
+        self.place = next;
+        Ok(())
+    }
+
+    /// The item at the place, if there is one, and the next place.
+    fn item<'v>(&self, view: &'v View<'_>) -> (Option<Item<'v>>, Place) {
+        let more = self.listed < self.limit;
+        match self.place {
+            Place::Head => (Some(Item::Head), Place::Downstream(0)),
+            Place::Downstream(number) => match view.downstreams.get(number) {
+                Some(downstream) => (
+                    Some(Item::Downstream(downstream)),
+                    Place::Downstream(number.saturating_add(1)),
+                ),
+                None => (None, Place::Neighbors),
+            },
+            Place::Neighbors => (Some(Item::Neighbors), Place::Neighbor(0)),
+            Place::Neighbor(slot) => {
+                let neighbors = view.engine.neighbors();
+                match neighbors.iter_from(slot).next().filter(|_| more) {
+                    Some((slot, subject, neighbor)) => {
+                        let host = neighbors.host_of(neighbor);
+                        let mac = host.map_or(MacAddress([0; 6]), |(mac, _)| mac);
+                        (
+                            Some(Item::Neighbor(subject, neighbor, mac)),
+                            Place::Neighbor(slot.saturating_add(1)),
+                        )
+                    }
+                    None => (None, Place::Groups),
+                }
+            }
+            Place::Groups => (Some(Item::Groups), Place::Group(0)),
+            Place::Group(slot) => {
+                match view.engine.groups().iter_from(slot).next().filter(|_| more) {
+                    Some((slot, group, state)) => (
+                        Some(Item::Group(group, state)),
+                        Place::Group(slot.saturating_add(1)),
+                    ),
+                    None => (None, Place::Counter(0)),
+                }
+            }
+            Place::Counter(number) => match Counter::ALL.get(number) {
+                Some(&counter) => {
+                    let value = view.engine.counters().get(counter);
+                    (
+                        Some(Item::Counter(counter, value)),
+                        Place::Counter(number.saturating_add(1)),
+                    )
+                }
+                None => (None, Place::Dropped(0)),
+            },
+            Place::Dropped(number) => match DropReason::ALL.get(number) {
+                Some(&reason) => {
+                    let value = view.engine.counters().dropped(reason);
+                    (
+                        Some(Item::Dropped(reason, value)),
+                        Place::Dropped(number.saturating_add(1)),
+                    )
+                }
+                None => (None, Place::End),
+            },
+            Place::End => (Some(Item::End), Place::Beyond),
+            Place::Beyond => (None, Place::Beyond),
+        }
+    }
+}
+
+impl View<'_> {
+    /// Seconds since `then`.
+    fn seconds_since(&self, then: Instant) -> u64 {
+        self.now.since(then).as_secs()
+    }
+
+    /// Seconds until a neighbor times out, if nothing is seen of it.
+    fn seconds_left(&self, neighbor: &Neighbor) -> u64 {
+        let timeout = self.engine.config().address_timeout.as_secs();
+        timeout.saturating_sub(self.seconds_since(neighbor.last_seen))
+    }
+
+    /// The name of the downstream where a neighbor was seen last.
+    fn downstream_of(&self, neighbor: &Neighbor) -> &str {
+        let downstream = self.downstreams.get(usize::from(neighbor.port));
+        downstream.map_or("", |downstream| downstream.name)
+    }
+}
+
+/// A link-layer address as people write it.
+struct Mac(MacAddress);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mac(MacAddress([a, b, c, d, e, g])) = self;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// A name between quotation marks, in JSON as in a metric's label. One of an interface holds neither white space nor control
+/// characters.
+struct Quoted<'n>(&'n str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for character in self.0.chars() {
+            if matches!(character, '"' | '\\') {
+                f.write_char('\\')?;
+            }
+            f.write_char(character)?;
+        }
+        f.write_char('"')
+    }
+}

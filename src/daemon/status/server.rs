@@ -1,0 +1,331 @@
+//! The control socket: a Unix stream socket on which a client asks by one line, `FORMAT LIMIT`, and reads the answer to its end.
+//!
+//! Nothing a client does holds up the loop: sockets do not block, what is written in one turn is bounded, the few clients have
+//! buffers of their own, and one that does not get on gives way.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, open};
+use nix::poll::PollFlags;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{mkdir, read, unlink, write};
+use protocol::time::{Duration, Instant};
+
+use super::{Cursor, Format, View};
+
+/// Where the sockets are, unless the user says otherwise.
+pub const FOLDER: &str = "/var/run/mldproxy";
+/// How many are served at once; more wait.
+pub const CLIENTS: usize = 4;
+/// How long one may take none of its answer, or not ask.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest question, in octets.
+const QUESTION: usize = 32;
+/// Buffers of an answer that are written to one client before packets have their turn again.
+const BATCH: usize = 4;
+
+/// Room for a piece of each client's answer. All zero until it is used.
+pub struct Answers([[u8; 4096]; CLIENTS]);
+
+impl Answers {
+    pub const fn new() -> Self {
+        Answers([[0; 4096]; CLIENTS])
+    }
+}
+
+pub struct Server {
+    listener: UnixListener,
+    path: String,
+    clients: [Option<Client>; CLIENTS],
+}
+
+/// What of a [`Server`] is ready, as poll(2) said: a bit for each client.
+#[derive(Clone, Copy, Default)]
+pub struct Readiness {
+    pub newcomer: bool,
+    pub clients: u32,
+}
+
+/// Why there is no control socket.
+pub enum BindError {
+    /// Another daemon answers on it.
+    InUse,
+    System(Errno),
+}
+
+impl From<Errno> for BindError {
+    fn from(errno: Errno) -> Self {
+        BindError::System(errno)
+    }
+}
+
+impl From<io::Error> for BindError {
+    fn from(error: io::Error) -> Self {
+        BindError::System(Errno::from_raw(error.raw_os_error().unwrap_or_default()))
+    }
+}
+
+struct Client {
+    stream: UnixStream,
+    state: State,
+    /// Until when it must get on.
+    deadline: Instant,
+}
+
+enum State {
+    /// Has asked so many octets.
+    Asking(usize),
+    /// `buffer[sent..filled]` is still to be sent, and then what is at the cursor.
+    Answered {
+        format: Format,
+        cursor: Cursor,
+        sent: usize,
+        filled: usize,
+    },
+}
+
+impl Server {
+    /// Takes the place of a socket that nobody listens on any more. It is its owner's alone. Its folder is made where it is
+    /// [`FOLDER`]. Allocates; to be called at the start.
+    pub fn bind(path: &str) -> Result<Self, BindError> {
+        let folder = path.rsplit_once('/').map_or(".", |(folder, _)| folder);
+        if folder == FOLDER {
+            match mkdir(folder, Mode::from_bits_truncate(0o755)) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        // Of two that start at once, one must not take the other's new socket for an old one.
+        let folder = if folder.is_empty() { "/" } else { folder };
+        let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        let _lock = Flock::lock(open(folder, flags, Mode::empty())?, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| errno)?;
+        if UnixStream::connect(path).is_ok() {
+            return Err(BindError::InUse);
+        }
+        // What cannot be opened for that reason is a socket. Anything else of that name is not ours to remove.
+        if open(path, flags, Mode::empty()).err() == Some(Errno::ENXIO) {
+            unlink(path)?;
+        }
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let bound = UnixListener::bind(path);
+        umask(before);
+        let listener = bound?;
+        listener.set_nonblocking(true)?;
+        Ok(Server {
+            listener,
+            path: path.to_owned(),
+            clients: [const { None }; CLIENTS],
+        })
+    }
+
+    /// What to wait for: newcomers where there is room for one, then the clients.
+    pub fn poll_for<'s>(&'s self, mut add: impl FnMut(BorrowedFd<'s>, PollFlags)) {
+        if self.place().is_some() {
+            add(self.listener.as_fd(), PollFlags::POLLIN);
+        }
+        for client in self.clients.iter().flatten() {
+            add(
+                client.stream.as_fd(),
+                match client.state {
+                    State::Asking(_) => PollFlags::POLLIN,
+                    State::Answered { .. } => PollFlags::POLLOUT,
+                },
+            );
+        }
+    }
+
+    /// What of it is ready, as `next` says of one after the other.
+    pub fn readiness(&self, mut next: impl FnMut() -> bool) -> Readiness {
+        let newcomer = self.place().is_some() && next();
+        let mut clients = 0;
+        for (number, client) in self.clients.iter().enumerate() {
+            clients |= u32::from(client.is_some() && next()) << number;
+        }
+        Readiness { newcomer, clients }
+    }
+
+    /// Is there any client?
+    pub fn is_busy(&self) -> bool {
+        self.clients.iter().any(Option::is_some)
+    }
+
+    /// When [`Self::serve`] is to be called though nothing is ready.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.clients
+            .iter()
+            .flatten()
+            .map(|client| client.deadline)
+            .min()
+    }
+
+    /// Goes on with all clients that are ready, and drops those that did not get on.
+    pub fn serve(&mut self, ready: Readiness, view: &View<'_>, answers: &mut Answers) {
+        let slots = self.clients.iter_mut().zip(&mut answers.0);
+        for (number, (slot, buffer)) in slots.enumerate() {
+            let ready = ready.clients & 1 << number != 0;
+            if slot
+                .as_mut()
+                .is_some_and(|client| !client.stays(ready, view, buffer))
+            {
+                *slot = None;
+            }
+        }
+        if ready.newcomer
+            && let Some(place) = self.place()
+            && let (Some(slot), Some(buffer)) =
+                (self.clients.get_mut(place), answers.0.get_mut(place))
+            && let Ok((stream, _)) = self.listener.accept()
+            && stream.set_nonblocking(true).is_ok()
+        {
+            let deadline = view.now.saturating_add(PATIENCE);
+            let mut client = Client {
+                stream,
+                state: State::Asking(0),
+                deadline,
+            };
+            // Most have asked by now, and so are never in another newcomer's way.
+            *slot = client.stays(true, view, buffer).then_some(client);
+        }
+    }
+
+    /// Where a newcomer goes: to a free place, or to that of a client that has not asked yet, since to connect and be silent
+    /// costs nothing. None while all wait for the rest of their answer.
+    fn place(&self) -> Option<usize> {
+        let free = self.clients.iter().position(Option::is_none);
+        let silent = || {
+            let clients = self.clients.iter().enumerate();
+            let asking = clients.filter_map(|(number, client)| {
+                let client = client.as_ref()?;
+                matches!(client.state, State::Asking(_)).then_some((client.deadline, number))
+            });
+            asking.min().map(|(_, number)| number)
+        };
+        free.or_else(silent)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // One that cannot be removed is taken over by the next start.
+        let _ = unlink(self.path.as_str());
+    }
+}
+
+impl Client {
+    /// Reads or writes what can be; false once there is no more to do, or it cannot be done, or took too long.
+    fn stays(&mut self, ready: bool, view: &View<'_>, buffer: &mut [u8]) -> bool {
+        let result = match (&self.state, ready) {
+            (_, false) => return view.now < self.deadline,
+            (State::Asking(_), true) => self.read(view, buffer),
+            (State::Answered { .. }, true) => self.write(view, buffer),
+        };
+        match result {
+            Ok(stays) => stays,
+            Err(errno) => matches!(errno, Errno::EAGAIN | Errno::EINTR),
+        }
+    }
+
+    fn read(&mut self, view: &View<'_>, buffer: &mut [u8]) -> nix::Result<bool> {
+        let State::Asking(length) = &mut self.state else {
+            return Ok(true);
+        };
+        let room = buffer.get_mut(*length..QUESTION).unwrap_or_default();
+        let more = read(&self.stream, room)?;
+        *length = length.saturating_add(more);
+        let asked = buffer.get(..*length).unwrap_or_default();
+        let Some(end) = asked.iter().position(|octet| *octet == b'\n') else {
+            // Where no more fits, or comes, it is no question.
+            return Ok(more > 0 && *length < QUESTION);
+        };
+        let Some((format, limit)) = asked.get(..end).and_then(parse) else {
+            return Ok(false);
+        };
+        self.state = State::Answered {
+            format,
+            cursor: Cursor::new(limit),
+            sent: 0,
+            filled: 0,
+        };
+        self.write(view, buffer)
+    }
+
+    fn write(&mut self, view: &View<'_>, buffer: &mut [u8]) -> nix::Result<bool> {
+        let State::Answered {
+            format,
+            cursor,
+            sent,
+            filled,
+        } = &mut self.state
+        else {
+            return Ok(true);
+        };
+        for _ in 0..BATCH {
+            if sent == filled {
+                *sent = 0;
+                *filled = fill(cursor, view, *format, buffer);
+                if *filled == 0 {
+                    return Ok(false);
+                }
+            }
+            let rest = buffer.get(*sent..*filled).unwrap_or_default();
+            *sent = sent.saturating_add(write(&self.stream, rest)?);
+            self.deadline = view.now.saturating_add(PATIENCE);
+        }
+        Ok(true)
+    }
+}
+
+/// Writes as many items as fit; how many octets they are, none at the end.
+fn fill(cursor: &mut Cursor, view: &View<'_>, format: Format, buffer: &mut [u8]) -> usize {
+    let mut page = Page {
+        octets: buffer,
+        length: 0,
+    };
+    while !cursor.is_at_end() {
+        let before = page.length;
+        if cursor.write(view, format, &mut page).is_err() {
+            // It does not fit behind the others. Alone, each does.
+            page.length = before;
+            break;
+        }
+    }
+    page.length
+}
+
+/// A buffer being filled.
+struct Page<'b> {
+    octets: &'b mut [u8],
+    length: usize,
+}
+
+impl fmt::Write for Page<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.octets.get_mut(self.length..).unwrap_or_default();
+        room.get_mut(..text.len())
+            .ok_or(fmt::Error)?
+            .copy_from_slice(text.as_bytes());
+        self.length = self.length.saturating_add(text.len());
+        Ok(())
+    }
+}
+
+/// What a client asks: in which form, and for how many neighbors and groups.
+fn parse(question: &[u8]) -> Option<(Format, usize)> {
+    let forms: [(&[u8], Format); 3] = [
+        (b"text ", Format::Text),
+        (b"json ", Format::Json),
+        (b"metrics ", Format::Metrics),
+    ];
+    let asks = |(word, format): (&[u8], Format)| Some((format, question.strip_prefix(word)?));
+    let (format, limit) = forms.into_iter().find_map(asks)?;
+    let limit = limit.iter().try_fold(0_usize, |limit, digit| {
+        let digit = char::from(*digit).to_digit(10)?;
+        limit.checked_mul(10)?.checked_add(digit as usize)
+    });
+    Some((format, limit?))
+}

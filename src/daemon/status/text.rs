@@ -1,0 +1,234 @@
+//! The status for people: no line longer than 80 columns.
+
+use std::fmt::{self, Write as _};
+use std::net::Ipv6Addr;
+
+use protocol::config::MldVersion;
+use protocol::groups;
+use protocol::neighbors::{self, ASKS, Neighbor, Subject};
+
+use super::{Item, Mac, Output, View};
+
+pub fn write(view: &View<'_>, item: &Item<'_>, first: bool, out: Output<'_>) -> fmt::Result {
+    match item {
+        Item::Head => write_head(view, out),
+        Item::Downstream(downstream) => {
+            let state = match (downstream.present, downstream.running, downstream.listening) {
+                (false, ..) => "missing, waited for",
+                (true, _, false) => "there, but cannot be listened on",
+                (true, false, true) => "no carrier",
+                (true, true, true) => "up, listening",
+            };
+            write!(out, "downstream  {:15} {state}", downstream.name)?;
+            if let Some(address) = downstream.link_local {
+                write!(out, ", {address}")?;
+            }
+            if downstream.bridge.is_some_and(|bridge| bridge.snooping) {
+                write!(out, ", snoops")?;
+            }
+            match downstream.lost {
+                0 => writeln!(out),
+                lost => writeln!(out, "\n{:12}{lost} packets lost by the kernel", ""),
+            }
+        }
+        Item::Neighbors => writeln!(
+            out,
+            "neighbors   {} of {}",
+            view.engine.neighbors().len(),
+            neighbors::CAPACITY
+        ),
+        Item::Neighbor(subject, neighbor, mac) => {
+            if first {
+                writeln!(
+                    out,
+                    "\n{:26} {:17} {:10} {:>6} {:>6} STATE",
+                    "ADDRESS", "MAC", "INTERFACE", "SEEN", "LEFT"
+                )?;
+            }
+            let address = match subject {
+                Subject::Address(address) => short(*address),
+                Subject::Listener(group, _) => short(group.group()),
+            };
+            writeln!(
+                out,
+                "{address:26} {} {:10.10} {:>6} {:>6} {}",
+                Mac(*mac),
+                view.downstream_of(neighbor),
+                readable(view.seconds_since(neighbor.last_seen)),
+                readable(view.seconds_left(neighbor)),
+                state(neighbor),
+            )
+        }
+        Item::Groups => writeln!(
+            out,
+            "\ngroups      {} of {}",
+            view.engine.groups().len(),
+            groups::CAPACITY
+        ),
+        Item::Group(group, state) => {
+            if first {
+                writeln!(out, "\n{:26} {:>7} {:8} LAST", "GROUP", "MEMBERS", "STATE")?;
+            }
+            let progress = match (state.joined, state.members) {
+                (true, 0) => "leaving",
+                (true, _) => "joined",
+                (false, _) => "joining",
+            };
+            writeln!(
+                out,
+                "{:26} {:7} {progress:8} {}",
+                short(group.group()),
+                state.members,
+                short(state.address)
+            )
+        }
+        Item::Counter(counter, value) => {
+            if first {
+                writeln!(out)?;
+            }
+            write_counter(counter.name(), *value, out)
+        }
+        Item::Dropped(reason, value) => write_counter(reason.name(), *value, out),
+        Item::End => Ok(()),
+    }
+}
+
+fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
+    let config = view.engine.config();
+    let listener = view.engine.listener();
+    writeln!(
+        out,
+        "mldproxy {}, up {}",
+        env!("CARGO_PKG_VERSION"),
+        readable(view.seconds_since(view.started))
+    )?;
+    write!(out, "upstream    {:15} ", config.upstream.as_str())?;
+    match listener.upstream() {
+        None => writeln!(out, "missing, waited for")?,
+        Some(upstream) => match upstream.link_local {
+            Some(address) => writeln!(
+                out,
+                "up, {address}, {} in force",
+                version(listener.version(config))
+            )?,
+            None => writeln!(out, "up, but without a valid link-local address")?,
+        },
+    }
+    match listener.querier() {
+        Some(querier) => writeln!(
+            out,
+            "{:12}querier {} ({}), heard {} ago",
+            "",
+            querier.address,
+            version(querier.version),
+            readable(view.seconds_since(querier.last_query))
+        )?,
+        None => writeln!(out, "{:12}no querier heard", "")?,
+    }
+    if let Some(then) = listener.last_report() {
+        writeln!(
+            out,
+            "{:12}last refresh {} ago",
+            "",
+            readable(view.seconds_since(then))
+        )?;
+    }
+    if view.engine.groups().is_failing() {
+        writeln!(out, "{:12}the kernel refuses memberships, see the log", "")?;
+    }
+    Ok(())
+}
+
+fn version(version: MldVersion) -> &'static str {
+    match version {
+        MldVersion::V1 => "MLDv1",
+        MldVersion::V2 => "MLDv2",
+    }
+}
+
+fn write_counter(name: &str, value: u64, out: Output<'_>) -> fmt::Result {
+    match value {
+        0 => Ok(()),
+        value => writeln!(out, "{name:28}{value}"),
+    }
+}
+
+/// How far a neighbor is on its way from being heard to being kept, or forgotten.
+fn state(neighbor: &Neighbor) -> &'static str {
+    match neighbor.questions {
+        0 if neighbor.confirmed => "confirmed",
+        0 => "heard",
+        1..=ASKS => "asked",
+        _ => "probed",
+    }
+}
+
+/// An address in at most 26 columns: of a longer one the first group and the interface identifier (RFC 4291 §2.5.1).
+fn short(address: Ipv6Addr) -> heapless::String<48> {
+    let mut text = heapless::String::new();
+    // There is room for any address.
+    let _ = write!(text, "{address}");
+    if text.len() > 26 {
+        let [first, _, _, _, a, b, c, d] = address.segments();
+        text.clear();
+        let _ = write!(text, "{first:x}:…:{a:x}:{b:x}:{c:x}:{d:x}");
+    }
+    text
+}
+
+/// A time in at most 6 columns.
+fn readable(seconds: u64) -> Readable {
+    let mut text = heapless::String::new();
+    let _ = match seconds {
+        0..100 => write!(text, "{seconds} s"),
+        100..6000 => write!(text, "{} min", seconds / 60),
+        6000..172_800 => write!(text, "{} h", seconds / 3600),
+        _ => write!(text, "{} d", seconds / 86400),
+    };
+    Readable(text)
+}
+
+struct Readable(heapless::String<24>);
+
+impl fmt::Display for Readable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_at_most_26_columns_wide() {
+        for (address, expected) in [
+            ("2001:db8:1::1:10", "2001:db8:1::1:10"),
+            (
+                "2a02:8071:b783:c6e0:1c3d:fe12:3456:789a",
+                "2a02:…:1c3d:fe12:3456:789a",
+            ),
+            ("2001:db8:1:2:a8bb:cc:f:1", "2001:db8:1:2:a8bb:cc:f:1"),
+        ] {
+            let text = short(address.parse().unwrap());
+            assert_eq!(text, expected);
+            assert!(text.chars().count() <= 26);
+        }
+    }
+
+    #[test]
+    fn a_time_is_at_most_6_columns_wide() {
+        for (seconds, expected) in [
+            (0, "0 s"),
+            (99, "99 s"),
+            (100, "1 min"),
+            (5999, "99 min"),
+            (6000, "1 h"),
+            (172_799, "47 h"),
+            (172_800, "2 d"),
+            (86_400 * 9999, "9999 d"),
+        ] {
+            assert_eq!(readable(seconds).to_string(), expected);
+        }
+    }
+}

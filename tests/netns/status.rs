@@ -1,0 +1,338 @@
+//! The control socket, and what `mldproxy status` makes of it.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use nix::sys::signal::Signal;
+
+use crate::lab::{DOWNSTREAM, Lab, Namespace, UPSTREAM, eventually, find_tool};
+use crate::support::{
+    Host, SOON, UNLIMITED, address, anonymous_memory, expect_joined, querier, spawn, start,
+};
+
+const SCHEMA: (&str, &str) = ("jsonschema", "python3-jsonschema");
+const PROMTOOL: (&str, &str) = ("promtool", "prometheus");
+
+crate::tests![
+    the_text_fits_80_columns_and_tells_all,
+    what_is_missing_is_said,
+    watch_prints_it_anew,
+    the_limit_shortens_the_lists_and_not_the_counts,
+    a_second_daemon_of_that_name_ends_with_3,
+    a_socket_that_is_left_over_is_replaced,
+    what_is_no_socket_is_left_alone,
+    only_its_owner_may_ask,
+    without_a_daemon_one_line_says_so,
+    clients_that_do_not_get_on_cost_nothing;
+    json_is_of_its_schema_with_0_1_and_4096_neighbors needs [SCHEMA],
+    promtool_accepts_the_metrics needs [PROMTOOL],
+];
+
+/// Runs a tool on some input; what it wrote to standard error, if it failed.
+fn judge(tool: &str, arguments: &[&str], input: &str) -> Result<(), String> {
+    let mut child = Command::new(find_tool(tool).expect("it is there"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A tool that ends early says why.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let said = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(said(&output.stdout) + &said(&output.stderr)),
+    }
+}
+
+fn counter(status: &str, name: &str) -> u64 {
+    let (_, rest) = status.split_once(&format!("\"{name}\":")).expect(name);
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+    digits.unwrap().parse().unwrap()
+}
+
+fn the_text_fits_80_columns_and_tells_all() {
+    let lab = Lab::new();
+    let mldproxy = start(&lab, &["--learn", "both"]);
+    let long = "2001:db8:1:0:a8bb:ccff:fedd:1234".parse().unwrap();
+    let host = Host::on(&lab.lan);
+    for address in [address(1), long] {
+        host.solicits_from(address);
+    }
+    eventually("a refresh, a query and two addresses", SOON, || {
+        mldproxy.signal(Signal::SIGHUP);
+        querier(&lab, true);
+        let text = lab.rtr.status("");
+        text.contains("last refresh")
+            && text.contains("querier fe80::")
+            && text.contains("2001:…:a8bb:ccff:fedd:1234")
+    });
+    let text = lab.rtr.status("");
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{line:?}");
+    }
+    for expected in [
+        "mldproxy 0.1.0, up ",
+        "\nupstream    wan             up, fe80::",
+        "MLDv2 in force\n",
+        "\ndownstream  br-lan          up, listening, fe80::",
+        " of 4096\n",
+        " of 5120\n",
+        "\n2001:db8:1::10:1 ",
+        "\nff02::1:ff10:1 ",
+        "\nneighbor_solicitations ",
+    ] {
+        assert!(text.contains(expected), "{expected:?} in:\n{text}");
+    }
+}
+
+fn what_is_missing_is_said() {
+    let router = Namespace::new("rtr");
+    let mldproxy = spawn(&router, &["--wait"], &[UPSTREAM, DOWNSTREAM]);
+    mldproxy.wait_for_line("waiting for br-lan", SOON);
+    let text = router.status("");
+    for expected in [
+        "upstream    wan             missing, waited for\n",
+        "no querier heard\n",
+        "downstream  br-lan          missing, waited for\n",
+        "neighbors   0 of 4096\n",
+    ] {
+        assert!(text.contains(expected), "{expected:?} in:\n{text}");
+    }
+    let json = router.status("--json");
+    assert!(
+        json.contains("\"present\":false,\"link_local\":null,\"mtu\":null"),
+        "{json}"
+    );
+}
+
+fn watch_prints_it_anew() {
+    let lab = Lab::without_querier();
+    let _mldproxy = start(&lab, &[]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mldproxy"));
+    command.args(["status", "--watch", "--socket", &lab.rtr.control_socket]);
+    let watch = lab.rtr.spawn(&command);
+    eventually("three screens", SOON, || {
+        watch.log().matches("\x1b[H\x1b[2J").count() >= 3
+    });
+    assert!(watch.is_running());
+}
+
+fn the_limit_shortens_the_lists_and_not_the_counts() {
+    let lab = Lab::without_querier();
+    let _mldproxy = start(&lab, UNLIMITED);
+    let addresses: Vec<_> = (1..=20).map(address).collect();
+    Host::on(&lab.lan).solicits_from_all(&lab, &addresses);
+    expect_joined(&lab, &addresses);
+    let json = lab.rtr.status("--json --limit 3");
+    assert_eq!(json.matches("\"mac\":").count(), 3);
+    assert_eq!(json.matches("\"members\":").count(), 3);
+    assert_eq!(json.matches("{\"count\":20,").count(), 2);
+    // What an rpcd plugin may print at most.
+    let json = lab.rtr.status("--json --limit 0");
+    assert!(
+        json.contains("\"neighbors\":{\"count\":20,\"capacity\":4096,\"list\":[]}"),
+        "{json}"
+    );
+}
+
+fn json_is_of_its_schema_with_0_1_and_4096_neighbors() {
+    let lab = Lab::new();
+    let _mldproxy = start(&lab, UNLIMITED);
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/status.schema.json");
+    let addresses: Vec<_> = (1..=4096).map(address).collect();
+    let host = Host::on(&lab.lan);
+    for count in [0, 1, 4096] {
+        host.solicits_from_all(&lab, &addresses[..count]);
+        expect_joined(&lab, &addresses[..count]);
+        let json = lab.rtr.status("--json");
+        let file = format!("{}.json", lab.rtr.control_socket);
+        fs::write(&file, &json).unwrap();
+        let judged = judge("jsonschema", &["-i", &file, schema], "");
+        fs::remove_file(&file).unwrap();
+        assert_eq!(judged, Ok(()), "{count}");
+        assert_eq!(json.matches("\"mac\":").count(), count);
+        assert_eq!(json.matches("\"joined\":true").count(), count);
+        assert_eq!(json.matches(&format!("{{\"count\":{count},")).count(), 2);
+    }
+}
+
+fn promtool_accepts_the_metrics() {
+    let lab = Lab::new();
+    let mldproxy = start(&lab, &[]);
+    Host::on(&lab.lan).solicits_from(address(1));
+    expect_joined(&lab, &[address(1)]);
+    eventually("a refresh and a query", SOON, || {
+        mldproxy.signal(Signal::SIGHUP);
+        querier(&lab, true);
+        let metrics = lab.rtr.status("--metrics");
+        metrics.contains("mldproxy_query_age_seconds{")
+            && metrics.contains("mldproxy_report_age_seconds{")
+    });
+    let metrics = lab.rtr.status("--metrics");
+    assert_eq!(
+        judge("promtool", &["check", "metrics"], &metrics),
+        Ok(()),
+        "{metrics}"
+    );
+    for expected in [
+        "mldproxy_info{upstream=\"wan\",version=\"0.1.0\"} 1\n",
+        "mldproxy_groups{upstream=\"wan\"} 1\n",
+        "mldproxy_capture_drops_total{upstream=\"wan\",downstream=\"br-lan\"} 0\n",
+        "mldproxy_events_total{upstream=\"wan\",event=\"groups_joined\"} 1\n",
+        "mldproxy_dropped_packets_total{upstream=\"wan\",reason=\"",
+    ] {
+        assert!(metrics.contains(expected), "{expected:?} in:\n{metrics}");
+    }
+}
+
+fn a_second_daemon_of_that_name_ends_with_3() {
+    let lab = Lab::without_querier();
+    let first = start(&lab, &[]);
+    let second = spawn(&lab.rtr, &[], &[UPSTREAM, DOWNSTREAM]);
+    assert_eq!(second.wait(SOON).code(), Some(3));
+    let expected = format!(
+        "error: mldproxy is already running: it answers on {}",
+        lab.rtr.control_socket
+    );
+    assert_eq!(second.lines(), [expected]);
+    // The first goes on, and is still to be asked.
+    assert!(first.is_running());
+    assert!(lab.rtr.status("").contains("neighbors"));
+}
+
+fn a_socket_that_is_left_over_is_replaced() {
+    let lab = Lab::without_querier();
+    let first = start(&lab, &[]);
+    first.signal(Signal::SIGKILL);
+    first.wait(SOON);
+    assert!(fs::exists(&lab.rtr.control_socket).unwrap());
+    let second = start(&lab, &[]);
+    assert!(lab.rtr.status("").contains("neighbors"));
+    second.signal(Signal::SIGTERM);
+    assert!(second.wait(SOON).success());
+    assert!(!fs::exists(&lab.rtr.control_socket).unwrap());
+}
+
+fn what_is_no_socket_is_left_alone() {
+    let lab = Lab::without_querier();
+    fs::write(&lab.rtr.control_socket, "a letter").unwrap();
+    let mldproxy = start(&lab, &[]);
+    let line = mldproxy.wait_for_line("no `mldproxy status`", SOON);
+    assert!(
+        line.contains(&lab.rtr.control_socket) && line.contains("in use"),
+        "{line}"
+    );
+    mldproxy.signal(Signal::SIGTERM);
+    assert!(mldproxy.wait(SOON).success());
+    assert_eq!(
+        fs::read_to_string(&lab.rtr.control_socket).unwrap(),
+        "a letter"
+    );
+}
+
+fn only_its_owner_may_ask() {
+    let lab = Lab::without_querier();
+    let _mldproxy = start(&lab, &[]);
+    let mode = fs::metadata(&lab.rtr.control_socket)
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+fn without_a_daemon_one_line_says_so() {
+    let router = Namespace::new("rtr");
+    let mldproxy = env!("CARGO_BIN_EXE_mldproxy");
+    let socket = &router.control_socket;
+    for (arguments, expected) in [
+        (
+            format!("--socket {socket}"),
+            format!("no mldproxy answers on {socket}: No such file or directory"),
+        ),
+        (
+            "nobody".to_owned(),
+            "no mldproxy answers on /var/run/mldproxy/nobody.sock: No such file or directory"
+                .to_owned(),
+        ),
+        (
+            "--json --metrics".to_owned(),
+            "--json and --metrics are two forms: choose one".to_owned(),
+        ),
+    ] {
+        let output = router.try_run(&format!("{mldproxy} status {arguments}"));
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(
+            String::from_utf8_lossy(&output.stderr),
+            format!("mldproxy: {expected}\n")
+        );
+    }
+}
+
+/// Asks without a process of its own.
+fn ask(path: &str) -> String {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.write_all(b"json 0\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn clients_that_do_not_get_on_cost_nothing() {
+    let lab = Lab::without_querier();
+    let mldproxy = start(&lab, UNLIMITED);
+    let addresses: Vec<_> = (1..=4096).map(address).collect();
+    let host = Host::on(&lab.lan);
+    host.solicits_from_all(&lab, &addresses);
+    expect_joined(&lab, &addresses);
+    let path = &lab.rtr.control_socket;
+    // The buffers are touched once.
+    ask(path);
+    let memory = anonymous_memory(&mldproxy);
+    let before = counter(&ask(path), "neighbor_solicitations");
+
+    const FRAMES: u64 = 20_000;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random = fastrand::Rng::with_seed(1);
+            while !done.load(Ordering::Relaxed) {
+                // More than are served, and more than are waited for, in one go.
+                let silent: Vec<_> = (0..100).map(|_| UnixStream::connect(path)).collect();
+                // Asks for everything, and reads none of it.
+                let slow = UnixStream::connect(path).and_then(|mut slow| {
+                    slow.write_all(b"json 9999\n")?;
+                    Ok(slow)
+                });
+                for _ in 0..20 {
+                    let garbage: Vec<u8> =
+                        (0..random.usize(1..100)).map(|_| random.u8(..)).collect();
+                    // It may have hung up by then.
+                    let _ =
+                        UnixStream::connect(path).and_then(|mut stream| stream.write_all(&garbage));
+                }
+                drop((silent, slow));
+            }
+        });
+        for sent in (0..FRAMES).step_by(100) {
+            for address in &addresses[..100] {
+                host.solicits_from(*address);
+            }
+            // Also that somebody who does ask is answered all the while.
+            eventually("all were heard", SOON, || {
+                counter(&ask(path), "neighbor_solicitations") == before + sent + 100
+            });
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(counter(&ask(path), "kernel_drops"), 0);
+    let more = anonymous_memory(&mldproxy).saturating_sub(memory);
+    assert!(more <= 32, "{more} kB more");
+}
