@@ -262,7 +262,7 @@ fn one_file_serves_every_cpu_that_runs_it() {
 }
 
 fn a_wrong_target_is_named_with_the_right_ones() {
-    for program in ["build", "ipk"] {
+    for program in ["build", "ipk", "boot"] {
         let refused = cross(program, &["nonsense"]);
         let text = String::from_utf8(refused.stderr).unwrap();
         assert!(!refused.status.success(), "{program}");
