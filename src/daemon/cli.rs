@@ -25,6 +25,8 @@ pub struct Run {
     pub syslog: bool,
     /// Wait for interfaces that are not there at the start.
     pub wait: bool,
+    /// Whom to become once the sockets are open.
+    pub user: Option<String>,
     /// Do not run: the arguments were to be checked, and are right.
     pub test: bool,
 }
@@ -72,7 +74,7 @@ enum Subcommand {
     subcommand,
     name = "run",
     example = "mldproxy run wan br-lan",
-    note = "Needs CAP_NET_RAW."
+    note = "Needs CAP_NET_RAW, and CAP_NET_ADMIN where a downstream bridge snoops."
 )]
 struct RunArguments {
     /// seconds from the last sighting of an address to its end (default 300)
@@ -146,6 +148,9 @@ struct RunArguments {
     /// wait for interfaces that do not exist yet instead of giving up
     #[argh(switch)]
     wait: bool,
+    /// leave root for this user, a name or a number
+    #[argh(option, arg_name = "u")]
+    user: Option<String>,
     /// check the arguments, say what is wrong with them, and exit
     #[argh(switch)]
     test: bool,
@@ -188,6 +193,7 @@ fn run(arguments: RunArguments) -> Result<Run, String> {
         log_level: arguments.log_level,
         syslog: arguments.syslog,
         wait: arguments.wait,
+        user: arguments.user,
         test: arguments.test,
     })
 }

@@ -6,4 +6,5 @@ pub mod log;
 pub mod membership;
 pub mod netlink;
 pub mod packet;
+pub mod privileges;
 pub mod signal;
