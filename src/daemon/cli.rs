@@ -32,6 +32,8 @@ pub struct Run {
     pub socket: Option<String>,
     /// Of this instance, in place of the upstream's.
     pub name: Option<String>,
+    /// Whom to become once the sockets are open.
+    pub user: Option<String>,
     /// Do not run: the arguments were to be checked, and are right.
     pub test: bool,
 }
@@ -81,7 +83,7 @@ enum Subcommand {
     subcommand,
     name = "run",
     example = "mldproxy run wan br-lan",
-    note = "Needs CAP_NET_RAW."
+    note = "Needs CAP_NET_RAW, and CAP_NET_ADMIN where a downstream bridge snoops."
 )]
 struct RunArguments {
     /// seconds from the last sighting of an address to its end (default 300)
@@ -161,6 +163,9 @@ struct RunArguments {
     /// the control socket (default /var/run/mldproxy/NAME.sock)
     #[argh(option, arg_name = "path")]
     socket: Option<String>,
+    /// leave root for this user, a name or a number
+    #[argh(option, arg_name = "u")]
+    user: Option<String>,
     /// check the arguments, say what is wrong with them, and exit
     #[argh(switch)]
     test: bool,
@@ -205,6 +210,7 @@ fn run(arguments: RunArguments) -> Result<Run, String> {
         wait: arguments.wait,
         name: arguments.name,
         socket: arguments.socket,
+        user: arguments.user,
         test: arguments.test,
     })
 }

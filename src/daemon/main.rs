@@ -25,6 +25,7 @@ use event_loop::{Buffers, EventLoop};
 use status::{BindError, Server, socket_of};
 use sys::netlink::Netlink;
 use sys::packet::Transmitter;
+use sys::privileges::{User, drop_privileges};
 use sys::signal::Signals;
 
 /// The exit code for what only another command line mends.
@@ -71,6 +72,11 @@ fn run(arguments: Run) -> ExitCode {
         error!("{text}");
         return ExitCode::from(BAD_INPUT);
     }
+    let user = arguments.user.as_deref().map(User::find);
+    if let (Some(name), Some(None)) = (&arguments.user, user) {
+        error!("--user {name}: there is no such user");
+        return ExitCode::from(BAD_INPUT);
+    }
     if arguments.test {
         return ExitCode::SUCCESS;
     }
@@ -93,6 +99,7 @@ fn run(arguments: Run) -> ExitCode {
     match proxy(
         arguments.config.clone(),
         server.map(|server| (server, name)),
+        user.flatten(),
     ) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
@@ -128,7 +135,7 @@ fn check_interfaces(config: &Config) -> Result<(), String> {
 }
 
 /// Starts in the order in which things can fail for the user's reasons, and runs until a signal.
-fn proxy(config: Config, status: Option<(Server, &str)>) -> Result<(), String> {
+fn proxy(config: Config, status: Option<(Server, &str)>, user: Option<User>) -> Result<(), String> {
     let transmitter = Transmitter::open().map_err(|errno| match errno {
         Errno::EPERM => {
             "opening a packet socket: CAP_NET_RAW is missing; run as root, or with that capability"
@@ -138,6 +145,11 @@ fn proxy(config: Config, status: Option<(Server, &str)>) -> Result<(), String> {
     })?;
     let netlink = Netlink::open().map_err(|errno| format!("opening netlink: {}", errno.desc()))?;
     let signals = Signals::block().map_err(|errno| format!("taking signals: {}", errno.desc()))?;
+    // What is opened from now on is opened without more rights than these.
+    drop_privileges(user).map_err(|errno| match errno {
+        Errno::EPERM if user.is_some() => "--user: only root can become another user".to_owned(),
+        errno => format!("dropping privileges: {}", errno.desc()),
+    })?;
 
     let mut seed = [0; 16];
     sys::random(&mut seed).map_err(|errno| format!("getting random octets: {}", errno.desc()))?;

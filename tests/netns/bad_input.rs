@@ -115,6 +115,18 @@ fn each_mistake_is_named_in_one_line() {
             "run --wait a/b br-lan",
             "an interface's name has 1 to 15 characters",
         ),
+        (
+            "run --user nosuchuser wan br-lan",
+            "error: --user nosuchuser: there is no such user",
+        ),
+        (
+            "run --test --wait --user nosuchuser wan br-lan",
+            "error: --user nosuchuser: there is no such user",
+        ),
+        (
+            "run --user 4294967294 wan br-lan",
+            "error: --user 4294967294: there is no such user",
+        ),
         ("", "nothing to do; see mldproxy --help"),
     ] {
         let (code, lines) = mldproxy(arguments, &[]);
@@ -163,6 +175,7 @@ fn help_and_version_are_printed() {
         "--log-level",
         "--syslog",
         "--wait",
+        "--user",
     ] {
         assert!(lines.iter().any(|line| line.contains(option)), "{option}");
     }

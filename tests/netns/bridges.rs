@@ -84,7 +84,7 @@ impl Snooping {
     }
 }
 
-fn multicast_router(lab: &Lab) -> String {
+pub fn multicast_router(lab: &Lab) -> String {
     let shown = lab.rtr.run(&format!("ip -d link show dev {DOWNSTREAM}"));
     let mut words = shown.split_whitespace();
     words.find(|word| *word == "mcast_router");

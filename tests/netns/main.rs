@@ -9,6 +9,7 @@ mod lab;
 mod links;
 mod points;
 mod prefixes;
+mod privileges;
 mod refresh;
 mod restart;
 mod silent;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         links::TESTS,
         points::TESTS,
         prefixes::TESTS,
+        privileges::TESTS,
         refresh::TESTS,
         restart::TESTS,
         silent::TESTS,

@@ -9,6 +9,7 @@ crate::tests![
     as_shipped_nothing_starts_and_nothing_is_said,
     three_uci_lines_are_enough,
     every_option_reaches_the_command_line,
+    a_user_is_for_procd_in_a_jail_and_for_the_program_without,
     every_flag_of_the_program_is_an_option,
     the_examples_are_right_and_are_the_defaults,
     lists_may_be_options_with_spaces,
@@ -44,6 +45,9 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     ("option ask", "0", "--no-ask"),
     ("option probe", "0", "--no-probe"),
 ];
+
+/// The option that a jail takes away from the command line.
+const USER: &str = "user";
 
 /// The names of the options in a configuration, those that are commented out as well.
 fn names(config: &str) -> BTreeMap<&str, &str> {
@@ -118,6 +122,44 @@ fn every_option_reaches_the_command_line() {
     assert_eq!(outcome.arguments("main"), expected);
 }
 
+fn a_user_is_for_procd_in_a_jail_and_for_the_program_without() {
+    let settings = [
+        "mldproxy.main.upstream=wan",
+        "mldproxy.main.user=daemon",
+        "mldproxy.main.enabled=1",
+    ];
+    let plain = ["--", "pppoe-wan", "br-lan"];
+    let outcome = Router::new(&shipped_after(&settings)).run("start");
+    assert_eq!(outcome.log(), [""; 0]);
+    assert_eq!(outcome.arguments("main"), plain);
+    let users = outcome.instance("main").iter();
+    let users: Vec<_> = users.filter(|call| call[1] == USER).collect();
+    assert_eq!(users, [&["procd_set_param", USER, "daemon"]]);
+
+    let without_jail = Router::new(&shipped_after(&settings)).without_jail();
+    let outcome = without_jail.run("start");
+    assert_eq!(outcome.log(), [""; 0]);
+    let expected = [&["--user", "daemon"], &plain[..]].concat();
+    assert_eq!(outcome.arguments("main"), expected);
+
+    // The default is tested where the jail is.
+    for value in ["nosuchuser", "--no-ask", "nobody nobody", "$(>ran)"] {
+        let user = format!("mldproxy.main.user={value}");
+        let settings = [settings[0], &user, settings[2]];
+        for router in [
+            Router::new(&shipped_after(&settings)),
+            Router::new(&shipped_after(&settings)).without_jail(),
+        ] {
+            let outcome = router.run("start");
+            assert_eq!(outcome.instances(), [""; 0], "{value}");
+            let expected =
+                format!("err: main: not started: error: --user {value}: there is no such user");
+            assert_eq!(outcome.log(), [expected]);
+            assert!(!router.has("ran"), "{value}");
+        }
+    }
+}
+
 fn every_flag_of_the_program_is_an_option() {
     let of_the_service = ["syslog", "wait", "test"];
     let flags: BTreeSet<String> = flags()
@@ -134,6 +176,7 @@ fn every_flag_of_the_program_is_an_option() {
         let (_, name) = option.split_once(' ').unwrap();
         name.to_owned()
     });
+    let tested = tested.chain([USER.to_owned()]);
     assert_eq!(tested.collect::<BTreeSet<_>>(), flags);
 
     let shipped = read("openwrt/mldproxy/files/mldproxy.config");

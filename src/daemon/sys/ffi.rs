@@ -78,6 +78,66 @@ pub fn packets_lost(socket: BorrowedFd<'_>) -> nix::Result<u32> {
     Ok(statistics.tp_drops)
 }
 
+/// A half of each set: capabilities 0 to 31, or 32 to 63 (`struct __user_cap_data_struct`).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Capabilities {
+    pub effective: u32,
+    pub permitted: u32,
+    pub inheritable: u32,
+}
+
+/// `struct __user_cap_header_struct`.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    /// 0 is this thread.
+    pid: i32,
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3`: two [`Capabilities`] follow.
+const CAPABILITY_HEADER: CapabilityHeader = CapabilityHeader {
+    version: 0x2008_0522,
+    pid: 0,
+};
+
+/// What this thread may do.
+pub fn capabilities() -> nix::Result<[Capabilities; 2]> {
+    let (mut header, mut sets) = (CAPABILITY_HEADER, [Capabilities::default(); 2]);
+    let (header, pointer) = (&raw mut header, &raw mut sets);
+    // SAFETY: for this version the kernel reads and writes one header and writes two sets, and both outlive the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capget, header, pointer) }).map(|_| sets)
+}
+
+pub fn set_capabilities(sets: [Capabilities; 2]) -> nix::Result<()> {
+    let mut header = CAPABILITY_HEADER;
+    let (header, pointer) = (&raw mut header, &raw const sets);
+    // SAFETY: for this version the kernel reads and writes one header and reads two sets, and both outlive the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header, pointer) }).map(drop)
+}
+
+/// Fails with `EPERM` without `CAP_SETPCAP`, and with `EINVAL` behind the last capability that the kernel knows.
+pub fn drop_from_bounding_set(capability: u32) -> nix::Result<()> {
+    process_control(libc::PR_CAPBSET_DROP, capability)
+}
+
+/// The permitted capabilities outlive a change of the user.
+pub fn keep_capabilities_as_another_user() -> nix::Result<()> {
+    process_control(libc::PR_SET_KEEPCAPS, 1)
+}
+
+/// No program that is started from here has more rights than this one.
+pub fn set_no_new_privileges() -> nix::Result<()> {
+    process_control(libc::PR_SET_NO_NEW_PRIVS, 1)
+}
+
+/// prctl(2) with an operation that takes one number.
+fn process_control(operation: libc::c_int, number: u32) -> nix::Result<()> {
+    let (number, unused) = (libc::c_ulong::from(number), 0 as libc::c_ulong);
+    // SAFETY: none of the operations of the callers takes a pointer.
+    Errno::result(unsafe { libc::prctl(operation, number, unused, unused, unused) }).map(drop)
+}
+
 fn link_address(index: u32, destination: [u8; 6]) -> libc::sockaddr_ll {
     let mut address = [0; 8];
     address[..6].copy_from_slice(&destination);

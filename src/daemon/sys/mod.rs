@@ -6,6 +6,7 @@ pub mod log;
 pub mod membership;
 pub mod netlink;
 pub mod packet;
+pub mod privileges;
 pub mod signal;
 
 pub use ffi::random;

@@ -1,0 +1,343 @@
+//! What is in dist/: the units for systemd, judged by its own tools, and the manual page, which says what --help says.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output};
+
+use libtest_mimic::{Arguments, Trial};
+
+const MLDPROXY: &str = env!("CARGO_BIN_EXE_mldproxy");
+const PAGE: &str = "mldproxy.8";
+const UNITS: [&str; 2] = ["mldproxy.service", "mldproxy@.service"];
+/// Ten times the most that `systemd-analyze security` may find.
+const EXPOSURE: &str = "20";
+
+/// A test, and the program that it needs with its Debian package.
+type Test = (&'static str, Option<(&'static str, &'static str)>, fn());
+
+const SYSTEMD: Option<(&str, &str)> = Some(("systemd-analyze", "systemd"));
+const MANDOC: Option<(&str, &str)> = Some(("mandoc", "mandoc"));
+
+const TESTS: &[Test] = &[
+    (
+        "systemd_understands_the_units",
+        SYSTEMD,
+        systemd_understands_the_units,
+    ),
+    ("the_units_expose_little", SYSTEMD, the_units_expose_little),
+    (
+        "the_units_differ_only_in_their_file",
+        None,
+        the_units_differ_only_in_their_file,
+    ),
+    (
+        "the_units_pass_arguments_that_are_right",
+        None,
+        the_units_pass_arguments_that_are_right,
+    ),
+    ("mandoc_finds_nothing", MANDOC, mandoc_finds_nothing),
+    (
+        "the_page_has_every_command_and_no_other",
+        None,
+        the_page_has_every_command_and_no_other,
+    ),
+    (
+        "the_page_has_every_option_and_no_other",
+        None,
+        the_page_has_every_option_and_no_other,
+    ),
+];
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let trials = TESTS.iter().map(|&(name, needs, test)| {
+        let missing = needs.filter(|(tool, _)| !is_there(tool));
+        if let Some((tool, package)) = missing {
+            eprintln!("skipping {name}: `{tool}` is missing; on Debian: apt install {package}");
+        }
+        let run = move || {
+            test();
+            Ok(())
+        };
+        Trial::test(name, run).with_ignored_flag(missing.is_some())
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn is_there(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(tool).is_file())
+}
+
+fn dist(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("dist")
+        .join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(dist(name)).expect(name)
+}
+
+fn text(output: &Output) -> String {
+    let both = [&*output.stdout, &*output.stderr].concat();
+    String::from_utf8(both).expect("text")
+}
+
+/// Copies of the units that start the program where it was built: nothing need be installed.
+fn units_of_this_build(test: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
+    fs::create_dir_all(&folder).expect("a folder");
+    let unit = |name: &&str| {
+        let installed = read(name);
+        assert_eq!(installed.matches("/usr/sbin/mldproxy").count(), 1, "{name}");
+        let path = folder.join(name);
+        fs::write(&path, installed.replace("/usr/sbin/mldproxy", MLDPROXY)).expect("a copy");
+        path
+    };
+    UNITS.iter().map(unit).collect()
+}
+
+fn systemd_understands_the_units() {
+    for unit in units_of_this_build("verify") {
+        let mut command = Command::new("systemd-analyze");
+        // The manual page is not installed.
+        let output = command
+            .args(["verify", "--man=no"])
+            .arg(&unit)
+            .output()
+            .expect("it starts");
+        // A name that it does not know is only a warning.
+        assert_eq!(text(&output), "", "{}", unit.display());
+        assert!(output.status.success(), "{}", unit.display());
+    }
+}
+
+fn the_units_expose_little() {
+    for unit in units_of_this_build("security") {
+        let mut command = Command::new("systemd-analyze");
+        command.args([
+            "security",
+            "--no-pager",
+            "--offline=true",
+            "--threshold",
+            EXPOSURE,
+        ]);
+        let output = command.arg(&unit).output().expect("it starts");
+        let (report, name) = (text(&output), unit.display());
+        assert!(
+            report.contains("Overall exposure level"),
+            "{name}: {report}"
+        );
+        assert!(output.status.success(), "{name}: {report}");
+    }
+}
+
+fn the_units_differ_only_in_their_file() {
+    let [plain, instance] = UNITS.map(|name| {
+        let unit = read(name);
+        let (_, unit) = unit.split_once("\n[Unit]\n").expect("a comment first");
+        unit.to_owned()
+    });
+    let instance = instance.replace("/etc/mldproxy/%i.conf", "/etc/mldproxy.conf");
+    assert_eq!(instance.replace(" (%i)", ""), plain);
+}
+
+/// The command line with and without what the user sets, as systemd splits it.
+fn the_units_pass_arguments_that_are_right() {
+    let unit = read(UNITS[0]);
+    let start = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart=/usr/sbin/mldproxy "));
+    let start = start.expect("it starts the program");
+    let run = |upstream, downstreams, options| {
+        let line = start
+            .replace("$UPSTREAM", upstream)
+            .replace("$DOWNSTREAMS", downstreams);
+        let line = line
+            .replace("$OPTIONS", options)
+            .replacen("run ", "run --test ", 1);
+        assert!(!line.contains('$'), "{line}");
+        Command::new(MLDPROXY)
+            .args(line.split_whitespace())
+            .output()
+            .expect("it starts")
+    };
+    let output = run("wan", "br-lan br-guest", "--log-level debug --no-ask");
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(run("wan", "help", "").status.success());
+    // Not restarted for ever where only the file helps.
+    assert!(unit.contains("\nRestartPreventExitStatus=2 "));
+    for (upstream, downstreams) in [("", ""), ("wan", ""), ("", "br-lan")] {
+        let output = run(upstream, downstreams, "");
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    }
+}
+
+fn mandoc_finds_nothing() {
+    let mut command = Command::new("mandoc");
+    let output = command
+        .args(["-T", "lint", "-W", "style"])
+        .arg(dist(PAGE))
+        .output();
+    let found = text(&output.expect("it starts"));
+    // Other packages' pages are not always installed.
+    let found: Vec<&str> = found
+        .lines()
+        .filter(|line| {
+            !line.contains("referenced manual not found") && !line.contains("outdated mandoc.db")
+        })
+        .collect();
+    assert_eq!(found, [""; 0]);
+}
+
+/// What an option takes and what it is by default, both empty where there is none.
+#[derive(Debug, Default, PartialEq)]
+struct Facts {
+    argument: String,
+    default: String,
+}
+
+type Options = BTreeMap<String, Facts>;
+
+fn help(command: Option<&str>) -> String {
+    let output = Command::new(MLDPROXY).args(command).arg("--help").output();
+    let output = output.expect("it starts");
+    assert!(output.status.success(), "{command:?}");
+    text(&output)
+}
+
+/// The lines below a heading of the help.
+fn section<'h>(help: &'h str, heading: &str) -> &'h str {
+    let found = help.split_once(&format!("\n{heading}:\n"));
+    let rest = found.map_or("", |(_, rest)| rest);
+    rest.split_once("\n\n").map_or(rest, |(section, _)| section)
+}
+
+fn commands() -> Vec<String> {
+    let help = help(None);
+    let lines = section(&help, "Commands").lines();
+    // What stands further in is more about the one above.
+    let names = lines.filter_map(|line| {
+        line.strip_prefix("  ")
+            .filter(|line| !line.starts_with(' '))
+    });
+    let commands: Vec<String> = names
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
+    assert!(
+        commands.iter().any(|command| command == "run"),
+        "{commands:?}"
+    );
+    commands
+}
+
+fn options_of_help(command: Option<&str>) -> Options {
+    let help = help(command);
+    let usage = help.lines().next().expect("a usage");
+    let mut options = Options::new();
+    let mut last = None;
+    for line in section(&help, "Options").lines() {
+        let indented = line.strip_prefix("  ").expect("an indented line");
+        let description = match indented.strip_prefix("--") {
+            Some(option) => {
+                let (name, description) = option.split_once(' ').unwrap_or((option, ""));
+                let name = name.trim_end_matches(',').to_owned();
+                last = Some(name.clone());
+                options.insert(name, Facts::default());
+                description
+            }
+            None => indented,
+        };
+        let facts = options
+            .get_mut(last.as_ref().expect("an option"))
+            .expect("it is there");
+        facts.default += &format!(" {}", description.trim());
+    }
+    for (name, facts) in &mut options {
+        let default = facts
+            .default
+            .split_once("(default ")
+            .and_then(|(_, rest)| rest.split_once(')'));
+        facts.default = default.map_or(String::new(), |(default, _)| default.to_owned());
+        let argument = usage.split_once(&format!("--{name} <"));
+        let argument = argument.and_then(|(_, rest)| rest.split_once('>'));
+        facts.argument = argument.map_or(String::new(), |(name, _)| name.replace("...", ""));
+    }
+    // Of each command, and said once.
+    if command.is_some() {
+        options.remove("help");
+    }
+    options
+}
+
+/// The text of the page about a command, or about the program as such.
+fn block(page: &str, command: Option<&str>) -> Option<String> {
+    let start = match command {
+        Some(command) => format!("\n.Ss mldproxy {command}\n"),
+        None => "\n.Sh DESCRIPTION\n".to_owned(),
+    };
+    let (_, rest) = page.split_once(&start)?;
+    let end = ["\n.Ss ", "\n.Sh "]
+        .iter()
+        .filter_map(|end| rest.find(end))
+        .min();
+    Some(rest[..end.unwrap_or(rest.len())].to_owned())
+}
+
+fn options_of_page(command: Option<&str>) -> Options {
+    let page = read(PAGE);
+    let block = block(&page, command).unwrap_or_else(|| panic!("no block .Ss for {command:?}"));
+    let items = block.split("\n.It Fl -").skip(1);
+    let option = |item: &str| {
+        let item = item.split_once("\n.El").map_or(item, |(item, _)| item);
+        let (first, description) = item.split_once('\n').expect("a description");
+        let (name, argument) = first.split_once(" Ar ").unwrap_or((first, ""));
+        let default = description
+            .split_once("Default: ")
+            .and_then(|(_, rest)| rest.lines().next());
+        let facts = Facts {
+            argument: argument.to_owned(),
+            default: default.map_or(String::new(), |line| line.trim_end_matches('.').to_owned()),
+        };
+        (name.to_owned(), facts)
+    };
+    items.map(option).collect()
+}
+
+fn the_page_has_every_command_and_no_other() {
+    let page = read(PAGE);
+    let mut described: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(".Ss mldproxy "))
+        .collect();
+    let mut commands = commands();
+    described.sort_unstable();
+    commands.sort_unstable();
+    assert_eq!(described, commands);
+    let (_, synopsis) = page.split_once("\n.Sh SYNOPSIS\n").expect("a synopsis");
+    let (synopsis, _) = synopsis.split_once("\n.Sh ").expect("an end");
+    for command in commands {
+        assert!(
+            synopsis.contains(&format!("\n.Cm {command}\n")),
+            "{command}"
+        );
+    }
+}
+
+fn the_page_has_every_option_and_no_other() {
+    let commands = commands();
+    let commands = commands.iter().map(|command| Some(command.as_str()));
+    for command in commands.chain([None]) {
+        let (page, help) = (options_of_page(command), options_of_help(command));
+        assert_eq!(page, help, "{command:?}");
+    }
+    // The two readers read.
+    let run = options_of_help(Some("run"));
+    let facts = |name: &str| (&*run[name].argument, &*run[name].default);
+    assert_eq!(facts("address-timeout"), ("s", "300"));
+    assert_eq!(facts("prefix"), ("p", ""));
+    assert_eq!(facts("no-ask"), ("", ""));
+}

@@ -1,0 +1,292 @@
+//! What the daemon may do once it runs: the kernel's own account of it, and that it is enough.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use nix::unistd::{User, getuid};
+
+use crate::bridges::multicast_router;
+use crate::lab::{DOWNSTREAM, Lab, Namespace, Process, UPSTREAM, eventually, solicited_node};
+use crate::support::{Host, SOON, address, expect_joined, start};
+
+crate::tests![
+    of_all_capabilities_root_keeps_two,
+    a_user_is_named_or_numbered_and_keeps_two_capabilities,
+    what_it_was_not_given_it_does_not_get,
+    another_user_is_for_root_alone,
+    links_created_anew_are_joined_and_heard_by_another_user,
+    a_bridge_that_snoops_is_as_before_at_the_end_of_another_user,
+    as_the_unit_starts_it_hosts_are_joined,
+];
+
+const CAP_NET_ADMIN: u64 = 1 << 12;
+const CAP_NET_RAW: u64 = 1 << 13;
+
+/// The words behind a field of /proc/PID/status.
+fn words(process: &Process, field: &str) -> Vec<String> {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let words = line.expect("a field").split_whitespace();
+    words.map(str::to_owned).collect()
+}
+
+#[track_caller]
+fn expect_capabilities(process: &Process, expected: u64) {
+    for (field, expected) in [
+        ("CapInh:", 0),
+        ("CapPrm:", expected),
+        ("CapEff:", expected),
+        ("CapBnd:", expected),
+        ("CapAmb:", 0),
+    ] {
+        assert_eq!(
+            words(process, field),
+            [format!("{expected:016x}")],
+            "{field}"
+        );
+    }
+    assert_eq!(words(process, "NoNewPrivs:"), ["1"]);
+}
+
+/// All four of each: real, effective, saved, and that for files.
+#[track_caller]
+fn expect_ids(process: &Process, user: u32, group: u32) {
+    assert_eq!(words(process, "Uid:"), vec![user.to_string(); 4]);
+    assert_eq!(words(process, "Gid:"), vec![group.to_string(); 4]);
+}
+
+/// A user namespace of one user, as an unprivileged developer has it, knows no other one.
+fn there_are_other_users() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").expect("it is readable");
+    let all = map.split_whitespace().nth(2) == Some("4294967295");
+    if !all {
+        eprintln!("skipping a test: to become another user needs root");
+    }
+    all
+}
+
+fn nobody() -> User {
+    User::from_name("nobody")
+        .expect("a list of users")
+        .expect("it is in every such list")
+}
+
+/// The program where every user can reach it, which the build's folder need not be.
+struct Reachable(PathBuf);
+
+impl Reachable {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!(
+            "mldproxy-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
+        fs::create_dir(&folder).expect("a new folder");
+        let reachable = Reachable(folder);
+        fs::set_permissions(&reachable.0, fs::Permissions::from_mode(0o755))
+            .expect("our own folder");
+        fs::copy(env!("CARGO_BIN_EXE_mldproxy"), reachable.program()).expect("a copy");
+        reachable
+    }
+
+    fn program(&self) -> PathBuf {
+        self.0.join("mldproxy")
+    }
+
+    /// Starts it as a user without a name, with nothing but these capabilities, as a service manager does.
+    fn start_unprivileged(
+        &self,
+        router: &Namespace,
+        capabilities: &str,
+        arguments: &[&str],
+    ) -> Process {
+        let only = format!("-all{capabilities}");
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid",
+            "61184",
+            "--regid",
+            "61184",
+            "--clear-groups",
+            "--no-new-privs",
+        ]);
+        command.args([
+            "--bounding-set",
+            &only,
+            "--inh-caps",
+            &only,
+            "--ambient-caps",
+            &only,
+        ]);
+        router.spawn(command.arg(self.program()).arg("run").args(arguments))
+    }
+}
+
+impl Drop for Reachable {
+    fn drop(&mut self) {
+        // What cannot be removed is in the folder for such files.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn of_all_capabilities_root_keeps_two() {
+    let lab = Lab::without_querier();
+    let mldproxy = start(&lab, &[]);
+    expect_capabilities(&mldproxy, CAP_NET_RAW | CAP_NET_ADMIN);
+    // The thread's user namespace may call the developer root.
+    if getuid().is_root() {
+        expect_ids(&mldproxy, 0, 0);
+    }
+}
+
+fn a_user_is_named_or_numbered_and_keeps_two_capabilities() {
+    if !there_are_other_users() {
+        return;
+    }
+    let lab = Lab::without_querier();
+    let nobody = nobody();
+    for user in [nobody.name.clone(), nobody.uid.to_string()] {
+        let mldproxy = start(&lab, &["--user", &user]);
+        expect_capabilities(&mldproxy, CAP_NET_RAW | CAP_NET_ADMIN);
+        expect_ids(&mldproxy, nobody.uid.as_raw(), nobody.gid.as_raw());
+        assert_eq!(words(&mldproxy, "Groups:"), [""; 0]);
+        mldproxy.signal(Signal::SIGTERM);
+        assert!(mldproxy.wait(SOON).success());
+    }
+}
+
+fn what_it_was_not_given_it_does_not_get() {
+    if !there_are_other_users() {
+        return;
+    }
+    let lab = Lab::without_querier();
+    let program = Reachable::new();
+    let mldproxy = program.start_unprivileged(&lab.rtr, ",+net_raw", &[UPSTREAM, DOWNSTREAM]);
+    mldproxy.wait_for_line("proxying ", SOON);
+    // To narrow the bounding set takes a capability that it does not have, and that set was narrow before.
+    expect_capabilities(&mldproxy, CAP_NET_RAW);
+    expect_ids(&mldproxy, 61184, 61184);
+    let host = Host::on(&lab.lan);
+    host.solicits_from(address(1));
+    mldproxy.wait_for_line("joined ", SOON);
+}
+
+fn another_user_is_for_root_alone() {
+    if !there_are_other_users() {
+        return;
+    }
+    let router = Namespace::new("rtr");
+    let program = Reachable::new();
+    let with = |user: &str| {
+        let arguments = ["--wait", "--user", user, UPSTREAM, DOWNSTREAM];
+        program.start_unprivileged(&router, ",+net_raw", &arguments)
+    };
+    let refused = with("nobody");
+    assert_eq!(refused.wait(SOON).code(), Some(1));
+    assert_eq!(
+        refused.lines(),
+        ["error: --user: only root can become another user"]
+    );
+    // This number is no user's.
+    let unknown = with("61184");
+    assert_eq!(unknown.wait(SOON).code(), Some(2));
+    assert_eq!(
+        unknown.lines(),
+        ["error: --user 61184: there is no such user"]
+    );
+}
+
+fn links_created_anew_are_joined_and_heard_by_another_user() {
+    if !there_are_other_users() {
+        return;
+    }
+    let lab = Lab::without_querier();
+    let mldproxy = start(&lab, &["--user", "nobody"]);
+    Host::on(&lab.lan).solicits_from(address(1));
+    expect_joined(&lab, &[address(1)]);
+
+    lab.rtr.run(&format!("ip link del dev {UPSTREAM}"));
+    mldproxy.wait_for_line("waiting for wan", SOON);
+    lab.sw.veth("rtr", &lab.rtr, UPSTREAM);
+    lab.sw.run("ip link set dev rtr master br0 up");
+    lab.rtr.run(&format!("ip link set dev {UPSTREAM} up"));
+    expect_joined(&lab, &[address(1)]);
+
+    lab.rtr.run(&format!("ip link del dev {DOWNSTREAM}"));
+    mldproxy.wait_for_line("waiting for br-lan", SOON);
+    lab.rtr.run(&format!(
+        "ip link add name {DOWNSTREAM} type bridge mcast_snooping 0
+         ip link set dev lan1 master {DOWNSTREAM}
+         ip link set dev {DOWNSTREAM} up"
+    ));
+    let host = Host::on(&lab.lan);
+    eventually("it is heard again", SOON, || {
+        host.solicits_from(address(2));
+        let joined = lab.rtr.joined(UPSTREAM);
+        [1, 2]
+            .iter()
+            .all(|number| joined.contains(&solicited_node(address(*number))))
+    });
+    expect_capabilities(&mldproxy, CAP_NET_RAW | CAP_NET_ADMIN);
+}
+
+fn a_bridge_that_snoops_is_as_before_at_the_end_of_another_user() {
+    if !there_are_other_users() {
+        return;
+    }
+    let lab = Lab::without_querier();
+    let before = multicast_router(&lab);
+    assert_ne!(before, "2");
+    let mldproxy = start(&lab, &["--user", "nobody"]);
+    lab.rtr.run(&format!(
+        "ip link set dev {DOWNSTREAM} type bridge mcast_snooping 1"
+    ));
+    eventually("it is a multicast router", SOON, || {
+        multicast_router(&lab) == "2"
+    });
+    mldproxy.signal(Signal::SIGTERM);
+    assert!(mldproxy.wait(SOON).success());
+    assert_eq!(multicast_router(&lab), before);
+}
+
+/// With the capabilities of dist/mldproxy.service and without a name, as `DynamicUser=` has it.
+fn as_the_unit_starts_it_hosts_are_joined() {
+    if !there_are_other_users() {
+        return;
+    }
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/mldproxy.service");
+    let unit = fs::read_to_string(unit).expect("the unit");
+    let given = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("AmbientCapabilities="));
+    let capabilities = given
+        .expect("capabilities")
+        .to_lowercase()
+        .replace("cap_", ",+")
+        .replace(' ', "");
+
+    let lab = Lab::without_querier();
+    lab.rtr.run(&format!(
+        "ip link set dev {DOWNSTREAM} type bridge mcast_snooping 1"
+    ));
+    let before = multicast_router(&lab);
+    let program = Reachable::new();
+    let mldproxy = program.start_unprivileged(
+        &lab.rtr,
+        &capabilities,
+        &["--wait", "--learn", "ndp", "--", UPSTREAM, DOWNSTREAM],
+    );
+    mldproxy.wait_for_line("proxying ", SOON);
+    expect_capabilities(&mldproxy, CAP_NET_RAW | CAP_NET_ADMIN);
+    eventually("it is a multicast router", SOON, || {
+        multicast_router(&lab) == "2"
+    });
+    Host::on(&lab.lan).solicits_from(address(1));
+    expect_joined(&lab, &[address(1)]);
+    mldproxy.signal(Signal::SIGTERM);
+    assert!(mldproxy.wait(SOON).success());
+    assert_eq!(multicast_router(&lab), before);
+}
