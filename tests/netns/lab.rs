@@ -66,12 +66,23 @@ pub const TOOLS: &[(&str, &str)] = &[
 const SOON: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Among tools, what a test needs that becomes another user.
+pub const OTHER_USERS: (&str, &str) = ("other users", "");
+
 /// The tools that are not there, one readable line each.
 pub fn missing_tools(tools: &[(&str, &str)]) -> Vec<String> {
-    let missing = tools.iter().filter(|(tool, _)| find_tool(tool).is_none());
-    missing
-        .map(|(tool, package)| format!("`{tool}` is missing; on Debian: apt install {package}"))
-        .collect()
+    let missing = tools.iter().filter_map(|need| {
+        let (tool, package) = need;
+        if *need == OTHER_USERS {
+            // The user namespace of an unprivileged developer knows one user.
+            let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
+            let all = map.split_whitespace().nth(2) == Some("4294967295");
+            return (!all).then(|| "to become another user takes root".to_owned());
+        }
+        let missing = find_tool(tool).is_none();
+        missing.then(|| format!("`{tool}` is missing; on Debian: apt install {package}"))
+    });
+    missing.collect()
 }
 
 /// Looks also where a user's PATH does not.

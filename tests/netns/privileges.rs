@@ -9,17 +9,19 @@ use nix::sys::signal::Signal;
 use nix::unistd::{User, getuid};
 
 use crate::bridges::multicast_router;
-use crate::lab::{DOWNSTREAM, Lab, Namespace, Process, UPSTREAM, eventually, solicited_node};
+use crate::lab::{
+    DOWNSTREAM, Lab, Namespace, OTHER_USERS, Process, UPSTREAM, eventually, solicited_node,
+};
 use crate::support::{Host, SOON, address, expect_joined, start};
 
 crate::tests![
-    of_all_capabilities_root_keeps_two,
-    a_user_is_named_or_numbered_and_keeps_two_capabilities,
-    what_it_was_not_given_it_does_not_get,
-    another_user_is_for_root_alone,
-    links_created_anew_are_joined_and_heard_by_another_user,
-    a_bridge_that_snoops_is_as_before_at_the_end_of_another_user,
-    as_the_unit_starts_it_hosts_are_joined,
+    of_all_capabilities_root_keeps_two;
+    a_user_is_named_or_numbered_and_keeps_two_capabilities needs [OTHER_USERS],
+    what_it_was_not_given_it_does_not_get needs [OTHER_USERS],
+    another_user_is_for_root_alone needs [OTHER_USERS],
+    links_created_anew_are_joined_and_heard_by_another_user needs [OTHER_USERS],
+    a_bridge_that_snoops_is_as_before_at_the_end_of_another_user needs [OTHER_USERS],
+    as_the_unit_starts_it_hosts_are_joined needs [OTHER_USERS],
 ];
 
 const CAP_NET_ADMIN: u64 = 1 << 12;
@@ -56,16 +58,6 @@ fn expect_capabilities(process: &Process, expected: u64) {
 fn expect_ids(process: &Process, user: u32, group: u32) {
     assert_eq!(words(process, "Uid:"), vec![user.to_string(); 4]);
     assert_eq!(words(process, "Gid:"), vec![group.to_string(); 4]);
-}
-
-/// A user namespace of one user, as an unprivileged developer has it, knows no other one.
-fn there_are_other_users() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").expect("it is readable");
-    let all = map.split_whitespace().nth(2) == Some("4294967295");
-    if !all {
-        eprintln!("skipping a test: to become another user needs root");
-    }
-    all
 }
 
 fn nobody() -> User {
@@ -121,7 +113,9 @@ impl Reachable {
             "--ambient-caps",
             &only,
         ]);
-        router.spawn(command.arg(self.program()).arg("run").args(arguments))
+        command.arg(self.program()).arg("run");
+        command.args(["--socket", &router.control_socket]);
+        router.spawn(command.args(arguments))
     }
 }
 
@@ -143,9 +137,6 @@ fn of_all_capabilities_root_keeps_two() {
 }
 
 fn a_user_is_named_or_numbered_and_keeps_two_capabilities() {
-    if !there_are_other_users() {
-        return;
-    }
     let lab = Lab::without_querier();
     let nobody = nobody();
     for user in [nobody.name.clone(), nobody.uid.to_string()] {
@@ -159,9 +150,6 @@ fn a_user_is_named_or_numbered_and_keeps_two_capabilities() {
 }
 
 fn what_it_was_not_given_it_does_not_get() {
-    if !there_are_other_users() {
-        return;
-    }
     let lab = Lab::without_querier();
     let program = Reachable::new();
     let mldproxy = program.start_unprivileged(&lab.rtr, ",+net_raw", &[UPSTREAM, DOWNSTREAM]);
@@ -175,9 +163,6 @@ fn what_it_was_not_given_it_does_not_get() {
 }
 
 fn another_user_is_for_root_alone() {
-    if !there_are_other_users() {
-        return;
-    }
     let router = Namespace::new("rtr");
     let program = Reachable::new();
     let with = |user: &str| {
@@ -200,9 +185,6 @@ fn another_user_is_for_root_alone() {
 }
 
 fn links_created_anew_are_joined_and_heard_by_another_user() {
-    if !there_are_other_users() {
-        return;
-    }
     let lab = Lab::without_querier();
     let mldproxy = start(&lab, &["--user", "nobody"]);
     Host::on(&lab.lan).solicits_from(address(1));
@@ -234,9 +216,6 @@ fn links_created_anew_are_joined_and_heard_by_another_user() {
 }
 
 fn a_bridge_that_snoops_is_as_before_at_the_end_of_another_user() {
-    if !there_are_other_users() {
-        return;
-    }
     let lab = Lab::without_querier();
     let before = multicast_router(&lab);
     assert_ne!(before, "2");
@@ -254,9 +233,6 @@ fn a_bridge_that_snoops_is_as_before_at_the_end_of_another_user() {
 
 /// With the capabilities of dist/mldproxy.service and without a name, as `DynamicUser=` has it.
 fn as_the_unit_starts_it_hosts_are_joined() {
-    if !there_are_other_users() {
-        return;
-    }
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/mldproxy.service");
     let unit = fs::read_to_string(unit).expect("the unit");
     let given = unit

@@ -125,6 +125,7 @@ fn in_a_jail_it_has_two_capabilities() {
         parameters(&running())[2..],
         [
             "procd_add_jail mldproxy log",
+            "procd_add_jail_mount_rw run",
             "procd_set_param capabilities /etc/capabilities/mldproxy.json",
             "procd_set_param user nobody",
             "procd_set_param no_new_privs 1",
@@ -147,7 +148,7 @@ fn the_program_and_ujail_are_where_packages_put_them() {
     let outcome = running().run("start");
     assert_eq!(
         outcome.of("program"),
-        [["/usr/sbin/mldproxy", "/sbin/ujail"]]
+        [["/usr/sbin/mldproxy", "/sbin/ujail", "/var/run/mldproxy"]]
     );
 }
 

@@ -161,6 +161,9 @@ fn its_files_are_those_of_the_feed_with_their_modes() {
             "drwxr-xr-x 0/0 ./etc/init.d/",
             "-rwxr-xr-x 0/0 ./etc/init.d/mldproxy",
             "drwxr-xr-x 0/0 ./usr/",
+            "drwxr-xr-x 0/0 ./usr/libexec/",
+            "drwxr-xr-x 0/0 ./usr/libexec/rpcd/",
+            "-rwxr-xr-x 0/0 ./usr/libexec/rpcd/mldproxy",
             "drwxr-xr-x 0/0 ./usr/sbin/",
             "-rwxr-xr-x 0/0 ./usr/sbin/mldproxy",
         ]
@@ -182,6 +185,7 @@ fn it_unpacks_into_a_router() {
     for (installed, ours) in [
         ("etc/config/mldproxy", "mldproxy.config"),
         ("etc/init.d/mldproxy", "mldproxy.init"),
+        ("usr/libexec/rpcd/mldproxy", "mldproxy.rpcd"),
         (
             "etc/capabilities/mldproxy.json",
             "mldproxy.capabilities.json",

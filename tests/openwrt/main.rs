@@ -9,6 +9,7 @@ mod networks;
 mod options;
 mod package;
 mod router;
+mod rpcd;
 mod short_forms;
 
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         networks::TESTS,
         options::TESTS,
         package::TESTS,
+        rpcd::TESTS,
         short_forms::TESTS,
     ];
     let trials = modules.into_iter().flatten().map(|&(name, test)| {

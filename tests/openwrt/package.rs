@@ -106,6 +106,11 @@ fn every_file_is_installed_where_it_is_looked_for() {
                 "/etc/init.d/mldproxy"
             ),
             (
+                "$(INSTALL_BIN)",
+                "./files/mldproxy.rpcd",
+                "/usr/libexec/rpcd/mldproxy"
+            ),
+            (
                 "$(INSTALL_DATA)",
                 "./files/mldproxy.capabilities.json",
                 capabilities
@@ -186,9 +191,12 @@ fn shellcheck_finds_nothing() {
     let stubs = fs::read_dir(repository("tests/openwrt/stubs")).unwrap();
     let scripts: Vec<_> = stubs
         .map(|file| file.unwrap().path())
-        .chain([repository("openwrt/mldproxy/files/mldproxy.init")])
+        .chain(
+            ["init", "rpcd"]
+                .map(|kind| repository(&format!("openwrt/mldproxy/files/mldproxy.{kind}"))),
+        )
         .collect();
-    assert_eq!(scripts.len(), 6);
+    assert_eq!(scripts.len(), 7);
     let output = Command::new("shellcheck")
         .args(["-s", "dash"])
         .args(scripts)

@@ -61,7 +61,7 @@ impl Router {
         }
         // What the stubs need, and `tr` for the script: nothing else can be run.
         let busybox = find_tool("busybox").unwrap();
-        for applet in ["cat", "grep", "mv", "rm", "sed", "tr"] {
+        for applet in ["cat", "chown", "grep", "mkdir", "mv", "rm", "sed", "tr"] {
             symlink(&busybox, root.join("bin").join(applet)).unwrap();
         }
         let network = repository("tests/openwrt/stubs/network.sh");
@@ -177,8 +177,9 @@ impl Outcome {
         let [words] = words[..] else {
             panic!("{instance} has not one command: {words:?}")
         };
-        assert_eq!(words[..4], [MLDPROXY, "run", "--syslog", "--wait"]);
-        words[4..].iter().map(String::as_str).collect()
+        let always = [MLDPROXY, "run", "--syslog", "--wait", "--name", instance];
+        assert_eq!(words[..6], always);
+        words[6..].iter().map(String::as_str).collect()
     }
 
     /// The lines of the log, each behind its level.

@@ -5,6 +5,7 @@
 )]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
 
 use nix::errno::Errno;
 
@@ -124,6 +125,26 @@ pub fn drop_from_bounding_set(capability: u32) -> nix::Result<()> {
 /// The permitted capabilities outlive a change of the user.
 pub fn keep_capabilities_as_another_user() -> nix::Result<()> {
     process_control(libc::PR_SET_KEEPCAPS, 1)
+}
+
+/// The user, the group and no supplementary groups of this thread, which is to be the only one: the C library's functions bring what
+/// it takes to tell other threads, 2 kB of it.
+pub fn become_user(id: u32, group: u32) -> nix::Result<()> {
+    #[cfg(not(target_arch = "arm"))]
+    use libc::{SYS_setgid, SYS_setgroups, SYS_setuid};
+    // Without the number, these are of the days when users were 16 bits.
+    #[cfg(target_arch = "arm")]
+    use libc::{
+        SYS_setgid32 as SYS_setgid, SYS_setgroups32 as SYS_setgroups, SYS_setuid32 as SYS_setuid,
+    };
+    let none = ptr::null::<libc::gid_t>();
+    // SAFETY: of a list of no groups the kernel reads none.
+    Errno::result(unsafe { libc::syscall(SYS_setgroups, 0 as libc::size_t, none) })?;
+    for (call, number) in [(SYS_setgid, group), (SYS_setuid, id)] {
+        // SAFETY: neither call takes a pointer.
+        Errno::result(unsafe { libc::syscall(call, number) })?;
+    }
+    Ok(())
 }
 
 /// No program that is started from here has more rights than this one.

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, geteuid, read, setgid, setgroups, setuid};
+use nix::unistd::{geteuid, read};
 
 use super::ffi;
 
@@ -18,8 +18,8 @@ const CAP_NET_RAW: u32 = 13;
 /// A user of the system.
 #[derive(Clone, Copy)]
 pub struct User {
-    id: Uid,
-    group: Gid,
+    id: u32,
+    group: u32,
 }
 
 /// The list of users, or as much of it as there is room for: some five thousand users. All zero, it costs memory only where it is
@@ -43,15 +43,18 @@ impl User {
             // Without another field, this one may be cut off.
             field()?;
             (entry == name.as_bytes() || id == name.as_bytes()).then_some(User {
-                id: Uid::from_raw(number(id)?),
-                group: Gid::from_raw(number(group)?),
+                id: number(id)?,
+                group: number(group)?,
             })
         })
     }
 }
 
 fn number(digits: &[u8]) -> Option<u32> {
-    str::from_utf8(digits).ok()?.parse().ok()
+    digits.iter().try_fold(0_u32, |number, digit| {
+        let digit = char::from(*digit).to_digit(10)?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 /// Gives up, for good, all capabilities but those of [`KEPT`] that are there, and with `user` the present user, group and
@@ -68,11 +71,9 @@ pub fn drop_privileges(user: Option<User>) -> nix::Result<()> {
             break;
         }
     }
-    if let Some(user) = user.filter(|user| user.id != geteuid()) {
+    if let Some(user) = user.filter(|user| user.id != geteuid().as_raw()) {
         ffi::keep_capabilities_as_another_user()?;
-        setgroups(&[])?;
-        setgid(user.group)?;
-        setuid(user.id)?;
+        ffi::become_user(user.id, user.group)?;
     }
     let kept = low.permitted & KEPT;
     let low = ffi::Capabilities {

@@ -21,6 +21,7 @@ procd_close_instance() { record procd_close_instance "$@"; }
 procd_set_param() { record procd_set_param "$@"; }
 procd_append_param() { record procd_append_param "$@"; }
 procd_add_jail() { record procd_add_jail "$@"; }
+procd_add_jail_mount_rw() { record procd_add_jail_mount_rw "$@"; }
 procd_add_reload_trigger() { record procd_add_reload_trigger "$@"; }
 procd_add_interface_trigger() { record procd_add_interface_trigger "$@"; }
 procd_set_config_changed() { record procd_set_config_changed "$@"; }

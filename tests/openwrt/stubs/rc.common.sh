@@ -22,10 +22,10 @@ service_stopped() { :; }
 # shellcheck source=/dev/null
 . "$initscript"
 
-record program "$PROG" "$UJAIL"
+record program "$PROG" "$UJAIL" "$RUN"
 # The program under test in place of the installed one, and a file that stands for ujail, or none.
 # shellcheck disable=SC2034 # for the script
-PROG="$PROG_UNDER_TEST" UJAIL="$UJAIL_UNDER_TEST"
+PROG="$PROG_UNDER_TEST" UJAIL="$UJAIL_UNDER_TEST" RUN=run
 
 start() {
 	procd_open_service mldproxy "$initscript"

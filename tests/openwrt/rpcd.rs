@@ -1,0 +1,119 @@
+//! The plugin for rpcd, under busybox's shell, with a program and a jsonfilter that stand in for those of a router.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::router::{find_tool, read};
+
+crate::tests![
+    its_methods_are_listed_with_their_arguments,
+    status_is_without_lists,
+    neighbors_and_groups_are_the_parts_of_an_answer,
+    an_instance_is_asked_by_its_name,
+    an_error_is_an_object,
+];
+
+/// Answers a question of a program that prints `ANSWER`, or complains; what the plugin prints, and what the program was asked.
+fn plugin(arguments: &[&str], question: &str, complaint: &str) -> (String, String) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("rpcd-{}-{number}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let program = |name: &str, text: &str| -> PathBuf {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let asked = folder.join("asked");
+    let answer = folder.join("answer");
+    fs::write(&answer, format!("{ANSWER}\n")).unwrap();
+    let end = match complaint {
+        "" => format!("cat {}", answer.display()),
+        complaint => format!("echo '{complaint}' >&2; exit 1"),
+    };
+    let mldproxy = program(
+        "mldproxy",
+        &format!("#!/bin/sh\necho \"$@\" >{}\n{end}\n", asked.display()),
+    );
+    // As OpenWrt's: prints what is at a path of the JSON on its standard input, and fails where there is nothing.
+    program(
+        "jsonfilter",
+        "#!/usr/bin/env python3
+import json, sys
+value = json.load(sys.stdin).get(sys.argv[2].removeprefix('@.'))
+if value is None: sys.exit(1)
+print(value if isinstance(value, str) else json.dumps(value, separators=(',', ':')))
+",
+    );
+    let script = read("openwrt/mldproxy/files/mldproxy.rpcd");
+    let installed = "PROG=/usr/sbin/mldproxy\n";
+    assert!(script.contains(installed));
+    let script = script.replace(installed, &format!("PROG={}\n", mldproxy.display()));
+    let path = std::env::var("PATH").unwrap();
+    let mut child = Command::new(find_tool("busybox").unwrap())
+        .arg("ash")
+        .arg(program("plugin", &script))
+        .args(arguments)
+        .env("PATH", format!("{}:{path}", folder.display()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // `list` reads nothing.
+    let _ = child.stdin.take().unwrap().write_all(question.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let asked = fs::read_to_string(asked).unwrap_or_default();
+    fs::remove_dir_all(&folder).unwrap();
+    (String::from_utf8(output.stdout).unwrap(), asked)
+}
+
+const ANSWER: &str =
+    r#"{"version":"0.1.0","neighbors":{"count":1,"list":[1]},"groups":{"count":2,"list":[2]}}"#;
+
+fn its_methods_are_listed_with_their_arguments() {
+    let (list, asked) = plugin(&["list"], "", "");
+    assert_eq!(
+        list,
+        "{ \"status\": { \"name\": \"string\" }, \"neighbors\": { \"name\": \"string\" }, \"groups\": { \"name\": \"string\" } }\n"
+    );
+    assert_eq!(asked, "");
+}
+
+fn status_is_without_lists() {
+    let (answer, asked) = plugin(&["call", "status"], "{}", "");
+    assert_eq!(answer, format!("{ANSWER}\n"));
+    assert_eq!(asked, "status --json --limit 0\n");
+}
+
+fn neighbors_and_groups_are_the_parts_of_an_answer() {
+    let (answer, asked) = plugin(&["call", "neighbors"], "{}", "");
+    assert_eq!(answer, "{\"count\":1,\"list\":[1]}\n");
+    assert_eq!(asked, "status --json --limit 1000\n");
+    let (answer, asked) = plugin(&["call", "groups"], "{}", "");
+    assert_eq!(answer, "{\"count\":2,\"list\":[2]}\n");
+    assert_eq!(asked, "status --json --limit 2000\n");
+}
+
+fn an_instance_is_asked_by_its_name() {
+    let (_, asked) = plugin(&["call", "status"], r#"{"name":"main"}"#, "");
+    assert_eq!(asked, "status --json --limit 0 -- main\n");
+    let (_, asked) = plugin(&["call", "status"], r#"{"name":"--watch $(reboot)"}"#, "");
+    assert_eq!(asked, "status --json --limit 0 -- --watch $(reboot)\n");
+}
+
+fn an_error_is_an_object() {
+    for method in ["status", "neighbors", "groups"] {
+        let (answer, _) = plugin(&["call", method], "{}", "mldproxy: \"main\" does not run");
+        assert_eq!(
+            answer.trim_end(),
+            "{ \"error\": \"mldproxy: main does not run \" }"
+        );
+    }
+}
