@@ -147,6 +147,11 @@ fn with_mldproxy(screen: &mut Screen, lab: &Lab, mldproxy: &mut Daemon) -> Resul
     expect_ping(screen, lab, PINGS)?;
     mldproxy.show_log(screen);
 
+    screen.step("What it knows: mldproxy status");
+    for line in lab.rtr.status("").lines() {
+        screen.quote(line);
+    }
+
     screen.step("Stop mldproxy (SIGTERM): the group goes, and so does the reachability");
     let begin = Instant::now();
     mldproxy.process.signal(Signal::SIGTERM);
