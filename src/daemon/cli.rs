@@ -10,9 +10,14 @@ use protocol::config::{
     MAX_DOWNSTREAMS, MAX_PREFIXES, MldMode, PER_MAC, Prefix, PrefixError, REFRESH_INTERVAL,
 };
 
+use crate::check::CheckArguments;
+use crate::query::QueryArguments;
+
 /// What the user wants done.
 pub enum Command {
     Run(Box<Run>),
+    Check(CheckArguments),
+    Query(QueryArguments),
     /// Print this and be done.
     Print(String),
 }
@@ -45,6 +50,8 @@ pub fn parse(arguments: &[&str]) -> Result<Command, String> {
             let run = run(arguments).map_err(|error| format!("mldproxy: {error}\n"))?;
             Ok(Command::Run(Box::new(run)))
         }
+        Some(Subcommand::Check(arguments)) => Ok(Command::Check(arguments)),
+        Some(Subcommand::Query(arguments)) => Ok(Command::Query(arguments)),
         None => Err("mldproxy: nothing to do; see mldproxy --help\n".to_owned()),
     }
 }
@@ -64,6 +71,8 @@ struct Arguments {
 #[argh(subcommand)]
 enum Subcommand {
     Run(RunArguments),
+    Check(CheckArguments),
+    Query(QueryArguments),
 }
 
 /// Run in the foreground until SIGTERM or SIGINT.
@@ -192,7 +201,7 @@ fn run(arguments: RunArguments) -> Result<Run, String> {
     })
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: u32 = text
         .parse()
         .map_err(|_| "not a whole number of seconds".to_owned())?;

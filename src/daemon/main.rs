@@ -2,10 +2,15 @@
 //!
 //! This is the shell around the [`protocol`] core: it starts it, feeds it and does what it says.
 
+mod check;
 mod cli;
 mod event_loop;
+mod instance;
 mod interfaces;
+mod output;
+mod query;
 mod report;
+mod snapshot;
 mod sys;
 
 use std::env;
@@ -41,9 +46,10 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match cli::parse(&arguments) {
         Ok(Command::Run(arguments)) => run(*arguments),
+        Ok(Command::Check(arguments)) => check::run(&arguments),
+        Ok(Command::Query(arguments)) => query::run(&arguments),
         Ok(Command::Print(text)) => {
-            // A reader that went away has read enough.
-            let _ = io::stdout().write_all(text.as_bytes());
+            output::print(&text);
             ExitCode::SUCCESS
         }
         Err(text) => {

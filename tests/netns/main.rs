@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bridges;
+mod check;
 mod flood;
 mod hostile;
 mod joining;
@@ -9,6 +10,7 @@ mod lab;
 mod links;
 mod points;
 mod prefixes;
+mod query;
 mod refresh;
 mod restart;
 mod silent;
@@ -50,12 +52,15 @@ fn main() -> ExitCode {
     let modules = [
         bad_input::TESTS,
         bridges::TESTS,
+        check::TESTS,
+        check::proxying::TESTS,
         flood::TESTS,
         hostile::TESTS,
         joining::TESTS,
         links::TESTS,
         points::TESTS,
         prefixes::TESTS,
+        query::TESTS,
         refresh::TESTS,
         restart::TESTS,
         silent::TESTS,

@@ -6,4 +6,6 @@ pub mod log;
 pub mod membership;
 pub mod netlink;
 pub mod packet;
+pub mod procfs;
+pub mod readiness;
 pub mod signal;
