@@ -10,12 +10,16 @@ use protocol::config::{
     MAX_DOWNSTREAMS, MAX_PREFIXES, MldMode, PER_MAC, Prefix, PrefixError, REFRESH_INTERVAL,
 };
 
+use crate::check::CheckArguments;
+use crate::query::QueryArguments;
 use crate::status::StatusArguments;
 
 /// What the user wants done.
 pub enum Command {
     Run(Box<Run>),
     Status(StatusArguments),
+    Check(CheckArguments),
+    Query(QueryArguments),
     /// Print this and be done.
     Print(String),
 }
@@ -55,6 +59,8 @@ pub fn parse(arguments: &[&str]) -> Result<Command, String> {
             Ok(Command::Run(Box::new(run)))
         }
         Some(Subcommand::Status(arguments)) => Ok(Command::Status(arguments)),
+        Some(Subcommand::Check(arguments)) => Ok(Command::Check(arguments)),
+        Some(Subcommand::Query(arguments)) => Ok(Command::Query(arguments)),
         None => Err("mldproxy: nothing to do; see mldproxy --help\n".to_owned()),
     }
 }
@@ -75,6 +81,8 @@ struct Arguments {
 enum Subcommand {
     Run(RunArguments),
     Status(StatusArguments),
+    Check(CheckArguments),
+    Query(QueryArguments),
 }
 
 /// Run in the foreground until SIGTERM or SIGINT.
@@ -215,7 +223,7 @@ fn run(arguments: RunArguments) -> Result<Run, String> {
     })
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: u32 = text
         .parse()
         .map_err(|_| "not a whole number of seconds".to_owned())?;

@@ -315,8 +315,8 @@ impl<'s> EventLoop<'s> {
                 dump,
                 ..
             } = self;
-            let more = netlink.receive(&mut buffers.receive, |notice| {
-                *dumped |= notice == Notice::Dumped(Dump::Addresses);
+            let more = netlink.receive(&mut buffers.receive, &mut |notice| {
+                *dumped |= matches!(notice, Notice::Dumped(Dump::Addresses));
                 tell_engine(engine, interfaces, &notice);
                 let wanted = interfaces.handle(&notice);
                 *dump = dump.iter().copied().chain(wanted).min();
@@ -586,7 +586,11 @@ fn tell_engine(engine: &mut Engine, interfaces: &Interfaces, notice: &Notice<'_>
             );
             None
         }
-        Notice::Link(_) | Notice::LinkDeleted { .. } | Notice::Dumped(_) | Notice::Lost => None,
+        Notice::Link(_)
+        | Notice::LinkDeleted { .. }
+        | Notice::ProxiedNeighbor { .. }
+        | Notice::Dumped(_)
+        | Notice::Lost => None,
     };
     if let Some(event) = event {
         engine.handle(clock::now(), event);

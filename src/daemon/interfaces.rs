@@ -64,6 +64,11 @@ impl Interfaces {
         })
     }
 
+    /// The upstream, as it is named.
+    pub fn upstream_interface(&self) -> &Interface {
+        &self.upstream
+    }
+
     /// How often the upstream was found to be another interface, even if one of the same number.
     pub fn upstream_generation(&self) -> u32 {
         self.upstream.generation
@@ -106,7 +111,7 @@ impl Interfaces {
                     .iter_mut()
                     .for_each(|(_, confirmed)| *confirmed = false);
             }
-            Dump::Neighbors => {}
+            Dump::Neighbors | Dump::ProxiedNeighbors => {}
         }
     }
 
@@ -132,9 +137,10 @@ impl Interfaces {
                 Some(Dump::Neighbors)
             }
             Notice::Lost => Some(Dump::Links),
-            Notice::Dumped(Dump::Neighbors)
+            Notice::Dumped(Dump::Neighbors | Dump::ProxiedNeighbors)
             | Notice::Neighbor { .. }
             | Notice::NeighborDeleted { .. }
+            | Notice::ProxiedNeighbor { .. }
             | Notice::Refused(_) => None,
         }
     }

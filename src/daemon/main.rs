@@ -2,10 +2,15 @@
 //!
 //! This is the shell around the [`protocol`] core: it starts it, feeds it and does what it says.
 
+mod check;
 mod cli;
 mod event_loop;
+mod instance;
 mod interfaces;
+mod output;
+mod query;
 mod report;
+mod snapshot;
 mod status;
 mod sys;
 
@@ -48,13 +53,14 @@ fn main() -> ExitCode {
         Ok(Command::Status(arguments)) => match status::status(arguments) {
             Ok(()) => ExitCode::SUCCESS,
             Err(text) => {
-                error_line(&text);
+                output::complain(&text);
                 ExitCode::FAILURE
             }
         },
+        Ok(Command::Check(arguments)) => check::run(&arguments),
+        Ok(Command::Query(arguments)) => query::run(&arguments),
         Ok(Command::Print(text)) => {
-            // A reader that went away has read enough.
-            let _ = io::stdout().write_all(text.as_bytes());
+            output::print(&text);
             ExitCode::SUCCESS
         }
         Err(text) => {
@@ -107,11 +113,6 @@ fn run(arguments: Run) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Writes a line to standard error, for the subcommands that do not log.
-fn error_line(text: &str) {
-    let _ = io::stderr().write_all(format!("mldproxy: {text}\n").as_bytes());
 }
 
 /// Every interface exists, or a line that says which one does not.

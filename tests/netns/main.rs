@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bridges;
+mod check;
 mod flood;
 mod hostile;
 mod joining;
@@ -10,6 +11,7 @@ mod links;
 mod points;
 mod prefixes;
 mod privileges;
+mod query;
 mod refresh;
 mod restart;
 mod silent;
@@ -52,6 +54,8 @@ fn main() -> ExitCode {
     let modules = [
         bad_input::TESTS,
         bridges::TESTS,
+        check::TESTS,
+        check::proxying::TESTS,
         flood::TESTS,
         hostile::TESTS,
         joining::TESTS,
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
         points::TESTS,
         prefixes::TESTS,
         privileges::TESTS,
+        query::TESTS,
         refresh::TESTS,
         restart::TESTS,
         silent::TESTS,

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use argh::FromArgs;
 use nix::errno::Errno;
@@ -72,6 +73,21 @@ pub fn status(arguments: StatusArguments) -> Result<(), String> {
 /// Where the control socket of an instance is by default.
 pub fn socket_of(name: &str) -> String {
     format!("{FOLDER}/{name}.sock")
+}
+
+/// All but the lists of a daemon's answer in JSON. One that takes long is none.
+pub fn ask_summary(path: &str) -> nix::Result<String> {
+    let stream = connect(path, "json 0\n")?;
+    let patience = Duration::from_secs(1);
+    stream
+        .set_read_timeout(Some(patience))
+        .map_err(|error| errno(&error))?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    while let length @ 1.. = read(&stream, &mut buffer)? {
+        answer.extend_from_slice(&buffer[..length]);
+    }
+    Ok(String::from_utf8(answer).unwrap_or_default())
 }
 
 fn connect(path: &str, question: &str) -> nix::Result<UnixStream> {

@@ -23,7 +23,7 @@ use protocol::wire::{DropReason, MacAddress, SolicitedNode};
 
 use crate::sys::netlink::Bridge;
 
-pub use client::{StatusArguments, socket_of, status};
+pub use client::{StatusArguments, ask_summary, socket_of, status};
 use server::FOLDER;
 pub use server::{Answers, BindError, CLIENTS, Readiness, Server};
 
@@ -228,7 +228,7 @@ impl fmt::Display for Mac {
 
 /// A name between quotation marks, in JSON as in a metric's label. One of an interface holds neither white space nor control
 /// characters.
-struct Quoted<'n>(&'n str);
+pub struct Quoted<'n>(pub &'n str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,6 +7,8 @@ pub mod membership;
 pub mod netlink;
 pub mod packet;
 pub mod privileges;
+pub mod procfs;
+pub mod readiness;
 pub mod signal;
 
 pub use ffi::random;

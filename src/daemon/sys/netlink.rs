@@ -26,6 +26,8 @@ pub enum Dump {
     Links,
     Addresses,
     Neighbors,
+    /// What the kernel answers solicitations for, in the place of others. Asked for alone.
+    ProxiedNeighbors,
 }
 
 /// Something the kernel told.
@@ -51,6 +53,10 @@ pub enum Notice<'a> {
     NeighborDeleted {
         index: u32,
         address: Ipv6Addr,
+    },
+    /// The kernel answers on a link for a neighbor behind another one.
+    ProxiedNeighbor {
+        index: u32,
     },
     /// All of a dump that was [requested](Netlink::request) has been told.
     Dumped(Dump),
@@ -126,10 +132,15 @@ impl Netlink {
         let (message_type, family, body_length) = match dump {
             Dump::Links => (libc::RTM_GETLINK, libc::AF_UNSPEC, LINK_HEADER),
             Dump::Addresses => (libc::RTM_GETADDR, libc::AF_INET6, ADDRESS_HEADER),
-            Dump::Neighbors => (libc::RTM_GETNEIGH, libc::AF_INET6, NEIGHBOR_HEADER),
+            Dump::Neighbors | Dump::ProxiedNeighbors => {
+                (libc::RTM_GETNEIGH, libc::AF_INET6, NEIGHBOR_HEADER)
+            }
         };
         let mut body = [0; LINK_HEADER];
         body[0] = family as u8;
+        if dump == Dump::ProxiedNeighbors {
+            body[NEIGHBOR_FLAGS] = NTF_PROXY;
+        }
         let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
         self.send(message_type, flags, DUMP_SEQUENCE, &body[..body_length])?;
         self.dump = Some(dump);
@@ -175,7 +186,7 @@ impl Netlink {
     pub fn receive(
         &mut self,
         buffer: &mut [u8],
-        mut told: impl FnMut(Notice<'_>),
+        told: &mut dyn FnMut(Notice<'_>),
     ) -> nix::Result<bool> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
         let length = match recv(self.socket.as_raw_fd(), buffer, flags) {
@@ -196,7 +207,7 @@ impl Netlink {
         Ok(true)
     }
 
-    fn read(&mut self, datagram: &[u8], mut told: impl FnMut(Notice<'_>)) {
+    fn read(&mut self, datagram: &[u8], told: &mut dyn FnMut(Notice<'_>)) {
         for message in messages(datagram) {
             self.inconsistent |= message.flags & NLM_F_DUMP_INTR != 0;
             match i32::from(message.message_type) {
@@ -234,6 +245,8 @@ const MESSAGE_HEADER: usize = 16;
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
 const NEIGHBOR_HEADER: usize = 12;
+/// Where `struct ndmsg` has its flags.
+const NEIGHBOR_FLAGS: usize = 10;
 
 const DUMP_SEQUENCE: u32 = 1;
 const SETTING_SEQUENCE: u32 = 2;
@@ -245,6 +258,8 @@ const IFLA_BR_MCAST_ROUTER: u16 = 22;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
+/// `NTF_PROXY` of linux/neighbour.h.
+const NTF_PROXY: u8 = 0x08;
 /// `NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT` of linux/neighbour.h: the neighbor was there.
 const USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
 
@@ -380,6 +395,9 @@ fn neighbor(message: &Message<'_>) -> Option<Notice<'static>> {
     if message.message_type == libc::RTM_DELNEIGH {
         return Some(Notice::NeighborDeleted { index, address });
     }
+    if message.body.get(NEIGHBOR_FLAGS)? & NTF_PROXY != 0 {
+        return Some(Notice::ProxiedNeighbor { index });
+    }
     (state & USABLE != 0).then_some(Notice::Neighbor {
         index,
         address,
@@ -438,7 +456,7 @@ mod tests {
 
     fn told(netlink: &mut Netlink, datagram: &[u8]) -> Vec<String> {
         let mut notices = Vec::new();
-        netlink.read(datagram, |notice| notices.push(format!("{notice:?}")));
+        netlink.read(datagram, &mut |notice| notices.push(format!("{notice:?}")));
         notices
     }
 
@@ -449,7 +467,7 @@ mod tests {
         let mut notices = Vec::new();
         let mut ended = false;
         while !ended {
-            let _ = netlink.receive(&mut [0; BUFFER_LENGTH], |notice| {
+            let _ = netlink.receive(&mut [0; BUFFER_LENGTH], &mut |notice| {
                 ended |= matches!(notice, Notice::Dumped(_) | Notice::Lost);
                 notices.push(format!("{notice:?}"));
             });
@@ -468,6 +486,8 @@ mod tests {
         assert_eq!(links.last().unwrap(), "Dumped(Links)");
         assert_eq!(dump(Dump::Addresses).last().unwrap(), "Dumped(Addresses)");
         assert_eq!(dump(Dump::Neighbors).last().unwrap(), "Dumped(Neighbors)");
+        let proxied = dump(Dump::ProxiedNeighbors);
+        assert_eq!(proxied.last().unwrap(), "Dumped(ProxiedNeighbors)");
     }
 
     #[test]

@@ -9,9 +9,7 @@ use super::{Downstream, Engine, address_of, release};
 use crate::config::{Learn, Prefix};
 use crate::counters::Counter;
 use crate::neighbors::{Evidence, Refusal, Sender, Sighting, Subject};
-use crate::wire::{
-    self, Message, NeighborAdvertisement, NeighborSolicitation, RecordType, SolicitedNode, Sources,
-};
+use crate::wire::{self, Message, NeighborAdvertisement, NeighborSolicitation, SolicitedNode};
 
 impl Engine {
     pub(super) fn handle_packet(&mut self, sender: Sender, packet: &[u8]) {
@@ -34,9 +32,9 @@ impl Engine {
             }
             Ok(Message::ReportV2(report)) => {
                 self.counters.count(Counter::Mld);
-                let records = report.records.filter_map(|record| {
-                    Some((record.group, listens(record.record_type, &record.sources)?))
-                });
+                let records = report
+                    .records
+                    .filter_map(|record| Some((record.group, record.listens()?)));
                 self.handle_report(sender, report.source, records);
             }
             Ok(Message::Query(_)) => self.counters.count(Counter::Mld),
@@ -241,17 +239,5 @@ impl Engine {
             debug!("{} is no longer to be learned", Named(subject));
             release(groups, *now, subject);
         });
-    }
-}
-
-/// Does a record say that its sender listens to the group (RFC 3810 §5.2.12)? None where it says nothing of that.
-fn listens(record_type: RecordType, sources: &Sources<'_>) -> Option<bool> {
-    match record_type {
-        RecordType::ModeIsExclude | RecordType::ChangeToExclude | RecordType::AllowNewSources => {
-            Some(true)
-        }
-        RecordType::ModeIsInclude | RecordType::ChangeToInclude => Some(sources.count() > 0),
-        // Of some sources it wants no more, of others perhaps.
-        RecordType::BlockOldSources | RecordType::Unknown(_) => None,
     }
 }

@@ -235,6 +235,22 @@ pub struct Record<'a> {
     pub sources: Sources<'a>,
 }
 
+impl Record<'_> {
+    /// Does it say that its sender listens to the group (RFC 3810 §5.2.12)? `None` where it says nothing of that.
+    pub fn listens(&self) -> Option<bool> {
+        match self.record_type {
+            RecordType::ModeIsExclude
+            | RecordType::ChangeToExclude
+            | RecordType::AllowNewSources => Some(true),
+            RecordType::ModeIsInclude | RecordType::ChangeToInclude => {
+                Some(self.sources.count() > 0)
+            }
+            // Of some sources it wants no more, of others perhaps.
+            RecordType::BlockOldSources | RecordType::Unknown(_) => None,
+        }
+    }
+}
+
 /// A list of source addresses, as it stands in the packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources<'a>(&'a [u8]);

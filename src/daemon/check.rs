@@ -1,0 +1,70 @@
+//! `mldproxy check`: looks for what keeps the hosts unreachable. It sends nothing.
+
+mod findings;
+mod network;
+mod proxying;
+mod querier;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use argh::FromArgs;
+use protocol::config::{Config, InterfaceName};
+
+use crate::BAD_INPUT;
+use crate::cli::seconds;
+use crate::output::complain;
+use crate::snapshot::Snapshot;
+
+use findings::Findings;
+
+/// Look for what keeps the hosts unreachable, and say what to do about it. Sends nothing.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "check",
+    note = "Exit code: 0 all is well, 1 warnings, 2 problems. Run as root."
+)]
+pub struct CheckArguments {
+    /// seconds to listen for an MLD query, of which a querier sends one in 125 seconds (default 5)
+    #[argh(
+        option,
+        arg_name = "s",
+        default = "Duration::from_secs(5)",
+        from_str_fn(seconds)
+    )]
+    wait: Duration,
+    /// write JSON
+    #[argh(switch)]
+    json: bool,
+    /// the interface towards the gateway
+    #[argh(positional, arg_name = "upstream")]
+    upstream: InterfaceName,
+    /// the interfaces towards the hosts
+    #[argh(positional, arg_name = "downstream")]
+    downstreams: Vec<InterfaceName>,
+}
+
+pub fn run(arguments: &CheckArguments) -> ExitCode {
+    let snapshot = match look(arguments) {
+        Ok(snapshot) => snapshot,
+        Err(text) => {
+            complain(&text);
+            return ExitCode::from(BAD_INPUT);
+        }
+    };
+    let mut findings = Findings::new(arguments.json);
+    network::check(&snapshot, &mut findings);
+    proxying::check(&snapshot, &mut findings);
+    querier::check(&snapshot, arguments.wait, &mut findings);
+    findings.end()
+}
+
+/// Checks the arguments, and looks at the interfaces.
+fn look(arguments: &CheckArguments) -> Result<Snapshot, String> {
+    let mut config = Config::new(arguments.upstream.clone());
+    config.downstreams = heapless::Vec::from_slice(&arguments.downstreams)
+        .map_err(|_| "too many downstream interfaces".to_owned())?;
+    config.check().map_err(|error| error.to_string())?;
+    Snapshot::take(&config).map_err(|errno| errno.desc().to_owned())
+}

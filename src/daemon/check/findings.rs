@@ -1,0 +1,114 @@
+//! What was found, a line each, for people or as JSON.
+
+use std::process::ExitCode;
+
+use crate::output::print;
+
+/// How bad it is. The number is the exit code.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    Ok = 0,
+    Warning = 1,
+    Problem = 2,
+}
+
+/// Before the state of a finding in JSON.
+const FIRST: &str = "{\"findings\":[\n{\"state\":\"";
+const BETWEEN: &str = ",\n{\"state\":\"";
+
+/// Writes each finding as soon as it is there: some take a while.
+pub struct Findings {
+    json: bool,
+    worst: State,
+    /// What JSON has before the next finding.
+    before: &'static str,
+}
+
+impl Findings {
+    pub fn new(json: bool) -> Self {
+        Findings {
+            json,
+            worst: State::Ok,
+            before: FIRST,
+        }
+    }
+
+    /// A finding reads `check|text` or `check|text|advice`, with `%1` for the first of `words`, and so on: one template for each,
+    /// without quotation marks, because they are many and the program is to be small.
+    pub fn add(&mut self, state: State, template: &str, words: &[&str]) {
+        self.worst = self.worst.max(state);
+        // Before the state, the check, the text, the advice, and at the end.
+        let punctuation = if self.json {
+            [
+                self.before,
+                "\",\"check\":\"",
+                "\",\"text\":\"",
+                "\",\"advice\":\"",
+                "\"}",
+            ]
+        } else {
+            ["", " ", ": ", "; ", "\n"]
+        };
+        let name = match state {
+            State::Ok => "ok",
+            State::Warning => "warning",
+            State::Problem => "problem",
+        };
+        let mut line = [punctuation[0], name].concat();
+        if !self.json {
+            line.push_str(&"       "[name.len()..]);
+        }
+        let mut parts = template.split('|');
+        for before in &punctuation[1..4] {
+            let part = parts.next();
+            if part.is_some() || self.json {
+                line.push_str(before);
+            }
+            self.fill(&mut line, part.unwrap_or_default(), words);
+        }
+        line.push_str(punctuation[4]);
+        print(&line);
+        self.before = BETWEEN;
+    }
+
+    /// The kernel does not say.
+    pub fn unknown(&mut self, check: &str, what: &str) {
+        self.add(
+            State::Warning,
+            "%1|%2 could not be looked at|run this as root, with /proc mounted",
+            &[check, what],
+        );
+    }
+
+    fn fill(&self, line: &mut String, template: &str, words: &[&str]) {
+        let mut characters = template.chars();
+        while let Some(character) = characters.next() {
+            if character != '%' {
+                line.push(character);
+                continue;
+            }
+            let number = characters.next().and_then(|digit| digit.to_digit(10));
+            let word = number.and_then(|number| words.get(number as usize - 1));
+            for character in word.unwrap_or(&"").chars() {
+                // RFC 8259 §7. No word has control characters.
+                if self.json && matches!(character, '"' | '\\') {
+                    line.push('\\');
+                }
+                line.push(character);
+            }
+        }
+    }
+
+    /// Writes what comes last; the exit code.
+    pub fn end(self) -> ExitCode {
+        if self.json {
+            print("\n],\"exit\":");
+            print(match self.worst {
+                State::Ok => "0}\n",
+                State::Warning => "1}\n",
+                State::Problem => "2}\n",
+            });
+        }
+        ExitCode::from(self.worst as u8)
+    }
+}

@@ -1,0 +1,145 @@
+//! The interfaces, their addresses, prefixes and routes, and what the kernel does with packets between them.
+
+use std::net::Ipv6Addr;
+
+use protocol::config::GLOBAL_UNICAST;
+
+use super::findings::Findings;
+use super::findings::State::{Ok, Problem, Warning};
+use crate::interfaces::Interface;
+use crate::snapshot::Snapshot;
+use crate::sys::procfs::{ConnectedRoutes, ipv6_setting};
+
+pub fn check(snapshot: &Snapshot, findings: &mut Findings) {
+    let upstream = snapshot.interfaces.upstream_interface();
+    let downstreams = snapshot.interfaces.downstreams();
+    let mut forwards = forwards("all", findings);
+    for interface in std::iter::once(upstream).chain(downstreams) {
+        if link(interface, snapshot, findings) {
+            forwards &= self::forwards(interface.name.as_str(), findings);
+        }
+    }
+    if forwards {
+        findings.add(Ok, "forwarding|IPv6 is forwarded", &[]);
+    }
+    let above = prefixes(upstream, snapshot);
+    for downstream in downstreams {
+        if downstream.index.is_some() && upstream.index.is_some() {
+            let below = prefixes(downstream, snapshot);
+            let (wan, lan) = (upstream.name.as_str(), downstream.name.as_str());
+            prefix(wan, lan, &above, &below, findings);
+        }
+    }
+}
+
+/// Looks at one interface; is there one?
+fn link(interface: &Interface, snapshot: &Snapshot, findings: &mut Findings) -> bool {
+    let mut bridges = snapshot.bridges.iter();
+    let bridge = bridges.find(|(index, _)| interface.master == Some(*index));
+    let name = interface.name.as_str();
+    let (state, template) = if interface.index.is_none() {
+        (Problem, "interface|there is no %1|see `ip link`")
+    } else if let Some((_, bridge)) = bridge {
+        findings.add(
+            Problem,
+            "interface|%1 is a port of %2, which takes its IPv6|name %2 in its place",
+            &[name, bridge],
+        );
+        return true;
+    } else if !interface.running {
+        (
+            Problem,
+            "interface|%1 is down or has no carrier|`ip link set dev %1 up`, or see to its cable, modem or ports",
+        )
+    } else {
+        (Ok, "interface|%1 is up")
+    };
+    findings.add(state, template, &[name]);
+    match interface.link_local {
+        Some(address) => findings.add(Ok, "link_local|%1 has %2", &[name, &address.to_string()]),
+        None if interface.index.is_some() => findings.add(
+            Problem,
+            "link_local|%1 has no usable link-local address, and MLD is spoken from one|see `ip -6 addr show dev %1`: \
+             tentative passes, dadfailed is another host's, none means that IPv6 is off",
+            &[name],
+        ),
+        None => {}
+    }
+    interface.index.is_some()
+}
+
+fn forwards(name: &str, findings: &mut Findings) -> bool {
+    match ipv6_setting(name, "forwarding") {
+        Some(0) => findings.add(
+            Problem,
+            "forwarding|net.ipv6.conf.%1.forwarding is 0|echo 1 > /proc/sys/net/ipv6/conf/%1/forwarding",
+            &[name],
+        ),
+        Some(_) => return true,
+        None => findings.unknown("forwarding", name),
+    }
+    false
+}
+
+/// The /64 of each global address.
+fn prefixes(interface: &Interface, snapshot: &Snapshot) -> Vec<Ipv6Addr> {
+    let mut prefixes = Vec::new();
+    for address in &snapshot.addresses {
+        if Some(address.index) == interface.index && GLOBAL_UNICAST.contains(address.address) {
+            let [a, b, c, d, ..] = address.address.segments();
+            prefixes.push(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0));
+        }
+    }
+    prefixes
+}
+
+/// Do both sides share a /64, and does the LAN win the way to it?
+fn prefix(wan: &str, lan: &str, above: &[Ipv6Addr], below: &[Ipv6Addr], findings: &mut Findings) {
+    let Some(network) = above.iter().find(|network| below.contains(network)) else {
+        let (state, template) = if above.is_empty() {
+            (
+                Warning,
+                "prefix|%1 has no global address, so it is not known what it shares|\
+                 a router takes one from the gateway only with net.ipv6.conf.%1.accept_ra=2",
+            )
+        } else if below.is_empty() {
+            (
+                Ok,
+                "prefix|%2 has no global address, as usual where odhcpd relays",
+            )
+        } else {
+            (
+                Warning,
+                "prefix|%1 and %2 share no /64|a prefix that the gateway routes here needs neither an NDP proxy nor mldproxy",
+            )
+        };
+        findings.add(state, template, &[wan, lan]);
+        return;
+    };
+    let shown = network.to_string();
+    let words = [wan, lan, &shown];
+    findings.add(Ok, "prefix|%1 and %2 share %3/64", &words);
+    let routes = ConnectedRoutes::read();
+    let metric = |interface| routes.metric(*network, 64, interface);
+    let (state, template) = match (metric(wan), metric(lan)) {
+        (Some(above), Some(below)) if above == below => (
+            Warning,
+            "route|%3/64 has the same metric on %1 and on %2|give that of %2 a smaller one",
+        ),
+        // Unless each host has a route of its own, as odhcpd gives them.
+        (Some(above), Some(below))
+            if above < below && routes.metric(*network, 128, lan).is_none() =>
+        {
+            (
+                Warning,
+                "route|%3/64 goes to %1 before %2|give that of %2 a smaller metric",
+            )
+        }
+        (_, None) if routes.metric(*network, 128, lan).is_none() => (
+            Warning,
+            "route|%3/64 does not go to %2, nor does a host|add routes to the hosts, or `ip route add %3/64 dev %2`",
+        ),
+        (None | Some(_), None | Some(_)) => (Ok, "route|%3/64 goes to %2"),
+    };
+    findings.add(state, template, &words);
+}

@@ -1,0 +1,135 @@
+//! Who answers solicitations in the place of the hosts, who makes them arrive, and by which privileges.
+
+use super::findings::Findings;
+use super::findings::State::{Ok, Problem, Warning};
+use crate::instance::{self, Instance};
+use crate::interfaces::Interface;
+use crate::snapshot::Snapshot;
+use crate::sys::procfs::{capabilities, find_processes, ipv6_setting};
+
+/// Programs that answer for hosts behind the router. odhcpd, the first, does so only where it is told to relay.
+const PROXIES: &[&str] = &[
+    "odhcpd",
+    "ndppd",
+    "npd6",
+    "pndpd",
+    "6relayd",
+    "ndp-proxy-go",
+];
+
+// linux/capability.h.
+const CAP_NET_ADMIN: u32 = 1 << 12;
+const CAP_NET_RAW: u32 = 1 << 13;
+
+/// `mcast_router`: hands all multicast to this host.
+const PERMANENT_ROUTER: u8 = 2;
+
+pub fn check(snapshot: &Snapshot, findings: &mut Findings) {
+    let upstream = snapshot.interfaces.upstream_interface();
+    if upstream.index.is_some() {
+        proxy(upstream, snapshot, findings);
+    }
+    let name = upstream.name.as_str();
+    let instance = instance::on_upstream(name);
+    match instance {
+        Instance::Running => findings.add(Ok, "instance|mldproxy runs for %1", &[name]),
+        Instance::Perhaps => findings.unknown("instance", "another user's mldproxy"),
+        Instance::None => findings.add(
+            Warning,
+            "instance|no mldproxy runs for %1|start it",
+            &[name],
+        ),
+    }
+    for downstream in snapshot.interfaces.downstreams() {
+        snooping(downstream, instance, findings);
+    }
+    privileges(findings);
+}
+
+fn proxy(upstream: &Interface, snapshot: &Snapshot, findings: &mut Findings) {
+    let name = upstream.name.as_str();
+    let mut program = None;
+    find_processes(PROXIES, &mut |found| {
+        program = Some(found);
+        found != PROXIES[0]
+    });
+    let relays = program == Some(PROXIES[0]);
+    let mut proxied = snapshot.proxied.iter();
+    let entries = proxied.any(|index| Some(*index) == upstream.index);
+    let settings = (
+        ipv6_setting("all", "proxy_ndp"),
+        ipv6_setting(name, "proxy_ndp"),
+    );
+    let (state, template) = match settings {
+        (Some(_), Some(_)) if program.is_some() && !relays => (Ok, "ndp_proxy|%2 runs"),
+        (None, _) | (_, None) => return findings.unknown("ndp_proxy", "proxy_ndp"),
+        // odhcpd's relay is the kernel's proxy: it makes the entries, and sets the interface's proxy_ndp.
+        (Some(0), Some(0)) if relays => (
+            Warning,
+            "ndp_proxy|%2 runs, but does not seem to relay NDP on %1, where proxy_ndp is 0|\
+             `option ndp relay` in /etc/config/dhcp for both networks",
+        ),
+        (Some(0), Some(0)) if entries => (
+            Problem,
+            "ndp_proxy|the kernel has proxy entries on %1 and proxy_ndp is 0, so it does not answer|\
+             echo 1 > /proc/sys/net/ipv6/conf/all/proxy_ndp",
+        ),
+        (Some(0), Some(_)) if entries => (
+            Ok,
+            "ndp_proxy|the kernel answers for hosts on %1, but not unicast (net.ipv6.conf.all.proxy_ndp is 0)",
+        ),
+        (Some(_), Some(_)) if entries => (Ok, "ndp_proxy|the kernel answers for hosts on %1"),
+        (Some(_), Some(_)) if relays => (
+            Ok,
+            "ndp_proxy|%2 seems to relay NDP on %1, and knows no host yet",
+        ),
+        (Some(_), Some(_)) => (
+            Problem,
+            "ndp_proxy|hosts are joined on %1, but nobody answers for them|run ndppd, or odhcpd with `option ndp relay`",
+        ),
+    };
+    findings.add(state, template, &[name, program.unwrap_or_default()]);
+}
+
+fn snooping(downstream: &Interface, instance: Instance, findings: &mut Findings) {
+    let (state, template) = match downstream.bridge {
+        None if downstream.index.is_none() => return,
+        None => (Ok, "snooping|%1 is no bridge"),
+        Some(bridge) if !bridge.snooping => (Ok, "snooping|%1 does not snoop MLD"),
+        Some(bridge) if bridge.multicast_router == PERMANENT_ROUTER => (
+            Ok,
+            "snooping|%1 snoops MLD, and hands all multicast to this router",
+        ),
+        Some(_) if instance == Instance::Running => (
+            Warning,
+            "snooping|%1 snoops MLD, and may hide solicitations from mldproxy|\
+             give that CAP_NET_ADMIN, or `ip link set dev %1 type bridge mcast_router 2`",
+        ),
+        Some(_) => (
+            Ok,
+            "snooping|%1 snoops MLD, which mldproxy makes up for once it runs",
+        ),
+    };
+    findings.add(state, template, &[downstream.name.as_str()]);
+}
+
+fn privileges(findings: &mut Findings) {
+    let Some(capabilities) = capabilities() else {
+        return findings.unknown("privileges", "/proc/self/status");
+    };
+    if capabilities & CAP_NET_RAW == 0 {
+        findings.add(
+            Warning,
+            "privileges|without CAP_NET_RAW queries cannot be heard|run as root",
+            &[],
+        );
+    } else if capabilities & CAP_NET_ADMIN == 0 {
+        findings.add(
+            Warning,
+            "privileges|without CAP_NET_ADMIN mldproxy cannot set a bridge that snoops|run as root",
+            &[],
+        );
+    } else {
+        findings.add(Ok, "privileges|CAP_NET_RAW, CAP_NET_ADMIN", &[]);
+    }
+}

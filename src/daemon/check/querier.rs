@@ -1,0 +1,106 @@
+//! Does the gateway ask who listens, and does the kernel hear it?
+
+use std::net::Ipv6Addr;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use protocol::listener::QUERY_INTERVAL;
+use protocol::wire::{ALL_NODES, Message, QueryVersion, parse};
+
+use super::findings::Findings;
+use super::findings::State::{Ok, Problem, Warning};
+use crate::snapshot::Snapshot;
+use crate::sys::clock;
+use crate::sys::packet::{Capture, Interest};
+use crate::sys::procfs::queries_received;
+use crate::sys::readiness::{pause, wait_until};
+
+/// A packet socket hears a packet before the kernel's own MLD does, by microseconds.
+const KERNEL_DELAY: Duration = Duration::from_millis(500);
+/// Between two looks at its count, in milliseconds.
+const LOOK_INTERVAL: u8 = 10;
+
+pub fn check(snapshot: &Snapshot, wait: Duration, findings: &mut Findings) {
+    let upstream = snapshot.interfaces.upstream_interface();
+    // Without a carrier there is nothing to be heard, which is said elsewhere.
+    let Some(index) = upstream.index.filter(|_| upstream.running) else {
+        return;
+    };
+    let name = upstream.name.as_str();
+    let before = queries_received(name);
+    let seconds = wait.as_secs().to_string();
+    let short = wait < QUERY_INTERVAL;
+    let (state, template) = match listen(index, wait) {
+        Err(errno) => {
+            let words = [name, errno.desc()];
+            let template = "querier|%1 cannot be listened on (%2), so neither a querier nor a packet filter is seen|run as root";
+            return findings.add(Warning, template, &words);
+        }
+        Result::Ok(Some((querier, version))) => {
+            let words = [name, &querier.to_string(), version];
+            findings.add(Ok, "querier|%2 is the querier on %1, in MLDv%3", &words);
+            return packet_filter(name, before, findings);
+        }
+        Result::Ok(None) if short && before.is_some_and(|count| count > 0) => (
+            Ok,
+            "querier|no MLD query on %1 within %2 s, but there were some before|a querier asks every 125 s, so --wait 130 hears the next",
+        ),
+        Result::Ok(None) if short => (
+            Warning,
+            "querier|no MLD query on %1 within %2 s, which says little|a querier asks every 125 s, so --wait 130 tells",
+        ),
+        Result::Ok(None) => (
+            Warning,
+            "querier|no MLD query on %1 within %2 s, so there is no querier|no harm while mldproxy runs, which reports unasked",
+        ),
+    };
+    findings.add(state, template, &[name, &seconds]);
+}
+
+/// Waits for a General Query: by whom, and in which version.
+fn listen(index: u32, wait: Duration) -> nix::Result<Option<(Ipv6Addr, &'static str)>> {
+    let capture = Capture::open(index, Interest::Queries)?;
+    let deadline = clock::now().saturating_add(wait);
+    let mut buffer = [0; 2048];
+    while wait_until(capture.as_fd(), deadline) {
+        let packet = match capture.receive(&mut buffer) {
+            Result::Ok(packet) => packet,
+            Err(Errno::ENETDOWN) => None,
+            Err(errno) => return Err(errno),
+        };
+        // One to a group that this host is no member of may be seen here, and is not for its kernel.
+        if let Some((packet, _)) = packet
+            && let Result::Ok(Message::Query(query)) = parse(packet)
+            && query.destination == ALL_NODES
+        {
+            let version = match query.version {
+                QueryVersion::V1 => "1",
+                QueryVersion::V2 { .. } => "2",
+            };
+            return Result::Ok(Some((query.source, version)));
+        }
+    }
+    Result::Ok(None)
+}
+
+/// A query arrived. The kernel counts it once it is through every filter.
+fn packet_filter(name: &str, before: Option<u32>, findings: &mut Findings) {
+    if before.is_none() {
+        return findings.unknown("packet_filter", "the kernel's count of MLD queries");
+    }
+    let deadline = clock::now().saturating_add(KERNEL_DELAY);
+    while queries_received(name) == before {
+        if clock::now() >= deadline {
+            let template = "packet_filter|a packet filter drops MLD queries on %1, so memberships will die after 260 s|\
+                            allow ICMPv6 types 130-132,143 from fe80::/10";
+            return findings.add(Problem, template, &[name]);
+        }
+        pause(LOOK_INTERVAL);
+    }
+    findings.add(
+        Ok,
+        "packet_filter|MLD queries on %1 reach the kernel",
+        &[name],
+    );
+}

@@ -1,0 +1,30 @@
+//! Is another mldproxy at work on an upstream?
+
+use nix::errno::Errno;
+
+use crate::status::{Quoted, ask_summary};
+use crate::sys::procfs::listening_sockets;
+
+/// What was found out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Instance {
+    Running,
+    /// There is another user's, which does not tell.
+    Perhaps,
+    None,
+}
+
+/// Looks for one in this network namespace, by asking at every control socket.
+pub fn on_upstream(upstream: &str) -> Instance {
+    let mut instance = Instance::None;
+    let mark = format!("\"upstream\":{{\"interface\":{},", Quoted(upstream));
+    listening_sockets("mldproxy", &mut |path| {
+        match ask_summary(path) {
+            Ok(summary) if summary.contains(&mark) => instance = Instance::Running,
+            Err(Errno::EACCES) if instance == Instance::None => instance = Instance::Perhaps,
+            // Another upstream's, or no daemon's at all.
+            Ok(_) | Err(_) => {}
+        }
+    });
+    instance
+}

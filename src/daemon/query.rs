@@ -1,0 +1,251 @@
+//! `mldproxy query`: asks once who listens to which groups.
+
+use std::net::Ipv6Addr;
+use std::os::fd::AsFd as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use argh::FromArgs;
+use nix::errno::Errno;
+use protocol::config::{Config, InterfaceName};
+use protocol::listener::{QUERY_INTERVAL, ROBUSTNESS};
+use protocol::wire::{ALL_NODES, Message, Query, QueryVersion, Sources, parse};
+
+use crate::BAD_INPUT;
+use crate::cli::seconds;
+use crate::instance::{self, Instance};
+use crate::output::{complain, print};
+use crate::snapshot::{Snapshot, buffer};
+use crate::sys::clock;
+use crate::sys::packet::{Capture, Interest, Transmitter};
+use crate::sys::readiness::wait_until;
+
+/// What an answer may take beside the response delay: the way there and back.
+const TRAVEL_TIME: Duration = Duration::from_millis(500);
+/// The most answers that are kept, so that no LAN takes all memory.
+const MAX_ANSWERS: usize = 16_384;
+/// Above the largest packet of any Ethernet.
+const BUFFER_LENGTH: usize = 16_384;
+
+/// Ask once, by an MLD query, who listens to which groups. It makes this host act as a querier for that moment.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "query",
+    note = "Needs CAP_NET_RAW. Exit code: 0 asked, 1 the system refused, 2 bad arguments, or a running mldproxy's upstream."
+)]
+pub struct QueryArguments {
+    /// ask in MLDv1 instead of MLDv2
+    #[argh(switch)]
+    v1: bool,
+    /// seconds within which to answer, 1 to 10 (default 3)
+    #[argh(
+        option,
+        arg_name = "s",
+        default = "Duration::from_secs(3)",
+        from_str_fn(response_delay)
+    )]
+    wait: Duration,
+    /// ask also on the upstream of a running mldproxy
+    #[argh(switch)]
+    force: bool,
+    /// where to ask
+    #[argh(positional, arg_name = "interface")]
+    interface: InterfaceName,
+    /// the multicast group to ask for, in place of all
+    #[argh(positional, arg_name = "group", from_str_fn(multicast))]
+    group: Option<Ipv6Addr>,
+}
+
+fn response_delay(text: &str) -> Result<Duration, String> {
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(10);
+    let delay = seconds(text).ok().filter(|delay| allowed.contains(delay));
+    delay.ok_or_else(|| "not a whole number of seconds from 1 to 10".to_owned())
+}
+
+fn multicast(text: &str) -> Result<Ipv6Addr, String> {
+    let group = text.parse().ok().filter(Ipv6Addr::is_multicast);
+    group.ok_or_else(|| "not an IPv6 multicast address such as ff02::fb".to_owned())
+}
+
+/// Somebody who answered.
+struct Listener {
+    address: Ipv6Addr,
+    mac: [u8; 6],
+    groups: Vec<Ipv6Addr>,
+}
+
+pub fn run(arguments: &QueryArguments) -> ExitCode {
+    let name = arguments.interface.as_str();
+    if !arguments.force && instance::on_upstream(name) != Instance::None {
+        complain(
+            &[
+                name,
+                " is the upstream of a running mldproxy, whose querier may fall silent for it; --force asks all the same",
+            ]
+            .concat(),
+        );
+        return ExitCode::from(BAD_INPUT);
+    }
+    match ask(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::NoInterface) => {
+            complain(&["no interface ", name].concat());
+            ExitCode::from(BAD_INPUT)
+        }
+        Err(Failure::NoLinkLocal) => {
+            complain(&[name, " has no usable link-local address to ask from"].concat());
+            ExitCode::FAILURE
+        }
+        Err(Failure::System(Errno::EPERM)) => {
+            complain("CAP_NET_RAW is missing; run as root, or with that capability");
+            ExitCode::FAILURE
+        }
+        Err(Failure::System(errno)) => {
+            complain(&["asking on ", name, ": ", errno.desc()].concat());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+enum Failure {
+    NoInterface,
+    /// RFC 3810 §5.1.14: "MLDv2 Queries are sent with a valid link-local address as the IPv6 Source Address".
+    NoLinkLocal,
+    System(Errno),
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        Failure::System(errno)
+    }
+}
+
+fn ask(arguments: &QueryArguments) -> Result<(), Failure> {
+    let snapshot = Snapshot::take(&Config::new(arguments.interface.clone()))?;
+    let interface = snapshot.interfaces.upstream_interface();
+    let index = interface.index.ok_or(Failure::NoInterface)?;
+    let source = interface.link_local.ok_or(Failure::NoLinkLocal)?;
+    let destination = arguments.group.unwrap_or(ALL_NODES);
+    let (version, version_name) = if arguments.v1 {
+        (QueryVersion::V1, "1")
+    } else {
+        let version = QueryVersion::V2 {
+            // Or else other routers would take those who do not answer in time for gone (RFC 3810 §5.1.7).
+            suppress_router_processing: true,
+            robustness: ROBUSTNESS,
+            query_interval: QUERY_INTERVAL,
+            sources: Sources::default(),
+        };
+        (version, "2")
+    };
+    let query = Query {
+        source,
+        destination,
+        group: arguments.group.unwrap_or(Ipv6Addr::UNSPECIFIED),
+        max_response_delay: arguments.wait,
+        version,
+    };
+    let mut buffer = buffer(BUFFER_LENGTH);
+    let length = query.emit(&mut buffer).unwrap_or_default();
+
+    let capture = Capture::open(index, Interest::Hosts)?;
+    let transmitter = Transmitter::open()?;
+    print(&format!(
+        "{source} acts as an MLDv{version_name} querier on {} for this moment, and asks {destination} for answers within {} s\n",
+        arguments.interface,
+        arguments.wait.as_secs(),
+    ));
+    transmitter.send_to_group(index, destination, &buffer[..length])?;
+    let deadline = clock::now().saturating_add(arguments.wait + TRAVEL_TIME);
+
+    let mut listeners = Listeners::default();
+    while wait_until(capture.as_fd(), deadline) {
+        if let Some((packet, mac)) = capture.receive(&mut buffer)? {
+            listeners.hear(packet, mac, arguments.group);
+        }
+    }
+    listeners.print();
+    Ok(())
+}
+
+/// Those who answered, in that order.
+#[derive(Default)]
+struct Listeners {
+    list: Vec<Listener>,
+    answers: usize,
+}
+
+impl Listeners {
+    /// Takes what a report says, of one group where only that was asked for.
+    fn hear(&mut self, packet: &[u8], mac: [u8; 6], wanted: Option<Ipv6Addr>) {
+        let mut add = |address, group| {
+            if wanted.is_none_or(|wanted| wanted == group) {
+                self.add(address, mac, group);
+            }
+        };
+        match parse(packet) {
+            Ok(Message::ReportV1(report)) => add(report.source, report.group),
+            Ok(Message::ReportV2(report)) => {
+                for record in report.records {
+                    if record.listens() == Some(true) {
+                        add(report.source, record.group);
+                    }
+                }
+            }
+            Ok(
+                Message::NeighborSolicitation(_)
+                | Message::NeighborAdvertisement(_)
+                | Message::Query(_)
+                | Message::Done(_),
+            )
+            | Err(_) => {}
+        }
+    }
+
+    fn add(&mut self, address: Ipv6Addr, mac: [u8; 6], group: Ipv6Addr) {
+        if self.answers >= MAX_ANSWERS {
+            return;
+        }
+        let known = self
+            .list
+            .iter_mut()
+            .find(|known| known.address == address && known.mac == mac);
+        match known {
+            Some(known) if known.groups.contains(&group) => return,
+            Some(known) => known.groups.push(group),
+            None => self.list.push(Listener {
+                address,
+                mac,
+                groups: vec![group],
+            }),
+        }
+        self.answers += 1;
+    }
+
+    fn print(&self) {
+        for Listener {
+            address,
+            mac: [a, b, c, d, e, f],
+            groups,
+        } in &self.list
+        {
+            print(&format!(
+                "{address} {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} listens to"
+            ));
+            for group in groups {
+                print(&format!(" {group}"));
+            }
+            print("\n");
+        }
+        let more = match self.answers {
+            MAX_ANSWERS => ", and no more were counted",
+            _ => "",
+        };
+        let count = self.list.len();
+        print(&format!(
+            "{count} listeners, {} groups{more}\n",
+            self.answers
+        ));
+    }
+}

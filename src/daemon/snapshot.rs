@@ -1,0 +1,88 @@
+//! The interfaces that the user named as they are at one moment, for commands that look once.
+
+use std::os::fd::AsFd as _;
+
+use nix::errno::Errno;
+use protocol::config::Config;
+use protocol::time::Duration;
+
+use crate::interfaces::Interfaces;
+use crate::sys::clock;
+use crate::sys::netlink::{Address, BUFFER_LENGTH, Dump, Netlink, Notice};
+use crate::sys::readiness::wait_until;
+
+/// Far longer than the kernel takes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the kernel told.
+pub struct Snapshot {
+    pub interfaces: Interfaces,
+    /// Those of all interfaces.
+    pub addresses: Vec<Address>,
+    /// For each neighbor that the kernel answers for in its place, the number of the interface where it does.
+    pub proxied: Vec<u32>,
+    /// The numbers of all bridges, with their names.
+    pub bridges: Vec<(u32, String)>,
+}
+
+impl Snapshot {
+    pub fn take(config: &Config) -> nix::Result<Self> {
+        let mut snapshot = Snapshot {
+            interfaces: Interfaces::new(config),
+            addresses: Vec::new(),
+            proxied: Vec::new(),
+            bridges: Vec::new(),
+        };
+        let mut netlink = Netlink::open()?;
+        let mut buffer = buffer(BUFFER_LENGTH);
+        let deadline = clock::now().saturating_add(PATIENCE);
+        for dump in [Dump::Links, Dump::Addresses, Dump::ProxiedNeighbors] {
+            let mut dumped = false;
+            while !dumped {
+                match netlink.request(dump) {
+                    // Asked for again where a change interrupted it; `EBUSY` where it goes on.
+                    Ok(()) | Err(Errno::EBUSY) => {}
+                    Err(errno) => return Err(errno),
+                }
+                if !wait_until(netlink.as_fd(), deadline) {
+                    return Err(Errno::ETIMEDOUT);
+                }
+                netlink.receive(&mut buffer, &mut |notice| {
+                    dumped |= matches!(notice, Notice::Dumped(_));
+                    snapshot.note(&notice);
+                })?;
+            }
+        }
+        Ok(snapshot)
+    }
+
+    fn note(&mut self, notice: &Notice<'_>) {
+        match notice {
+            Notice::Address(address) => self.addresses.push(*address),
+            Notice::ProxiedNeighbor { index } => self.proxied.push(*index),
+            Notice::Link(link) if link.bridge.is_some() => {
+                self.bridges.push((link.index, link.name.to_owned()));
+            }
+            Notice::Link(_)
+            | Notice::LinkDeleted { .. }
+            | Notice::AddressDeleted { .. }
+            | Notice::Neighbor { .. }
+            | Notice::NeighborDeleted { .. }
+            | Notice::Dumped(_)
+            | Notice::Lost
+            | Notice::Refused(_) => {}
+        }
+        self.interfaces.handle(notice);
+    }
+}
+
+/// Room for packets and messages, on the heap.
+#[expect(
+    clippy::slow_vector_initialization,
+    reason = "`vec!` brings `calloc` into the file, 800 octets that nothing else needs"
+)]
+pub fn buffer(length: usize) -> Vec<u8> {
+    let mut buffer = Vec::new();
+    buffer.resize(length, 0);
+    buffer
+}

@@ -1,0 +1,120 @@
+//! What the kernel tells in files under `/proc`. Where there is no such file, it is as if the file were empty.
+
+use std::net::Ipv6Addr;
+
+use nix::dir::Dir;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, stat};
+
+/// A parameter under `net.ipv6.conf` of an interface, or of `all`.
+pub fn ipv6_setting(interface: &str, name: &str) -> Option<u32> {
+    let path = ["/proc/sys/net/ipv6/conf/", interface, "/", name].concat();
+    read(&path).trim_ascii().parse().ok()
+}
+
+/// How many MLD queries the kernel itself received on an interface, behind every packet filter.
+pub fn queries_received(interface: &str) -> Option<u32> {
+    let counters = read(&["/proc/self/net/dev_snmp6/", interface].concat());
+    word_after(&counters, "Icmp6InGroupMembQueries")?
+        .parse()
+        .ok()
+}
+
+/// The capabilities in force for this process, a bit each.
+pub fn capabilities() -> Option<u32> {
+    let status = read("/proc/self/status");
+    // Those that matter are among the first 32 of 64.
+    let bits = word_after(&status, "CapEff:")?.get(8..)?;
+    u32::from_str_radix(bits, 16).ok()
+}
+
+/// Calls `found` for each unix socket on which a process of this network namespace listens and whose path contains a mark.
+pub fn listening_sockets(mark: &str, found: &mut dyn FnMut(&str)) {
+    // Number, count, protocol, flags, type, state, inode, path. The flag is __SO_ACCEPTCON of linux/net.h.
+    for line in read("/proc/self/net/unix").split('\n') {
+        if line.split(' ').nth(3) == Some("00010000")
+            && let Some(start) = line.find('/')
+            && line.contains(mark)
+        {
+            found(&line[start..]);
+        }
+    }
+}
+
+/// How a /64 is routed to interfaces without a gateway between.
+pub struct ConnectedRoutes(String);
+
+impl ConnectedRoutes {
+    pub fn read() -> Self {
+        ConnectedRoutes(read("/proc/self/net/ipv6_route"))
+    }
+
+    /// The metric, on an interface, of the route to addresses of a length in bits in the /64 of `network`. This host's own are none.
+    pub fn metric(&self, network: Ipv6Addr, length: u8, interface: &str) -> Option<u32> {
+        // Destination, length, source, its length, gateway, metric, two counts, flags, interface; numbers in hexadecimal.
+        let [a, b, c, d, ..] = network.segments();
+        let start = format!("{a:04x}{b:04x}{c:04x}{d:04x}");
+        let same = format!(" {length:02x} {0:032x} 00 {0:032x} ", 0);
+        self.0.split('\n').find_map(|line| {
+            let behind = line.strip_prefix(&start)?.get(16..)?.strip_prefix(&same)?;
+            let mut words = behind.split_ascii_whitespace();
+            let hexadecimal = |word| u32::from_str_radix(word, 16).ok();
+            let metric = hexadecimal(words.next()?)?;
+            let flags = hexadecimal(words.nth(2)?)?;
+            (flags & OWN == 0 && words.next() == Some(interface)).then_some(metric)
+        })
+    }
+}
+
+/// `RTF_LOCAL | RTF_ANYCAST` of linux/ipv6_route.h.
+const OWN: u32 = 0x8010_0000;
+
+/// Calls `found` for each process that is called one of `names`, with that, until it returns true. Leaves out those of other network
+/// namespaces, where the kernel says so: of another user's process it does not.
+pub fn find_processes(names: &[&'static str], found: &mut dyn FnMut(&'static str) -> bool) {
+    let namespace = |process: &str| {
+        let status = stat(["/proc/", process, "/ns/net"].concat().as_str()).ok()?;
+        Some((status.st_dev, status.st_ino))
+    };
+    let own = namespace("self");
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(mut folder) = Dir::open("/proc", flags, Mode::empty()) else {
+        return;
+    };
+    for process in folder.iter().flatten() {
+        // Of the folders with other names only `self` and `thread-self` have a `comm`, and this process is none that is looked for.
+        let Ok(process) = process.file_name().to_str() else {
+            continue;
+        };
+        let name = read(&["/proc/", process, "/comm"].concat());
+        let Some(name) = names.iter().find(|known| **known == name.trim_ascii()) else {
+            continue;
+        };
+        let other = namespace(process);
+        if (other.is_none() || other == own) && found(name) {
+            return;
+        }
+    }
+}
+
+/// All of a file. What is not UTF-8 is as if it were not there.
+fn read(path: &str) -> String {
+    let mut contents = Vec::new();
+    let mut chunk = [0; 4096];
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    if let Ok(file) = open(path, flags, Mode::empty()) {
+        while let Ok(length @ 1..) = nix::unistd::read(&file, &mut chunk) {
+            contents.extend_from_slice(&chunk[..length]);
+        }
+    }
+    String::from_utf8(contents).unwrap_or_default()
+}
+
+/// The word after a mark.
+fn word_after<'t>(text: &'t str, mark: &str) -> Option<&'t str> {
+    let mut places = text.as_bytes().windows(mark.len());
+    let place = places.position(|window| window == mark.as_bytes())?;
+    text.get(place + mark.len()..)?
+        .split_ascii_whitespace()
+        .next()
+}

@@ -1,0 +1,31 @@
+//! Waiting for one descriptor.
+
+use std::os::fd::BorrowedFd;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use protocol::time::Instant;
+
+use super::clock;
+
+/// Waits until something can be read; false at the deadline.
+pub fn wait_until(descriptor: BorrowedFd<'_>, deadline: Instant) -> bool {
+    let mut descriptors = [PollFd::new(descriptor, PollFlags::POLLIN)];
+    loop {
+        let left = deadline.since(clock::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut descriptors, timeout) {
+            // The longest timeout is shorter than the longest wait.
+            Ok(0) if left.is_zero() => return false,
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return true,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Waits for some milliseconds.
+pub fn pause(milliseconds: u8) {
+    // Where a signal ends it early, it was long enough.
+    let _ = poll(&mut [], milliseconds);
+}

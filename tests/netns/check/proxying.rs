@@ -1,0 +1,207 @@
+//! Who answers for the hosts and who makes solicitations arrive, as `mldproxy check` finds it.
+
+use std::process::Command;
+
+use super::{BINARY, check, expect, findings, outcome};
+use crate::lab::{DOWNSTREAM, LAN_HOST, Lab, Namespace, UPSTREAM, eventually, find_tool};
+use crate::support::{SOON, start};
+
+crate::tests![
+    the_kernels_proxy_is_judged_by_its_settings,
+    odhcpd_is_told_by_its_settings,
+    a_snooping_bridge_is_told,
+    without_privileges_it_says_what_it_could_not_see,
+    an_instance_in_another_network_namespace_does_not_count,
+    an_instance_for_another_upstream_does_not_count;
+    a_control_socket_means_a_running_instance needs [("python3", "python3")],
+];
+
+fn answer_by_the_kernel(lab: &Lab) {
+    lab.rtr.sysctl("net.ipv6.conf.all.proxy_ndp", "1");
+    lab.rtr
+        .run(&format!("ip -6 neigh add proxy {LAN_HOST} dev {UPSTREAM}"));
+}
+
+fn the_kernels_proxy_is_judged_by_its_settings() {
+    let lab = Lab::without_querier();
+    let nobody = "problem hosts are joined on wan, but nobody answers for them; ";
+    expect(&lab.rtr, "ndp_proxy", nobody);
+    lab.rtr.sysctl("net.ipv6.conf.all.proxy_ndp", "1");
+    expect(&lab.rtr, "ndp_proxy", nobody);
+    lab.rtr
+        .run(&format!("ip -6 neigh add proxy {LAN_HOST} dev br-lan"));
+    expect(&lab.rtr, "ndp_proxy", nobody);
+    lab.rtr
+        .run(&format!("ip -6 neigh add proxy {LAN_HOST} dev wan"));
+    expect(
+        &lab.rtr,
+        "ndp_proxy",
+        "ok the kernel answers for hosts on wan",
+    );
+    lab.rtr.sysctl("net.ipv6.conf.all.proxy_ndp", "0");
+    lab.rtr.sysctl("net.ipv6.conf.wan.proxy_ndp", "0");
+    expect(
+        &lab.rtr,
+        "ndp_proxy",
+        "problem the kernel has proxy entries on wan and proxy_ndp is 0, ",
+    );
+    lab.rtr.sysctl("net.ipv6.conf.wan.proxy_ndp", "1");
+    expect(
+        &lab.rtr,
+        "ndp_proxy",
+        "ok the kernel answers for hosts on wan, but not unicast ",
+    );
+}
+
+fn odhcpd_is_told_by_its_settings() {
+    let lab = Lab::without_querier();
+    // What is seen of odhcpd is its name, which a process may give itself.
+    let program = find_tool("bash").expect("bash");
+    let mut command = Command::new(program);
+    command.args([
+        "-c",
+        "echo -n odhcpd > /proc/self/comm; echo renamed; exec 3<> <(:); read -u 3",
+    ]);
+    command.args(["odhcpd"]);
+    let odhcpd = lab.rtr.spawn(&command);
+    odhcpd.wait_for_line("renamed", SOON);
+    expect(
+        &lab.rtr,
+        "ndp_proxy",
+        "warning odhcpd runs, but does not seem to relay NDP on wan, ",
+    );
+    lab.rtr.sysctl("net.ipv6.conf.wan.proxy_ndp", "1");
+    expect(
+        &lab.rtr,
+        "ndp_proxy",
+        "ok odhcpd seems to relay NDP on wan, and knows no host yet",
+    );
+    answer_by_the_kernel(&lab);
+    expect(
+        &lab.rtr,
+        "ndp_proxy",
+        "ok the kernel answers for hosts on wan",
+    );
+    assert!(odhcpd.is_running(), "{}", odhcpd.log());
+}
+
+fn a_snooping_bridge_is_told() {
+    let lab = Lab::without_querier();
+    let bridge = |setting: &str| {
+        lab.rtr.run(&format!(
+            "ip link set dev {DOWNSTREAM} type bridge {setting}"
+        ));
+    };
+    expect(&lab.rtr, "snooping", "ok br-lan does not snoop MLD");
+    bridge("mcast_snooping 1");
+    expect(
+        &lab.rtr,
+        "snooping",
+        "ok br-lan snoops MLD, which mldproxy makes up for once it runs",
+    );
+    let _mldproxy = start(&lab, &[]);
+    eventually("mldproxy set the bridge", SOON, || {
+        let (_, lines) = check(&lab.rtr, "--wait 0 wan br-lan");
+        findings(&lines, "snooping")
+            == ["ok br-lan snoops MLD, and hands all multicast to this router"]
+    });
+    // As it stays where mldproxy may not change it.
+    bridge("mcast_router 1");
+    expect(
+        &lab.rtr,
+        "snooping",
+        "warning br-lan snoops MLD, and may hide solicitations from mldproxy; ",
+    );
+    let (_, lines) = check(&lab.rtr, "--wait 0 br-lan wan");
+    assert_eq!(findings(&lines, "snooping"), ["ok wan is no bridge"]);
+}
+
+fn without_privileges_it_says_what_it_could_not_see() {
+    let lab = Lab::without_querier();
+    let without = |capability: &str| {
+        outcome(&lab.rtr.try_run(&format!(
+            "setpriv --bounding-set -{capability} --inh-caps -{capability} {BINARY} check --wait 0 wan br-lan"
+        )))
+    };
+    let (code, lines) = without("net_raw");
+    assert!(code > 0, "{lines:#?}");
+    let found = findings(&lines, "privileges");
+    assert_eq!(
+        found,
+        ["warning without CAP_NET_RAW queries cannot be heard; run as root"]
+    );
+    let found = findings(&lines, "querier");
+    assert!(
+        found[0].starts_with("warning wan cannot be listened on (Operation not permitted)"),
+        "{found:?}"
+    );
+    let (_, lines) = without("net_admin");
+    let found = findings(&lines, "privileges");
+    assert!(
+        found[0].starts_with("warning without CAP_NET_ADMIN "),
+        "{found:?}"
+    );
+}
+
+fn an_instance_in_another_network_namespace_does_not_count() {
+    let (lab, other) = (Lab::without_querier(), Lab::without_querier());
+    let mldproxy = start(&lab, &[]);
+    let _ndppd = lab.start_ndppd();
+    expect(&lab.rtr, "instance", "ok mldproxy runs for wan");
+    expect(&lab.rtr, "ndp_proxy", "ok ndppd runs");
+    expect(&other.rtr, "instance", "warning no mldproxy runs for wan; ");
+    expect(
+        &other.rtr,
+        "ndp_proxy",
+        "problem hosts are joined on wan, but nobody answers ",
+    );
+    drop(mldproxy);
+    expect(&lab.rtr, "instance", "warning no mldproxy runs for wan; ");
+}
+
+fn an_instance_for_another_upstream_does_not_count() {
+    let lab = Lab::without_querier();
+    let _mldproxy = start(&lab, &["--exclude", "2001:db8:77::/64"]);
+    let (_, lines) = check(&lab.rtr, "--wait 0 br-lan wan");
+    assert_eq!(
+        findings(&lines, "instance"),
+        ["warning no mldproxy runs for br-lan; start it"]
+    );
+    let (_, lines) = check(&lab.rtr, "--wait 0 wan br-lan");
+    assert_eq!(findings(&lines, "instance"), ["ok mldproxy runs for wan"]);
+}
+
+fn a_control_socket_means_a_running_instance() {
+    let [router, other] = ["rtr", "other"].map(Namespace::new);
+    // A name that no other test and no user has: the folder is the machine's.
+    let upstream = format!("wan{}", std::process::id());
+    for namespace in [&router, &other] {
+        namespace.run(&format!("ip link add name {upstream} type bridge"));
+    }
+    let instance = |namespace| {
+        let (_, lines) = check(namespace, &format!("--wait 0 {upstream} lo"));
+        findings(&lines, "instance").join("")
+    };
+    let absent = format!("warning no mldproxy runs for {upstream}; start it");
+    assert_eq!(instance(&router), absent);
+    std::fs::create_dir_all("/var/run/mldproxy").expect("a folder");
+    let path = format!("/var/run/mldproxy/{upstream}.sock");
+    let listen = format!(
+        "import socket\ns = socket.socket(socket.AF_UNIX)\ns.bind('{path}')\ns.listen()\nprint('listens', flush=True)\ns.accept()"
+    );
+    let mut command = Command::new("python3");
+    let listener = router.spawn(command.args(["-c", &listen]));
+    listener.wait_for_line("listens", SOON);
+    assert_eq!(
+        instance(&router),
+        format!("ok mldproxy runs for {upstream}")
+    );
+    assert_eq!(
+        instance(&other),
+        absent,
+        "a socket of another network namespace"
+    );
+    drop(listener);
+    assert_eq!(instance(&router), absent, "a file that was left behind");
+    std::fs::remove_file(path).expect("it was left behind");
+}
