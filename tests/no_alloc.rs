@@ -9,6 +9,9 @@ mod event_loop;
 mod interfaces;
 #[path = "netns/lab.rs"]
 mod lab;
+#[path = "../src/daemon/output.rs"]
+#[allow(dead_code, unused_imports)]
+mod output;
 #[path = "../src/daemon/report.rs"]
 #[allow(dead_code, unused_imports)]
 mod report;

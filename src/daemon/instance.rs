@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use crate::status::{Quoted, ask_summary};
-use crate::sys::procfs::listening_sockets;
+use crate::sys::procfs::{listening_sockets, position};
 
 /// What was found out.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub fn on_upstream(upstream: &str) -> Instance {
     let mark = format!("\"upstream\":{{\"interface\":{},", Quoted(upstream));
     listening_sockets("mldproxy", &mut |path| {
         match ask_summary(path) {
-            Ok(summary) if summary.contains(&mark) => instance = Instance::Running,
+            Ok(summary) if position(&summary, &mark).is_some() => instance = Instance::Running,
             Err(Errno::EACCES) if instance == Instance::None => instance = Instance::Perhaps,
             // Another upstream's, or no daemon's at all.
             Ok(_) | Err(_) => {}

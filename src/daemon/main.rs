@@ -15,18 +15,17 @@ mod status;
 mod sys;
 
 use std::env;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use log::{debug, error, warn};
 use nix::errno::Errno;
-use nix::net::if_::{Interface, if_nameindex, if_nametoindex};
 use protocol::config::Config;
 use protocol::engine::Engine;
 
 use cli::{Command, Run};
 use event_loop::{Buffers, EventLoop};
+use snapshot::Snapshot;
 use status::{BindError, Server, socket_of};
 use sys::netlink::Netlink;
 use sys::packet::Transmitter;
@@ -37,6 +36,9 @@ use sys::signal::Signals;
 const BAD_INPUT: u8 = 2;
 /// The exit code where another daemon has the control socket.
 const ALREADY_RUNNING: u8 = 3;
+
+#[global_allocator]
+static HEAP: sys::Heap = sys::Heap::new();
 
 // In static memory all zero: no room in the file, and pages never touched cost no memory.
 static ENGINE: Mutex<Engine> = Mutex::new(Engine::new());
@@ -64,7 +66,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(text) => {
-            let _ = io::stderr().write_all(text.as_bytes());
+            output::complain_as_it_is(&text);
             ExitCode::from(BAD_INPUT)
         }
     }
@@ -117,22 +119,16 @@ fn run(arguments: Run) -> ExitCode {
 
 /// Every interface exists, or a line that says which one does not.
 fn check_interfaces(config: &Config) -> Result<(), String> {
-    let names = std::iter::once(&config.upstream).chain(&config.downstreams);
-    for name in names {
-        if if_nametoindex(name.as_str()).is_err() {
-            let existing: Vec<String> = if_nameindex().map_or(Vec::new(), |interfaces| {
-                let names = interfaces.iter().map(Interface::name);
-                names
-                    .map(|name| name.to_string_lossy().into_owned())
-                    .collect()
-            });
-            return Err(format!(
-                "no interface {name}; there are {} (--wait waits for it)",
-                existing.join(", ")
-            ));
-        }
-    }
-    Ok(())
+    let snapshot = Snapshot::take(config)
+        .map_err(|errno| format!("asking for interfaces: {}", errno.desc()))?;
+    let Some(name) = snapshot.interfaces.missing().next() else {
+        return Ok(());
+    };
+    let names: Vec<&str> = snapshot.links.iter().map(|(_, name, _)| &**name).collect();
+    Err(format!(
+        "no interface {name}; there are {} (--wait waits for it)",
+        names.join(", ")
+    ))
 }
 
 /// Starts in the order in which things can fail for the user's reasons, and runs until a signal.

@@ -21,8 +21,8 @@ pub struct Snapshot {
     pub addresses: Vec<Address>,
     /// For each neighbor that the kernel answers for in its place, the number of the interface where it does.
     pub proxied: Vec<u32>,
-    /// The numbers of all bridges, with their names.
-    pub bridges: Vec<(u32, String)>,
+    /// The numbers and names of all interfaces, each with whether it is a bridge.
+    pub links: Vec<(u32, String, bool)>,
 }
 
 impl Snapshot {
@@ -31,7 +31,7 @@ impl Snapshot {
             interfaces: Interfaces::new(config),
             addresses: Vec::new(),
             proxied: Vec::new(),
-            bridges: Vec::new(),
+            links: Vec::new(),
         };
         let mut netlink = Netlink::open()?;
         let mut buffer = buffer(BUFFER_LENGTH);
@@ -60,11 +60,11 @@ impl Snapshot {
         match notice {
             Notice::Address(address) => self.addresses.push(*address),
             Notice::ProxiedNeighbor { index } => self.proxied.push(*index),
-            Notice::Link(link) if link.bridge.is_some() => {
-                self.bridges.push((link.index, link.name.to_owned()));
+            Notice::Link(link) => {
+                let link = (link.index, link.name.to_owned(), link.bridge.is_some());
+                self.links.push(link);
             }
-            Notice::Link(_)
-            | Notice::LinkDeleted { .. }
+            Notice::LinkDeleted { .. }
             | Notice::AddressDeleted { .. }
             | Notice::Neighbor { .. }
             | Notice::NeighborDeleted { .. }

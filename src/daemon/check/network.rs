@@ -34,12 +34,12 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) {
 
 /// Looks at one interface; is there one?
 fn link(interface: &Interface, snapshot: &Snapshot, findings: &mut Findings) -> bool {
-    let mut bridges = snapshot.bridges.iter();
-    let bridge = bridges.find(|(index, _)| interface.master == Some(*index));
+    let mut links = snapshot.links.iter();
+    let bridge = links.find(|(index, _, is_bridge)| *is_bridge && interface.master == Some(*index));
     let name = interface.name.as_str();
     let (state, template) = if interface.index.is_none() {
         (Problem, "interface|there is no %1|see `ip link`")
-    } else if let Some((_, bridge)) = bridge {
+    } else if let Some((_, bridge, _)) = bridge {
         findings.add(
             Problem,
             "interface|%1 is a port of %2, which takes its IPv6|name %2 in its place",

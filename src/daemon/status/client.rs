@@ -1,6 +1,5 @@
 //! `mldproxy status`: asks a daemon on its control socket and prints the answer.
 
-use std::fs;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -12,6 +11,8 @@ use nix::unistd::{read, write};
 use protocol::groups::CAPACITY;
 
 use super::FOLDER;
+use crate::output::{print, print_octets};
+use crate::sys::procfs::listening_sockets;
 
 /// Print what a running mldproxy knows and does.
 #[derive(FromArgs)]
@@ -56,13 +57,12 @@ pub fn status(arguments: StatusArguments) -> Result<(), String> {
             .map_err(|errno| format!("no mldproxy answers on {path}: {}", errno.desc()))?;
         if arguments.watch {
             // To the first column of the first line, and nothing below.
-            print(b"\x1b[H\x1b[2J")?;
+            print("\x1b[H\x1b[2J");
         }
-        if !copy(&mut stream)? {
-            return Err(format!("the answer on {path} breaks off"));
-        }
-        if !arguments.watch {
-            return Ok(());
+        match copy(&mut stream) {
+            End::Whole if arguments.watch => {}
+            End::Whole | End::NobodyReads => return Ok(()),
+            End::BrokenOff => return Err(format!("the answer on {path} breaks off")),
         }
         let second = PollTimeout::from(1000_u16);
         // An early end only makes it anew the sooner.
@@ -87,7 +87,7 @@ pub fn ask_summary(path: &str) -> nix::Result<String> {
     while let length @ 1.. = read(&stream, &mut buffer)? {
         answer.extend_from_slice(&buffer[..length]);
     }
-    Ok(String::from_utf8(answer).unwrap_or_default())
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 fn connect(path: &str, question: &str) -> nix::Result<UnixStream> {
@@ -96,43 +96,44 @@ fn connect(path: &str, question: &str) -> nix::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Copies the answer to standard output; was it whole?
-fn copy(stream: &mut UnixStream) -> Result<bool, String> {
+/// How an answer ended.
+enum End {
+    Whole,
+    BrokenOff,
+    /// On standard output.
+    NobodyReads,
+}
+
+/// Copies the answer to standard output.
+fn copy(stream: &mut UnixStream) -> End {
     let mut buffer = [0; 4096];
     let mut last = None;
     loop {
         match read(&*stream, &mut buffer) {
-            Ok(0) => return Ok(last == Some(b'\n')),
-            Ok(length) => {
+            Ok(0) if last == Some(b'\n') => return End::Whole,
+            Ok(length @ 1..) => {
                 let octets = buffer.get(..length).unwrap_or_default();
                 last = octets.last().copied();
-                print(octets)?;
+                if !print_octets(octets) {
+                    return End::NobodyReads;
+                }
             }
             Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.desc().to_owned()),
+            Ok(0) | Err(_) => return End::BrokenOff,
         }
     }
-}
-
-fn print(mut octets: &[u8]) -> Result<(), String> {
-    while !octets.is_empty() {
-        match write(io::stdout(), octets) {
-            Ok(length) => octets = octets.get(length..).unwrap_or_default(),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(format!("writing: {}", errno.desc())),
-        }
-    }
-    Ok(())
 }
 
 /// The one control socket there is.
 fn only_socket() -> Result<String, String> {
     let mut names: Vec<String> = Vec::new();
-    for entry in fs::read_dir(FOLDER).into_iter().flatten().flatten() {
-        if let Some(name) = entry.file_name().to_string_lossy().strip_suffix(".sock") {
+    listening_sockets(FOLDER, &mut |path| {
+        if let Some((_, file)) = path.rsplit_once('/')
+            && let Some(name) = file.strip_suffix(".sock")
+        {
             names.push(name.to_owned());
         }
-    }
+    });
     match &names[..] {
         [] => Err(format!(
             "no mldproxy is running: there is no control socket in {FOLDER}"

@@ -4,10 +4,18 @@
     reason = "each block is one call, with the reason why it is sound"
 )]
 
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::UnsafeCell;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::errno::Errno;
+
+// SAFETY: what they name is there from the start, and nothing here closes it.
+pub const STANDARD_OUTPUT: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(1) };
+// SAFETY: as above.
+pub const STANDARD_ERROR: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(2) };
 
 /// Attaches a classic BPF program to a socket.
 pub fn attach_filter(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> nix::Result<()> {
@@ -56,6 +64,16 @@ pub fn send_ipv6(
     let socket = socket.as_raw_fd();
     // SAFETY: `octets` and `to` each point to as many octets as is said, and both outlive the call.
     Errno::result(unsafe { libc::sendto(socket, octets, length, 0, to, to_length) }).map(drop)
+}
+
+/// Reads entries of a folder, each a `struct linux_dirent64`; how many octets they are, none at the end.
+pub fn read_folder(folder: BorrowedFd<'_>, entries: &mut [u8]) -> nix::Result<usize> {
+    let (pointer, length) = (entries.as_mut_ptr(), entries.len());
+    let folder = folder.as_raw_fd();
+    // SAFETY: `pointer` points to `length` octets that may be written.
+    let read =
+        Errno::result(unsafe { libc::syscall(libc::SYS_getdents64, folder, pointer, length) });
+    read.map(|read| usize::try_from(read).unwrap_or_default())
 }
 
 /// Fills `octets`, at most 256, with what nobody can guess.
@@ -182,4 +200,58 @@ fn set_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> ni
 
 fn socklen_of<T>(_: &T) -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
+}
+
+/// The heap of this program, [`HEAP_SIZE`] octets. The daemon allocates only until it runs, and the other commands end soon, so
+/// nothing is given back but what was allocated last. The C library's heap would be 10 kB of the file.
+pub struct Heap {
+    used: AtomicUsize,
+    octets: UnsafeCell<[u8; HEAP_SIZE]>,
+}
+
+/// All zero, it costs memory only where it is written to.
+const HEAP_SIZE: usize = 1 << 23;
+
+impl Heap {
+    pub const fn new() -> Self {
+        Heap {
+            used: AtomicUsize::new(0),
+            octets: UnsafeCell::new([0; _]),
+        }
+    }
+}
+
+// SAFETY: the octets are reached only through the allocator, which gives no two of its users the same ones.
+unsafe impl Sync for Heap {}
+
+// SAFETY: `alloc` hands out aligned parts of `octets`, each once: `used` only grows, but where the last part is given back.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let start = self.octets.get() as usize;
+        let next = |used: usize| {
+            let begin = (start + used).checked_next_multiple_of(layout.align())? - start;
+            let end = begin.checked_add(layout.size())?;
+            (end <= HEAP_SIZE).then_some((begin, end))
+        };
+        let end_after = |used| next(used).map(|(_, end)| end);
+        match self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, end_after)
+        {
+            // SAFETY: it begins within the octets.
+            Ok(used) => next(used).map_or(ptr::null_mut(), |(begin, _)| unsafe {
+                self.octets.get().cast::<u8>().add(begin)
+            }),
+            Err(_) => ptr::null_mut(),
+        }
+    }
+
+    unsafe fn dealloc(&self, part: *mut u8, layout: Layout) {
+        let begin = part as usize - self.octets.get() as usize;
+        let end = begin + layout.size();
+        // Fails where it is not the last.
+        let _ = self
+            .used
+            .compare_exchange(end, begin, Ordering::Relaxed, Ordering::Relaxed);
+    }
 }

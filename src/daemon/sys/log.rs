@@ -1,15 +1,17 @@
 //! Where log lines go: standard error, or the system's log.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::os::unix::net::UnixDatagram;
 use std::process;
 use std::sync::OnceLock;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use nix::unistd::write;
 use protocol::time::Instant;
 
 use super::clock;
+use super::ffi::STANDARD_ERROR;
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
@@ -22,7 +24,7 @@ pub fn install(level: LevelFilter, syslog: bool) {
     });
     let destination = match socket {
         Ok(socket) if syslog => Destination::Syslog(socket),
-        _ if io::stderr().is_terminal() => Destination::Terminal(clock::now()),
+        _ if STANDARD_ERROR.is_terminal() => Destination::Terminal(clock::now()),
         _ => Destination::Stderr,
     };
     let logger = LOGGER.get_or_init(|| Logger(destination));
@@ -68,7 +70,7 @@ impl Log for Logger {
         }
         line.end();
         // There is nowhere to complain about standard error.
-        let _ = io::stderr().write_all(line.octets());
+        let _ = write(STANDARD_ERROR, line.octets());
     }
 
     fn flush(&self) {}

@@ -11,4 +11,4 @@ pub mod procfs;
 pub mod readiness;
 pub mod signal;
 
-pub use ffi::random;
+pub use ffi::{Heap, STANDARD_ERROR, STANDARD_OUTPUT, random};

@@ -1,10 +1,13 @@
 //! What the kernel tells in files under `/proc`. Where there is no such file, it is as if the file were empty.
 
+use std::fs;
 use std::net::Ipv6Addr;
+use std::os::fd::AsFd as _;
 
-use nix::dir::Dir;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, stat};
+use nix::sys::stat::Mode;
+
+use super::ffi;
 
 /// A parameter under `net.ipv6.conf` of an interface, or of `all`.
 pub fn ipv6_setting(interface: &str, name: &str) -> Option<u32> {
@@ -34,7 +37,7 @@ pub fn listening_sockets(mark: &str, found: &mut dyn FnMut(&str)) {
     for line in read("/proc/self/net/unix").split('\n') {
         if line.split(' ').nth(3) == Some("00010000")
             && let Some(start) = line.find('/')
-            && line.contains(mark)
+            && position(line, mark).is_some()
         {
             found(&line[start..]);
         }
@@ -72,32 +75,42 @@ const OWN: u32 = 0x8010_0000;
 /// Calls `found` for each process that is called one of `names`, with that, until it returns true. Leaves out those of other network
 /// namespaces, where the kernel says so: of another user's process it does not.
 pub fn find_processes(names: &[&'static str], found: &mut dyn FnMut(&'static str) -> bool) {
-    let namespace = |process: &str| {
-        let status = stat(["/proc/", process, "/ns/net"].concat().as_str()).ok()?;
-        Some((status.st_dev, status.st_ino))
-    };
+    let namespace = |process: &str| fs::read_link(["/proc/", process, "/ns/net"].concat()).ok();
     let own = namespace("self");
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let Ok(mut folder) = Dir::open("/proc", flags, Mode::empty()) else {
-        return;
-    };
-    for process in folder.iter().flatten() {
-        // Of the folders with other names only `self` and `thread-self` have a `comm`, and this process is none that is looked for.
-        let Ok(process) = process.file_name().to_str() else {
-            continue;
-        };
+    for_each_process(&mut |process| {
+        // This process, and `self` for it, is none of those.
         let name = read(&["/proc/", process, "/comm"].concat());
         let Some(name) = names.iter().find(|known| **known == name.trim_ascii()) else {
-            continue;
+            return false;
         };
         let other = namespace(process);
-        if (other.is_none() || other == own) && found(name) {
-            return;
+        (other.is_none() || other == own) && found(name)
+    });
+}
+
+/// Calls `ends` with each name in `/proc`, until it returns true. Not by the C library, whose way takes its heap into the file.
+fn for_each_process(ends: &mut dyn FnMut(&str) -> bool) {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(folder) = open("/proc", flags, Mode::empty()) else {
+        return;
+    };
+    let mut entries = [0; 4096];
+    while let Ok(length @ 1..) = ffi::read_folder(folder.as_fd(), &mut entries) {
+        let mut rest = &entries[..length];
+        // struct linux_dirent64: two numbers of 8 octets, the entry's length in 2, its type in 1, its name with zeros behind it.
+        while let Some(&[low, high]) = rest.get(16..18) {
+            let length = usize::from(u16::from_ne_bytes([low, high]));
+            let name = rest.get(19..length).unwrap_or_default();
+            let name = name.split(|octet| *octet == 0).next().unwrap_or_default();
+            if ends(&String::from_utf8_lossy(name)) {
+                return;
+            }
+            rest = rest.get(length.max(1)..).unwrap_or_default();
         }
     }
 }
 
-/// All of a file. What is not UTF-8 is as if it were not there.
+/// All of a file.
 fn read(path: &str) -> String {
     let mut contents = Vec::new();
     let mut chunk = [0; 4096];
@@ -107,14 +120,18 @@ fn read(path: &str) -> String {
             contents.extend_from_slice(&chunk[..length]);
         }
     }
-    String::from_utf8(contents).unwrap_or_default()
+    String::from_utf8_lossy(&contents).into_owned()
+}
+
+/// Where a mark is. `str::find` with a text brings an algorithm for long ones, 2 kB.
+pub fn position(text: &str, mark: &str) -> Option<usize> {
+    let mut places = text.as_bytes().windows(mark.len());
+    places.position(|window| window == mark.as_bytes())
 }
 
 /// The word after a mark.
 fn word_after<'t>(text: &'t str, mark: &str) -> Option<&'t str> {
-    let mut places = text.as_bytes().windows(mark.len());
-    let place = places.position(|window| window == mark.as_bytes())?;
-    text.get(place + mark.len()..)?
+    text.get(position(text, mark)? + mark.len()..)?
         .split_ascii_whitespace()
         .next()
 }
