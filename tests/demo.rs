@@ -151,6 +151,15 @@ fn with_mldproxy(screen: &mut Screen, lab: &Lab, mldproxy: &mut Daemon) -> Resul
     for line in lab.rtr.status("").lines() {
         screen.quote(line);
     }
+    screen.step(&format!(
+        "Is all well? mldproxy check {UPSTREAM} {DOWNSTREAM}"
+    ));
+    let program = env!("CARGO_BIN_EXE_mldproxy");
+    let check = format!("{program} check --wait 1 {UPSTREAM} {DOWNSTREAM}");
+    let findings = lab.rtr.try_run(&check).stdout;
+    for line in String::from_utf8_lossy(&findings).lines() {
+        screen.quote(line);
+    }
 
     screen.step("Stop mldproxy (SIGTERM): the group goes, and so does the reachability");
     let begin = Instant::now();

@@ -146,7 +146,8 @@ fn a_downstream_that_becomes_part_of_a_bridge_is_named() {
     lab.rtr.run("ip link add name br-other type bridge");
     let mldproxy = start(&lab, &[]);
     lab.rtr.run("ip link set dev lan1 nomaster");
-    let mldproxy_on_port = start_between(&lab.rtr, &[], &[UPSTREAM, "lan1"]);
+    let other = format!("{}.2", lab.rtr.control_socket);
+    let mldproxy_on_port = start_between(&lab.rtr, &["--socket", &other], &[UPSTREAM, "lan1"]);
     lab.rtr.run("ip link set dev lan1 master br-other");
     mldproxy_on_port.wait_for_line("lan1 is part of interface number", SOON);
     assert!(!mldproxy.log().contains("is part of"), "{}", mldproxy.log());
