@@ -1,7 +1,7 @@
 //! No heap allocation after start-up: the daemon's own loop, on the real kernel, under a counting allocator.
 
 // The daemon's modules, which no other crate can name. Their own tests are not compiled, but leave imports behind.
-#[path = "../src/daemon/event_loop.rs"]
+#[path = "../src/daemon/event_loop/mod.rs"]
 #[allow(dead_code, unused_imports)]
 mod event_loop;
 #[path = "../src/daemon/interfaces.rs"]

@@ -162,6 +162,17 @@ fn json_is_of_its_schema_with_0_1_and_4096_neighbors() {
         assert_eq!(json.matches("\"joined\":true").count(), count);
         assert_eq!(json.matches(&format!("{{\"count\":{count},")).count(), 2);
     }
+    // The parts that the plugin for rpcd passes on: no longer than ubus takes, also where each entry is 40 octets longer.
+    for (limit, name, end) in [(1000, "\"neighbors\":", "]}"), (2000, "\"groups\":", "]}")] {
+        let json = lab.rtr.status(&format!("--json --limit {limit}"));
+        let (_, part) = json.split_once(name).unwrap();
+        let (part, _) = part.split_once(end).unwrap();
+        assert!(
+            part.len() + 40 * limit < 256 * 1024,
+            "{name} {}",
+            part.len()
+        );
+    }
 }
 
 fn promtool_accepts_the_metrics() {

@@ -1,5 +1,10 @@
 //! Several sections, and how procd is to run each.
 
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
+use std::thread;
+
 use crate::router::{Router, shipped_after};
 
 crate::tests![
@@ -12,6 +17,7 @@ crate::tests![
     without_ujail_it_runs_as_root,
     the_program_and_ujail_are_where_packages_put_them,
     a_reload_sends_the_same_service_again,
+    status_is_that_of_the_service_and_of_each_instance,
     ndp_proxies_are_left_alone,
 ];
 
@@ -183,4 +189,26 @@ fn ndp_proxies_are_left_alone() {
         };
         assert!(service.is_none_or(|service| call[1] == service), "{words}");
     }
+}
+
+fn status_is_that_of_the_service_and_of_each_instance() {
+    let router = running();
+    assert_eq!(router.run("status").said, "running\n");
+    fs::create_dir(router.path("run")).unwrap();
+    // A path for a socket is short. In the place of the daemon.
+    let place = std::env::temp_dir().join(format!("mldproxy-status-{}", std::process::id()));
+    let listener = UnixListener::bind(&place).unwrap();
+    fs::rename(&place, router.path("run/main.sock")).unwrap();
+    fs::write(router.path("run/letter.sock"), "no socket").unwrap();
+    let said = thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut question = [0; 32];
+            let length = stream.read(&mut question).unwrap();
+            assert!(question[..length].starts_with(b"text "));
+            stream.write_all(b"all is well\n").unwrap();
+        });
+        router.run("status").said
+    });
+    assert_eq!(said, "running\n\nall is well\n");
 }

@@ -73,6 +73,11 @@ impl Router {
         router
     }
 
+    /// Where a file is.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
     /// Replaces a file: `etc/config/…`, or one that the stubs read.
     pub fn write(&self, path: &str, text: &str) {
         fs::write(self.root.join(path), text).unwrap();
@@ -112,7 +117,8 @@ impl Router {
             .output()
             .unwrap();
         let said = [output.stdout, output.stderr].concat();
-        assert_eq!(String::from_utf8_lossy(&said), "", "{action}");
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(action == "status" || said.is_empty(), "{action}: {said}");
         assert!(output.status.success(), "{action}: {}", output.status);
 
         let record = fs::read_to_string(record).unwrap();
@@ -123,6 +129,7 @@ impl Router {
             calls: calls.map(words).collect(),
             asked: asked.lines().map(str::to_owned).collect(),
             data: fs::read_to_string(self.root.join("data")).unwrap_or_default(),
+            said,
         }
     }
 }
@@ -141,6 +148,8 @@ pub struct Outcome {
     pub asked: BTreeSet<String>,
     /// The data of the service, as the stubs write it.
     pub data: String,
+    /// What `status` prints.
+    pub said: String,
 }
 
 impl Outcome {

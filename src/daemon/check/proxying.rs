@@ -5,7 +5,9 @@ use super::findings::State::{Ok, Problem, Warning};
 use crate::instance::{self, Instance};
 use crate::interfaces::Interface;
 use crate::snapshot::Snapshot;
-use crate::sys::procfs::{capabilities, find_processes, ipv6_setting};
+use crate::sys::netlink::PERMANENT_ROUTER;
+use crate::sys::privileges::{CAP_NET_ADMIN, CAP_NET_RAW, effective_capabilities};
+use crate::sys::procfs::{find_processes, ipv6_setting};
 
 /// Programs that answer for hosts behind the router. odhcpd, the first, does so only where it is told to relay.
 const PROXIES: &[&str] = &[
@@ -16,13 +18,6 @@ const PROXIES: &[&str] = &[
     "6relayd",
     "ndp-proxy-go",
 ];
-
-// linux/capability.h.
-const CAP_NET_ADMIN: u32 = 1 << 12;
-const CAP_NET_RAW: u32 = 1 << 13;
-
-/// `mcast_router`: hands all multicast to this host.
-const PERMANENT_ROUTER: u8 = 2;
 
 pub fn check(snapshot: &Snapshot, findings: &mut Findings) {
     let upstream = snapshot.interfaces.upstream_interface();
@@ -114,9 +109,7 @@ fn snooping(downstream: &Interface, instance: Instance, findings: &mut Findings)
 }
 
 fn privileges(findings: &mut Findings) {
-    let Some(capabilities) = capabilities() else {
-        return findings.unknown("privileges", "/proc/self/status");
-    };
+    let capabilities = effective_capabilities();
     if capabilities & CAP_NET_RAW == 0 {
         findings.add(
             Warning,

@@ -86,9 +86,12 @@ pub struct Link<'a> {
 pub struct Bridge {
     /// It forwards groups only where a member is.
     pub snooping: bool,
-    /// `mcast_router`: 2 where it hands all multicast to this host.
+    /// `mcast_router`: [`PERMANENT_ROUTER`] where it hands all multicast to this host.
     pub multicast_router: u8,
 }
+
+/// A multicast router is behind this port, for good.
+pub const PERMANENT_ROUTER: u8 = 2;
 
 /// An address of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,10 +10,10 @@ use super::ffi;
 
 /// Kept, as far as it is there: `CAP_NET_RAW` opens the captures of links that are created anew, and `CAP_NET_ADMIN` sets a
 /// bridge's `mcast_router`.
-const KEPT: u32 = 1 << CAP_NET_ADMIN | 1 << CAP_NET_RAW;
+const KEPT: u32 = CAP_NET_ADMIN | CAP_NET_RAW;
 // linux/capability.h
-const CAP_NET_ADMIN: u32 = 12;
-const CAP_NET_RAW: u32 = 13;
+pub const CAP_NET_ADMIN: u32 = 1 << 12;
+pub const CAP_NET_RAW: u32 = 1 << 13;
 
 /// A user of the system.
 #[derive(Clone, Copy)]
@@ -55,6 +55,12 @@ fn number(digits: &[u8]) -> Option<u32> {
         let digit = char::from(*digit).to_digit(10)?;
         number.checked_mul(10)?.checked_add(digit)
     })
+}
+
+/// Those in force for this process, among the first 32.
+pub fn effective_capabilities() -> u32 {
+    // Without the call, which every kernel has, there are none to be sure of.
+    ffi::capabilities().map_or(0, |[low, _]| low.effective)
 }
 
 /// Gives up, for good, all capabilities but those of [`KEPT`] that are there, and with `user` the present user, group and

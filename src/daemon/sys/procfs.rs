@@ -23,14 +23,6 @@ pub fn queries_received(interface: &str) -> Option<u32> {
         .ok()
 }
 
-/// The capabilities in force for this process, a bit each.
-pub fn capabilities() -> Option<u32> {
-    let status = read("/proc/self/status");
-    // Those that matter are among the first 32 of 64.
-    let bits = word_after(&status, "CapEff:")?.get(8..)?;
-    u32::from_str_radix(bits, 16).ok()
-}
-
 /// Calls `found` for each unix socket on which a process of this network namespace listens and whose path contains a mark.
 pub fn listening_sockets(mark: &str, found: &mut dyn FnMut(&str)) {
     // Number, count, protocol, flags, type, state, inode, path. The flag is __SO_ACCEPTCON of linux/net.h.

@@ -16,6 +16,7 @@ procd_kill() {
 	rm -f "$IPKG_INSTROOT/data"
 }
 
+_procd_status() { echo running; }
 procd_open_instance() { record procd_open_instance "$@"; }
 procd_close_instance() { record procd_close_instance "$@"; }
 procd_set_param() { record procd_set_param "$@"; }

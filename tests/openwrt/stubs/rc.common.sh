@@ -44,4 +44,5 @@ case "$action" in
 start | reload) start ;;
 stop) stop ;;
 restart) stop && start ;;
+status) status_service ;;
 esac

@@ -1,5 +1,7 @@
 //! The loop: wait, read, feed the engine, drain its actions, repeat. One thread, one poll(2), no heap.
 
+mod following;
+
 use std::os::fd::AsFd;
 
 use log::{debug, info, warn};
@@ -15,12 +17,12 @@ use protocol::time::{Duration, Instant};
 use protocol::wire::MacAddress;
 
 use crate::interfaces::Interfaces;
-use crate::report::{Path, Trouble, log_summary};
+use crate::report::{Trouble, log_summary};
 use crate::status::{self, Answers, CLIENTS, Readiness, Server, View};
 use crate::sys::clock;
 use crate::sys::membership::Memberships;
-use crate::sys::netlink::{self, Dump, Netlink, Notice};
-use crate::sys::packet::{Capture, Interest, Transmitter};
+use crate::sys::netlink::{self, Dump, Netlink, Notice, PERMANENT_ROUTER};
+use crate::sys::packet::{Capture, Transmitter};
 use crate::sys::signal::Signals;
 
 /// How many packets of a downstream are taken in one go, before the others and the joins have their turn: more than a socket's
@@ -353,140 +355,6 @@ impl<'s> EventLoop<'s> {
         }
     }
 
-    /// Brings memberships, captures and the engine in line with the interfaces that are there.
-    fn follow_interfaces(&mut self) {
-        self.capture_retry = None;
-        self.follow_upstream();
-        self.follow_downstreams();
-        if !self.dumped {
-            return;
-        }
-        let complete =
-            self.upstream.is_some() && self.ports.iter().all(|port| port.capture.is_some());
-        if self.complete.replace(complete) == Some(complete) {
-            return;
-        }
-        if complete {
-            info!("proxying {}", Path(self.engine.config()));
-        }
-        for name in self.interfaces.missing() {
-            warn!("waiting for {name}");
-        }
-    }
-
-    fn follow_upstream(&mut self) {
-        let upstream = self.interfaces.upstream();
-        let index = |upstream: Option<Upstream>| upstream.map(|upstream| upstream.index);
-        let generation = self.interfaces.upstream_generation();
-        if generation != self.upstream_generation {
-            // Perhaps of the same number, but without the memberships.
-            self.upstream_generation = generation;
-            self.upstream_capture = None;
-            self.upstream = None;
-            self.memberships.leave_all();
-            self.engine.handle(clock::now(), Event::Upstream(None));
-        }
-        if upstream != self.upstream {
-            if index(upstream) != index(self.upstream) {
-                self.memberships.leave_all();
-            }
-            self.upstream = upstream;
-            self.engine.handle(clock::now(), Event::Upstream(upstream));
-        }
-        let prefixes = self.interfaces.upstream_prefixes();
-        // Not before the first dump, which would tell of one after the other.
-        if self.dumped && prefixes != self.upstream_prefixes {
-            self.upstream_prefixes = prefixes;
-            let prefixes = Event::UpstreamPrefixes(&self.upstream_prefixes);
-            self.engine.handle(clock::now(), prefixes);
-            // Among those the kernel knows there may be some that count now.
-            self.dump = self.dump.into_iter().chain([Dump::Neighbors]).min();
-        }
-        let name = &self.engine.config().upstream;
-        let retry = follow(
-            &mut self.upstream_capture,
-            index(upstream),
-            Interest::Queries,
-            |opened| {
-                self.capture_trouble
-                    .note(opened, format_args!("listening on {name}"))
-            },
-        );
-        self.capture_retry = self.capture_retry.max(retry);
-    }
-
-    fn follow_downstreams(&mut self) {
-        let interfaces = self.interfaces.downstreams().iter();
-        for (number, (port, interface)) in self.ports.iter_mut().zip(interfaces).enumerate() {
-            let name = &interface.name;
-            if port.generation != interface.generation {
-                *port = DownstreamPort {
-                    generation: interface.generation,
-                    downstream: port.downstream,
-                    ..DownstreamPort::default()
-                };
-            }
-            let retry = follow(
-                &mut port.capture,
-                interface.index,
-                Interest::Hosts,
-                |opened| {
-                    self.capture_trouble
-                        .note(opened, format_args!("listening on {name}"))
-                },
-            );
-            self.capture_retry = self.capture_retry.max(retry);
-
-            if interface.master != port.master {
-                port.master = interface.master;
-                if let Some(master) = interface.master {
-                    warn!(
-                        "{name} is part of interface number {master} now: what arrives is heard there alone, so name that one"
-                    );
-                }
-            }
-
-            let downstream = interface.downstream();
-            if downstream != port.downstream {
-                port.downstream = downstream;
-                let event = Event::Downstream(number as Port, downstream);
-                self.engine.handle(clock::now(), event);
-            }
-
-            // A bridge that snoops hides, from a capture on itself, solicitations to groups that nobody on the LAN joined. As a
-            // multicast router's port it hands on all multicast, and unlike in promiscuous mode nothing else.
-            if let (Some(index), Some(bridge)) = (interface.index, interface.bridge)
-                && bridge.snooping
-                && bridge.multicast_router != PERMANENT_ROUTER
-                && port
-                    .changed_bridge
-                    .is_none_or(|(changed, _)| changed != index)
-            {
-                info!(
-                    "{name} snoops: its mcast_router is {PERMANENT_ROUTER} from now on, was {}",
-                    bridge.multicast_router
-                );
-                port.changed_bridge = Some((index, bridge.multicast_router));
-                // A refusal is told by a notice.
-                let _ = self.netlink.set_multicast_router(index, PERMANENT_ROUTER);
-            }
-        }
-    }
-
-    /// Puts back what was changed of the bridges that are still there.
-    fn restore_bridges(&mut self) {
-        for (port, interface) in self.ports.iter().zip(self.interfaces.downstreams()) {
-            if let Some((index, before)) = port.changed_bridge
-                && interface.index == Some(index)
-            {
-                info!("{}: mcast_router is {before} again", interface.name);
-                if let Err(errno) = self.netlink.set_multicast_router(index, before) {
-                    warn!("{}: {}", interface.name, errno.desc());
-                }
-            }
-        }
-    }
-
     fn serve_status(&mut self, ready: Readiness) {
         let Some((server, name)) = &mut self.status else {
             return;
@@ -550,9 +418,6 @@ impl<'s> EventLoop<'s> {
     }
 }
 
-/// `mcast_router 2`: a permanent multicast router's port.
-const PERMANENT_ROUTER: u8 = 2;
-
 /// Tells the engine what of a notice is its business.
 fn tell_engine(engine: &mut Engine, interfaces: &Interfaces, notice: &Notice<'_>) {
     let event = match *notice {
@@ -595,22 +460,6 @@ fn tell_engine(engine: &mut Engine, interfaces: &Interfaces, notice: &Notice<'_>
     if let Some(event) = event {
         engine.handle(clock::now(), event);
     }
-}
-
-/// Brings a capture in line with the interface that is there; when to try again.
-fn follow(
-    capture: &mut Option<Capture>,
-    index: Option<u32>,
-    interest: Interest,
-    mut note: impl FnMut(nix::Result<()>) -> bool,
-) -> Option<Instant> {
-    if capture.as_ref().map(Capture::index) == index {
-        return None;
-    }
-    *capture = None;
-    let opened = Capture::open(index?, interest).map(|opened| *capture = Some(opened));
-    let retry = clock::now().saturating_add(RETRY_INTERVAL);
-    (!note(opened)).then_some(retry)
 }
 
 /// Hands on what a capture has heard, as far as [`BATCH`]. One that fails is closed; when to open it anew.
