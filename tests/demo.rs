@@ -151,12 +151,31 @@ fn with_mldproxy(screen: &mut Screen, lab: &Lab, mldproxy: &mut Daemon) -> Resul
     for line in lab.rtr.status("").lines() {
         screen.quote(line);
     }
-    screen.step(&format!(
-        "Is all well? mldproxy check {UPSTREAM} {DOWNSTREAM}"
-    ));
     let program = env!("CARGO_BIN_EXE_mldproxy");
-    let check = format!("{program} check --wait 1 {UPSTREAM} {DOWNSTREAM}");
-    let findings = lab.rtr.try_run(&check).stdout;
+
+    screen.step(
+        "The same anew each second, here two screens of it: mldproxy status --watch --limit 0",
+    );
+    let mut watch = Command::new(program);
+    watch.args(["status", "--watch", "--limit", "0", "--socket"]);
+    let watch = lab.rtr.spawn(watch.arg(&lab.rtr.control_socket));
+    let two_screens = || {
+        let log = watch.log();
+        let screens: Vec<&str> = log.split("\x1b[H\x1b[2J").collect();
+        (screens.len() > 3).then(|| [screens[1], screens[2]].map(str::to_owned))
+    };
+    let screens = poll_for(Duration::from_secs(10), two_screens);
+    for line in screens
+        .ok_or("expected three screens, saw fewer")?
+        .join("\n")
+        .lines()
+    {
+        screen.quote(line);
+    }
+
+    let arguments = format!("check --wait 1 {UPSTREAM} {DOWNSTREAM}");
+    screen.step(&format!("Is all well? mldproxy {arguments}"));
+    let findings = lab.rtr.try_run(&format!("{program} {arguments}")).stdout;
     for line in String::from_utf8_lossy(&findings).lines() {
         screen.quote(line);
     }

@@ -21,6 +21,9 @@ mod status;
 #[path = "../src/daemon/sys/mod.rs"]
 #[allow(dead_code, unused_imports)]
 mod sys;
+#[path = "../src/daemon/values.rs"]
+#[allow(dead_code, unused_imports)]
+mod values;
 
 use std::hint::black_box;
 use std::io::{Read as _, Write as _};

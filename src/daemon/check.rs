@@ -12,9 +12,9 @@ use argh::FromArgs;
 use protocol::config::{Config, InterfaceName};
 
 use crate::BAD_INPUT;
-use crate::cli::seconds;
 use crate::output::complain;
 use crate::snapshot::Snapshot;
+use crate::values::seconds;
 
 use findings::Findings;
 
@@ -55,8 +55,8 @@ pub fn run(arguments: &CheckArguments) -> ExitCode {
     };
     let mut findings = Findings::new(arguments.json);
     network::check(&snapshot, &mut findings);
-    proxying::check(&snapshot, &mut findings);
-    querier::check(&snapshot, arguments.wait, &mut findings);
+    let instance = proxying::check(&snapshot, &mut findings);
+    querier::check(&snapshot, instance, arguments.wait, &mut findings);
     findings.end()
 }
 

@@ -1,6 +1,5 @@
 //! The command line.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use argh::FromArgs;
@@ -13,6 +12,7 @@ use protocol::config::{
 use crate::check::CheckArguments;
 use crate::query::QueryArguments;
 use crate::status::StatusArguments;
+use crate::values::{instance_name, number, seconds, socket_path};
 
 /// What the user wants done.
 pub enum Command {
@@ -169,7 +169,7 @@ struct RunArguments {
     #[argh(option, arg_name = "name", from_str_fn(instance_name))]
     name: Option<String>,
     /// the control socket (default /var/run/mldproxy/NAME.sock)
-    #[argh(option, arg_name = "path")]
+    #[argh(option, arg_name = "path", from_str_fn(socket_path))]
     socket: Option<String>,
     /// leave root for this user, a name or a number
     #[argh(option, arg_name = "u")]
@@ -223,13 +223,6 @@ fn run(arguments: RunArguments) -> Result<Run, String> {
     })
 }
 
-pub fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: u32 = text
-        .parse()
-        .map_err(|_| "not a whole number of seconds".to_owned())?;
-    Ok(Duration::from_secs(seconds.into()))
-}
-
 fn log_level(text: &str) -> Result<LevelFilter, String> {
     text.parse()
         .map_err(|_| "not one of error, warn, info, debug, trace".to_owned())
@@ -262,22 +255,4 @@ fn mld_mode(text: &str) -> Result<MldMode, String> {
         "2" => Ok(MldMode::V2),
         _ => Err("not one of auto, 1, 2".to_owned()),
     }
-}
-
-fn instance_name(text: &str) -> Result<String, String> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    match text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-        && text.len() <= 32
-        && text.chars().all(allowed)
-    {
-        true => Ok(text.to_owned()),
-        false => {
-            Err("not 1 to 32 letters, digits, '_', '-' and '.', the first no '-' or '.'".to_owned())
-        }
-    }
-}
-
-fn number<N: FromStr>(text: &str) -> Result<N, String> {
-    text.parse()
-        .map_err(|_| "not a whole number, or too large".to_owned())
 }

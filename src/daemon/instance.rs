@@ -8,7 +8,10 @@ use crate::sys::procfs::{listening_sockets, position};
 /// What was found out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Instance {
-    Running,
+    Running {
+        /// The seconds since it heard a query there, if it did.
+        last_query: Option<u64>,
+    },
     /// There is another user's, which does not tell.
     Perhaps,
     None,
@@ -18,13 +21,25 @@ pub enum Instance {
 pub fn on_upstream(upstream: &str) -> Instance {
     let mut instance = Instance::None;
     let mark = format!("\"upstream\":{{\"interface\":{},", Quoted(upstream));
-    listening_sockets("mldproxy", &mut |path| {
+    listening_sockets(&mut |path| {
+        if position(path, "mldproxy").is_none() {
+            return;
+        }
         match ask_summary(path) {
-            Ok(summary) if position(&summary, &mark).is_some() => instance = Instance::Running,
+            Ok(summary) if position(&summary, &mark).is_some() => {
+                let last_query = last_query(&summary);
+                instance = Instance::Running { last_query };
+            }
             Err(Errno::EACCES) if instance == Instance::None => instance = Instance::Perhaps,
             // Another upstream's, or no daemon's at all.
             Ok(_) | Err(_) => {}
         }
     });
     instance
+}
+
+fn last_query(summary: &str) -> Option<u64> {
+    const MARK: &str = "\"last_query_s\":";
+    let digits = summary.get(position(summary, MARK)? + MARK.len()..)?;
+    digits.split('}').next()?.parse().ok()
 }

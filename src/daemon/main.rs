@@ -13,6 +13,7 @@ mod report;
 mod snapshot;
 mod status;
 mod sys;
+mod values;
 
 use std::env;
 use std::process::ExitCode;
@@ -25,8 +26,9 @@ use protocol::engine::Engine;
 
 use cli::{Command, Run};
 use event_loop::{Buffers, EventLoop};
+use instance::Instance;
 use snapshot::Snapshot;
-use status::{BindError, Server, socket_of};
+use status::{BindError, Server, StatusError, socket_of};
 use sys::netlink::Netlink;
 use sys::packet::Transmitter;
 use sys::privileges::{User, drop_privileges};
@@ -54,7 +56,11 @@ fn main() -> ExitCode {
         Ok(Command::Run(arguments)) => run(*arguments),
         Ok(Command::Status(arguments)) => match status::status(arguments) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(text) => {
+            Err(StatusError::Arguments(text)) => {
+                output::complain(&text);
+                ExitCode::from(BAD_INPUT)
+            }
+            Err(StatusError::System(text)) => {
                 output::complain(&text);
                 ExitCode::FAILURE
             }
@@ -93,6 +99,7 @@ fn run(arguments: Run) -> ExitCode {
         .as_deref()
         .unwrap_or(arguments.config.upstream.as_str());
     let path = arguments.socket.unwrap_or_else(|| socket_of(name));
+    let other = instance::on_upstream(arguments.config.upstream.as_str());
     let server = match Server::bind(&path) {
         Ok(server) => Some(server),
         Err(BindError::InUse) => {
@@ -104,10 +111,21 @@ fn run(arguments: Run) -> ExitCode {
             None
         }
     };
+    if let Instance::Running { .. } = other {
+        warn!(
+            "another mldproxy runs for {}: both do everything",
+            arguments.config.upstream
+        );
+    }
+    let user = user.flatten();
+    if let (Some(server), Some(user)) = (&server, user) {
+        // Who may not do this may not become that user either, which is said there.
+        let _ = server.give_to(user.id, user.group);
+    }
     match proxy(
         arguments.config.clone(),
         server.map(|server| (server, name)),
-        user.flatten(),
+        user,
     ) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {

@@ -1,6 +1,7 @@
-//! Standard output and standard error, without the buffers of the standard library. A reader that went away has read enough.
+//! Standard output and standard error, without the buffers of the standard library.
 
 use std::os::fd::BorrowedFd;
+use std::process;
 
 use nix::errno::Errno;
 use nix::unistd::write;
@@ -11,9 +12,17 @@ pub fn print(text: &str) {
     print_octets(text.as_bytes());
 }
 
-/// Does anybody still read it?
-pub fn print_octets(octets: &[u8]) -> bool {
-    write_all(STANDARD_OUTPUT, octets)
+/// Ends the program where they cannot be written, since what is left of it would be cut short: with 0 where nobody reads on, else with
+/// 1.
+pub fn print_octets(octets: &[u8]) {
+    match write_all(STANDARD_OUTPUT, octets) {
+        Ok(()) => {}
+        Err(Errno::EPIPE) => process::exit(0),
+        Err(errno) => {
+            complain(&["writing: ", errno.desc()].concat());
+            process::exit(1);
+        }
+    }
 }
 
 /// Says what went wrong.
@@ -22,16 +31,17 @@ pub fn complain(text: &str) {
 }
 
 pub fn complain_as_it_is(text: &str) {
-    write_all(STANDARD_ERROR, text.as_bytes());
+    // There is nowhere left to say that this failed.
+    let _ = write_all(STANDARD_ERROR, text.as_bytes());
 }
 
-fn write_all(to: BorrowedFd<'_>, mut octets: &[u8]) -> bool {
+fn write_all(to: BorrowedFd<'_>, mut octets: &[u8]) -> nix::Result<()> {
     while !octets.is_empty() {
         match write(to, octets) {
             Ok(length) => octets = octets.get(length..).unwrap_or_default(),
             Err(Errno::EINTR) => {}
-            Err(_) => return false,
+            Err(errno) => return Err(errno),
         }
     }
-    true
+    Ok(())
 }

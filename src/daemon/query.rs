@@ -9,16 +9,17 @@ use argh::FromArgs;
 use nix::errno::Errno;
 use protocol::config::{Config, InterfaceName};
 use protocol::listener::{QUERY_INTERVAL, ROBUSTNESS};
-use protocol::wire::{ALL_NODES, Message, Query, QueryVersion, Sources, parse};
+use protocol::wire::{ALL_NODES, MacAddress, Message, Query, QueryVersion, Sources, parse};
 
 use crate::BAD_INPUT;
-use crate::cli::seconds;
 use crate::instance::{self, Instance};
 use crate::output::{complain, print};
 use crate::snapshot::{Snapshot, buffer};
+use crate::status::Mac;
 use crate::sys::clock;
 use crate::sys::packet::{Capture, Interest, Transmitter};
 use crate::sys::readiness::wait_until;
+use crate::values::seconds;
 
 /// What an answer may take beside the response delay: the way there and back.
 const TRAVEL_TIME: Duration = Duration::from_millis(500);
@@ -77,14 +78,15 @@ struct Listener {
 
 pub fn run(arguments: &QueryArguments) -> ExitCode {
     let name = arguments.interface.as_str();
-    if !arguments.force && instance::on_upstream(name) != Instance::None {
-        complain(
-            &[
-                name,
-                " is the upstream of a running mldproxy, whose querier may fall silent for it; --force asks all the same",
-            ]
-            .concat(),
-        );
+    let objection = match instance::on_upstream(name) {
+        Instance::Running { .. } => {
+            " is the upstream of a running mldproxy, whose querier may fall silent for it"
+        }
+        Instance::Perhaps => " may be the upstream of another user's mldproxy",
+        Instance::None => "",
+    };
+    if !arguments.force && !objection.is_empty() {
+        complain(&[name, objection, "; --force asks all the same"].concat());
         return ExitCode::from(BAD_INPUT);
     }
     match ask(arguments) {
@@ -226,13 +228,11 @@ impl Listeners {
     fn print(&self) {
         for Listener {
             address,
-            mac: [a, b, c, d, e, f],
+            mac,
             groups,
         } in &self.list
         {
-            print(&format!(
-                "{address} {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} listens to"
-            ));
+            print(&format!("{address} {} listens to", Mac(MacAddress(*mac))));
             for group in groups {
                 print(&format!(" {group}"));
             }

@@ -54,6 +54,10 @@ fn two_of_it_do_not_disturb_each_other() {
     let first = start(&lab, &[]);
     let other = format!("{}.2", lab.rtr.control_socket);
     let second = start(&lab, &["--socket", &other]);
+    second.wait_for_line(
+        "warn: another mldproxy runs for wan: both do everything",
+        SOON,
+    );
     let host = Host::on(&lab.lan);
     host.solicits_from(address(1));
     first.wait_for_line("joined", SOON);

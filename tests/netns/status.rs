@@ -28,6 +28,10 @@ crate::tests![
     what_is_no_socket_is_left_alone,
     only_its_owner_may_ask,
     without_a_daemon_one_line_says_so,
+    an_answer_that_cannot_be_written_is_an_error,
+    an_upstream_without_a_carrier_is_told,
+    a_daemon_that_does_not_answer_is_not_waited_for,
+    a_lock_that_is_kept_keeps_nobody_from_starting,
     clients_that_do_not_get_on_cost_nothing;
     json_is_of_its_schema_with_0_1_and_4096_neighbors needs [SCHEMA],
     promtool_accepts_the_metrics needs [PROMTOOL],
@@ -82,7 +86,7 @@ fn the_text_fits_80_columns_and_tells_all() {
         "mldproxy 0.1.0, up ",
         "\nupstream    wan             up, fe80::",
         "MLDv2 in force\n",
-        "\ndownstream  br-lan          up, listening, fe80::",
+        "\ndownstream  br-lan          up, listening\n            fe80::",
         " of 4096\n",
         " of 5120\n",
         "\n2001:db8:1::10:1 ",
@@ -108,7 +112,7 @@ fn what_is_missing_is_said() {
     }
     let json = router.status("--json");
     assert!(
-        json.contains("\"present\":false,\"link_local\":null,\"mtu\":null"),
+        json.contains("\"present\":false,\"running\":false,\"link_local\":null,\"mtu\":null"),
         "{json}"
     );
 }
@@ -263,28 +267,112 @@ fn without_a_daemon_one_line_says_so() {
     let router = Namespace::new("rtr");
     let mldproxy = env!("CARGO_BIN_EXE_mldproxy");
     let socket = &router.control_socket;
-    for (arguments, expected) in [
+    for (arguments, code, expected) in [
         (
             format!("--socket {socket}"),
+            1,
             format!("no mldproxy answers on {socket}: No such file or directory"),
         ),
         (
             "nobody".to_owned(),
+            1,
             "no mldproxy answers on /var/run/mldproxy/nobody.sock: No such file or directory"
                 .to_owned(),
         ),
         (
             "--json --metrics".to_owned(),
+            2,
             "--json and --metrics are two forms: choose one".to_owned(),
         ),
     ] {
         let output = router.try_run(&format!("{mldproxy} status {arguments}"));
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(code), "{arguments}");
         assert_eq!(
             String::from_utf8_lossy(&output.stderr),
             format!("mldproxy: {expected}\n")
         );
     }
+}
+
+/// A file that takes nothing.
+const FULL: &str = "/dev/full";
+
+fn an_answer_that_cannot_be_written_is_an_error() {
+    let lab = Lab::without_querier();
+    let _mldproxy = start(&lab, &[]);
+    let program = env!("CARGO_BIN_EXE_mldproxy");
+    for command in [
+        format!("status --metrics --socket {}", lab.rtr.control_socket),
+        format!("check --wait 0 {UPSTREAM} {DOWNSTREAM}"),
+    ] {
+        let full = fs::OpenOptions::new().write(true).open(FULL).unwrap();
+        let output = lab.rtr.within(|| {
+            let mut process = Command::new(program);
+            process.args(command.split(' ')).stdout(full);
+            process.output().unwrap()
+        });
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stderr),
+            "mldproxy: writing: No space left on device\n"
+        );
+    }
+}
+
+fn an_upstream_without_a_carrier_is_told() {
+    let lab = Lab::without_querier();
+    let _mldproxy = start(&lab, &[]);
+    assert!(
+        lab.rtr
+            .status("--json")
+            .contains("\"present\":true,\"running\":true")
+    );
+    lab.sw.run("ip link set dev rtr down");
+    eventually("it is told", SOON, || {
+        lab.rtr
+            .status("")
+            .contains("upstream    wan             no carrier\n")
+    });
+    assert!(
+        lab.rtr
+            .status("--json")
+            .contains("\"present\":true,\"running\":false")
+    );
+    assert!(
+        lab.rtr
+            .status("--metrics")
+            .contains("mldproxy_upstream_running{upstream=\"wan\"} 0\n")
+    );
+}
+
+fn a_daemon_that_does_not_answer_is_not_waited_for() {
+    let lab = Lab::without_querier();
+    let mldproxy = start(&lab, &[]);
+    mldproxy.signal(Signal::SIGSTOP);
+    let program = env!("CARGO_BIN_EXE_mldproxy");
+    let socket = &lab.rtr.control_socket;
+    let output = lab
+        .rtr
+        .try_run(&format!("{program} status --socket {socket}"));
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        format!("mldproxy: the answer on {socket} breaks off\n")
+    );
+}
+
+/// Anybody who may read the folder may lock it.
+fn a_lock_that_is_kept_keeps_nobody_from_starting() {
+    let lab = Lab::without_querier();
+    let folder = format!("{}.d", lab.rtr.control_socket);
+    fs::create_dir(&folder).unwrap();
+    let kept = fs::File::open(&folder).unwrap();
+    kept.lock().unwrap();
+    let mldproxy = start(&lab, &["--socket", &format!("{folder}/wan.sock")]);
+    let expected = format!("warn: no `mldproxy status`: {folder}/wan.sock: Try again");
+    assert!(mldproxy.lines().contains(&expected), "{}", mldproxy.log());
+    drop(kept);
+    fs::remove_dir(folder).unwrap();
 }
 
 /// Asks without a process of its own.

@@ -119,23 +119,19 @@ fn prefix(wan: &str, lan: &str, above: &[Ipv6Addr], below: &[Ipv6Addr], findings
     let shown = network.to_string();
     let words = [wan, lan, &shown];
     findings.add(Ok, "prefix|%1 and %2 share %3/64", &words);
-    let routes = ConnectedRoutes::read();
-    let metric = |interface| routes.metric(*network, 64, interface);
+    let routes = ConnectedRoutes::read(*network);
+    let metric = |interface| routes.metric(64, interface);
     let (state, template) = match (metric(wan), metric(lan)) {
         (Some(above), Some(below)) if above == below => (
             Warning,
             "route|%3/64 has the same metric on %1 and on %2|give that of %2 a smaller one",
         ),
         // Unless each host has a route of its own, as odhcpd gives them.
-        (Some(above), Some(below))
-            if above < below && routes.metric(*network, 128, lan).is_none() =>
-        {
-            (
-                Warning,
-                "route|%3/64 goes to %1 before %2|give that of %2 a smaller metric",
-            )
-        }
-        (_, None) if routes.metric(*network, 128, lan).is_none() => (
+        (Some(above), Some(below)) if above < below && routes.metric(128, lan).is_none() => (
+            Warning,
+            "route|%3/64 goes to %1 before %2|give that of %2 a smaller metric",
+        ),
+        (_, None) if routes.metric(128, lan).is_none() => (
             Warning,
             "route|%3/64 does not go to %2, nor does a host|add routes to the hosts, or `ip route add %3/64 dev %2`",
         ),

@@ -19,7 +19,7 @@ const PROXIES: &[&str] = &[
     "ndp-proxy-go",
 ];
 
-pub fn check(snapshot: &Snapshot, findings: &mut Findings) {
+pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Instance {
     let upstream = snapshot.interfaces.upstream_interface();
     if upstream.index.is_some() {
         proxy(upstream, snapshot, findings);
@@ -27,7 +27,7 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) {
     let name = upstream.name.as_str();
     let instance = instance::on_upstream(name);
     match instance {
-        Instance::Running => findings.add(Ok, "instance|mldproxy runs for %1", &[name]),
+        Instance::Running { .. } => findings.add(Ok, "instance|mldproxy runs for %1", &[name]),
         Instance::Perhaps => findings.unknown("instance", "another user's mldproxy"),
         Instance::None => findings.add(
             Warning,
@@ -39,6 +39,7 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) {
         snooping(downstream, instance, findings);
     }
     privileges(findings);
+    instance
 }
 
 fn proxy(upstream: &Interface, snapshot: &Snapshot, findings: &mut Findings) {
@@ -95,7 +96,7 @@ fn snooping(downstream: &Interface, instance: Instance, findings: &mut Findings)
             Ok,
             "snooping|%1 snoops MLD, and hands all multicast to this router",
         ),
-        Some(_) if instance == Instance::Running => (
+        Some(_) if matches!(instance, Instance::Running { .. }) => (
             Warning,
             "snooping|%1 snoops MLD, and may hide solicitations from mldproxy|\
              give that CAP_NET_ADMIN, or `ip link set dev %1 type bridge mcast_router 2`",

@@ -5,11 +5,12 @@ use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use protocol::listener::QUERY_INTERVAL;
+use protocol::listener::{QUERIER_TIMEOUT, QUERY_INTERVAL};
 use protocol::wire::{ALL_NODES, Message, QueryVersion, parse};
 
 use super::findings::Findings;
 use super::findings::State::{Ok, Problem, Warning};
+use crate::instance::Instance;
 use crate::snapshot::Snapshot;
 use crate::sys::clock;
 use crate::sys::packet::{Capture, Interest};
@@ -21,7 +22,7 @@ const KERNEL_DELAY: Duration = Duration::from_millis(500);
 /// Between two looks at its count, in milliseconds.
 const LOOK_INTERVAL: u8 = 10;
 
-pub fn check(snapshot: &Snapshot, wait: Duration, findings: &mut Findings) {
+pub fn check(snapshot: &Snapshot, instance: Instance, wait: Duration, findings: &mut Findings) {
     let upstream = snapshot.interfaces.upstream_interface();
     // Without a carrier there is nothing to be heard, which is said elsewhere.
     let Some(index) = upstream.index.filter(|_| upstream.running) else {
@@ -31,6 +32,12 @@ pub fn check(snapshot: &Snapshot, wait: Duration, findings: &mut Findings) {
     let before = queries_received(name);
     let seconds = wait.as_secs().to_string();
     let short = wait < QUERY_INTERVAL;
+    let heard_before = match instance {
+        Instance::Running { last_query } => {
+            last_query.filter(|ago| *ago < QUERIER_TIMEOUT.as_secs())
+        }
+        Instance::Perhaps | Instance::None => None,
+    };
     let (state, template) = match listen(index, wait) {
         Err(errno) => {
             let words = [name, errno.desc()];
@@ -42,10 +49,11 @@ pub fn check(snapshot: &Snapshot, wait: Duration, findings: &mut Findings) {
             findings.add(Ok, "querier|%2 is the querier on %1, in MLDv%3", &words);
             return packet_filter(name, before, findings);
         }
-        Result::Ok(None) if short && before.is_some_and(|count| count > 0) => (
-            Ok,
-            "querier|no MLD query on %1 within %2 s, but there were some before|a querier asks every 125 s, so --wait 130 hears the next",
-        ),
+        Result::Ok(None) if heard_before.is_some() => {
+            let ago = heard_before.unwrap_or_default().to_string();
+            let template = "querier|mldproxy heard an MLD query on %1 %2 s ago";
+            return findings.add(Ok, template, &[name, &ago]);
+        }
         Result::Ok(None) if short => (
             Warning,
             "querier|no MLD query on %1 within %2 s, which says little|a querier asks every 125 s, so --wait 130 tells",

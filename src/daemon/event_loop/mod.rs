@@ -359,7 +359,7 @@ impl<'s> EventLoop<'s> {
         let Some((server, name)) = &mut self.status else {
             return;
         };
-        if !server.is_busy() && !ready.newcomer {
+        if !server.is_due(ready, clock::now()) {
             return;
         }
         let ports = self.ports.iter().zip(self.interfaces.downstreams());
@@ -368,6 +368,7 @@ impl<'s> EventLoop<'s> {
             engine: self.engine,
             started: self.started,
             now: clock::now(),
+            upstream_running: self.interfaces.upstream_interface().running,
             downstreams: ports
                 .map(|(port, interface)| status::Downstream {
                     name: interface.name.as_str(),

@@ -1,6 +1,7 @@
 //! `mldproxy status`: asks a daemon on its control socket and prints the answer.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -12,7 +13,15 @@ use protocol::groups::CAPACITY;
 
 use super::FOLDER;
 use crate::output::{print, print_octets};
+use crate::sys::clock;
 use crate::sys::procfs::listening_sockets;
+use crate::sys::readiness::wait_until;
+use crate::values::{instance_name, socket_path};
+
+/// How long a daemon may say nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long its summary may take, of which nothing is shown until it is there.
+const SUMMARY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Print what a running mldproxy knows and does.
 #[derive(FromArgs)]
@@ -31,38 +40,51 @@ pub struct StatusArguments {
     #[argh(option, arg_name = "n", default = "CAPACITY")]
     limit: usize,
     /// the control socket, where it is not that of a name
-    #[argh(option, arg_name = "path")]
+    #[argh(option, arg_name = "path", from_str_fn(socket_path))]
     socket: Option<String>,
     /// the instance: its --name, which is its upstream unless it was set; needed where there are several
-    #[argh(positional)]
+    #[argh(positional, from_str_fn(instance_name))]
     name: Option<String>,
 }
 
-/// Prints the answer. An error is a line for the user.
-pub fn status(arguments: StatusArguments) -> Result<(), String> {
+/// Why there is no answer, in a line for the user.
+pub enum StatusError {
+    /// Only other arguments help.
+    Arguments(String),
+    System(String),
+}
+
+/// Prints the answer.
+pub fn status(arguments: StatusArguments) -> Result<(), StatusError> {
+    let wrong = |text: &str| Err(StatusError::Arguments(text.to_owned()));
     let format = match (arguments.json, arguments.metrics) {
         (false, false) => "text",
         (true, false) => "json",
         (false, true) => "metrics",
-        (true, true) => return Err("--json and --metrics are two forms: choose one".to_owned()),
+        (true, true) => return wrong("--json and --metrics are two forms: choose one"),
     };
     let path = match (arguments.socket, arguments.name) {
-        (Some(path), _) => path,
+        (Some(_), Some(_)) => return wrong("a name and --socket are two places: choose one"),
+        (Some(path), None) => path,
         (None, Some(name)) => socket_of(&name),
         (None, None) => only_socket()?,
     };
     let question = format!("{format} {}\n", arguments.limit);
     loop {
-        let mut stream = connect(&path, &question)
-            .map_err(|errno| format!("no mldproxy answers on {path}: {}", errno.desc()))?;
+        let stream = connect(&path, &question).map_err(|errno| {
+            StatusError::System(format!("no mldproxy answers on {path}: {}", errno.desc()))
+        })?;
         if arguments.watch {
             // To the first column of the first line, and nothing below.
             print("\x1b[H\x1b[2J");
         }
-        match copy(&mut stream) {
-            End::Whole if arguments.watch => {}
-            End::Whole | End::NobodyReads => return Ok(()),
-            End::BrokenOff => return Err(format!("the answer on {path} breaks off")),
+        if !copy(&stream) {
+            return Err(StatusError::System(format!(
+                "the answer on {path} breaks off"
+            )));
+        }
+        if !arguments.watch {
+            return Ok(());
         }
         let second = PollTimeout::from(1000_u16);
         // An early end only makes it anew the sooner.
@@ -75,19 +97,18 @@ pub fn socket_of(name: &str) -> String {
     format!("{FOLDER}/{name}.sock")
 }
 
-/// All but the lists of a daemon's answer in JSON. One that takes long is none.
+/// All but the lists of a daemon's answer in JSON. One that takes long, or is longer than any, is cut off.
 pub fn ask_summary(path: &str) -> nix::Result<String> {
     let stream = connect(path, "json 0\n")?;
-    let patience = Duration::from_secs(1);
-    stream
-        .set_read_timeout(Some(patience))
-        .map_err(|error| errno(&error))?;
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4096];
-    while let length @ 1.. = read(&stream, &mut buffer)? {
-        answer.extend_from_slice(&buffer[..length]);
+    let deadline = clock::now().saturating_add(SUMMARY_PATIENCE);
+    let mut answer = [0; 8192];
+    let mut length = 0;
+    while wait_until(stream.as_fd(), deadline)
+        && let more @ 1.. = read(&stream, &mut answer[length..])?
+    {
+        length += more;
     }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
 fn connect(path: &str, question: &str) -> nix::Result<UnixStream> {
@@ -96,53 +117,47 @@ fn connect(path: &str, question: &str) -> nix::Result<UnixStream> {
     Ok(stream)
 }
 
-/// How an answer ended.
-enum End {
-    Whole,
-    BrokenOff,
-    /// On standard output.
-    NobodyReads,
-}
-
-/// Copies the answer to standard output.
-fn copy(stream: &mut UnixStream) -> End {
+/// Copies the answer to standard output; was it whole?
+fn copy(stream: &UnixStream) -> bool {
     let mut buffer = [0; 4096];
     let mut last = None;
-    loop {
-        match read(&*stream, &mut buffer) {
-            Ok(0) if last == Some(b'\n') => return End::Whole,
+    while wait_until(stream.as_fd(), clock::now().saturating_add(PATIENCE)) {
+        match read(stream, &mut buffer) {
             Ok(length @ 1..) => {
                 let octets = buffer.get(..length).unwrap_or_default();
                 last = octets.last().copied();
-                if !print_octets(octets) {
-                    return End::NobodyReads;
-                }
+                print_octets(octets);
             }
             Err(Errno::EINTR) => {}
-            Ok(0) | Err(_) => return End::BrokenOff,
+            Ok(0) => return last == Some(b'\n'),
+            Err(_) => return false,
         }
     }
+    false
 }
 
 /// The one control socket there is.
-fn only_socket() -> Result<String, String> {
+fn only_socket() -> Result<String, StatusError> {
     let mut names: Vec<String> = Vec::new();
-    listening_sockets(FOLDER, &mut |path| {
-        if let Some((_, file)) = path.rsplit_once('/')
-            && let Some(name) = file.strip_suffix(".sock")
+    listening_sockets(&mut |path| {
+        if let Some(rest) = path.strip_prefix(FOLDER)
+            && let Some(name) = rest
+                .strip_prefix('/')
+                .and_then(|file| file.strip_suffix(".sock"))
+            && instance_name(name).is_ok()
         {
             names.push(name.to_owned());
         }
     });
     match &names[..] {
-        [] => Err(format!(
-            "no mldproxy is running: there is no control socket in {FOLDER}"
-        )),
+        [] => Err(StatusError::System(format!(
+            "no mldproxy is running: nothing listens in {FOLDER}"
+        ))),
         [name] => Ok(socket_of(name)),
-        several => Err(format!(
+        several => Err(StatusError::Arguments(format!(
             "there are several instances; name one of {}",
             several.join(", ")
-        )),
+        ))),
     }
 }
 

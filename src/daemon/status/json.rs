@@ -6,13 +6,13 @@ use protocol::config::MldVersion;
 use protocol::groups;
 use protocol::neighbors::{self, Subject};
 
-use super::{Item, Mac, Output, Quoted, View};
+use super::{Mac, Output, Piece, Quoted, View};
 
-pub fn write(view: &View<'_>, item: &Item<'_>, first: bool, out: Output<'_>) -> fmt::Result {
+pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -> fmt::Result {
     let comma = if first { "" } else { "," };
-    match item {
-        Item::Head => write_head(view, out),
-        Item::Downstream(downstream) => {
+    match piece {
+        Piece::Head => write_head(view, out),
+        Piece::Downstream(downstream) => {
             write!(
                 out,
                 "{comma}{{\"interface\":{},\"present\":{},\"running\":{},\"link_local\":{},\"listening\":{},\"bridge\":",
@@ -32,13 +32,13 @@ pub fn write(view: &View<'_>, item: &Item<'_>, first: bool, out: Output<'_>) -> 
             }
             write!(out, ",\"kernel_drops\":{}}}", downstream.lost)
         }
-        Item::Neighbors => write_list_head(
+        Piece::Neighbors => write_list_head(
             "],\"neighbors",
             view.engine.neighbors().len(),
             neighbors::CAPACITY,
             out,
         ),
-        Item::Neighbor(subject, neighbor, mac) => {
+        Piece::Neighbor(subject, neighbor, mac) => {
             let address = match subject {
                 Subject::Address(address) => Some(InQuotes(address)),
                 Subject::Listener(..) => None,
@@ -56,23 +56,23 @@ pub fn write(view: &View<'_>, item: &Item<'_>, first: bool, out: Output<'_>) -> 
                 neighbor.questions,
             )
         }
-        Item::Groups => write_list_head(
+        Piece::Groups => write_list_head(
             "]},\"groups",
             view.engine.groups().len(),
             groups::CAPACITY,
             out,
         ),
-        Item::Group(group, state) => write!(
+        Piece::Group(group, state) => write!(
             out,
             "{comma}{{\"group\":\"{group}\",\"members\":{},\"joined\":{},\"address\":\"{}\"}}",
             state.members, state.joined, state.address,
         ),
-        Item::Counter(counter, value) => {
+        Piece::Counter(counter, value) => {
             let before = if first { "]},\"counters\":{" } else { "," };
             write!(out, "{before}\"{}\":{value}", counter.name())
         }
-        Item::Dropped(reason, value) => write!(out, ",\"{}\":{value}", reason.name()),
-        Item::End => writeln!(out, "}}}}"),
+        Piece::Dropped(reason, value) => write!(out, ",\"{}\":{value}", reason.name()),
+        Piece::End => writeln!(out, "}}}}"),
     }
 }
 
@@ -82,12 +82,13 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     let upstream = listener.upstream();
     write!(
         out,
-        "{{\"version\":\"{}\",\"name\":{},\"uptime_s\":{},\"upstream\":{{\"interface\":{},\"present\":{},\"link_local\":{},\"mtu\":{},\"mld_version\":{},\"querier\":",
+        "{{\"version\":\"{}\",\"name\":{},\"uptime_s\":{},\"upstream\":{{\"interface\":{},\"present\":{},\"running\":{},\"link_local\":{},\"mtu\":{},\"mld_version\":{},\"querier\":",
         env!("CARGO_PKG_VERSION"),
         Quoted(view.name),
         view.seconds_since(view.started),
         Quoted(config.upstream.as_str()),
         upstream.is_some(),
+        view.upstream_running,
         OrNull(
             upstream
                 .and_then(|upstream| upstream.link_local)

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::{Item, Output, Quoted, View};
+use super::{Output, Piece, Quoted, View};
 
-pub fn write(view: &View<'_>, item: &Item<'_>, first: bool, out: Output<'_>) -> fmt::Result {
+pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -> fmt::Result {
     let upstream = Quoted(view.engine.config().upstream.as_str());
     let mut head = |name: &str, kind: &str, help: &str| match first {
         true => write!(
@@ -13,9 +13,9 @@ pub fn write(view: &View<'_>, item: &Item<'_>, first: bool, out: Output<'_>) -> 
         ),
         false => Ok(()),
     };
-    match item {
-        Item::Head => write_head(view, out),
-        Item::Downstream(downstream) => {
+    match piece {
+        Piece::Head => write_head(view, out),
+        Piece::Downstream(downstream) => {
             head(
                 "capture_drops_total",
                 "counter",
@@ -28,7 +28,7 @@ pub fn write(view: &View<'_>, item: &Item<'_>, first: bool, out: Output<'_>) -> 
                 downstream.lost
             )
         }
-        Item::Counter(counter, value) => {
+        Piece::Counter(counter, value) => {
             head("events_total", "counter", "What was heard and done.")?;
             writeln!(
                 out,
@@ -36,7 +36,7 @@ pub fn write(view: &View<'_>, item: &Item<'_>, first: bool, out: Output<'_>) -> 
                 counter.name()
             )
         }
-        Item::Dropped(reason, value) => {
+        Piece::Dropped(reason, value) => {
             head(
                 "dropped_packets_total",
                 "counter",
@@ -49,7 +49,9 @@ pub fn write(view: &View<'_>, item: &Item<'_>, first: bool, out: Output<'_>) -> 
             )
         }
         // One line for each host would cost the database more than the router.
-        Item::Neighbors | Item::Neighbor(..) | Item::Groups | Item::Group(..) | Item::End => Ok(()),
+        Piece::Neighbors | Piece::Neighbor(..) | Piece::Groups | Piece::Group(..) | Piece::End => {
+            Ok(())
+        }
     }
 }
 
@@ -81,6 +83,11 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
             "upstream_present",
             "1 while the upstream is there.",
             Some(listener.upstream().is_some().into()),
+        ),
+        (
+            "upstream_running",
+            "1 while the upstream has a carrier.",
+            Some(view.upstream_running.into()),
         ),
         (
             "downstreams_listening",

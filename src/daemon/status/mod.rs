@@ -1,7 +1,7 @@
 //! What the daemon tells of itself on its control socket: a read-only view of the engine and the interfaces, written as text, JSON or
 //! metrics.
 //!
-//! An answer may be far larger than any buffer, so it is written item by item, each where the one before left off. What comes or
+//! An answer may be far larger than any buffer, so it is written piece by piece, each where the one before left off. What comes or
 //! goes meanwhile may be in it or not; what stays is in it once.
 
 mod client;
@@ -23,11 +23,11 @@ use protocol::wire::{DropReason, MacAddress, SolicitedNode};
 
 use crate::sys::netlink::Bridge;
 
-pub use client::{StatusArguments, ask_summary, socket_of, status};
+pub use client::{StatusArguments, StatusError, ask_summary, socket_of, status};
 use server::FOLDER;
 pub use server::{Answers, BindError, CLIENTS, Readiness, Server};
 
-/// What an item is written to: a buffer that may be too short for it.
+/// What an piece is written to: a buffer that may be too short for it.
 type Output<'b> = &'b mut dyn fmt::Write;
 
 /// Everything there is to tell, as it is now.
@@ -37,6 +37,8 @@ pub struct View<'v> {
     pub engine: &'v Engine,
     pub started: Instant,
     pub now: Instant,
+    /// The upstream has a carrier.
+    pub upstream_running: bool,
     pub downstreams: heapless::Vec<Downstream<'v>, MAX_DOWNSTREAMS>,
 }
 
@@ -63,7 +65,7 @@ pub enum Format {
 }
 
 /// One thing to write.
-enum Item<'v> {
+enum Piece<'v> {
     /// The instance and its upstream.
     Head,
     Downstream(&'v Downstream<'v>),
@@ -114,19 +116,19 @@ impl Cursor {
         matches!(self.place, Place::Beyond)
     }
 
-    /// Writes the next item. Where that fails, `output` is of no use from where it was, and the same item comes again.
+    /// Writes the next piece. Where that fails, `output` is of no use from where it was, and the same piece comes again.
     pub fn write(&mut self, view: &View<'_>, format: Format, output: Output<'_>) -> fmt::Result {
-        let (item, next) = self.item(view);
-        if let Some(item) = item {
+        let (piece, next) = self.piece(view);
+        if let Some(piece) = piece {
             let first = self.listed == 0;
             match format {
-                Format::Text => text::write(view, &item, first, output)?,
-                Format::Json => json::write(view, &item, first, output)?,
-                Format::Metrics => metrics::write(view, &item, first, output)?,
+                Format::Text => text::write(view, &piece, first, output)?,
+                Format::Json => json::write(view, &piece, first, output)?,
+                Format::Metrics => metrics::write(view, &piece, first, output)?,
             }
             self.listed = self.listed.saturating_add(1);
         }
-        // Another kind of item: another list.
+        // Another kind of piece: another list.
         if std::mem::discriminant(&next) != std::mem::discriminant(&self.place) {
             self.listed = 0;
         }
@@ -134,19 +136,19 @@ impl Cursor {
         Ok(())
     }
 
-    /// The item at the place, if there is one, and the next place.
-    fn item<'v>(&self, view: &'v View<'_>) -> (Option<Item<'v>>, Place) {
+    /// The piece at the place, if there is one, and the next place.
+    fn piece<'v>(&self, view: &'v View<'_>) -> (Option<Piece<'v>>, Place) {
         let more = self.listed < self.limit;
         match self.place {
-            Place::Head => (Some(Item::Head), Place::Downstream(0)),
+            Place::Head => (Some(Piece::Head), Place::Downstream(0)),
             Place::Downstream(number) => match view.downstreams.get(number) {
                 Some(downstream) => (
-                    Some(Item::Downstream(downstream)),
+                    Some(Piece::Downstream(downstream)),
                     Place::Downstream(number.saturating_add(1)),
                 ),
                 None => (None, Place::Neighbors),
             },
-            Place::Neighbors => (Some(Item::Neighbors), Place::Neighbor(0)),
+            Place::Neighbors => (Some(Piece::Neighbors), Place::Neighbor(0)),
             Place::Neighbor(slot) => {
                 let neighbors = view.engine.neighbors();
                 match neighbors.iter_from(slot).next().filter(|_| more) {
@@ -154,18 +156,18 @@ impl Cursor {
                         let host = neighbors.host_of(neighbor);
                         let mac = host.map_or(MacAddress([0; 6]), |(mac, _)| mac);
                         (
-                            Some(Item::Neighbor(subject, neighbor, mac)),
+                            Some(Piece::Neighbor(subject, neighbor, mac)),
                             Place::Neighbor(slot.saturating_add(1)),
                         )
                     }
                     None => (None, Place::Groups),
                 }
             }
-            Place::Groups => (Some(Item::Groups), Place::Group(0)),
+            Place::Groups => (Some(Piece::Groups), Place::Group(0)),
             Place::Group(slot) => {
                 match view.engine.groups().iter_from(slot).next().filter(|_| more) {
                     Some((slot, group, state)) => (
-                        Some(Item::Group(group, state)),
+                        Some(Piece::Group(group, state)),
                         Place::Group(slot.saturating_add(1)),
                     ),
                     None => (None, Place::Counter(0)),
@@ -175,7 +177,7 @@ impl Cursor {
                 Some(&counter) => {
                     let value = view.engine.counters().get(counter);
                     (
-                        Some(Item::Counter(counter, value)),
+                        Some(Piece::Counter(counter, value)),
                         Place::Counter(number.saturating_add(1)),
                     )
                 }
@@ -185,13 +187,13 @@ impl Cursor {
                 Some(&reason) => {
                     let value = view.engine.counters().dropped(reason);
                     (
-                        Some(Item::Dropped(reason, value)),
+                        Some(Piece::Dropped(reason, value)),
                         Place::Dropped(number.saturating_add(1)),
                     )
                 }
                 None => (None, Place::End),
             },
-            Place::End => (Some(Item::End), Place::Beyond),
+            Place::End => (Some(Piece::End), Place::Beyond),
             Place::Beyond => (None, Place::Beyond),
         }
     }
@@ -217,7 +219,7 @@ impl View<'_> {
 }
 
 /// A link-layer address as people write it.
-struct Mac(MacAddress);
+pub struct Mac(pub MacAddress);
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

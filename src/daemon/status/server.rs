@@ -5,17 +5,18 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::poll::PollFlags;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{mkdir, read, unlink, write};
+use nix::unistd::{Gid, Uid, chown, mkdir, read, unlink, write};
 use protocol::time::{Duration, Instant};
 
 use super::{Cursor, Format, View};
+use crate::sys::readiness::pause;
 
 /// Where the sockets are, unless the user says otherwise.
 pub const FOLDER: &str = "/var/run/mldproxy";
@@ -23,6 +24,8 @@ pub const FOLDER: &str = "/var/run/mldproxy";
 pub const CLIENTS: usize = 4;
 /// How long one may take none of its answer, or not ask.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take all of it.
+const LONGEST: Duration = Duration::from_secs(30);
 /// The longest question, in octets.
 const QUESTION: usize = 32;
 /// Buffers of an answer that are written to one client before packets have their turn again.
@@ -72,8 +75,9 @@ impl From<io::Error> for BindError {
 struct Client {
     stream: UnixStream,
     state: State,
-    /// Until when it must get on.
+    /// Until when it must get on, and when it must have all.
     deadline: Instant,
+    end: Instant,
 }
 
 enum State {
@@ -102,8 +106,7 @@ impl Server {
         // Of two that start at once, one must not take the other's new socket for an old one.
         let folder = if folder.is_empty() { "/" } else { folder };
         let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        let _lock = Flock::lock(open(folder, flags, Mode::empty())?, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| errno)?;
+        let _lock = lock(open(folder, flags, Mode::empty())?)?;
         if UnixStream::connect(path).is_ok() {
             return Err(BindError::InUse);
         }
@@ -121,6 +124,16 @@ impl Server {
             path: path.to_owned(),
             clients: [const { None }; CLIENTS],
         })
+    }
+
+    /// Makes another user the owner of the socket, and of its folder where that is [`FOLDER`], so that this user can remove it.
+    pub fn give_to(&self, user: u32, group: u32) -> nix::Result<()> {
+        let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+        chown(self.path.as_str(), user, group)?;
+        match self.path.rsplit_once('/') {
+            Some((FOLDER, _)) => chown(FOLDER, user, group),
+            _ => Ok(()),
+        }
     }
 
     /// What to wait for: newcomers where there is room for one, then the clients.
@@ -149,9 +162,11 @@ impl Server {
         Readiness { newcomer, clients }
     }
 
-    /// Is there any client?
-    pub fn is_busy(&self) -> bool {
-        self.clients.iter().any(Option::is_some)
+    /// Is there anything to do at `now`?
+    pub fn is_due(&self, ready: Readiness, now: Instant) -> bool {
+        ready.newcomer
+            || ready.clients != 0
+            || self.deadline().is_some_and(|deadline| deadline <= now)
     }
 
     /// When [`Self::serve`] is to be called though nothing is ready.
@@ -187,6 +202,7 @@ impl Server {
                 stream,
                 state: State::Asking(0),
                 deadline,
+                end: view.now.saturating_add(LONGEST),
             };
             // Most have asked by now, and so are never in another newcomer's way.
             *slot = client.stays(true, view, buffer).then_some(client);
@@ -219,8 +235,11 @@ impl Drop for Server {
 impl Client {
     /// Reads or writes what can be; false once there is no more to do, or it cannot be done, or took too long.
     fn stays(&mut self, ready: bool, view: &View<'_>, buffer: &mut [u8]) -> bool {
+        if view.now >= self.deadline {
+            return false;
+        }
         let result = match (&self.state, ready) {
-            (_, false) => return view.now < self.deadline,
+            (_, false) => return true,
             (State::Asking(_), true) => self.read(view, buffer),
             (State::Answered { .. }, true) => self.write(view, buffer),
         };
@@ -274,13 +293,27 @@ impl Client {
             }
             let rest = buffer.get(*sent..*filled).unwrap_or_default();
             *sent = sent.saturating_add(write(&self.stream, rest)?);
-            self.deadline = view.now.saturating_add(PATIENCE);
+            self.deadline = view.now.saturating_add(PATIENCE).min(self.end);
         }
         Ok(true)
     }
 }
 
-/// Writes as many items as fit; how many octets they are, none at the end.
+/// Takes turns with those that start at the same time, which takes them no time. Whoever keeps the lock, and anybody may who can read
+/// the folder, keeps nobody from starting.
+fn lock(folder: OwnedFd) -> nix::Result<Flock<OwnedFd>> {
+    let mut folder = folder;
+    for _ in 0..10 {
+        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Err((back, Errno::EWOULDBLOCK)) => folder = back,
+            result => return result.map_err(|(_, errno)| errno),
+        }
+        pause(100);
+    }
+    Err(Errno::EWOULDBLOCK)
+}
+
+/// Writes as many pieces as fit; how many octets they are, none at the end.
 fn fill(cursor: &mut Cursor, view: &View<'_>, format: Format, buffer: &mut [u8]) -> usize {
     let mut page = Page {
         octets: buffer,

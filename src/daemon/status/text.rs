@@ -7,37 +7,38 @@ use protocol::config::MldVersion;
 use protocol::groups;
 use protocol::neighbors::{self, ASKS, Neighbor, Subject};
 
-use super::{Item, Mac, Output, View};
+use super::{Mac, Output, Piece, View};
 
-pub fn write(view: &View<'_>, item: &Item<'_>, first: bool, out: Output<'_>) -> fmt::Result {
-    match item {
-        Item::Head => write_head(view, out),
-        Item::Downstream(downstream) => {
+pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -> fmt::Result {
+    match piece {
+        Piece::Head => write_head(view, out),
+        Piece::Downstream(downstream) => {
             let state = match (downstream.present, downstream.running, downstream.listening) {
                 (false, ..) => "missing, waited for",
                 (true, _, false) => "there, but cannot be listened on",
                 (true, false, true) => "no carrier",
                 (true, true, true) => "up, listening",
             };
-            write!(out, "downstream  {:15} {state}", downstream.name)?;
+            writeln!(out, "downstream  {:15} {state}", downstream.name)?;
             if let Some(address) = downstream.link_local {
-                write!(out, ", {address}")?;
-            }
-            if downstream.bridge.is_some_and(|bridge| bridge.snooping) {
-                write!(out, ", snoops")?;
+                let snoops = match downstream.bridge {
+                    Some(bridge) if bridge.snooping => ", snoops",
+                    Some(_) | None => "",
+                };
+                writeln!(out, "{:12}{address}{snoops}", "")?;
             }
             match downstream.lost {
-                0 => writeln!(out),
-                lost => writeln!(out, "\n{:12}{lost} packets lost by the kernel", ""),
+                0 => Ok(()),
+                lost => writeln!(out, "{:12}{lost} packets lost by the kernel", ""),
             }
         }
-        Item::Neighbors => writeln!(
+        Piece::Neighbors => writeln!(
             out,
             "neighbors   {} of {}",
             view.engine.neighbors().len(),
             neighbors::CAPACITY
         ),
-        Item::Neighbor(subject, neighbor, mac) => {
+        Piece::Neighbor(subject, neighbor, mac) => {
             if first {
                 writeln!(
                     out,
@@ -59,13 +60,13 @@ pub fn write(view: &View<'_>, item: &Item<'_>, first: bool, out: Output<'_>) -> 
                 state(neighbor),
             )
         }
-        Item::Groups => writeln!(
+        Piece::Groups => writeln!(
             out,
             "\ngroups      {} of {}",
             view.engine.groups().len(),
             groups::CAPACITY
         ),
-        Item::Group(group, state) => {
+        Piece::Group(group, state) => {
             if first {
                 writeln!(out, "\n{:26} {:>7} {:8} LAST", "GROUP", "MEMBERS", "STATE")?;
             }
@@ -82,14 +83,14 @@ pub fn write(view: &View<'_>, item: &Item<'_>, first: bool, out: Output<'_>) -> 
                 short(state.address)
             )
         }
-        Item::Counter(counter, value) => {
+        Piece::Counter(counter, value) => {
             if first {
                 writeln!(out)?;
             }
             write_counter(counter.name(), *value, out)
         }
-        Item::Dropped(reason, value) => write_counter(reason.name(), *value, out),
-        Item::End => Ok(()),
+        Piece::Dropped(reason, value) => write_counter(reason.name(), *value, out),
+        Piece::End => Ok(()),
     }
 }
 
@@ -106,6 +107,7 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     match listener.upstream() {
         None => writeln!(out, "missing, waited for")?,
         Some(upstream) => match upstream.link_local {
+            _ if !view.upstream_running => writeln!(out, "no carrier")?,
             Some(address) => writeln!(
                 out,
                 "up, {address}, {} in force",
@@ -198,7 +200,48 @@ impl fmt::Display for Readable {
 
 #[cfg(test)]
 mod tests {
+    use protocol::engine::Engine;
+    use protocol::time::Instant;
+
+    use super::super::Downstream;
     use super::*;
+    use crate::sys::netlink::Bridge;
+
+    #[test]
+    fn no_state_of_a_downstream_is_wider_than_80_columns() {
+        let engine = Box::new(const { Engine::new() });
+        let mut view = View {
+            name: "",
+            engine: &engine,
+            started: Instant::ZERO,
+            now: Instant::ZERO,
+            upstream_running: true,
+            downstreams: heapless::Vec::new(),
+        };
+        for state in 0..8 {
+            let downstream = Downstream {
+                name: "a-name-as-can-be",
+                present: state & 1 != 0,
+                running: state & 2 != 0,
+                link_local: Some("fe80::1c3d:fe12:3456:789a".parse().unwrap()),
+                listening: state & 4 != 0,
+                bridge: Some(Bridge {
+                    snooping: true,
+                    multicast_router: 2,
+                }),
+                lost: u64::MAX,
+            };
+            view.downstreams.push(downstream).ok().unwrap();
+        }
+        for downstream in &view.downstreams {
+            let mut text = String::new();
+            write(&view, &Piece::Downstream(downstream), true, &mut text).unwrap();
+            assert!(
+                text.lines().all(|line| line.chars().count() <= 80),
+                "{text}"
+            );
+        }
+    }
 
     #[test]
     fn an_address_is_at_most_26_columns_wide() {

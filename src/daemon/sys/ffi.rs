@@ -236,7 +236,7 @@ unsafe impl GlobalAlloc for Heap {
         let end_after = |used| next(used).map(|(_, end)| end);
         match self
             .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, end_after)
+            .fetch_update(Ordering::Acquire, Ordering::Acquire, end_after)
         {
             // SAFETY: it begins within the octets.
             Ok(used) => next(used).map_or(ptr::null_mut(), |(begin, _)| unsafe {
@@ -252,6 +252,6 @@ unsafe impl GlobalAlloc for Heap {
         // Fails where it is not the last.
         let _ = self
             .used
-            .compare_exchange(end, begin, Ordering::Relaxed, Ordering::Relaxed);
+            .compare_exchange(end, begin, Ordering::Release, Ordering::Relaxed);
     }
 }

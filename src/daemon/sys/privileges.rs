@@ -18,8 +18,8 @@ pub const CAP_NET_RAW: u32 = 1 << 13;
 /// A user of the system.
 #[derive(Clone, Copy)]
 pub struct User {
-    id: u32,
-    group: u32,
+    pub id: u32,
+    pub group: u32,
 }
 
 /// The list of users, or as much of it as there is room for: some five thousand users. All zero, it costs memory only where it is

@@ -23,35 +23,45 @@ pub fn queries_received(interface: &str) -> Option<u32> {
         .ok()
 }
 
-/// Calls `found` for each unix socket on which a process of this network namespace listens and whose path contains a mark.
-pub fn listening_sockets(mark: &str, found: &mut dyn FnMut(&str)) {
-    // Number, count, protocol, flags, type, state, inode, path. The flag is __SO_ACCEPTCON of linux/net.h.
-    for line in read("/proc/self/net/unix").split('\n') {
-        if line.split(' ').nth(3) == Some("00010000")
-            && let Some(start) = line.find('/')
-            && position(line, mark).is_some()
+/// Calls `found` for each unix socket with a path on which a process of this network namespace listens.
+pub fn listening_sockets(found: &mut dyn FnMut(&str)) {
+    for_each_line("/proc/self/net/unix", &mut |line| {
+        // Number, count, protocol, flags, type, state, inode, path. The flag is __SO_ACCEPTCON of linux/net.h. Names that are no paths
+        // are anybody's to take; they start with @.
+        let mut words = line.split_ascii_whitespace();
+        if words.nth(3) == Some("00010000")
+            && let Some(path) = words.nth(3).filter(|path| path.starts_with('/'))
         {
-            found(&line[start..]);
+            found(path);
         }
-    }
+    });
 }
 
-/// How a /64 is routed to interfaces without a gateway between.
+/// How the addresses of one /64 are routed to interfaces without a gateway between.
 pub struct ConnectedRoutes(String);
 
 impl ConnectedRoutes {
-    pub fn read() -> Self {
-        ConnectedRoutes(read("/proc/self/net/ipv6_route"))
-    }
-
-    /// The metric, on an interface, of the route to addresses of a length in bits in the /64 of `network`. This host's own are none.
-    pub fn metric(&self, network: Ipv6Addr, length: u8, interface: &str) -> Option<u32> {
-        // Destination, length, source, its length, gateway, metric, two counts, flags, interface; numbers in hexadecimal.
+    /// Of the routes, which may be many, those in the /64 of `network`.
+    pub fn read(network: Ipv6Addr) -> Self {
         let [a, b, c, d, ..] = network.segments();
         let start = format!("{a:04x}{b:04x}{c:04x}{d:04x}");
+        let mut routes = String::new();
+        for_each_line("/proc/self/net/ipv6_route", &mut |line| {
+            // One is enough for any question below, and a line is 150 octets.
+            if line.starts_with(&start) && routes.len() < 1 << 16 {
+                routes.push_str(line);
+                routes.push('\n');
+            }
+        });
+        ConnectedRoutes(routes)
+    }
+
+    /// The metric, on an interface, of the route to addresses of a length in bits. This host's own are none.
+    pub fn metric(&self, length: u8, interface: &str) -> Option<u32> {
+        // Destination, length, source, its length, gateway, metric, two counts, flags, interface; numbers in hexadecimal.
         let same = format!(" {length:02x} {0:032x} 00 {0:032x} ", 0);
         self.0.split('\n').find_map(|line| {
-            let behind = line.strip_prefix(&start)?.get(16..)?.strip_prefix(&same)?;
+            let behind = line.get(32..)?.strip_prefix(&same)?;
             let mut words = behind.split_ascii_whitespace();
             let hexadecimal = |word| u32::from_str_radix(word, 16).ok();
             let metric = hexadecimal(words.next()?)?;
@@ -99,6 +109,27 @@ fn for_each_process(ends: &mut dyn FnMut(&str) -> bool) {
             }
             rest = rest.get(length.max(1)..).unwrap_or_default();
         }
+    }
+}
+
+/// Calls `found` for each line of a file of any length. Of a line that is longer than 4,096 octets only parts come.
+fn for_each_line(path: &str, found: &mut dyn FnMut(&str)) {
+    let mut chunk = [0; 4096];
+    let mut filled = 0;
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let Ok(file) = open(path, flags, Mode::empty()) else {
+        return;
+    };
+    while let Ok(length @ 1..) = nix::unistd::read(&file, &mut chunk[filled..]) {
+        filled += length;
+        let mut lines = chunk[..filled].split(|octet| *octet == b'\n');
+        // Behind the last line's end is the start of the next.
+        let rest = lines.next_back().map_or(0, <[u8]>::len);
+        for line in lines {
+            found(str::from_utf8(line).unwrap_or_default());
+        }
+        chunk.copy_within(filled - rest..filled, 0);
+        filled = if rest < chunk.len() { rest } else { 0 };
     }
 }
 

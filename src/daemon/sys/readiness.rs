@@ -18,7 +18,7 @@ pub fn wait_until(descriptor: BorrowedFd<'_>, deadline: Instant) -> bool {
             // The longest timeout is shorter than the longest wait.
             Ok(0) if left.is_zero() => return false,
             Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return true,
+            Ok(_) => return !left.is_zero(),
             Err(_) => return false,
         }
     }

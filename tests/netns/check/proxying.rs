@@ -7,6 +7,7 @@ use crate::lab::{DOWNSTREAM, LAN_HOST, Lab, Namespace, UPSTREAM, eventually, fin
 use crate::support::{SOON, start};
 
 crate::tests![
+    many_routes_are_no_hindrance,
     the_kernels_proxy_is_judged_by_its_settings,
     odhcpd_is_told_by_its_settings,
     a_snooping_bridge_is_told,
@@ -14,6 +15,7 @@ crate::tests![
     an_instance_in_another_network_namespace_does_not_count,
     an_instance_for_another_upstream_does_not_count;
     a_socket_that_does_not_answer_is_no_instance needs [("python3", "python3")],
+    a_socket_that_never_stops_answering_is_no_instance needs [("python3", "python3")],
 ];
 
 fn answer_by_the_kernel(lab: &Lab) {
@@ -169,6 +171,48 @@ fn an_instance_for_another_upstream_does_not_count() {
     );
     let (_, lines) = check(&lab.rtr, "--wait 0 wan br-lan");
     assert_eq!(findings(&lines, "instance"), ["ok mldproxy runs for wan"]);
+}
+
+/// What anybody may bind must neither hold it up nor use up its memory.
+fn a_socket_that_never_stops_answering_is_no_instance() {
+    let router = Namespace::new("rtr");
+    router.run(&format!("ip link add name {UPSTREAM} type bridge"));
+    let path = &router.control_socket;
+    let (before, behind) = (
+        "import socket\ns = socket.socket(socket.AF_UNIX)\n",
+        "s.listen()\nprint('listens', flush=True)\n",
+    );
+    let flood = format!(
+        "{before}s.bind('{path}')\n{behind}while True:\n c = s.accept()[0]\n try:\n  while True: c.send(b'x' * 65536)\n except OSError: pass"
+    );
+    let mut command = Command::new("python3");
+    let listener = router.spawn(command.args(["-c", &flood]));
+    listener.wait_for_line("listens", SOON);
+    let (code, lines) = check(&router, &format!("--wait 0 {UPSTREAM} lo"));
+    assert_eq!(code, 2, "{lines:?}");
+    let absent = format!("warning no mldproxy runs for {UPSTREAM}; start it");
+    assert_eq!(findings(&lines, "instance"), [absent]);
+}
+
+fn many_routes_are_no_hindrance() {
+    let router = Namespace::new("rtr");
+    router.run(&format!(
+        "ip link add name {UPSTREAM} type bridge
+         ip link add name {DOWNSTREAM} type bridge
+         ip link set dev {UPSTREAM} up
+         ip link set dev {DOWNSTREAM} up
+         ip addr add 2001:db8:1::1/64 dev {UPSTREAM}
+         ip addr add 2001:db8:1::2/64 dev {DOWNSTREAM} metric 100"
+    ));
+    let routes: String = (0..20_000)
+        .map(|number| format!("route add 2001:db8:2::{number:x}/128 dev {DOWNSTREAM}\n"))
+        .collect();
+    router.batch(&routes);
+    let (_, lines) = check(&router, &format!("--wait 0 {UPSTREAM} {DOWNSTREAM}"));
+    assert_eq!(
+        findings(&lines, "route"),
+        ["ok 2001:db8:1::/64 goes to br-lan"]
+    );
 }
 
 fn a_socket_that_does_not_answer_is_no_instance() {
