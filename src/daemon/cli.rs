@@ -135,8 +135,13 @@ struct RunArguments {
     #[argh(switch)]
     no_probe: bool,
     /// addresses that one host may hold (default 64)
-    #[argh(option, arg_name = "n", default = "PER_MAC", from_str_fn(number))]
-    per_mac: u16,
+    #[argh(
+        option,
+        arg_name = "n",
+        default = "PER_MAC.into()",
+        from_str_fn(number)
+    )]
+    per_mac: u32,
     /// new groups a second (default 50)
     #[argh(option, arg_name = "n", default = "JOIN_RATE", from_str_fn(number))]
     join_rate: u32,
@@ -206,7 +211,12 @@ fn run(arguments: RunArguments) -> Result<Run, String> {
     config.learn = arguments.learn;
     config.ask = !arguments.no_ask;
     config.probe = !arguments.no_probe;
-    config.per_mac = arguments.per_mac;
+    config.per_mac = u16::try_from(arguments.per_mac).map_err(|_| {
+        format!(
+            "--per-mac is {}; it must be at most 65535",
+            arguments.per_mac
+        )
+    })?;
     config.join_rate = arguments.join_rate;
     config.join_burst = arguments.join_burst;
     config.mld_mode = arguments.mld_version;

@@ -10,7 +10,7 @@ use crate::sys::procfs::{listening_sockets, position};
 pub enum Instance {
     Running {
         /// The seconds since it heard a query there, if it did.
-        last_query: Option<u64>,
+        last_query: Option<u32>,
     },
     /// There is another user's, which does not tell.
     Perhaps,
@@ -38,7 +38,7 @@ pub fn on_upstream(upstream: &str) -> Instance {
     instance
 }
 
-fn last_query(summary: &str) -> Option<u64> {
+fn last_query(summary: &str) -> Option<u32> {
     const MARK: &str = "\"last_query_s\":";
     let digits = summary.get(position(summary, MARK)? + MARK.len()..)?;
     digits.split('}').next()?.parse().ok()

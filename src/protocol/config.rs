@@ -239,9 +239,8 @@ impl FromStr for InterfaceName {
     type Err = InterfaceNameError;
 
     fn from_str(name: &str) -> Result<Self, InterfaceNameError> {
-        let forbidden =
-            |c: char| c.is_ascii_whitespace() || c.is_ascii_control() || c == '/' || c == ':';
-        if name.is_empty() || name == "." || name == ".." || name.contains(forbidden) {
+        let forbidden = |octet| matches!(octet, 0..=b' ' | b'/' | b':' | 0x7f);
+        if name.is_empty() || name == "." || name == ".." || name.bytes().any(forbidden) {
             return Err(InterfaceNameError);
         }
         heapless::String::try_from(name)

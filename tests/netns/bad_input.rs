@@ -97,7 +97,11 @@ fn each_mistake_is_named_in_one_line() {
         ),
         (
             "run --per-mac 70000 wan br-lan",
-            "'70000': not a whole number, or too large",
+            "--per-mac is 70000; it must be at most 65535",
+        ),
+        (
+            "run --join-rate 5000000000 wan br-lan",
+            "'5000000000': not a whole number, or too large",
         ),
         (
             "run --exclude ::/0 wan br-lan",

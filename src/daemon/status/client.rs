@@ -16,7 +16,7 @@ use crate::output::{print, print_octets};
 use crate::sys::clock;
 use crate::sys::procfs::listening_sockets;
 use crate::sys::readiness::wait_until;
-use crate::values::{instance_name, socket_path};
+use crate::values::{instance_name, number, socket_path};
 
 /// How long a daemon may say nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,8 +37,13 @@ pub struct StatusArguments {
     #[argh(switch)]
     watch: bool,
     /// list at most so many neighbors, and so many groups (default all)
-    #[argh(option, arg_name = "n", default = "CAPACITY")]
-    limit: usize,
+    #[argh(
+        option,
+        arg_name = "n",
+        default = "CAPACITY as u32",
+        from_str_fn(number)
+    )]
+    limit: u32,
     /// the control socket, where it is not that of a name
     #[argh(option, arg_name = "path", from_str_fn(socket_path))]
     socket: Option<String>,

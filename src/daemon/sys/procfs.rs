@@ -126,7 +126,7 @@ fn for_each_line(path: &str, found: &mut dyn FnMut(&str)) {
         // Behind the last line's end is the start of the next.
         let rest = lines.next_back().map_or(0, <[u8]>::len);
         for line in lines {
-            found(str::from_utf8(line).unwrap_or_default());
+            found(&String::from_utf8_lossy(line));
         }
         chunk.copy_within(filled - rest..filled, 0);
         filled = if rest < chunk.len() { rest } else { 0 };
