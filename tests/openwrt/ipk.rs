@@ -19,6 +19,8 @@ crate::tests![
     one_file_serves_every_cpu_that_runs_it,
     a_wrong_target_is_named_with_the_right_ones,
     a_file_that_was_not_built_is_named,
+    a_standard_library_built_for_size_is_preferred,
+    a_missing_toolchain_is_named_with_what_to_do,
 ];
 
 const NAME: &str = "mldproxy_0.1.0-r1_mipsel_24kc.ipk";
@@ -291,5 +293,53 @@ fn a_file_that_was_not_built_is_named() {
     assert_eq!(
         text,
         "/nowhere/mldproxy is not there; cross/build aarch64_cortex-a53 makes it\n"
+    );
+}
+
+/// What `cross/build` prints or ends with when it chooses among toolchains: of each, whether it has the source of the standard library,
+/// and whether it has a prebuilt one.
+fn choose(toolchains: &[(bool, bool)], target: &str) -> String {
+    let toolchains: Vec<String> = toolchains
+        .iter()
+        .map(|(source, prebuilt)| format!("({}, {})", u8::from(*source), u8::from(*prebuilt)))
+        .collect();
+    let script = format!(
+        "import sys; sys.dont_write_bytecode = True; sys.path.insert(0, 'cross')
+from importlib.machinery import SourceFileLoader as Loader
+from types import SimpleNamespace as Toolchain
+build = Loader('build', 'cross/build').load_module()
+found = [Toolchain(number=number, builds_std=source, has_std_for=lambda target, prebuilt=prebuilt: prebuilt)
+    for number, (source, prebuilt) in enumerate([{}])]
+print(build.choose(found, build.find('{target}')).number)",
+        toolchains.join(", ")
+    );
+    let output = Command::new("python3")
+        .args(["-W", "ignore", "-c", &script])
+        .current_dir(repository("."))
+        .output()
+        .unwrap();
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+}
+
+fn a_standard_library_built_for_size_is_preferred() {
+    assert_eq!(choose(&[(false, true), (true, false)], "x86_64"), "1\n");
+    assert_eq!(choose(&[(false, false), (false, true)], "x86_64"), "1\n");
+}
+
+fn a_missing_toolchain_is_named_with_what_to_do() {
+    let arm = choose(&[(false, false)], "arm_cortex-a9");
+    for expected in [
+        "no Rust of this machine can build for armv7-unknown-linux-musleabi; ",
+        "\n  rustup component add rust-src ",
+        "\n  apt-get install rustc-web cargo-web rust-web-src ",
+        "\n  rustup target add armv7-unknown-linux-musleabi ",
+    ] {
+        assert!(arm.contains(expected), "{expected:?}: {arm}");
+    }
+    // Nobody has a prebuilt one for it.
+    let mips = choose(&[], "mipsel_24kc");
+    assert!(
+        mips.contains("rust-src") && !mips.contains("target add"),
+        "{mips}"
     );
 }

@@ -246,6 +246,23 @@ unsafe impl GlobalAlloc for Heap {
         }
     }
 
+    /// The part allocated last grows where it is, so that a text that is being written leaves nothing behind.
+    unsafe fn realloc(&self, part: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let begin = part as usize - self.octets.get() as usize;
+        let (old, new) = (begin + layout.size(), begin + size);
+        let (done, failed) = (Ordering::AcqRel, Ordering::Relaxed);
+        if new <= HEAP_SIZE && self.used.compare_exchange(old, new, done, failed).is_ok() {
+            return part;
+        }
+        // SAFETY: the caller says that `size`, rounded up to the alignment, is no overflow.
+        let other = unsafe { self.alloc(Layout::from_size_align_unchecked(size, layout.align())) };
+        if !other.is_null() {
+            // SAFETY: both have so many octets, and share none.
+            unsafe { ptr::copy_nonoverlapping(part, other, layout.size().min(size)) };
+        }
+        other
+    }
+
     unsafe fn dealloc(&self, part: *mut u8, layout: Layout) {
         let begin = part as usize - self.octets.get() as usize;
         let end = begin + layout.size();
