@@ -14,6 +14,7 @@ use protocol::config::{Config, InterfaceName};
 use crate::BAD_INPUT;
 use crate::output::complain;
 use crate::snapshot::Snapshot;
+use crate::sys::netlink::Dump;
 use crate::values::seconds;
 
 use findings::Findings;
@@ -66,5 +67,6 @@ fn look(arguments: &CheckArguments) -> Result<Snapshot, String> {
     config.downstreams = heapless::Vec::from_slice(&arguments.downstreams)
         .map_err(|_| "too many downstream interfaces".to_owned())?;
     config.check().map_err(|error| error.to_string())?;
-    Snapshot::take(&config).map_err(|errno| errno.desc().to_owned())
+    let dumps = [Dump::Links, Dump::Addresses, Dump::ProxiedNeighbors];
+    Snapshot::take(&config, &dumps).map_err(|errno| errno.desc().to_owned())
 }

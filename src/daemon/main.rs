@@ -29,7 +29,7 @@ use event_loop::{Buffers, EventLoop};
 use instance::Instance;
 use snapshot::Snapshot;
 use status::{BindError, Server, StatusError, socket_of};
-use sys::netlink::Netlink;
+use sys::netlink::{Dump, Netlink};
 use sys::packet::Transmitter;
 use sys::privileges::{User, drop_privileges};
 use sys::signal::Signals;
@@ -137,7 +137,7 @@ fn run(arguments: Run) -> ExitCode {
 
 /// Every interface exists, or a line that says which one does not.
 fn check_interfaces(config: &Config) -> Result<(), String> {
-    let snapshot = Snapshot::take(config)
+    let snapshot = Snapshot::take(config, &[Dump::Links])
         .map_err(|errno| format!("asking for interfaces: {}", errno.desc()))?;
     let Some(name) = snapshot.interfaces.missing().next() else {
         return Ok(());

@@ -14,9 +14,10 @@ use protocol::wire::{ALL_NODES, MacAddress, Message, Query, QueryVersion, Source
 use crate::BAD_INPUT;
 use crate::instance::{self, Instance};
 use crate::output::{complain, print};
-use crate::snapshot::{Snapshot, buffer};
+use crate::snapshot::Snapshot;
 use crate::status::Mac;
 use crate::sys::clock;
+use crate::sys::netlink::Dump;
 use crate::sys::packet::{Capture, Interest, Transmitter};
 use crate::sys::readiness::wait_until;
 use crate::values::seconds;
@@ -124,7 +125,8 @@ impl From<Errno> for Failure {
 }
 
 fn ask(arguments: &QueryArguments) -> Result<(), Failure> {
-    let snapshot = Snapshot::take(&Config::new(arguments.interface.clone()))?;
+    let config = Config::new(arguments.interface.clone());
+    let snapshot = Snapshot::take(&config, &[Dump::Links, Dump::Addresses])?;
     let interface = snapshot.interfaces.upstream_interface();
     let index = interface.index.ok_or(Failure::NoInterface)?;
     let source = interface.link_local.ok_or(Failure::NoLinkLocal)?;
@@ -148,7 +150,7 @@ fn ask(arguments: &QueryArguments) -> Result<(), Failure> {
         max_response_delay: arguments.wait,
         version,
     };
-    let mut buffer = buffer(BUFFER_LENGTH);
+    let mut buffer = vec![0; BUFFER_LENGTH];
     let length = query.emit(&mut buffer).unwrap_or_default();
 
     let capture = Capture::open(index, Interest::Hosts)?;

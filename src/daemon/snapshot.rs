@@ -26,7 +26,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub fn take(config: &Config) -> nix::Result<Self> {
+    /// Asks for these dumps, in their order, and for nothing else.
+    pub fn take(config: &Config, dumps: &[Dump]) -> nix::Result<Self> {
         let mut snapshot = Snapshot {
             interfaces: Interfaces::new(config),
             addresses: Vec::new(),
@@ -34,9 +35,9 @@ impl Snapshot {
             links: Vec::new(),
         };
         let mut netlink = Netlink::open()?;
-        let mut buffer = buffer(BUFFER_LENGTH);
+        let mut buffer = vec![0; BUFFER_LENGTH];
         let deadline = clock::now().saturating_add(PATIENCE);
-        for dump in [Dump::Links, Dump::Addresses, Dump::ProxiedNeighbors] {
+        for &dump in dumps {
             let mut dumped = false;
             while !dumped {
                 match netlink.request(dump) {
@@ -74,15 +75,4 @@ impl Snapshot {
         }
         self.interfaces.handle(notice);
     }
-}
-
-/// Room for packets and messages, on the heap.
-#[expect(
-    clippy::slow_vector_initialization,
-    reason = "`vec!` brings `calloc` into the file, 800 octets that nothing else needs"
-)]
-pub fn buffer(length: usize) -> Vec<u8> {
-    let mut buffer = Vec::new();
-    buffer.resize(length, 0);
-    buffer
 }

@@ -1,7 +1,9 @@
 //! Interfaces that are late, vanish, come back, flap or are renamed.
 
 use crate::lab::{DOWNSTREAM, Lab, Namespace, UPSTREAM, eventually, solicited_node};
-use crate::support::{Host, SOON, address, expect_joined, spawn, start, start_between};
+use crate::support::{
+    Host, SOON, address, create_downstream, expect_joined, spawn, start, start_between,
+};
 
 crate::tests![
     an_upstream_created_anew_is_joined_and_reported_anew,
@@ -49,11 +51,7 @@ fn a_downstream_created_anew_is_heard_again() {
     mldproxy.wait_for_line("waiting for br-lan", SOON);
     expect_joined(&lab, &[address(1)]);
 
-    lab.rtr.run(&format!(
-        "ip link add name {DOWNSTREAM} type bridge mcast_snooping 0
-         ip link set dev lan1 master {DOWNSTREAM}
-         ip link set dev {DOWNSTREAM} up"
-    ));
+    create_downstream(&lab);
     let host = Host::on(&lab.lan);
     eventually("it is heard again", SOON, || {
         host.solicits_from(address(2));

@@ -12,7 +12,7 @@ use crate::bridges::multicast_router;
 use crate::lab::{
     DOWNSTREAM, Lab, Namespace, OTHER_USERS, Process, UPSTREAM, eventually, solicited_node,
 };
-use crate::support::{Host, SOON, address, expect_joined, start};
+use crate::support::{Host, SOON, address, create_downstream, expect_joined, start};
 
 crate::tests![
     of_all_capabilities_root_keeps_two;
@@ -199,11 +199,7 @@ fn links_created_anew_are_joined_and_heard_by_another_user() {
 
     lab.rtr.run(&format!("ip link del dev {DOWNSTREAM}"));
     mldproxy.wait_for_line("waiting for br-lan", SOON);
-    lab.rtr.run(&format!(
-        "ip link add name {DOWNSTREAM} type bridge mcast_snooping 0
-         ip link set dev lan1 master {DOWNSTREAM}
-         ip link set dev {DOWNSTREAM} up"
-    ));
+    create_downstream(&lab);
     let host = Host::on(&lab.lan);
     eventually("it is heard again", SOON, || {
         host.solicits_from(address(2));

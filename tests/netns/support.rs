@@ -112,6 +112,15 @@ fn few(groups: &[Ipv6Addr]) -> String {
     )
 }
 
+/// Creates the lab's first downstream anew, on its only port.
+pub fn create_downstream(lab: &Lab) {
+    lab.rtr.run(&format!(
+        "ip link add name {DOWNSTREAM} type bridge mcast_snooping 0
+         ip link set dev lan1 master {DOWNSTREAM}
+         ip link set dev {DOWNSTREAM} up"
+    ));
+}
+
 /// A host on a LAN, with any address it likes. It hears nothing, and so answers no question.
 pub struct Host {
     pub tap: Tap,

@@ -20,7 +20,7 @@ use crate::sys::readiness::{pause, wait_until};
 /// A packet socket hears a packet before the kernel's own MLD does, by microseconds.
 const KERNEL_DELAY: Duration = Duration::from_millis(500);
 /// Between two looks at its count, in milliseconds.
-const LOOK_INTERVAL: u8 = 10;
+const LOOK_INTERVAL: u16 = 10;
 
 pub fn check(snapshot: &Snapshot, instance: Instance, wait: Duration, findings: &mut Findings) {
     let upstream = snapshot.interfaces.upstream_interface();

@@ -1,21 +1,20 @@
 //! `mldproxy status`: asks a daemon on its control socket and prints the answer.
 
-use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use argh::FromArgs;
 use nix::errno::Errno;
-use nix::poll::{PollTimeout, poll};
 use nix::unistd::{read, write};
 use protocol::groups::CAPACITY;
 
 use super::FOLDER;
 use crate::output::{print, print_octets};
 use crate::sys::clock;
+use crate::sys::errno;
 use crate::sys::procfs::listening_sockets;
-use crate::sys::readiness::wait_until;
+use crate::sys::readiness::{pause, wait_until};
 use crate::values::{instance_name, number, socket_path};
 
 /// How long a daemon may say nothing.
@@ -91,9 +90,7 @@ pub fn status(arguments: StatusArguments) -> Result<(), StatusError> {
         if !arguments.watch {
             return Ok(());
         }
-        let second = PollTimeout::from(1000_u16);
-        // An early end only makes it anew the sooner.
-        let _ = poll(&mut [], second);
+        pause(1000);
     }
 }
 
@@ -117,7 +114,7 @@ pub fn ask_summary(path: &str) -> nix::Result<String> {
 }
 
 fn connect(path: &str, question: &str) -> nix::Result<UnixStream> {
-    let stream = UnixStream::connect(path).map_err(|error| errno(&error))?;
+    let stream = errno(UnixStream::connect(path))?;
     write(&stream, question.as_bytes())?;
     Ok(stream)
 }
@@ -164,8 +161,4 @@ fn only_socket() -> Result<String, StatusError> {
             several.join(", ")
         ))),
     }
-}
-
-fn errno(error: &io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or_default())
 }

@@ -4,7 +4,6 @@
 //! buffers of their own, and one that does not get on gives way.
 
 use std::fmt;
-use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -17,6 +16,7 @@ use protocol::time::{Duration, Instant};
 
 use super::{Cursor, Format, View};
 use crate::sys::readiness::pause;
+use crate::sys::{decimal, errno};
 
 /// Where the sockets are, unless the user says otherwise.
 pub const FOLDER: &str = "/var/run/mldproxy";
@@ -66,12 +66,6 @@ impl From<Errno> for BindError {
     }
 }
 
-impl From<io::Error> for BindError {
-    fn from(error: io::Error) -> Self {
-        BindError::System(Errno::from_raw(error.raw_os_error().unwrap_or_default()))
-    }
-}
-
 struct Client {
     stream: UnixStream,
     state: State,
@@ -115,10 +109,10 @@ impl Server {
             unlink(path)?;
         }
         let before = umask(Mode::from_bits_truncate(0o177));
-        let bound = UnixListener::bind(path);
+        let bound = errno(UnixListener::bind(path));
         umask(before);
         let listener = bound?;
-        listener.set_nonblocking(true)?;
+        errno(listener.set_nonblocking(true))?;
         Ok(Server {
             listener,
             path: path.to_owned(),
@@ -356,9 +350,5 @@ fn parse(question: &[u8]) -> Option<(Format, usize)> {
     ];
     let asks = |(word, format): (&[u8], Format)| Some((format, question.strip_prefix(word)?));
     let (format, limit) = forms.into_iter().find_map(asks)?;
-    let limit = limit.iter().try_fold(0_usize, |limit, digit| {
-        let digit = char::from(*digit).to_digit(10)?;
-        limit.checked_mul(10)?.checked_add(digit as usize)
-    });
-    Some((format, limit?))
+    Some((format, decimal(limit)? as usize))
 }

@@ -3,12 +3,13 @@
 //! A socket's memberships live in its option memory. At the 20480 octets that kernels before 6.7 allow, 365 fit, at 10240 still
 //! 182. So each socket takes the groups of [`GROUPS_PER_SOCKET`] neighbouring slots and no more.
 
-use std::io;
 use std::net::{Ipv6Addr, UdpSocket};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use protocol::groups::CAPACITY;
+
+use super::errno;
 
 const GROUPS_PER_SOCKET: usize = 128;
 const SOCKETS: usize = CAPACITY.div_ceil(GROUPS_PER_SOCKET);
@@ -63,8 +64,4 @@ impl Memberships {
 fn unbound_socket() -> nix::Result<UdpSocket> {
     let flags = SockFlag::SOCK_CLOEXEC;
     socket(AddressFamily::Inet6, SockType::Datagram, flags, None).map(UdpSocket::from)
-}
-
-fn errno(result: io::Result<()>) -> nix::Result<()> {
-    result.map_err(|error| Errno::try_from(error).unwrap_or(Errno::UnknownErrno))
 }

@@ -11,4 +11,21 @@ pub mod procfs;
 pub mod readiness;
 pub mod signal;
 
+use std::io;
+
+use nix::errno::Errno;
+
 pub use ffi::{Heap, STANDARD_ERROR, STANDARD_OUTPUT, random};
+
+/// What the standard library was told by the system.
+pub fn errno<T>(result: io::Result<T>) -> nix::Result<T> {
+    result.map_err(|error| Errno::try_from(error).unwrap_or(Errno::UnknownErrno))
+}
+
+/// The number that decimal digits are; `None` for anything else.
+pub fn decimal(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0_u32, |number, digit| {
+        let digit = char::from(*digit).to_digit(10)?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}

@@ -6,7 +6,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, read};
 
-use super::ffi;
+use super::{decimal, ffi};
 
 /// Kept, as far as it is there: `CAP_NET_RAW` opens the captures of links that are created anew, and `CAP_NET_ADMIN` sets a
 /// bridge's `mcast_router`.
@@ -43,18 +43,11 @@ impl User {
             // Without another field, this one may be cut off.
             field()?;
             (entry == name.as_bytes() || id == name.as_bytes()).then_some(User {
-                id: number(id)?,
-                group: number(group)?,
+                id: decimal(id)?,
+                group: decimal(group)?,
             })
         })
     }
-}
-
-fn number(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0_u32, |number, digit| {
-        let digit = char::from(*digit).to_digit(10)?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
 }
 
 /// Those in force for this process, among the first 32.

@@ -25,7 +25,7 @@ pub fn wait_until(descriptor: BorrowedFd<'_>, deadline: Instant) -> bool {
 }
 
 /// Waits for some milliseconds.
-pub fn pause(milliseconds: u8) {
+pub fn pause(milliseconds: u16) {
     // Where a signal ends it early, it was long enough.
     let _ = poll(&mut [], milliseconds);
 }
