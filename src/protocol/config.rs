@@ -61,6 +61,12 @@ pub struct Config {
     pub upstream_prefixes: bool,
     /// Addresses inside one of these are never learned.
     pub excluded: heapless::Vec<Prefix, MAX_PREFIXES>,
+    /// Let the kernel answer upstream for confirmed addresses, and answer downstream for what is elsewhere.
+    pub ndp_proxy: bool,
+    /// Have a route to each confirmed address.
+    pub host_routes: bool,
+    /// Announce new addresses upstream.
+    pub announce: bool,
 }
 
 /// What hosts are learned from.
@@ -113,6 +119,9 @@ impl Config {
             mld_mode: MldMode::Auto,
             upstream_prefixes: false,
             excluded: heapless::Vec::new(),
+            ndp_proxy: false,
+            host_routes: false,
+            announce: false,
         }
     }
 
@@ -176,6 +185,9 @@ impl Config {
         if !learnable && !self.upstream_prefixes {
             return Err(ConfigError::NothingToLearn);
         }
+        if (self.ndp_proxy || self.host_routes || self.announce) && !self.ask && !self.probe {
+            return Err(ConfigError::NothingConfirmed);
+        }
         Ok(())
     }
 
@@ -203,6 +215,8 @@ pub enum ConfigError {
     ZeroLimit(&'static str),
     /// Every prefix is excluded.
     NothingToLearn,
+    /// Something is to be done for confirmed addresses, and there will be none.
+    NothingConfirmed,
 }
 
 impl fmt::Display for ConfigError {
@@ -221,6 +235,9 @@ impl fmt::Display for ConfigError {
             ConfigError::NothingToLearn => {
                 f.write_str("--exclude covers every prefix; no address is left to learn")
             }
+            ConfigError::NothingConfirmed => f.write_str(
+                "--ndp-proxy, --host-routes and --announce are for hosts that answered; with --no-ask and --no-probe none is asked",
+            ),
         }
     }
 }

@@ -53,6 +53,21 @@ counters! {
     MembershipFailed = "membership_failures",
     /// Reports sent upstream.
     Reported = "reports",
+    /// Proxy entries added and removed, and routes.
+    ProxyAdded = "proxies_added",
+    ProxyRemoved = "proxies_removed",
+    RouteAdded = "routes_added",
+    RouteRemoved = "routes_removed",
+    /// Changes of these that failed; each is tried again.
+    KernelTableFailed = "kernel_table_failures",
+    /// Questions for targets that hosts downstream looked for.
+    Solicited = "targets_asked",
+    /// Targets not asked for, since there were too many at once.
+    RefusedTarget = "refused_targets",
+    /// Answers to hosts downstream.
+    Answered = "answers",
+    /// Addresses announced upstream.
+    Announced = "announcements",
     /// Packets that could not be sent; each is tried again.
     TransmitFailed = "transmit_failures",
 }

@@ -7,6 +7,7 @@
 
 mod learning;
 mod log_lines;
+mod proxying;
 
 use core::net::Ipv6Addr;
 
@@ -16,8 +17,10 @@ use crate::config::{Config, MAX_DOWNSTREAMS, Port, Prefix};
 use crate::counters::{Counter, Counters};
 use crate::groups::{self, Groups};
 use crate::listener::{self, Listener, Upstream};
+use crate::ndp_proxy::{self, KernelTable, Listing, NdpProxy, Side};
 use crate::neighbors::{ASK_RESPONSE_DELAY, Neighbors, Question, Sender, Subject};
 use crate::rate::Bucket;
+use crate::targets::Targets;
 use crate::time::Instant;
 use crate::wire::{self, MacAddress, Message, NeighborSolicitation, Query, QueryVersion, Sources};
 
@@ -32,8 +35,8 @@ pub enum Event<'a> {
         mac: MacAddress,
         packet: &'a [u8],
     },
-    /// A packet was heard on the upstream, from its IPv6 header on.
-    UpstreamPacket(&'a [u8]),
+    /// A packet was heard on the upstream, as above.
+    UpstreamPacket { mac: MacAddress, packet: &'a [u8] },
     /// The upstream is like this now; `None` while there is no such interface.
     Upstream(Option<Upstream>),
     /// A downstream is like this now; `None` while nothing can be sent there.
@@ -52,6 +55,8 @@ pub enum Event<'a> {
     OwnUnknown,
     /// The prefixes on the upstream's link are these now. They count where [`Config::upstream_prefixes`] is set.
     UpstreamPrefixes(&'a [Prefix]),
+    /// The kernel lists one of its tables.
+    Listed(KernelTable, Listing),
     /// Somebody wants all hosts asked and all groups reported anew.
     Renew,
 }
@@ -76,6 +81,23 @@ pub enum Action {
     Report { length: usize, group: Ipv6Addr },
     /// Send the first `length` octets of the buffer, an IPv6 packet, out of a downstream to its host.
     Ask { length: usize, question: Question },
+    /// Change one of the kernel's tables.
+    Kernel(ndp_proxy::Change),
+    /// Send the first `length` octets of the buffer, a Neighbor Solicitation, out of a downstream (`None` is the upstream).
+    Solicit {
+        length: usize,
+        port: Option<Port>,
+        group: Ipv6Addr,
+        target: Ipv6Addr,
+    },
+    /// Send the first `length` octets of the buffer, a Neighbor Advertisement, to a host or (without `mac`) to a group.
+    Advertise {
+        length: usize,
+        side: Side,
+        destination: Ipv6Addr,
+        mac: Option<MacAddress>,
+        target: Ipv6Addr,
+    },
 }
 
 /// What a deadline is for.
@@ -89,6 +111,12 @@ pub enum Reason {
     Membership,
     /// Hosts are to be asked whether they are still there.
     Question,
+    /// A change of the kernel's tables that failed is to be tried again.
+    KernelTable,
+    /// What was found of targets elsewhere is to be looked at again.
+    Target,
+    /// An address is to be announced upstream.
+    Announcement,
 }
 
 /// The buffer that [`Engine::poll_action`] needs, in octets.
@@ -106,6 +134,8 @@ pub struct Engine {
     neighbors: Neighbors,
     groups: Groups,
     listener: Listener,
+    ndp_proxy: NdpProxy,
+    targets: Targets,
     downstreams: [Option<Downstream>; MAX_DOWNSTREAMS],
     /// This router's own addresses, which need no proxy.
     own: heapless::Vec<Ipv6Addr, MAX_OWN>,
@@ -131,6 +161,8 @@ impl Engine {
             neighbors: Neighbors::new(),
             groups: Groups::new(),
             listener: Listener::new(),
+            ndp_proxy: NdpProxy::new(),
+            targets: Targets::new(),
             downstreams: [None; MAX_DOWNSTREAMS],
             own: heapless::Vec::new(),
             counters: Counters::new(),
@@ -148,6 +180,8 @@ impl Engine {
         self.config = config;
         self.neighbors.set_hash_key(seed);
         self.groups.set_hash_key(seed);
+        self.targets.set_hash_key(seed);
+        self.ndp_proxy.start(&self.config, seed);
     }
 
     /// Takes one event. `now` is never earlier than before; where it is, it counts as before.
@@ -157,7 +191,7 @@ impl Engine {
             Event::Packet { port, mac, packet } => {
                 self.handle_packet(Sender { port, mac }, packet);
             }
-            Event::UpstreamPacket(packet) => self.handle_upstream_packet(packet),
+            Event::UpstreamPacket { mac, packet } => self.handle_upstream_packet(mac, packet),
             Event::Upstream(upstream) => self.handle_upstream(upstream),
             Event::Downstream(port, downstream) => {
                 if let Some(known) = self.downstreams.get_mut(usize::from(port)) {
@@ -165,6 +199,7 @@ impl Engine {
                     *known = downstream;
                     if is_back {
                         self.neighbors.ask_all(self.now, |on| on == port);
+                        self.ndp_proxy.retry();
                     }
                 }
             }
@@ -175,11 +210,13 @@ impl Engine {
             Event::Own { address, present } => self.handle_own(address, present),
             Event::OwnUnknown => self.own.clear(),
             Event::UpstreamPrefixes(prefixes) => self.handle_prefixes(prefixes),
+            Event::Listed(table, listing) => self.ndp_proxy.handle_listing(table, listing),
             Event::Renew => {
                 self.neighbors.ask_all(self.now, |_| true);
                 self.listener.report_all();
             }
         }
+        self.follow_neighbors();
     }
 
     /// Does what is due at `now`. Harmless at any time.
@@ -189,6 +226,7 @@ impl Engine {
             config,
             neighbors,
             groups,
+            ndp_proxy,
             listener,
             counters,
             now,
@@ -197,18 +235,25 @@ impl Engine {
         neighbors.handle_timeout(*now, config, |subject| {
             counters.count(Counter::Expired);
             debug!("expired {}", Named(subject));
-            release(groups, *now, subject);
+            release(groups, ndp_proxy, *now, subject);
         });
         groups.handle_timeout(*now);
+        ndp_proxy.handle_timeout(*now);
         listener.handle_timeout(*now, config, log_change);
+        self.handle_target_timeout();
+        self.follow_neighbors();
     }
 
     /// The next thing to do. Carry it out, tell [`Self::done`], and poll again: until then the same action is returned. `buffer`
     /// has at least [`BUFFER_LENGTH`] octets.
     pub fn poll_action(&mut self, buffer: &mut [u8]) -> Option<Action> {
         self.poll_membership()
+            .or_else(|| self.poll_kernel_table())
+            .or_else(|| self.poll_answer(buffer))
+            .or_else(|| self.poll_target(buffer))
             .or_else(|| self.poll_report(buffer))
             .or_else(|| self.poll_question(buffer))
+            .or_else(|| self.poll_announcement(buffer))
     }
 
     /// The action polled last succeeded, or failed and is to be tried again later.
@@ -218,11 +263,30 @@ impl Engine {
             Action::Join(_) | Action::Leave(_) if !succeeded => Counter::MembershipFailed,
             Action::Join(_) => Counter::Joined,
             Action::Leave(_) => Counter::Left,
-            Action::Report { .. } | Action::Ask { .. } if !succeeded => Counter::TransmitFailed,
+            Action::Kernel(_) if !succeeded => Counter::KernelTableFailed,
+            Action::Kernel(change) => match (change.table, change.present) {
+                (KernelTable::Proxies, true) => Counter::ProxyAdded,
+                (KernelTable::Proxies, false) => Counter::ProxyRemoved,
+                (KernelTable::Routes, true) => Counter::RouteAdded,
+                (KernelTable::Routes, false) => Counter::RouteRemoved,
+            },
+            Action::Report { .. }
+            | Action::Ask { .. }
+            | Action::Solicit { .. }
+            | Action::Advertise { .. }
+                if !succeeded =>
+            {
+                Counter::TransmitFailed
+            }
             Action::Report { .. } => Counter::Reported,
             Action::Ask { question, .. } => match question {
                 Question::Ask { .. } => Counter::Asked,
                 Question::Probe { .. } => Counter::Probed,
+            },
+            Action::Solicit { .. } => Counter::Solicited,
+            Action::Advertise { side, .. } => match side {
+                Side::Upstream => Counter::Announced,
+                Side::Downstream(_) => Counter::Answered,
             },
         };
         self.counters.count(counter);
@@ -248,6 +312,9 @@ impl Engine {
             }
             // One that could not be sent is one that was lost: the next follows.
             Action::Ask { question, .. } => self.neighbors.asked(self.now, question),
+            Action::Kernel(change) => self.ndp_proxy.done(self.now, change, succeeded),
+            Action::Solicit { target, port, .. } => self.targets.asked(*target, *port),
+            Action::Advertise { side, target, .. } => self.advertised(*side, *target),
         }
     }
 
@@ -258,6 +325,9 @@ impl Engine {
             (self.listener.next_deadline(), Reason::Refresh),
             (self.groups.next_deadline(), Reason::Membership),
             (self.neighbors.next_question(), Reason::Question),
+            (self.ndp_proxy.next_deadline(), Reason::KernelTable),
+            (self.targets.next_deadline(), Reason::Target),
+            (self.ndp_proxy.next_announcement(), Reason::Announcement),
         ];
         deadlines
             .into_iter()
@@ -279,6 +349,14 @@ impl Engine {
 
     pub fn listener(&self) -> &Listener {
         &self.listener
+    }
+
+    pub fn ndp_proxy(&self) -> &NdpProxy {
+        &self.ndp_proxy
+    }
+
+    pub fn targets(&self) -> &Targets {
+        &self.targets
     }
 
     pub fn counters(&self) -> &Counters {
@@ -373,7 +451,7 @@ impl Engine {
         self.downstreams.get(usize::from(port)).copied().flatten()
     }
 
-    fn handle_upstream_packet(&mut self, packet: &[u8]) {
+    fn handle_upstream_packet(&mut self, mac: MacAddress, packet: &[u8]) {
         match wire::parse(packet) {
             Ok(Message::Query(query)) => {
                 self.counters.count(Counter::Query);
@@ -392,14 +470,14 @@ impl Engine {
                     }
                 });
             }
-            // What is not a query is no business of a listener's.
-            Ok(
-                Message::NeighborSolicitation(_)
-                | Message::NeighborAdvertisement(_)
-                | Message::ReportV1(_)
-                | Message::ReportV2(_)
-                | Message::Done(_),
-            ) => {}
+            Ok(Message::NeighborAdvertisement(advertisement)) => {
+                self.handle_upstream_advertisement(mac, &advertisement);
+            }
+            Ok(Message::NeighborSolicitation(solicitation)) => {
+                self.handle_upstream_solicitation(mac, &solicitation);
+            }
+            // Other listeners' reports are nobody's business here.
+            Ok(Message::ReportV1(_) | Message::ReportV2(_) | Message::Done(_)) => {}
             Err(reason) => self.counters.count_dropped(reason),
         }
     }
@@ -408,8 +486,10 @@ impl Engine {
         let index = |upstream: Option<&Upstream>| upstream.map(|upstream| upstream.index);
         if index(upstream.as_ref()) != index(self.listener.upstream()) {
             self.groups.forget_memberships();
+            self.ndp_proxy.forget_upstream();
         }
         self.listener.set_upstream(self.now, upstream);
+        self.ndp_proxy.retry();
         self.stop_refresh_without_groups();
     }
 
@@ -420,8 +500,12 @@ impl Engine {
     }
 }
 
-fn release(groups: &mut Groups, now: Instant, subject: Subject) {
+/// A subject is gone: its group is wanted once less, and nobody answers for its address any more.
+fn release(groups: &mut Groups, ndp_proxy: &mut NdpProxy, now: Instant, subject: Subject) {
     groups.release(now, subject.group(), address_of(subject));
+    if let Subject::Address(address) = subject {
+        ndp_proxy.set(now, address, None);
+    }
 }
 
 /// The address of a subject; of a listener's the group's.

@@ -5,6 +5,7 @@
 
 use core::net::Ipv6Addr;
 
+use crate::pending::Pending;
 use crate::table::{Full, Table};
 use crate::time::{Duration, Instant};
 use crate::wire::SolicitedNode;
@@ -46,10 +47,7 @@ pub struct Change {
 pub struct Groups {
     table: Table<SolicitedNode, Group, CAPACITY>,
     /// Slots whose group is wanted and not joined, or joined and not wanted.
-    pending: SlotSet,
-    /// Those of them whose change failed and waits for `retry_at`.
-    failed: SlotSet,
-    retry_at: Option<Instant>,
+    pending: Pending<{ CAPACITY / 32 }>,
     /// No group's delay before it is left ends earlier.
     next_leave: Option<Instant>,
 }
@@ -64,9 +62,7 @@ impl Groups {
         };
         Groups {
             table: Table::new(SolicitedNode::of(Ipv6Addr::UNSPECIFIED), vacant),
-            pending: SlotSet::new(),
-            failed: SlotSet::new(),
-            retry_at: None,
+            pending: Pending::new(),
             next_leave: None,
         }
     }
@@ -91,7 +87,7 @@ impl Groups {
 
     /// Did a join or leave fail that was not made good yet?
     pub fn is_failing(&self) -> bool {
-        self.retry_at.is_some()
+        self.pending.is_failing()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (SolicitedNode, &Group)> {
@@ -160,7 +156,7 @@ impl Groups {
 
     /// The next change to carry out. The same one again until [`Self::done`] is told of it.
     pub(crate) fn poll_change(&self) -> Option<Change> {
-        let slot = self.pending.first_outside(&self.failed)?;
+        let slot = self.pending.next()?;
         let (group, state) = self.table.get(slot)?;
         Some(Change {
             slot,
@@ -173,9 +169,8 @@ impl Groups {
     /// A change was carried out, or failed and is to be tried again [`RETRY_INTERVAL`] after `now`.
     pub(crate) fn done(&mut self, now: Instant, change: &Change, succeeded: bool) {
         if !succeeded {
-            self.failed.insert(change.slot);
-            self.retry_at
-                .get_or_insert(now.saturating_add(RETRY_INTERVAL));
+            let retry_at = now.saturating_add(RETRY_INTERVAL);
+            self.pending.fail(change.slot, retry_at);
             return;
         }
         if let Some((_, state)) = self.table.get_mut(change.slot) {
@@ -196,17 +191,15 @@ impl Groups {
 
     /// When to try again what failed, or when a group is to be left.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.retry_at.into_iter().chain(self.next_leave).min()
+        let retry = self.pending.next_deadline();
+        retry.into_iter().chain(self.next_leave).min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.next_leave.is_some_and(|due| due <= now) {
             self.leave_idle(Some(now));
         }
-        if self.retry_at.is_some_and(|due| due <= now) {
-            self.retry_at = None;
-            self.failed = SlotSet::new();
-        }
+        self.pending.handle_timeout(now);
     }
 
     /// Leaves the groups that nobody wants, at `now` those whose delay is over.
@@ -230,57 +223,13 @@ impl Groups {
 
     /// Brings what is pending in line with a group whose state changed; ends one that is neither wanted nor joined.
     fn settle(&mut self, slot: usize) {
-        self.failed.remove(slot);
         let Some((_, state)) = self.table.get(slot) else {
             return;
         };
         let wanted = state.members > 0;
-        if wanted == state.joined {
-            self.pending.remove(slot);
-        } else {
-            self.pending.insert(slot);
-        }
+        self.pending.set(slot, wanted != state.joined);
         if !wanted && !state.joined {
             self.table.remove(slot);
         }
-    }
-}
-
-/// A set of slots, a bit each.
-struct SlotSet {
-    words: [u32; CAPACITY / 32],
-}
-
-impl SlotSet {
-    const fn new() -> Self {
-        SlotSet {
-            words: [0; CAPACITY / 32],
-        }
-    }
-
-    fn insert(&mut self, slot: usize) {
-        if let Some(word) = self.words.get_mut(slot / 32) {
-            *word |= SlotSet::bit(slot);
-        }
-    }
-
-    fn remove(&mut self, slot: usize) {
-        if let Some(word) = self.words.get_mut(slot / 32) {
-            *word &= !SlotSet::bit(slot);
-        }
-    }
-
-    /// The lowest slot that is in this set and not in `other`.
-    fn first_outside(&self, other: &SlotSet) -> Option<usize> {
-        let mut words = self.words.iter().zip(&other.words).enumerate();
-        words.find_map(|(place, (ours, theirs))| {
-            let left = ours & !theirs;
-            let bit = usize::try_from(left.trailing_zeros()).ok()?;
-            (left != 0).then(|| place.saturating_mul(32).saturating_add(bit))
-        })
-    }
-
-    const fn bit(slot: usize) -> u32 {
-        1_u32.rotate_left(slot as u32 % 32)
     }
 }

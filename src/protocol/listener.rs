@@ -9,7 +9,8 @@ use core::net::Ipv6Addr;
 use crate::config::{Config, MldMode, MldVersion};
 use crate::time::{Duration, Instant};
 use crate::wire::{
-    IPV6_MIN_MTU, Query, QueryVersion, RecordType, ReportBuilder, ReportV1, SolicitedNode,
+    IPV6_MIN_MTU, MacAddress, Query, QueryVersion, RecordType, ReportBuilder, ReportV1,
+    SolicitedNode,
 };
 
 /// The largest packet sent, in octets: an Ethernet's MTU, also where the upstream's is larger, since what is behind it may not be.
@@ -33,6 +34,8 @@ pub struct Upstream {
     pub link_local: Option<Ipv6Addr>,
     /// In octets. Below 1280 it counts as 1280 (RFC 8200 §5).
     pub mtu: u32,
+    /// All zero where the link has no such addresses.
+    pub mac: MacAddress,
 }
 
 /// Who asks upstream.
@@ -84,6 +87,7 @@ impl Listener {
                 index: 0,
                 link_local: None,
                 mtu: 0,
+                mac: MacAddress([0; 6]),
             },
             has_querier: false,
             querier: Querier {

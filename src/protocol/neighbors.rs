@@ -11,6 +11,7 @@ mod question;
 use core::net::Ipv6Addr;
 
 use crate::config::{Config, Port};
+use crate::pending::SlotSet;
 use crate::rate::Bucket;
 use crate::table::{Link, Table};
 use crate::time::{Duration, Instant};
@@ -20,7 +21,7 @@ pub use host::Host;
 pub use question::{ASK_RESPONSE_DELAY, ASKS, PROBES, Question};
 
 use host::Hosts;
-use question::ALL_QUESTIONS;
+use question::{ALL_QUESTIONS, DOUBT_INTERVAL};
 
 /// The most addresses and listeners kept.
 pub const CAPACITY: usize = 4096;
@@ -121,6 +122,9 @@ pub struct Neighbors {
     pace: Instant,
     /// Counts the questions, so that strangers get their share.
     turn: u8,
+    /// Those that were confirmed, or are so no longer, or moved.
+    changed: SlotSet<{ CAPACITY / 32 }>,
+    has_changed: bool,
 }
 
 impl Neighbors {
@@ -135,6 +139,8 @@ impl Neighbors {
             next_question: None,
             pace: Instant::ZERO,
             turn: 0,
+            changed: SlotSet::new(),
+            has_changed: false,
         }
     }
 
@@ -175,6 +181,20 @@ impl Neighbors {
         self.hosts.iter()
     }
 
+    /// The next subject that changed, and the downstream where it is, if confirmed. Those that were removed are not among them.
+    pub(crate) fn next_changed(&mut self) -> Option<(Subject, Option<Port>)> {
+        if !self.has_changed {
+            return None;
+        }
+        while let Some(slot) = self.changed.take_first() {
+            if let Some((subject, neighbor)) = self.subjects.get(slot) {
+                return Some((subject, neighbor.confirmed.then_some(neighbor.port)));
+            }
+        }
+        self.has_changed = false;
+        None
+    }
+
     /// A host was heard; with a link-local source it can be asked. Its number; none where there are too many hosts.
     pub(crate) fn heard(
         &mut self,
@@ -190,7 +210,11 @@ impl Neighbors {
         };
         let again = self.question_delay(config);
         let host = self.hosts.get_mut(number)?;
-        host.port = sender.port;
+        // What the kernel remembers may be from where the host was before.
+        let has_moved = host.port != sender.port && evidence != Evidence::Remembered;
+        if has_moved {
+            host.port = sender.port;
+        }
         host.last_heard = now;
         if link_local.is_some() {
             // One that answers keeps its address, for anybody can send from another one in its name.
@@ -198,10 +222,12 @@ impl Neighbors {
                 host.link_local = link_local;
             }
             // One with addresses is asked when they are due. One without may have some that were never heard.
+            // One that moved is asked which addresses it brought along.
+            let again = if has_moved { DOUBT_INTERVAL } else { again };
             let lately = |asked: Instant| now < asked.saturating_add(again);
             if config.ask
                 && host.due.is_none()
-                && host.subjects == 0
+                && (has_moved || host.subjects == 0)
                 && !host.asked.is_some_and(lately)
             {
                 host.due = Some(now);
@@ -229,8 +255,10 @@ impl Neighbors {
             if evidence != Evidence::Remembered && self.is_handed_over(now, config, slot, number) {
                 let due = self.expect_next_question(now, config);
                 if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
+                    let has_moved = neighbor.port != port;
                     neighbor.port = port;
                     neighbor.renew(now, due);
+                    self.note_change(slot, has_moved);
                 }
             }
             return Ok(Sighting::Renewed);
@@ -279,6 +307,7 @@ impl Neighbors {
             .insert(subject, neighbor)
             .map_err(|_| Refusal::Full)?;
         self.link(slot, number);
+        self.note_change(slot, answers);
         self.expect_question(now);
         self.expect_check(now, config);
         Ok(Sighting::New)
@@ -314,27 +343,32 @@ impl Neighbors {
         let Some(host) = self.hosts.get(number) else {
             return false;
         };
-        let mut link = host.first;
+        let (mut link, port) = (host.first, host.port);
         let due = self.expect_next_question(now, config);
         let mut found = false;
         while let Some(slot) = link.slot() {
             let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
                 break;
             };
+            link = neighbor.next;
             if subject.group() == group {
+                let has_changed = neighbor.port != port || answers && !neighbor.confirmed;
+                neighbor.port = port;
                 neighbor.confirmed |= answers;
                 neighbor.renew(now, due);
                 found = true;
+                self.note_change(slot, has_changed);
             }
-            link = neighbor.next;
         }
         found
     }
 
     /// An address was advertised to this router. Where it was probed, at its host, that is the answer.
     pub(crate) fn advertised(&mut self, config: &Config, address: Ipv6Addr, mac: MacAddress) {
-        let slot = self.subjects.find(&Subject::Address(address));
-        if let Some((_, neighbor)) = slot.and_then(|slot| self.subjects.get_mut(slot))
+        let Some(slot) = self.subjects.find(&Subject::Address(address)) else {
+            return;
+        };
+        if let Some((_, neighbor)) = self.subjects.get_mut(slot)
             && let Some((owner, host)) = self.hosts.entry_mut(neighbor.host)
             && owner == mac
             && config.probe
@@ -342,6 +376,7 @@ impl Neighbors {
         {
             neighbor.confirmed = true;
             host.answered = true;
+            self.note_change(slot, true);
         }
     }
 
@@ -383,12 +418,13 @@ impl Neighbors {
             return false;
         }
         let due = self.expect_next_question(now, config);
-        let slot = self.subjects.find(&address);
-        if let Some((_, neighbor)) = slot.and_then(|slot| self.subjects.get_mut(slot))
+        if let Some(slot) = self.subjects.find(&address)
+            && let Some((_, neighbor)) = self.subjects.get_mut(slot)
             && confirmed
         {
             neighbor.confirmed = true;
             neighbor.renew(now, due);
+            self.note_change(slot, true);
         }
         true
     }
@@ -466,9 +502,17 @@ impl Neighbors {
             return false;
         }
         neighbor.confirmed = false;
+        self.note_change(slot, true);
         self.unlink(slot);
         self.link(slot, number);
         true
+    }
+
+    fn note_change(&mut self, slot: usize, has_changed: bool) {
+        if has_changed {
+            self.changed.insert(slot);
+            self.has_changed = true;
+        }
     }
 
     fn link(&mut self, slot: usize, number: u16) {

@@ -3,5 +3,6 @@
 mod asking;
 mod limits;
 mod main_job;
+mod proxying;
 mod stage;
 mod upstream;

@@ -1,12 +1,13 @@
-//! An engine, and a kernel that is only a set of memberships, in stepped time.
+//! An engine, and a kernel that is only its tables, in stepped time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
-use protocol::config::Config;
+use protocol::config::{Config, Port};
 use protocol::counters::Counter;
 use protocol::engine::{Action, BUFFER_LENGTH, Downstream, Engine, Event};
 use protocol::listener::Upstream;
+use protocol::ndp_proxy::{Change, KernelTable, Side};
 use protocol::neighbors::Subject;
 use protocol::time::{Duration, Instant};
 use protocol::wire::{
@@ -17,14 +18,17 @@ use protocol::wire::{
 pub const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// This router, as hosts downstream know it.
 pub const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
+pub const GATEWAY: MacAddress = MacAddress([2, 0, 0, 0, 0xaa, 0]);
 pub const HOST: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 pub const UPSTREAM: Upstream = Upstream {
     index: 7,
     link_local: Some(LINK_LOCAL),
     mtu: 1500,
+    mac: UPSTREAM_MAC,
 };
+pub const UPSTREAM_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0xfe, 0]);
 
-/// An engine, and a kernel that is only a set of memberships.
+/// An engine, and a kernel that is only its tables.
 pub struct Stage {
     pub engine: Box<Engine>,
     pub now: Instant,
@@ -35,6 +39,11 @@ pub struct Stage {
     pub questions: Vec<(u64, String)>,
     /// Joins and leaves, as they were carried out.
     pub changes: Vec<String>,
+    /// The addresses that the kernel answers for upstream, and its routes.
+    pub proxied: BTreeSet<Ipv6Addr>,
+    pub routes: BTreeMap<Ipv6Addr, Side>,
+    /// Neighbor Solicitations for targets elsewhere, and Neighbor Advertisements: where, what, and to whom.
+    pub sent: Vec<String>,
     /// Is an action to fail?
     pub fails: fn(&Action) -> bool,
 }
@@ -66,7 +75,7 @@ impl Stage {
         let mut stage = Stage::configured(configure);
         stage.upstream(Some(UPSTREAM));
         for port in [0, 1] {
-            let mac = MacAddress([2, 0, 0, 0, 0xff, port]);
+            let mac = downstream_mac(port);
             let downstream = Downstream {
                 link_local: ROUTER,
                 mac,
@@ -95,6 +104,9 @@ impl Stage {
             reports: Vec::new(),
             questions: Vec::new(),
             changes: Vec::new(),
+            proxied: BTreeSet::new(),
+            routes: BTreeMap::new(),
+            sent: Vec::new(),
             fails: |_| false,
         }
     }
@@ -123,7 +135,10 @@ impl Stage {
     }
 
     pub fn receive_from(&mut self, mac: MacAddress, packet: &[u8]) {
-        let port = 0;
+        self.receive_on(0, mac, packet);
+    }
+
+    pub fn receive_on(&mut self, port: Port, mac: MacAddress, packet: &[u8]) {
         self.handle(Event::Packet { port, mac, packet });
     }
 
@@ -186,9 +201,68 @@ impl Stage {
                     };
                     self.questions.push((self.now.as_millis(), question));
                 }
+                Action::Kernel(change) => self.change(&change),
+                // Nothing can be sent there.
+                Action::Solicit { length: 0, .. } | Action::Advertise { length: 0, .. } => {}
+                Action::Solicit {
+                    length,
+                    port,
+                    group,
+                    target,
+                } => {
+                    let Ok(Message::NeighborSolicitation(sent)) = parse(&buffer[..length]) else {
+                        panic!("not a solicitation");
+                    };
+                    assert_eq!((sent.destination, sent.target), (group, target));
+                    assert_eq!(group, SolicitedNode::of(target).group());
+                    let (source, mac) = source_on(port);
+                    assert_eq!((sent.source, sent.source_link_layer), (source, Some(mac)));
+                    self.sent.push(format!("{}?{target}", name_of(port)));
+                }
+                Action::Advertise {
+                    length,
+                    side,
+                    destination,
+                    mac,
+                    target,
+                } => {
+                    let Ok(Message::NeighborAdvertisement(sent)) = parse(&buffer[..length]) else {
+                        panic!("not an advertisement");
+                    };
+                    let port = match side {
+                        Side::Upstream => None,
+                        Side::Downstream(port) => Some(port),
+                    };
+                    let (source, own_mac) = source_on(port);
+                    assert_eq!(
+                        (sent.source, sent.target_link_layer),
+                        (source, Some(own_mac))
+                    );
+                    assert_eq!((sent.destination, sent.target), (destination, target));
+                    assert!(sent.router && !sent.override_flag);
+                    assert_eq!(sent.solicited, mac.is_some());
+                    self.sent
+                        .push(format!("{}!{target} to {destination}", name_of(port)));
+                }
             }
             self.engine.done(self.now, &action, !fails);
         }
+    }
+
+    fn change(&mut self, change: &Change) {
+        let address = change.address;
+        let right = match (change.table, change.present) {
+            (KernelTable::Proxies, true) => self.proxied.insert(address),
+            (KernelTable::Proxies, false) => self.proxied.remove(&address),
+            (KernelTable::Routes, true) => self.routes.insert(address, change.side).is_none(),
+            (KernelTable::Routes, false) => self.routes.remove(&address) == Some(change.side),
+        };
+        assert!(right, "there already, or gone: {change:?}");
+    }
+
+    /// What was sent since the last call.
+    pub fn sent(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.sent)
     }
 
     /// Lets time pass, and handles each deadline on its way.
@@ -223,6 +297,22 @@ impl Stage {
     pub fn count(&self, counter: Counter) -> u64 {
         self.engine.counters().get(counter)
     }
+}
+
+/// What the router sends from.
+fn source_on(port: Option<Port>) -> (Ipv6Addr, MacAddress) {
+    match port {
+        None => (LINK_LOCAL, UPSTREAM_MAC),
+        Some(port) => (ROUTER, downstream_mac(port)),
+    }
+}
+
+fn name_of(port: Option<Port>) -> String {
+    port.map_or("wan ".to_owned(), |port| format!("lan{port} "))
+}
+
+fn downstream_mac(port: Port) -> MacAddress {
+    MacAddress([2, 0, 0, 0, 0xff, port])
 }
 
 pub fn solicitation(source: Ipv6Addr, destination: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {

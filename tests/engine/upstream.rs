@@ -8,7 +8,7 @@ use protocol::listener::Upstream;
 use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, Query, QueryVersion, Sources};
 
-use crate::stage::{Stage, UPSTREAM, address, group};
+use crate::stage::{GATEWAY, Stage, UPSTREAM, address, group};
 
 const QUERIER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xaa);
 
@@ -32,7 +32,9 @@ impl Stage {
         };
         let mut packet = [0; 128];
         let length = query.emit(&mut packet).unwrap();
-        self.handle(Event::UpstreamPacket(&packet[..length]));
+        let packet = &packet[..length];
+        let mac = GATEWAY;
+        self.handle(Event::UpstreamPacket { mac, packet });
     }
 
     fn version(&self) -> MldVersion {

@@ -53,6 +53,8 @@ impl Engine {
             solicitation.source
         };
         let link_local = Some(solicitation.source).filter(Ipv6Addr::is_unicast_link_local);
+        // Before its sender is known by it.
+        self.handle_solicited(sender, solicitation);
         self.address_seen(sender, link_local, address, Evidence::Heard);
     }
 
@@ -63,6 +65,8 @@ impl Engine {
         let to_us = |downstream: Downstream| downstream.link_local == advertisement.destination;
         if advertisement.solicited && downstream.is_some_and(to_us) {
             self.neighbors.advertised(&self.config, target, sender.mac);
+            self.targets
+                .answered_downstream(target, Some(sender.port), sender.mac);
         }
         self.address_seen(sender, link_local, target, Evidence::Heard);
     }
@@ -80,7 +84,7 @@ impl Engine {
         address: Ipv6Addr,
         evidence: Evidence,
     ) {
-        let learned = self.learns(address);
+        let learned = self.learns(address) && !self.targets.defends(self.now, address, sender.mac);
         if !learned && link_local.is_none() {
             return;
         }
@@ -143,6 +147,8 @@ impl Engine {
             config,
             neighbors,
             groups,
+            ndp_proxy,
+            targets,
             counters,
             now,
             ..
@@ -150,7 +156,7 @@ impl Engine {
         let evicted = |subject| {
             counters.count(Counter::Evicted);
             debug!("evicted {}", Named(subject));
-            release(groups, *now, subject);
+            release(groups, ndp_proxy, *now, subject);
         };
         match neighbors.sighted(*now, config, subject, number, evidence, evicted) {
             Ok(Sighting::Renewed) => {}
@@ -161,12 +167,19 @@ impl Engine {
                     self.refuse(Refusal::Full, sender);
                     return;
                 }
+                if let Subject::Address(address) = subject
+                    && targets.is_present(address)
+                {
+                    // Its host moved here.
+                    targets.remove(address);
+                    ndp_proxy.set(*now, address, None);
+                }
                 // The address takes the place of the listener that its host was known as.
                 let listener = Subject::Listener(subject.group(), number);
                 if matches!(subject, Subject::Address(_))
                     && neighbors.takes_place_of(*now, config, subject, listener)
                 {
-                    release(groups, *now, listener);
+                    release(groups, ndp_proxy, *now, listener);
                 }
                 counters.count(Counter::Learned);
                 if let Some(downstream) = config.downstreams.get(usize::from(sender.port)) {
@@ -195,7 +208,7 @@ impl Engine {
         }
     }
 
-    fn learns(&self, address: Ipv6Addr) -> bool {
+    pub(super) fn learns(&self, address: Ipv6Addr) -> bool {
         self.config.learn != Learn::Mld
             && self.config.learns(address)
             && !self.own.contains(&address)
@@ -232,12 +245,13 @@ impl Engine {
         let Engine {
             neighbors,
             groups,
+            ndp_proxy,
             now,
             ..
         } = self;
         neighbors.retain(keep, |subject| {
             debug!("{} is no longer to be learned", Named(subject));
-            release(groups, *now, subject);
+            release(groups, ndp_proxy, *now, subject);
         });
     }
 }

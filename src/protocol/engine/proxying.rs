@@ -1,0 +1,257 @@
+//! The NDP proxy: confirmed addresses become entries of the kernel's tables upstream; solicitations heard downstream are asked for
+//! and answered here.
+
+use core::net::Ipv6Addr;
+
+use log::debug;
+
+use super::{Action, Engine, release};
+use crate::counters::Counter;
+use crate::groups::Group;
+use crate::ndp_proxy::Side;
+use crate::neighbors::{Sender, Subject};
+use crate::targets::Solicitation;
+use crate::wire::{
+    ALL_NODES, ALL_ROUTERS, MacAddress, NeighborAdvertisement, NeighborSolicitation, SolicitedNode,
+};
+
+impl Engine {
+    /// A host downstream looks for a target, or detects duplicates of it: one that another link has is answered for.
+    pub(super) fn handle_solicited(&mut self, sender: Sender, solicitation: &NeighborSolicitation) {
+        let target = solicitation.target;
+        if !self.config.ndp_proxy || !self.config.learns(target) || self.own.contains(&target) {
+            return;
+        }
+        let solicitation = Solicitation {
+            port: Some(sender.port),
+            mac: sender.mac,
+            source: solicitation.source,
+            target,
+        };
+        if let Some(neighbor) = self.neighbors.get(Subject::Address(target)) {
+            let host = self.neighbors.host_of(neighbor);
+            let is_own = host.is_some_and(|(mac, _)| mac == sender.mac);
+            // On the same link it answers for itself. A host that moved from the other one must not be taken for its own duplicate.
+            if neighbor.confirmed && neighbor.port != sender.port && !is_own {
+                self.targets.answer(solicitation);
+            }
+        } else {
+            self.look_for(solicitation);
+        }
+    }
+
+    /// A target is looked for upstream. The kernel answers for those that are known. Of a host that is known by its MLD reports alone
+    /// the address may be the target, and nothing else tells it: it is asked for where that can be.
+    pub(super) fn handle_upstream_solicitation(
+        &mut self,
+        mac: MacAddress,
+        solicitation: &NeighborSolicitation,
+    ) {
+        let target = solicitation.target;
+        let is_wanted = |group: &Group| group.members > 0;
+        if self.config.ndp_proxy
+            && self.learns(target)
+            && self.neighbors.get(Subject::Address(target)).is_none()
+            && self
+                .groups
+                .get(SolicitedNode::of(target))
+                .is_some_and(is_wanted)
+        {
+            self.look_for(Solicitation {
+                port: None,
+                mac,
+                source: solicitation.source,
+                target,
+            });
+        }
+    }
+
+    fn look_for(&mut self, solicitation: Solicitation) {
+        let asked = self.targets.solicited(self.now, &self.config, solicitation);
+        if asked.is_err() {
+            self.counters.count(Counter::RefusedTarget);
+        }
+    }
+
+    /// An address was advertised upstream. Where a host downstream looked for it, that is the answer.
+    pub(super) fn handle_upstream_advertisement(
+        &mut self,
+        mac: MacAddress,
+        advertisement: &NeighborAdvertisement,
+    ) {
+        let target = advertisement.target;
+        let subject = Subject::Address(target);
+        // Of two that claim an address, the one whose host answered here has it.
+        if self
+            .neighbors
+            .get(subject)
+            .is_some_and(|neighbor| neighbor.confirmed)
+        {
+            return;
+        }
+        let Engine {
+            config,
+            neighbors,
+            groups,
+            targets,
+            ndp_proxy,
+            now,
+            ..
+        } = self;
+        if targets.answered_upstream(*now, config, target, mac) {
+            debug!("{target} is upstream");
+            // A host that detected duplicates of it here finds one.
+            if neighbors.remove(subject) {
+                release(groups, ndp_proxy, *now, subject);
+            }
+            ndp_proxy.set(*now, target, Some(Side::Upstream));
+        }
+    }
+
+    /// Tells the kernel's tables of the addresses that were confirmed, or are so no longer, or moved.
+    pub(super) fn follow_neighbors(&mut self) {
+        while let Some((subject, port)) = self.neighbors.next_changed() {
+            if let Subject::Address(address) = subject {
+                let side = port.map(Side::Downstream);
+                self.ndp_proxy.set(self.now, address, side);
+            }
+        }
+    }
+
+    pub(super) fn poll_kernel_table(&mut self) -> Option<Action> {
+        let Engine {
+            ndp_proxy,
+            listener,
+            downstreams,
+            now,
+            ..
+        } = self;
+        let change = ndp_proxy.poll_change(*now, |side| match side {
+            Side::Upstream => listener.upstream().is_some(),
+            Side::Downstream(port) => {
+                let downstream = downstreams.get(usize::from(port));
+                downstream.is_some_and(Option::is_some)
+            }
+        })?;
+        Some(Action::Kernel(change))
+    }
+
+    /// An answer to a host downstream.
+    pub(super) fn poll_answer(&mut self, buffer: &mut [u8]) -> Option<Action> {
+        let Solicitation {
+            port,
+            mac,
+            source,
+            target,
+        } = self.targets.poll_answer()?;
+        // RFC 4861 §7.2.4: to who asked, or in duplicate address detection to all nodes, and then not as a solicited one.
+        let (destination, mac) = if source.is_unspecified() {
+            (ALL_NODES, None)
+        } else {
+            (source, Some(mac))
+        };
+        // None is answered upstream.
+        let port = port.unwrap_or_default();
+        let length = self.downstream(port).and_then(|downstream| {
+            advertisement(downstream.link_local, downstream.mac, destination, target).emit(buffer)
+        });
+        Some(Action::Advertise {
+            // Nothing can be sent there now, and who asked asks again.
+            length: length.unwrap_or(0),
+            side: Side::Downstream(port),
+            destination,
+            mac,
+            target,
+        })
+    }
+
+    /// A question for a target.
+    pub(super) fn poll_target(&mut self, buffer: &mut [u8]) -> Option<Action> {
+        let (target, port) = self.targets.poll_question()?;
+        let from = match port {
+            None => self.upstream_source(),
+            Some(port) => self
+                .downstream(port)
+                .map(|downstream| (downstream.link_local, downstream.mac)),
+        };
+        let group = SolicitedNode::of(target).group();
+        let length = from.and_then(|(source, mac)| {
+            let solicitation = NeighborSolicitation {
+                source,
+                destination: group,
+                target,
+                source_link_layer: some_address(mac),
+            };
+            solicitation.emit(buffer)
+        });
+        Some(Action::Solicit {
+            length: length.unwrap_or(0),
+            port,
+            group,
+            target,
+        })
+    }
+
+    /// An address downstream is announced upstream (RFC 9131 §6.1.1): a router makes an entry for it before it needs one.
+    pub(super) fn poll_announcement(&mut self, buffer: &mut [u8]) -> Option<Action> {
+        let (source, mac) = self.upstream_source()?;
+        let target = self.ndp_proxy.poll_announcement(self.now)?;
+        let length = advertisement(source, mac, ALL_ROUTERS, target).emit(buffer);
+        Some(Action::Advertise {
+            length: length.unwrap_or(0),
+            side: Side::Upstream,
+            destination: ALL_ROUTERS,
+            mac: None,
+            target,
+        })
+    }
+
+    /// An [`Action::Advertise`] was carried out, or failed, which is no different from one that is lost.
+    pub(super) fn advertised(&mut self, side: Side, target: Ipv6Addr) {
+        match side {
+            Side::Upstream => self.ndp_proxy.announced(self.now, target),
+            Side::Downstream(_) => self.targets.sent(),
+        }
+    }
+
+    pub(super) fn handle_target_timeout(&mut self) {
+        let Engine {
+            targets,
+            ndp_proxy,
+            now,
+            ..
+        } = self;
+        targets.handle_timeout(*now, |gone| {
+            debug!("{gone} is upstream no more");
+            ndp_proxy.set(*now, gone, None);
+        });
+    }
+
+    fn upstream_source(&self) -> Option<(Ipv6Addr, MacAddress)> {
+        let upstream = self.listener.upstream()?;
+        Some((upstream.link_local?, upstream.mac))
+    }
+}
+
+/// By a proxy: this router's own link-layer address, and O = 0, so that the target's own advertisement wins (RFC 4861 §7.2.8).
+fn advertisement(
+    source: Ipv6Addr,
+    mac: MacAddress,
+    destination: Ipv6Addr,
+    target: Ipv6Addr,
+) -> NeighborAdvertisement {
+    NeighborAdvertisement {
+        source,
+        destination,
+        target,
+        router: true,
+        solicited: !destination.is_multicast(),
+        override_flag: false,
+        target_link_layer: some_address(mac),
+    }
+}
+
+/// All zero on links without link-layer addresses.
+fn some_address(mac: MacAddress) -> Option<MacAddress> {
+    (mac != MacAddress([0; 6])).then_some(mac)
+}

@@ -1,0 +1,362 @@
+//! What the kernel's own tables are to hold: for each address downstream a proxy entry upstream, so that the kernel joins its group and
+//! answers for it (RFC 4861 §7.2.8, RFC 4389 §4.1), and a route to each address where it is; and who is announced upstream.
+//!
+//! A link that goes down takes entries and routes along without a word, and a crash leaves them behind. So the kernel lists its
+//! tables now and then: what is missing is added again, and what should not be there is removed.
+
+use core::net::Ipv6Addr;
+
+use crate::config::{Config, Port};
+use crate::pending::{Pending, SlotSet};
+use crate::table::Table;
+use crate::time::{Duration, Instant};
+
+/// The most addresses kept: 4,096 that are there, and 1,024 that are to be removed.
+pub const CAPACITY: usize = 5120;
+/// Until a change that failed is tried again. Where another program's entry is in the way, it may stay for long.
+pub const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// How often an address is announced (`MAX_NEIGHBOR_ADVERTISEMENT` of RFC 4861 §10).
+pub const ANNOUNCEMENTS: u8 = 3;
+/// From an announcement to the next of the same address (`RETRANS_TIMER` of RFC 4861 §10).
+pub const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_secs(1);
+/// From an announcement to the next of any address: 50 a second.
+pub const ANNOUNCEMENT_PACE: Duration = Duration::from_millis(20);
+
+/// A side of this router. By these numbers `None` in its place is all zero, as [`Table`] wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Side {
+    Upstream = 1,
+    Downstream(Port) = 2,
+}
+
+/// One of the kernel's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelTable {
+    /// Of addresses that the kernel answers for upstream.
+    Proxies,
+    /// Of routes to single addresses.
+    Routes,
+}
+
+/// What the kernel says when it lists one of its tables, of this program's part of it alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    Begins,
+    Has(Ipv6Addr, Side),
+    /// What it did not list is not there.
+    Ends,
+}
+
+/// An address, as it should be and as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proxied {
+    /// Where it is; `None` where it is gone and what is left of it is to be removed.
+    pub side: Option<Side>,
+    /// The kernel answers for it upstream.
+    pub proxied: bool,
+    /// Where the kernel has a route to it.
+    pub routed: Option<Side>,
+    /// Announcements still to be sent, the next not before `announce_at`.
+    announcements: u8,
+    announce_at: Instant,
+}
+
+/// A change of one of the kernel's tables that is to be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    slot: usize,
+    pub table: KernelTable,
+    pub address: Ipv6Addr,
+    /// Where the entry or route is, or is to be.
+    pub side: Side,
+    /// Is it to be there?
+    pub present: bool,
+}
+
+/// The addresses, at most [`CAPACITY`].
+pub struct NdpProxy {
+    addresses: Table<Ipv6Addr, Proxied, CAPACITY>,
+    proxies: Pending<{ CAPACITY / 32 }>,
+    routes: Pending<{ CAPACITY / 32 }>,
+    /// Those that the listing under way has told of.
+    listed: SlotSet<{ CAPACITY / 32 }>,
+    wants_proxies: bool,
+    wants_routes: bool,
+    announces: bool,
+    /// No announcement is due before; none where none will be.
+    next_announcement: Option<Instant>,
+}
+
+impl NdpProxy {
+    pub(crate) const fn new() -> Self {
+        NdpProxy {
+            addresses: Table::new(Ipv6Addr::UNSPECIFIED, Proxied::GONE),
+            proxies: Pending::new(),
+            routes: Pending::new(),
+            listed: SlotSet::new(),
+            wants_proxies: false,
+            wants_routes: false,
+            announces: false,
+            next_announcement: None,
+        }
+    }
+
+    pub(crate) fn start(&mut self, config: &Config, hash_key: [u8; 16]) {
+        self.addresses.set_hash_key(hash_key);
+        self.wants_proxies = config.ndp_proxy;
+        self.wants_routes = config.host_routes;
+        self.announces = config.announce;
+    }
+
+    pub fn get(&self, address: Ipv6Addr) -> Option<&Proxied> {
+        let (_, proxied) = self.addresses.get(self.addresses.find(&address)?)?;
+        Some(proxied)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Ipv6Addr, &Proxied)> {
+        let addresses = self.addresses.iter_from(0);
+        addresses.map(|(_, address, proxied)| (address, proxied))
+    }
+
+    /// Did changes fail that were not tried again yet?
+    pub fn is_failing(&self, table: KernelTable) -> bool {
+        match table {
+            KernelTable::Proxies => self.proxies.is_failing(),
+            KernelTable::Routes => self.routes.is_failing(),
+        }
+    }
+
+    /// An address is there now, and nowhere else; `None` where it is gone. Where the table is full of others it is left out.
+    pub(crate) fn set(&mut self, now: Instant, address: Ipv6Addr, side: Option<Side>) {
+        if !self.wants_proxies && !self.wants_routes && !self.announces {
+            return;
+        }
+        let Some(slot) = self.slot_of(address, side.is_some()) else {
+            return;
+        };
+        let Some((_, proxied)) = self.addresses.get_mut(slot) else {
+            return;
+        };
+        let is_new = proxied.side.is_none() && matches!(side, Some(Side::Downstream(_)));
+        proxied.side = side;
+        if is_new && self.announces {
+            proxied.announcements = ANNOUNCEMENTS;
+            proxied.announce_at = now;
+            self.expect_announcement(now);
+        }
+        self.settle(slot);
+    }
+
+    /// The kernel lists one of its tables.
+    pub(crate) fn handle_listing(&mut self, table: KernelTable, listing: Listing) {
+        match listing {
+            Listing::Begins => self.listed = SlotSet::new(),
+            Listing::Has(address, side) => {
+                // Of more leftovers than there is room for, the rest is removed after a later listing.
+                let Some(slot) = self.slot_of(address, true) else {
+                    return;
+                };
+                self.listed.insert(slot);
+                if let Some((_, proxied)) = self.addresses.get_mut(slot) {
+                    match table {
+                        KernelTable::Proxies => proxied.proxied = true,
+                        KernelTable::Routes => proxied.routed = Some(side),
+                    }
+                }
+                self.settle(slot);
+            }
+            Listing::Ends => {
+                for slot in self.addresses.slots() {
+                    if let Some((_, proxied)) = self.addresses.get_mut(slot)
+                        && !self.listed.contains(slot)
+                    {
+                        match table {
+                            KernelTable::Proxies => proxied.proxied = false,
+                            KernelTable::Routes => proxied.routed = None,
+                        }
+                        self.settle(slot);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next change to carry out, the same one again until [`Self::done`] is told of it. One on a side that is not `usable` waits.
+    pub(crate) fn poll_change(
+        &mut self,
+        now: Instant,
+        usable: impl Fn(Side) -> bool,
+    ) -> Option<Change> {
+        let retry_at = now.saturating_add(RETRY_INTERVAL);
+        for table in [KernelTable::Routes, KernelTable::Proxies] {
+            while let Some(slot) = self.pending(table).next() {
+                match self.change_of(slot, table) {
+                    Some(change) if !change.present || usable(change.side) => return Some(change),
+                    Some(_) => self.pending(table).fail(slot, retry_at),
+                    None => self.pending(table).set(slot, false),
+                }
+            }
+        }
+        None
+    }
+
+    /// A change was carried out, or failed and is to be tried again [`RETRY_INTERVAL`] after `now`.
+    pub(crate) fn done(&mut self, now: Instant, change: &Change, succeeded: bool) {
+        if !succeeded {
+            let retry_at = now.saturating_add(RETRY_INTERVAL);
+            self.pending(change.table).fail(change.slot, retry_at);
+            return;
+        }
+        if let Some((_, proxied)) = self.addresses.get_mut(change.slot) {
+            match change.table {
+                KernelTable::Proxies => proxied.proxied = change.present,
+                KernelTable::Routes => proxied.routed = change.present.then_some(change.side),
+            }
+            if proxied.announcements > 0 {
+                // It may have waited for this.
+                self.expect_announcement(now);
+            }
+        }
+        // A listing that began before does not know of it.
+        self.listed.insert(change.slot);
+        self.settle(change.slot);
+    }
+
+    /// What could not be done may be possible now.
+    pub(crate) fn retry(&mut self) {
+        self.proxies.retry();
+        self.routes.retry();
+    }
+
+    /// The upstream is another one, which has none of the entries.
+    pub(crate) fn forget_upstream(&mut self) {
+        for slot in self.addresses.slots() {
+            if let Some((_, proxied)) = self.addresses.get_mut(slot) {
+                proxied.proxied = false;
+                proxied.routed = proxied.routed.filter(|side| *side != Side::Upstream);
+                self.settle(slot);
+            }
+        }
+    }
+
+    /// The address to announce next, the same one again until [`Self::announced`] is told of it.
+    pub(crate) fn poll_announcement(&mut self, now: Instant) -> Option<Ipv6Addr> {
+        if self.next_announcement.is_none_or(|due| now < due) {
+            return None;
+        }
+        let mut next: Option<Instant> = None;
+        for (_, address, proxied) in self.addresses.iter_from(0) {
+            // Not before it would be answered for.
+            if proxied.announcements == 0 || proxied.proxied != self.wants_proxies {
+                continue;
+            }
+            if proxied.announce_at <= now {
+                return Some(address);
+            }
+            next = Some(next.map_or(proxied.announce_at, |next| next.min(proxied.announce_at)));
+        }
+        self.next_announcement = next;
+        None
+    }
+
+    /// An announcement was sent, or lost, which is no different.
+    pub(crate) fn announced(&mut self, now: Instant, address: Ipv6Addr) {
+        let slot = self.addresses.find(&address);
+        if let Some((_, proxied)) = slot.and_then(|slot| self.addresses.get_mut(slot)) {
+            proxied.announcements = proxied.announcements.saturating_sub(1);
+            proxied.announce_at = now.saturating_add(ANNOUNCEMENT_INTERVAL);
+        }
+        self.next_announcement = Some(now.saturating_add(ANNOUNCEMENT_PACE));
+    }
+
+    pub(crate) fn next_announcement(&self) -> Option<Instant> {
+        self.next_announcement
+    }
+
+    /// When to try again what failed.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let retries = [self.proxies.next_deadline(), self.routes.next_deadline()];
+        retries.into_iter().flatten().min()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.proxies.handle_timeout(now);
+        self.routes.handle_timeout(now);
+    }
+
+    /// The slot of an address, a new one where there is none and it is wanted.
+    fn slot_of(&mut self, address: Ipv6Addr, wanted: bool) -> Option<usize> {
+        if let Some(slot) = self.addresses.find(&address) {
+            return Some(slot);
+        }
+        if !wanted {
+            return None;
+        }
+        let slot = self.addresses.insert(address, Proxied::GONE).ok()?;
+        self.listed.remove(slot);
+        Some(slot)
+    }
+
+    fn pending(&mut self, table: KernelTable) -> &mut Pending<{ CAPACITY / 32 }> {
+        match table {
+            KernelTable::Proxies => &mut self.proxies,
+            KernelTable::Routes => &mut self.routes,
+        }
+    }
+
+    /// What one of the tables lacks, or has too much.
+    fn change_of(&self, slot: usize, table: KernelTable) -> Option<Change> {
+        let (address, proxied) = self.addresses.get(slot)?;
+        let (wanted, present) = match table {
+            KernelTable::Proxies => {
+                let answers =
+                    self.wants_proxies && matches!(proxied.side, Some(Side::Downstream(_)));
+                let upstream = |there: bool| there.then_some(Side::Upstream);
+                (upstream(answers), upstream(proxied.proxied))
+            }
+            KernelTable::Routes => (proxied.side.filter(|_| self.wants_routes), proxied.routed),
+        };
+        if wanted == present {
+            return None;
+        }
+        // One that is at the wrong place is removed before it is added at the right one.
+        Some(Change {
+            slot,
+            table,
+            address,
+            side: present.or(wanted)?,
+            present: present.is_none(),
+        })
+    }
+
+    /// Brings what is pending in line with an address whose state changed; ends one that is gone everywhere.
+    fn settle(&mut self, slot: usize) {
+        for table in [KernelTable::Proxies, KernelTable::Routes] {
+            let pending = self.change_of(slot, table).is_some();
+            self.pending(table).set(slot, pending);
+        }
+        if let Some((_, proxied)) = self.addresses.get(slot)
+            && proxied.side.is_none()
+            && !proxied.proxied
+            && proxied.routed.is_none()
+        {
+            self.addresses.remove(slot);
+        }
+    }
+
+    fn expect_announcement(&mut self, due: Instant) {
+        let next = self.next_announcement.map_or(due, |next| next.min(due));
+        self.next_announcement = Some(next);
+    }
+}
+
+impl Proxied {
+    const GONE: Proxied = Proxied {
+        side: None,
+        proxied: false,
+        routed: None,
+        announcements: 0,
+        announce_at: Instant::ZERO,
+    };
+}

@@ -1,0 +1,119 @@
+//! Slots of a table where something is to be carried out, and those of them where that failed and waits.
+
+use crate::time::Instant;
+
+/// A set of slots, a bit each; `WORDS` times 32 of them.
+pub struct SlotSet<const WORDS: usize> {
+    words: [u32; WORDS],
+}
+
+impl<const WORDS: usize> SlotSet<WORDS> {
+    pub(crate) const fn new() -> Self {
+        SlotSet { words: [0; WORDS] }
+    }
+
+    pub(crate) fn insert(&mut self, slot: usize) {
+        if let Some(word) = self.words.get_mut(slot / 32) {
+            *word |= Self::bit(slot);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, slot: usize) {
+        if let Some(word) = self.words.get_mut(slot / 32) {
+            *word &= !Self::bit(slot);
+        }
+    }
+
+    pub(crate) fn contains(&self, slot: usize) -> bool {
+        let word = self.words.get(slot / 32).copied().unwrap_or_default();
+        word & Self::bit(slot) != 0
+    }
+
+    /// Takes the lowest slot out.
+    pub(crate) fn take_first(&mut self) -> Option<usize> {
+        let (place, word) = self
+            .words
+            .iter()
+            .enumerate()
+            .find(|(_, word)| **word != 0)?;
+        let slot = lowest(place, *word)?;
+        self.remove(slot);
+        Some(slot)
+    }
+
+    /// The lowest slot that is in this set and not in `other`.
+    fn first_outside(&self, other: &Self) -> Option<usize> {
+        let mut words = self.words.iter().zip(&other.words).enumerate();
+        words.find_map(|(place, (ours, theirs))| lowest(place, ours & !theirs))
+    }
+
+    const fn bit(slot: usize) -> u32 {
+        1_u32.rotate_left(slot as u32 % 32)
+    }
+}
+
+/// The slot of the lowest bit of the word at a place.
+fn lowest(place: usize, word: u32) -> Option<usize> {
+    let bit = usize::try_from(word.trailing_zeros()).ok()?;
+    (word != 0).then(|| place.saturating_mul(32).saturating_add(bit))
+}
+
+/// What is to be carried out, a slot each.
+pub struct Pending<const WORDS: usize> {
+    pending: SlotSet<WORDS>,
+    /// Those that failed, and wait for `retry_at`.
+    failed: SlotSet<WORDS>,
+    retry_at: Option<Instant>,
+}
+
+impl<const WORDS: usize> Pending<WORDS> {
+    pub(crate) const fn new() -> Self {
+        Pending {
+            pending: SlotSet::new(),
+            failed: SlotSet::new(),
+            retry_at: None,
+        }
+    }
+
+    /// Is there something to be carried out for a slot? Where it failed before, it is tried at once.
+    pub(crate) fn set(&mut self, slot: usize, pending: bool) {
+        self.failed.remove(slot);
+        if pending {
+            self.pending.insert(slot);
+        } else {
+            self.pending.remove(slot);
+        }
+    }
+
+    /// The next slot to do something for, the same one again until that changes.
+    pub(crate) fn next(&self) -> Option<usize> {
+        self.pending.first_outside(&self.failed)
+    }
+
+    /// It could not be carried out. All that failed by then is tried again at the time that was named first.
+    pub(crate) fn fail(&mut self, slot: usize, retry_at: Instant) {
+        self.failed.insert(slot);
+        self.retry_at.get_or_insert(retry_at);
+    }
+
+    /// Did something fail that was not tried again yet?
+    pub(crate) fn is_failing(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|due| due <= now) {
+            self.retry();
+        }
+    }
+
+    /// Tries again at once what failed.
+    pub(crate) fn retry(&mut self) {
+        self.retry_at = None;
+        self.failed = SlotSet::new();
+    }
+}

@@ -1,0 +1,481 @@
+//! Targets that somebody looks for and that no host downstream is known to have: they are asked for on the other links, once and within
+//! limits, and a host downstream that looks for one that is there is answered (RFC 4389 §4.1.3). Upstream the kernel answers.
+//!
+//! Not by proxy entries of the kernel, as upstream: those would also answer a host's duplicate address detection for an address that
+//! it brings along from the other link, and so take it away from the host (RFC 6957 §4.2.1 compares link-layer addresses for that
+//! reason, which the kernel does not).
+
+use core::net::Ipv6Addr;
+
+use crate::config::{Config, MAX_DOWNSTREAMS, Port};
+use crate::rate::Bucket;
+use crate::table::Table;
+use crate::time::{Duration, Instant};
+use crate::wire::MacAddress;
+
+/// The most targets kept. What [`RATE`] and [`BURST`] allow in [`ABSENT_INTERVAL`] fits.
+pub const CAPACITY: usize = 2048;
+/// The most targets asked for and not yet answered, and those of one host.
+pub const MAX_OPEN: usize = 256;
+pub const MAX_OPEN_OF_HOST: usize = 16;
+/// New targets a second, and at once: each costs a solicitation on every other link.
+pub const RATE: u32 = 50;
+pub const BURST: u32 = 200;
+/// Within which a target is to answer (`RETRANS_TIMER` of RFC 4861 §10).
+pub const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
+/// For how long one that did not answer is not asked for again.
+pub const ABSENT_INTERVAL: Duration = Duration::from_secs(30);
+/// How long after its last answer one that is still looked for is asked again (`REACHABLE_TIME` of RFC 4861 §10).
+pub const REACHABLE_INTERVAL: Duration = Duration::from_secs(30);
+/// How often one that was there is asked (`MAX_MULTICAST_SOLICIT` of RFC 4861 §10).
+pub const ASKS: u8 = 3;
+/// The most answers that wait to be sent. Of more, the rest is left out, and who asked asks again (RFC 4861 §7.2.2).
+pub const MAX_ANSWERS: usize = 64;
+
+/// A solicitation that was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Solicitation {
+    /// The downstream; `None` is the upstream.
+    pub port: Option<Port>,
+    /// Of the host that asks.
+    pub mac: MacAddress,
+    /// `::` where the host detects duplicates of the target, which it wants to take (RFC 4862 §5.4.2).
+    pub source: Ipv6Addr,
+    pub target: Ipv6Addr,
+}
+
+/// What is known of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It was asked for, or is about to be.
+    Asked,
+    /// It did not answer.
+    Absent,
+    /// It is there, upstream.
+    Present,
+}
+
+/// A target that a host looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub state: State,
+    /// Of one that is present.
+    pub mac: MacAddress,
+    /// When it answered last.
+    pub last_seen: Instant,
+    /// When the state ends.
+    until: Instant,
+    /// Questions since it answered last.
+    asks: u8,
+    /// Where it is still to be asked for.
+    to_ask: Links,
+    /// Who asked first, and is still to be answered.
+    asker: Option<Solicitation>,
+    /// The downstreams where hosts detect duplicates of it.
+    duplicates: Links,
+    /// Who made it a target.
+    host: MacAddress,
+}
+
+/// The upstream and downstreams, a bit each: the upstream's is the lowest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Links(u64);
+
+/// The place of a link.
+const UPSTREAM: u8 = 0;
+
+/// Why a target is not asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
+/// The targets, and the answers to be sent.
+pub struct Targets {
+    table: Table<Ipv6Addr, Target, CAPACITY>,
+    newcomers: Bucket,
+    /// How many are [`State::Asked`].
+    open: usize,
+    /// There may be questions to be sent.
+    is_asking: bool,
+    answers: heapless::Deque<Solicitation, MAX_ANSWERS>,
+    /// No state ends before; none where none will.
+    next_check: Option<Instant>,
+}
+
+impl Targets {
+    pub(crate) const fn new() -> Self {
+        Targets {
+            table: Table::new(Ipv6Addr::UNSPECIFIED, Target::VACANT),
+            newcomers: Bucket::new(),
+            open: 0,
+            is_asking: false,
+            answers: heapless::Deque::new(),
+            next_check: None,
+        }
+    }
+
+    pub(crate) fn set_hash_key(&mut self, hash_key: [u8; 16]) {
+        self.table.set_hash_key(hash_key);
+    }
+
+    pub fn get(&self, target: Ipv6Addr) -> Option<&Target> {
+        let (_, state) = self.table.get(self.table.find(&target)?)?;
+        Some(state)
+    }
+
+    pub(crate) fn is_present(&self, target: Ipv6Addr) -> bool {
+        self.get(target)
+            .is_some_and(|target| target.state == State::Present)
+    }
+
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Those that are there, upstream.
+    pub fn present(&self) -> impl Iterator<Item = (Ipv6Addr, &Target)> {
+        let targets = self.table.iter_from(0);
+        targets
+            .map(|(_, address, target)| (address, target))
+            .filter(|(_, target)| target.state == State::Present)
+    }
+
+    /// Is an address that a host downstream claims another one's, upstream? That one is asked whether it is still there.
+    pub(crate) fn defends(&mut self, now: Instant, address: Ipv6Addr, mac: MacAddress) -> bool {
+        let Some(slot) = self.table.find(&address) else {
+            return false;
+        };
+        let another = |target: &Target| target.state == State::Present && target.mac != mac;
+        if !self
+            .table
+            .get(slot)
+            .is_some_and(|(_, target)| another(target))
+        {
+            return false;
+        }
+        self.renew(now, slot);
+        true
+    }
+
+    /// A host looks for a target that no downstream is known to have. It is asked for on all other links, or answered for.
+    pub(crate) fn solicited(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        solicitation: Solicitation,
+    ) -> Result<(), Refused> {
+        let Some(slot) = self.table.find(&solicitation.target) else {
+            return self.open(now, config, solicitation);
+        };
+        let Some((_, state)) = self.table.get_mut(slot) else {
+            return Ok(());
+        };
+        match state.state {
+            State::Asked => state.remember(solicitation),
+            State::Absent => {}
+            State::Present if solicitation.port.is_none() => {}
+            // A host that brings its address along from the upstream's link is known by its link-layer address.
+            State::Present
+                if solicitation.source.is_unspecified() && state.mac == solicitation.mac => {}
+            State::Present => {
+                self.answer(solicitation);
+                self.renew(now, slot);
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers a host.
+    pub(crate) fn answer(&mut self, solicitation: Solicitation) {
+        let _ = self.answers.push_back(solicitation);
+    }
+
+    /// A target answered on the upstream. Is it new that it is there?
+    pub(crate) fn answered_upstream(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        address: Ipv6Addr,
+        mac: MacAddress,
+    ) -> bool {
+        let Some(slot) = self.table.find(&address) else {
+            return false;
+        };
+        let Some((_, target)) = self.table.get_mut(slot) else {
+            return false;
+        };
+        let before = *target;
+        *target = Target {
+            state: State::Present,
+            mac,
+            last_seen: now,
+            until: now.saturating_add(config.address_timeout),
+            host: before.host,
+            ..Target::VACANT
+        };
+        if before.state == State::Asked {
+            self.open = self.open.saturating_sub(1);
+        }
+        self.expect_check(now.saturating_add(config.address_timeout));
+        self.answer_waiting(address, &before, mac, None);
+        before.state != State::Present
+    }
+
+    /// A host downstream turns out to have the target, which is one no longer.
+    pub(crate) fn answered_downstream(
+        &mut self,
+        address: Ipv6Addr,
+        port: Option<Port>,
+        mac: MacAddress,
+    ) {
+        if !self.is_present(address)
+            && let Some(target) = self.remove(address)
+        {
+            self.answer_waiting(address, &target, mac, port);
+        }
+    }
+
+    /// Forgets a target.
+    pub(crate) fn remove(&mut self, address: Ipv6Addr) -> Option<Target> {
+        let slot = self.table.find(&address)?;
+        let (_, target) = self.table.remove(slot)?;
+        if target.state == State::Asked {
+            self.open = self.open.saturating_sub(1);
+        }
+        Some(target)
+    }
+
+    /// The next answer to be sent, the same one again until [`Self::sent`] is told.
+    pub(crate) fn poll_answer(&self) -> Option<Solicitation> {
+        self.answers.front().copied()
+    }
+
+    pub(crate) fn sent(&mut self) {
+        self.answers.pop_front();
+    }
+
+    /// The next target to ask for and where (`None` is upstream), the same again until [`Self::asked`] is told of it.
+    pub(crate) fn poll_question(&mut self) -> Option<(Ipv6Addr, Option<Port>)> {
+        if !self.is_asking {
+            return None;
+        }
+        for (_, address, target) in self.table.iter_from(0) {
+            if let Some(link) = target.to_ask.first() {
+                return Some((address, link.checked_sub(1)));
+            }
+        }
+        self.is_asking = false;
+        None
+    }
+
+    /// A question was sent, or lost, which is no different.
+    pub(crate) fn asked(&mut self, address: Ipv6Addr, port: Option<Port>) {
+        let slot = self.table.find(&address);
+        if let Some((_, target)) = slot.and_then(|slot| self.table.get_mut(slot)) {
+            target.to_ask.remove(place(port));
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.next_check
+    }
+
+    /// Ends the states whose time is over; hands each target that was present to `gone`.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, mut gone: impl FnMut(Ipv6Addr)) {
+        if self.next_check.is_none_or(|due| now < due) {
+            return;
+        }
+        self.next_check = None;
+        for slot in self.table.slots() {
+            let Some((address, target)) = self.table.get_mut(slot) else {
+                continue;
+            };
+            if target.until > now {
+                let until = target.until;
+                self.expect_check(until);
+                continue;
+            }
+            match target.state {
+                State::Present if target.asks > 0 && target.asks < ASKS => {
+                    target.ask_again(now);
+                    let until = target.until;
+                    self.is_asking = true;
+                    self.expect_check(until);
+                }
+                State::Asked | State::Present if target.asks > 0 => {
+                    if target.state == State::Present {
+                        gone(address);
+                    } else {
+                        self.open = self.open.saturating_sub(1);
+                    }
+                    let until = now.saturating_add(ABSENT_INTERVAL);
+                    *target = Target {
+                        state: State::Absent,
+                        until,
+                        host: target.host,
+                        ..Target::VACANT
+                    };
+                    self.expect_check(until);
+                }
+                State::Present => {
+                    gone(address);
+                    self.table.remove(slot);
+                }
+                State::Asked | State::Absent => {
+                    self.remove(address);
+                }
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        solicitation: Solicitation,
+    ) -> Result<(), Refused> {
+        let of_host = |(_, _, target): &(usize, Ipv6Addr, &Target)| {
+            target.state == State::Asked && target.host == solicitation.mac
+        };
+        if self.open >= MAX_OPEN
+            || self.table.iter_from(0).filter(of_host).count() >= MAX_OPEN_OF_HOST
+            || !self.newcomers.take(now, RATE, BURST)
+        {
+            return Err(Refused);
+        }
+        let mut target = Target {
+            state: State::Asked,
+            until: now.saturating_add(ANSWER_INTERVAL),
+            asks: 1,
+            to_ask: Links::all_but(solicitation.port, config.downstreams.len()),
+            host: solicitation.mac,
+            ..Target::VACANT
+        };
+        target.remember(solicitation);
+        let until = target.until;
+        self.table
+            .insert(solicitation.target, target)
+            .map_err(|_| Refused)?;
+        self.open = self.open.saturating_add(1);
+        self.is_asking = true;
+        self.expect_check(until);
+        Ok(())
+    }
+
+    /// Asks one that is present whether it still is, where its last answer is old.
+    fn renew(&mut self, now: Instant, slot: usize) {
+        let Some((_, target)) = self.table.get_mut(slot) else {
+            return;
+        };
+        if target.asks > 0 || now.since(target.last_seen) < REACHABLE_INTERVAL {
+            return;
+        }
+        target.ask_again(now);
+        let until = target.until;
+        self.is_asking = true;
+        self.expect_check(until);
+    }
+
+    /// Answers those who waited for a target that `mac` has, but for the one who has it, and those on its own link.
+    fn answer_waiting(
+        &mut self,
+        address: Ipv6Addr,
+        target: &Target,
+        mac: MacAddress,
+        on: Option<Port>,
+    ) {
+        if let Some(asker) = target.asker
+            && asker.port != on
+        {
+            self.answer(asker);
+        }
+        for port in (0..MAX_DOWNSTREAMS as Port).map(Some) {
+            if target.duplicates.contains(place(port)) && port != on && target.host != mac {
+                self.answer(Solicitation {
+                    port,
+                    mac: target.host,
+                    source: Ipv6Addr::UNSPECIFIED,
+                    target: address,
+                });
+            }
+        }
+    }
+
+    fn expect_check(&mut self, due: Instant) {
+        self.next_check = Some(self.next_check.map_or(due, |next| next.min(due)));
+    }
+}
+
+impl Target {
+    const VACANT: Target = Target {
+        state: State::Asked,
+        mac: MacAddress([0; 6]),
+        last_seen: Instant::ZERO,
+        until: Instant::ZERO,
+        asks: 0,
+        to_ask: Links::NONE,
+        asker: None,
+        duplicates: Links::NONE,
+        host: MacAddress([0; 6]),
+    };
+
+    /// Notes who is to be told that it is there.
+    fn remember(&mut self, solicitation: Solicitation) {
+        if solicitation.port.is_none() {
+            // The kernel answers there, once the target is known.
+        } else if solicitation.source.is_unspecified() {
+            self.duplicates.insert(place(solicitation.port));
+        } else {
+            self.asker.get_or_insert(solicitation);
+        }
+    }
+
+    fn ask_again(&mut self, now: Instant) {
+        self.asks = self.asks.saturating_add(1);
+        self.until = now.saturating_add(ANSWER_INTERVAL);
+        self.to_ask.insert(UPSTREAM);
+    }
+}
+
+impl Links {
+    const NONE: Links = Links(0);
+
+    /// The upstream, and of so many downstreams all but one.
+    fn all_but(port: Option<Port>, downstreams: usize) -> Self {
+        let mut links = Links::NONE;
+        for place in 0..=u8::try_from(downstreams).unwrap_or_default() {
+            links.insert(place);
+        }
+        links.remove(place(port));
+        links
+    }
+
+    fn contains(self, place: u8) -> bool {
+        self.0 & Links::bit(place) != 0
+    }
+
+    fn insert(&mut self, place: u8) {
+        self.0 |= Links::bit(place);
+    }
+
+    fn remove(&mut self, place: u8) {
+        self.0 &= !Links::bit(place);
+    }
+
+    /// The lowest.
+    fn first(self) -> Option<u8> {
+        (self != Links::NONE).then(|| self.0.trailing_zeros() as u8)
+    }
+
+    fn bit(place: u8) -> u64 {
+        1_u64.rotate_left(place.into())
+    }
+}
+
+/// The place of a downstream among the links, or of the upstream.
+fn place(port: Option<Port>) -> u8 {
+    port.map_or(UPSTREAM, |port| port.saturating_add(1))
+}

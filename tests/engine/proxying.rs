@@ -1,0 +1,536 @@
+//! The NDP proxy: the kernel's tables follow the confirmed addresses, and hosts find what is on another link.
+
+use std::net::Ipv6Addr;
+
+use protocol::counters::Counter;
+use protocol::engine::{Action, Event};
+use protocol::ndp_proxy::{ANNOUNCEMENTS, KernelTable, Listing, RETRY_INTERVAL, Side};
+use protocol::targets::{
+    ABSENT_INTERVAL, ANSWER_INTERVAL, ASKS, BURST, MAX_ANSWERS, MAX_OPEN, MAX_OPEN_OF_HOST,
+    REACHABLE_INTERVAL,
+};
+use protocol::wire::{ALL_NODES, MacAddress, RecordType, SolicitedNode};
+
+use crate::stage::{
+    GATEWAY, HOST, LINK_LOCAL, ROUTER, Stage, UPSTREAM, address, advertisement, group, report,
+    solicitation,
+};
+
+const OTHER: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
+/// What is on the upstream's link.
+const BESIDE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
+
+impl Stage {
+    fn proxying() -> Self {
+        Stage::with(|config| {
+            config.ndp_proxy = true;
+            config.host_routes = true;
+        })
+    }
+
+    /// A host on a downstream has an address, and answers for it when it is probed.
+    fn confirmed(&mut self, port: u8, mac: MacAddress, address: Ipv6Addr) {
+        self.solicits(port, mac, address, LINK_LOCAL);
+        let advertisement = advertisement(address, ROUTER, address);
+        self.receive_on(port, mac, &advertisement);
+    }
+
+    /// A host looks for a target from an address; from `::` it detects duplicates.
+    fn solicits(&mut self, port: u8, mac: MacAddress, source: Ipv6Addr, target: Ipv6Addr) {
+        let group = SolicitedNode::of(target).group();
+        self.receive_on(port, mac, &solicitation(source, group, target));
+    }
+
+    fn detects_duplicates(&mut self, port: u8, mac: MacAddress, target: Ipv6Addr) {
+        self.solicits(port, mac, Ipv6Addr::UNSPECIFIED, target);
+    }
+
+    fn advertised_upstream(&mut self, mac: MacAddress, target: Ipv6Addr) {
+        let packet = advertisement(target, LINK_LOCAL, target);
+        let packet = &packet;
+        self.handle(Event::UpstreamPacket { mac, packet });
+    }
+
+    /// `BESIDE` is found upstream, because a host with `address(9)` looked for it.
+    fn finds_beside(&mut self) {
+        self.solicits(0, OTHER, address(9), BESIDE);
+        self.advertised_upstream(GATEWAY, BESIDE);
+        self.sent();
+    }
+
+    fn list(&mut self, table: KernelTable, has: &[(Ipv6Addr, Side)]) {
+        self.handle(Event::Listed(table, Listing::Begins));
+        for (address, side) in has {
+            self.handle(Event::Listed(table, Listing::Has(*address, *side)));
+        }
+        self.handle(Event::Listed(table, Listing::Ends));
+    }
+
+    fn routes(&self) -> Vec<(Ipv6Addr, Side)> {
+        self.routes
+            .iter()
+            .map(|(address, side)| (*address, *side))
+            .collect()
+    }
+}
+
+#[test]
+fn the_kernel_answers_for_a_confirmed_address_and_no_other_until_it_expires() {
+    let mut stage = Stage::proxying();
+    stage.solicits(0, HOST, address(1), LINK_LOCAL);
+    assert_eq!(stage.addresses(), [address(1)].into());
+    assert!(stage.proxied.is_empty(), "nobody has answered for it");
+    stage.confirmed(0, HOST, address(1));
+    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
+    stage.pass(400);
+    assert!(stage.proxied.is_empty() && stage.routes.is_empty());
+    assert_eq!(stage.engine.ndp_proxy().iter().count(), 0);
+}
+
+#[test]
+fn without_the_options_the_kernels_tables_are_left_alone() {
+    let mut stage = Stage::with_defaults();
+    stage.confirmed(0, HOST, address(1));
+    stage.solicits(0, HOST, address(1), BESIDE);
+    assert!(stage.proxied.is_empty() && stage.routes.is_empty());
+    assert_eq!(stage.sent(), [""; 0]);
+    // But for what an earlier process left there.
+    stage.proxied.insert(address(7));
+    stage.list(KernelTable::Proxies, &[(address(7), Side::Upstream)]);
+    assert!(stage.proxied.is_empty());
+}
+
+#[test]
+fn a_listing_brings_back_what_is_missing_and_removes_what_was_left_behind() {
+    let mut stage = Stage::proxying();
+    stage.confirmed(0, HOST, address(1));
+    stage.confirmed(1, OTHER, address(2));
+    // The link went down and up.
+    stage.proxied.clear();
+    stage.routes.remove(&address(2));
+    stage.proxied.insert(address(7));
+    stage.routes.insert(address(8), Side::Downstream(1));
+    stage.list(KernelTable::Proxies, &[(address(7), Side::Upstream)]);
+    assert_eq!(stage.proxied, [address(1), address(2)].into());
+    let has = [
+        (address(1), Side::Downstream(0)),
+        (address(8), Side::Downstream(1)),
+    ];
+    stage.list(KernelTable::Routes, &has);
+    let both = [
+        (address(1), Side::Downstream(0)),
+        (address(2), Side::Downstream(1)),
+    ];
+    assert_eq!(stage.routes(), both);
+    assert_eq!(stage.engine.ndp_proxy().iter().count(), 2);
+    // One that is as it should be changes nothing.
+    stage.list(KernelTable::Routes, &both);
+    assert_eq!(stage.count(Counter::RouteAdded), 3);
+}
+
+#[test]
+fn another_upstream_gets_all_entries_anew_and_no_upstream_none() {
+    let mut stage = Stage::proxying();
+    stage.confirmed(0, HOST, address(1));
+    stage.finds_beside();
+    assert_eq!(stage.routes.get(&BESIDE), Some(&Side::Upstream));
+    // What goes with the interface.
+    stage.proxied.clear();
+    stage.routes.remove(&BESIDE);
+    stage.upstream(None);
+    stage.confirmed(0, OTHER, address(2));
+    assert!(stage.proxied.is_empty());
+    stage.upstream(Some(protocol::listener::Upstream {
+        index: 8,
+        ..UPSTREAM
+    }));
+    assert_eq!(stage.proxied, [address(1), address(2)].into());
+    assert_eq!(stage.routes.get(&BESIDE), Some(&Side::Upstream));
+}
+
+#[test]
+fn what_fails_is_tried_again_and_holds_up_nothing_else() {
+    let mut stage = Stage::proxying();
+    stage.fails = |action| matches!(action, Action::Kernel(change) if change.address == address(1));
+    stage.confirmed(0, HOST, address(1));
+    stage.confirmed(0, HOST, address(2));
+    assert_eq!(stage.proxied, [address(2)].into());
+    assert_eq!(stage.count(Counter::KernelTableFailed), 2);
+    stage.fails = |_| false;
+    stage.pass(RETRY_INTERVAL.as_secs());
+    assert_eq!(stage.proxied, [address(1), address(2)].into());
+    assert_eq!(stage.routes.len(), 2);
+}
+
+#[test]
+fn an_address_that_another_host_takes_over_is_answered_for_once_that_one_answers() {
+    let mut stage = Stage::proxying();
+    stage.confirmed(0, HOST, address(1));
+    // It is asked in vain.
+    stage.pass(200);
+    assert_eq!(stage.proxied, [address(1)].into());
+    stage.solicits(1, OTHER, address(1), LINK_LOCAL);
+    assert!(stage.proxied.is_empty() && stage.routes.is_empty());
+    stage.receive_on(1, OTHER, &advertisement(address(1), ROUTER, address(1)));
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
+    assert_eq!(stage.proxied, [address(1)].into());
+}
+
+#[test]
+fn a_host_that_moves_takes_its_entry_and_routes_along_and_is_no_duplicate_of_itself() {
+    let mut stage = Stage::proxying();
+    stage.confirmed(0, HOST, address(1));
+    stage.confirmed(0, HOST, address(2));
+    stage.sent();
+    stage.detects_duplicates(1, HOST, address(1));
+    assert_eq!(stage.sent(), [""; 0], "neither asked for nor answered");
+    let moved = [
+        (address(1), Side::Downstream(1)),
+        (address(2), Side::Downstream(0)),
+    ];
+    assert_eq!(stage.routes(), moved);
+    assert_eq!(stage.proxied, [address(1), address(2)].into());
+    // Asked where it is now, it reports what it brought along.
+    let fe80_1 = "fe80::1:1".parse().unwrap();
+    stage.questions.clear();
+    stage.pass(11);
+    stage.solicits(1, HOST, fe80_1, ROUTER);
+    stage.pass(200);
+    assert!(
+        stage
+            .questions
+            .iter()
+            .any(|(_, question)| question == "?fe80::1:1")
+    );
+    let groups = [1, 2].map(|number| (RecordType::ModeIsExclude, group(number)));
+    stage.receive_on(1, HOST, &report(fe80_1, &groups));
+    assert!(
+        stage
+            .routes
+            .values()
+            .all(|side| *side == Side::Downstream(1))
+    );
+}
+
+#[test]
+fn a_host_that_moved_is_asked_at_once_what_it_brought_along() {
+    let mut stage = Stage::proxying();
+    let fe80_1 = "fe80::1:1".parse().unwrap();
+    stage.solicits(0, HOST, fe80_1, ROUTER);
+    stage.confirmed(0, HOST, address(1));
+    stage.pass(30);
+    stage.questions.clear();
+    stage.solicits(1, HOST, fe80_1, ROUTER);
+    stage.pass(1);
+    let asked: Vec<_> = stage
+        .questions
+        .iter()
+        .map(|(_, question)| &**question)
+        .collect();
+    assert_eq!(asked, ["?fe80::1:1"]);
+    let groups = [(RecordType::ModeIsExclude, group(1))];
+    stage.receive_on(1, HOST, &report(fe80_1, &groups));
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
+}
+
+#[test]
+fn a_target_that_no_downstream_has_is_asked_for_once_and_answered_when_it_is_there() {
+    let mut stage = Stage::proxying();
+    for _ in 0..5 {
+        stage.solicits(0, HOST, address(1), BESIDE);
+    }
+    assert_eq!(
+        stage.sent(),
+        [format!("wan ?{BESIDE}"), format!("lan1 ?{BESIDE}")]
+    );
+    stage.advertised_upstream(GATEWAY, BESIDE);
+    assert_eq!(stage.sent(), [format!("lan0 !{BESIDE} to {}", address(1))]);
+    assert_eq!(stage.routes(), [(BESIDE, Side::Upstream)]);
+    assert!(!stage.proxied.contains(&BESIDE));
+    stage.solicits(1, OTHER, address(2), BESIDE);
+    assert_eq!(stage.sent(), [format!("lan1 !{BESIDE} to {}", address(2))]);
+    let present: Vec<_> = stage
+        .engine
+        .targets()
+        .present()
+        .map(|(address, _)| address)
+        .collect();
+    assert_eq!(present, [BESIDE]);
+}
+
+#[test]
+fn a_target_that_does_not_answer_is_not_asked_for_again_for_thirty_seconds() {
+    let mut stage = Stage::proxying();
+    stage.solicits(0, HOST, address(1), BESIDE);
+    assert_eq!(stage.sent().len(), 2);
+    stage.pass(ANSWER_INTERVAL.as_secs());
+    stage.solicits(0, HOST, address(1), BESIDE);
+    stage.pass(ABSENT_INTERVAL.as_secs() - 1);
+    stage.solicits(0, HOST, address(1), BESIDE);
+    assert_eq!(stage.sent(), [""; 0]);
+    stage.pass(1);
+    stage.solicits(0, HOST, address(1), BESIDE);
+    assert_eq!(stage.sent().len(), 2);
+    // A late answer is one all the same.
+    stage.pass(5);
+    stage.advertised_upstream(GATEWAY, BESIDE);
+    stage.solicits(0, HOST, address(1), BESIDE);
+    assert_eq!(stage.sent(), [format!("lan0 !{BESIDE} to {}", address(1))]);
+}
+
+#[test]
+fn a_target_that_went_away_is_noticed_when_it_is_looked_for() {
+    let mut stage = Stage::proxying();
+    stage.finds_beside();
+    stage.pass(REACHABLE_INTERVAL.as_secs());
+    stage.solicits(0, HOST, address(1), BESIDE);
+    let answer = format!("lan0 !{BESIDE} to {}", address(1));
+    assert_eq!(stage.sent(), [answer.clone(), format!("wan ?{BESIDE}")]);
+    stage.advertised_upstream(GATEWAY, BESIDE);
+    stage.pass(REACHABLE_INTERVAL.as_secs());
+    assert_eq!(stage.sent(), [""; 0], "nobody looks for it");
+    stage.solicits(0, HOST, address(1), BESIDE);
+    stage.pass(u64::from(ASKS) * ANSWER_INTERVAL.as_secs());
+    let sent = stage.sent();
+    assert_eq!(sent.len(), 1 + usize::from(ASKS), "{sent:?}");
+    assert!(stage.routes.is_empty());
+    stage.solicits(0, HOST, address(1), BESIDE);
+    assert_eq!(stage.sent(), [""; 0]);
+}
+
+#[test]
+fn a_target_that_nobody_looks_for_any_more_is_forgotten() {
+    let mut stage = Stage::proxying();
+    stage.finds_beside();
+    stage.pass(300);
+    assert!(stage.engine.targets().is_empty() && stage.routes.is_empty());
+    assert_eq!(stage.engine.ndp_proxy().iter().count(), 0);
+}
+
+#[test]
+fn the_routers_own_addresses_and_those_outside_the_prefix_are_nobodys_targets() {
+    let mut stage = Stage::proxying();
+    stage.handle(Event::Own {
+        address: BESIDE,
+        present: true,
+    });
+    stage.solicits(0, HOST, address(1), BESIDE);
+    stage.solicits(0, HOST, address(1), "fd00::1".parse().unwrap());
+    stage.solicits(0, HOST, address(1), "fe80::77".parse().unwrap());
+    stage.detects_duplicates(0, HOST, BESIDE);
+    assert_eq!(stage.sent(), [""; 0]);
+}
+
+#[test]
+fn downstreams_are_proxied_among_each_other() {
+    let mut stage = Stage::proxying();
+    stage.confirmed(0, HOST, address(1));
+    stage.solicits(1, OTHER, address(2), address(1));
+    assert_eq!(
+        stage.sent(),
+        [format!("lan1 !{} to {}", address(1), address(2))]
+    );
+    stage.solicits(0, OTHER, address(2), address(1));
+    assert_eq!(stage.sent(), [""; 0], "on its own link it answers itself");
+    // One that was never heard of is asked for there too, and learned by its answer.
+    stage.solicits(1, OTHER, address(2), address(3));
+    assert_eq!(
+        stage.sent(),
+        [
+            format!("wan ?{}", address(3)),
+            format!("lan0 ?{}", address(3))
+        ]
+    );
+    stage.receive_on(0, HOST, &advertisement(address(3), ROUTER, address(3)));
+    assert_eq!(
+        stage.sent(),
+        [format!("lan1 !{} to {}", address(3), address(2))]
+    );
+    assert!(stage.addresses().contains(&address(3)));
+}
+
+#[test]
+fn duplicates_are_detected_across_the_router_in_every_direction() {
+    let mut stage = Stage::proxying();
+    let defended = |port: u8, target| vec![format!("lan{port} !{target} to {ALL_NODES}")];
+    // Upstream has it, as is known.
+    stage.finds_beside();
+    stage.detects_duplicates(0, HOST, BESIDE);
+    assert_eq!(stage.sent(), defended(0, BESIDE));
+    assert!(!stage.addresses().contains(&BESIDE));
+    // Upstream has it, as turns out.
+    stage.detects_duplicates(0, HOST, address(5));
+    assert!(stage.addresses().contains(&address(5)));
+    assert_eq!(stage.sent().len(), 2);
+    stage.advertised_upstream(GATEWAY, address(5));
+    assert_eq!(stage.sent(), defended(0, address(5)));
+    assert!(!stage.addresses().contains(&address(5)));
+    assert!(stage.proxied.is_empty());
+    // Another downstream has it.
+    stage.confirmed(0, HOST, address(1));
+    stage.detects_duplicates(1, OTHER, address(1));
+    assert_eq!(stage.sent(), defended(1, address(1)));
+    // Another downstream has it, as turns out.
+    stage.detects_duplicates(1, OTHER, address(6));
+    stage.sent();
+    stage.receive_on(0, HOST, &advertisement(address(6), ROUTER, address(6)));
+    assert_eq!(stage.sent(), defended(1, address(6)));
+}
+
+#[test]
+fn a_new_address_that_nobody_else_has_is_asked_for_and_not_answered() {
+    let mut stage = Stage::proxying();
+    stage.detects_duplicates(0, HOST, address(1));
+    assert_eq!(
+        stage.sent(),
+        [
+            format!("wan ?{}", address(1)),
+            format!("lan1 ?{}", address(1))
+        ]
+    );
+    stage.pass(ANSWER_INTERVAL.as_secs());
+    stage.confirmed(0, HOST, address(1));
+    // Again, after a restart, or when it comes back from sleep.
+    stage.detects_duplicates(0, HOST, address(1));
+    assert_eq!(stage.sent(), [""; 0]);
+    assert_eq!(stage.proxied, [address(1)].into());
+}
+
+#[test]
+fn a_host_that_moves_from_upstream_to_a_downstream_is_no_duplicate_of_itself() {
+    let mut stage = Stage::proxying();
+    stage.finds_beside();
+    stage.detects_duplicates(0, GATEWAY, BESIDE);
+    assert_eq!(stage.sent(), [""; 0]);
+    assert!(stage.routes.is_empty());
+    stage.confirmed(0, GATEWAY, BESIDE);
+    assert_eq!(stage.routes(), [(BESIDE, Side::Downstream(0))]);
+    assert_eq!(stage.proxied, [BESIDE].into());
+    stage.pass(10);
+    assert_eq!(stage.proxied, [BESIDE].into());
+}
+
+#[test]
+fn what_is_upstream_cannot_be_claimed_downstream_while_it_answers() {
+    let mut stage = Stage::proxying();
+    stage.finds_beside();
+    stage.confirmed(0, HOST, BESIDE);
+    assert!(!stage.addresses().contains(&BESIDE) && stage.proxied.is_empty());
+    stage.pass(REACHABLE_INTERVAL.as_secs());
+    stage.confirmed(0, HOST, BESIDE);
+    assert_eq!(stage.sent(), [format!("wan ?{BESIDE}")]);
+    stage.advertised_upstream(GATEWAY, BESIDE);
+    assert!(stage.proxied.is_empty());
+    // Once it is gone, it can.
+    stage.pass(REACHABLE_INTERVAL.as_secs());
+    stage.confirmed(0, HOST, BESIDE);
+    stage.pass(10);
+    stage.confirmed(0, HOST, BESIDE);
+    assert_eq!(stage.proxied, [BESIDE].into());
+    // And what is confirmed here, nobody upstream can take away.
+    stage.advertised_upstream(GATEWAY, BESIDE);
+    assert_eq!(stage.proxied, [BESIDE].into());
+}
+
+#[test]
+fn one_host_that_looks_for_everything_leaves_room_for_others() {
+    let mut stage = Stage::proxying();
+    for number in 0..10_000 {
+        stage.solicits(0, HOST, address(1), address(1_000 + number));
+    }
+    let asked = stage.sent().len();
+    assert_eq!(asked, 2 * MAX_OPEN_OF_HOST);
+    assert_eq!(
+        stage.count(Counter::RefusedTarget),
+        10_000 - MAX_OPEN_OF_HOST as u64
+    );
+    stage.solicits(0, OTHER, address(2), BESIDE);
+    assert_eq!(stage.sent().len(), 2);
+    // Nor do many hosts at once.
+    for number in 0..10_000_u32 {
+        let [_, _, a, b] = number.to_be_bytes();
+        let mac = MacAddress([2, 1, 0, 0, a, b]);
+        stage.solicits(0, mac, address(1), address(20_000 + number));
+    }
+    assert_eq!(
+        stage.sent().len(),
+        2 * (BURST as usize - MAX_OPEN_OF_HOST - 1)
+    );
+    assert!(stage.engine.targets().len() <= MAX_OPEN);
+    stage.pass(60);
+    assert!(stage.engine.targets().is_empty());
+}
+
+#[test]
+fn answers_wait_within_bounds() {
+    let mut stage = Stage::proxying();
+    stage.finds_beside();
+    let now = stage.now;
+    for number in 0..1_000_u32 {
+        let source = address(number);
+        let packet = solicitation(source, SolicitedNode::of(BESIDE).group(), BESIDE);
+        let (port, mac, packet) = (0, HOST, &*packet);
+        stage
+            .engine
+            .handle(now, Event::Packet { port, mac, packet });
+    }
+    stage.drain();
+    assert_eq!(stage.sent().len(), MAX_ANSWERS);
+}
+
+#[test]
+fn a_host_known_by_mld_alone_is_found_when_it_is_looked_for_upstream() {
+    let mut stage = Stage::proxying();
+    let fe80_1 = "fe80::1:1".parse().unwrap();
+    stage.solicits(1, HOST, fe80_1, ROUTER);
+    stage.receive_on(
+        1,
+        HOST,
+        &report(fe80_1, &[(RecordType::ModeIsExclude, group(1))]),
+    );
+    assert_eq!(stage.joined, [group(1)].into());
+    let solicit = |stage: &mut Stage, target: Ipv6Addr| {
+        let group = SolicitedNode::of(target).group();
+        let packet = solicitation(BESIDE, group, target);
+        let (mac, packet) = (GATEWAY, &*packet);
+        stage.handle(Event::UpstreamPacket { mac, packet });
+        stage.sent()
+    };
+    let asked = |target| vec![format!("lan0 ?{target}"), format!("lan1 ?{target}")];
+    assert_eq!(
+        solicit(&mut stage, address(2)),
+        [""; 0],
+        "nobody can have it"
+    );
+    assert_eq!(solicit(&mut stage, address(1)), asked(address(1)));
+    assert_eq!(solicit(&mut stage, address(1)), [""; 0], "once");
+    stage.receive_on(1, HOST, &advertisement(address(1), ROUTER, address(1)));
+    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.sent(), [""; 0], "the kernel answers upstream");
+    assert_eq!(solicit(&mut stage, address(1)), [""; 0]);
+}
+
+#[test]
+fn a_new_address_is_announced_three_times_to_the_routers_upstream() {
+    let mut stage = Stage::with(|config| {
+        config.ndp_proxy = true;
+        config.announce = true;
+    });
+    stage.fails = |action| matches!(action, Action::Kernel(_));
+    stage.confirmed(0, HOST, address(1));
+    stage.pass(5);
+    assert_eq!(stage.sent(), [""; 0], "not before it is answered for");
+    stage.fails = |_| false;
+    stage.pass(5);
+    let announced = || format!("wan !{} to ff02::2", address(1));
+    assert_eq!(stage.sent(), [announced()]);
+    stage.pass(1);
+    assert_eq!(stage.sent(), [announced()]);
+    stage.pass(100);
+    assert_eq!(stage.sent().len() + 2, usize::from(ANNOUNCEMENTS));
+    stage.confirmed(0, HOST, address(1));
+    stage.detects_duplicates(1, HOST, address(1));
+    stage.pass(100);
+    assert_eq!(stage.sent(), [""; 0], "when it is first confirmed");
+}
