@@ -20,7 +20,7 @@ pub const NDA_PROTOCOL: u16 = 12;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// The longest request, which is for a route.
-const REQUEST_LENGTH: usize = 64;
+const REQUEST_LENGTH: usize = MESSAGE_HEADER + ROUTE_HEADER + 20 + 8 + 8;
 
 /// A request that is being written.
 pub struct Request {
@@ -30,7 +30,7 @@ pub struct Request {
 
 impl Request {
     /// Starts with the header that requests of this type have.
-    pub fn new(message_type: u16, flags: i32, sequence: u32, header: &[u8]) -> Self {
+    pub fn new(message_type: u16, flags: i32, header: &[u8]) -> Self {
         let mut request = Request {
             octets: [0; _],
             length: MESSAGE_HEADER,
@@ -38,7 +38,6 @@ impl Request {
         let flags = (libc::NLM_F_REQUEST | flags) as u16;
         request.octets[4..6].copy_from_slice(&message_type.to_ne_bytes());
         request.octets[6..8].copy_from_slice(&flags.to_ne_bytes());
-        request.octets[8..12].copy_from_slice(&sequence.to_ne_bytes());
         request.append(header);
         request
     }
@@ -68,13 +67,16 @@ impl Request {
         self.length += octets.len();
     }
 
-    fn octets(&mut self) -> &[u8] {
+    /// All but the number.
+    pub fn octets(&mut self) -> &[u8] {
         let length = (self.length as u32).to_ne_bytes();
         self.octets[..4].copy_from_slice(&length);
         &self.octets[..self.length]
     }
 
-    pub fn send(mut self, socket: &OwnedFd) -> nix::Result<()> {
+    /// Sends it with a number that its answer will carry.
+    pub fn send(mut self, socket: &OwnedFd, sequence: u32) -> nix::Result<()> {
+        self.octets[8..12].copy_from_slice(&sequence.to_ne_bytes());
         send(socket.as_raw_fd(), self.octets(), MsgFlags::empty()).map(drop)
     }
 }
@@ -143,7 +145,7 @@ mod tests {
 
     #[test]
     fn attributes_in_attributes_have_the_length_of_all_that_is_in_them() {
-        let mut request = Request::new(16, libc::NLM_F_ACK, 7, &[9; 4]);
+        let mut request = Request::new(16, libc::NLM_F_ACK, &[9; 4]);
         let outer = request.open(1);
         request.attribute(2, b"wan");
         let inner = request.open(3);
@@ -154,7 +156,7 @@ mod tests {
         assert_eq!(octets.len(), 16 + 4 + 4 + 8 + 4 + 8);
 
         let message = messages(&octets).next().unwrap();
-        assert_eq!((message.message_type, message.sequence), (16, 7));
+        assert_eq!(message.message_type, 16);
         assert_eq!(
             i32::from(message.flags),
             libc::NLM_F_REQUEST | libc::NLM_F_ACK

@@ -169,7 +169,7 @@ impl Netlink {
             header[NEIGHBOR_FLAGS] = libc::NTF_PROXY;
         }
         let header = &header[..header_length];
-        Request::new(message_type, libc::NLM_F_DUMP, DUMP_SEQUENCE, header).send(&self.socket)?;
+        Request::new(message_type, libc::NLM_F_DUMP, header).send(&self.socket, DUMP_SEQUENCE)?;
         self.dump = Some(dump);
         self.inconsistent = false;
         Ok(())
@@ -179,14 +179,14 @@ impl Netlink {
     pub fn set_multicast_router(&self, index: u32, value: u8) -> nix::Result<()> {
         let mut header = [0; LINK_HEADER];
         header[4..8].copy_from_slice(&index.to_ne_bytes());
-        let mut request = Request::new(libc::RTM_NEWLINK, 0, SETTING_SEQUENCE, &header);
+        let mut request = Request::new(libc::RTM_NEWLINK, 0, &header);
         let link_info = request.open(libc::IFLA_LINKINFO);
         request.attribute(IFLA_INFO_KIND, b"bridge\0");
         let data = request.open(IFLA_INFO_DATA);
         request.attribute(IFLA_BR_MCAST_ROUTER, &[value]);
         request.close(data);
         request.close(link_info);
-        request.send(&self.socket)
+        request.send(&self.socket, SETTING_SEQUENCE)
     }
 
     /// Reads one datagram and hands on what it tells; false where there is none now.
@@ -505,6 +505,80 @@ mod tests {
                 datagram[4..6].copy_from_slice(&message_type);
             }
             told(&mut netlink, &datagram);
+        }
+    }
+
+    /// The headers of a message that the kernel told, and its attributes.
+    #[cfg(target_endian = "little")]
+    fn message(message_type: u16, header: &[u8], attributes: &[&[u8]]) -> Vec<u8> {
+        let mut octets = vec![0; MESSAGE_HEADER];
+        octets[4..6].copy_from_slice(&message_type.to_ne_bytes());
+        octets.extend(header);
+        octets.extend(attributes.concat());
+        let length = octets.len() as u32;
+        octets[..4].copy_from_slice(&length.to_ne_bytes());
+        octets
+    }
+
+    // In the order of octets of the machine that it was seen on.
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn routes_to_what_is_on_a_link_are_told_of() {
+        let mut netlink = Netlink::open().unwrap();
+        let main: &[u8] = &[8, 0, 15, 0, 254, 0, 0, 0];
+        let other_table: &[u8] = &[8, 0, 15, 0, 7, 0, 0, 0];
+        let to: &[u8] = &[
+            20, 0, 1, 0, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10,
+        ];
+        let metric: &[u8] = &[8, 0, 6, 0, 0, 4, 0, 0];
+        let link: &[u8] = &[8, 0, 4, 0, 5, 0, 0, 0];
+        let gateway: &[u8] = &[
+            20, 0, 5, 0, 0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+        ];
+        let host = [10, 128, 0, 0, 254, 77, 0, 1, 0, 0, 0, 0];
+        let mut route = |header: &[u8], attributes: &[&[u8]]| {
+            let octets = message(libc::RTM_NEWROUTE, header, attributes);
+            told(&mut netlink, &octets).pop()
+        };
+        assert_eq!(
+            route(&host, &[main, to, metric, link]).unwrap(),
+            "Route(Route { index: 5, destination: Prefix { network: 2001:db8::a, length: 128 }, metric: 1024, protocol: 77 })"
+        );
+        let default = [10, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
+        assert_eq!(
+            route(&default, &[main, link]).unwrap(),
+            "Route(Route { index: 5, destination: Prefix { network: ::, length: 0 }, metric: 0, protocol: 3 })"
+        );
+        assert_eq!(route(&default, &[main, metric, gateway, link]), None);
+        assert_eq!(route(&host, &[other_table, to, metric, link]), None);
+        assert_eq!(route(&host, &[main, to, metric]), None, "no interface");
+        for (place, value, what) in [
+            (0, 2, "IPv4"),
+            (1, 129, "no prefix"),
+            (2, 48, "of one source"),
+            (7, 2, "of this host"),
+            (9, 2, "of the cache"),
+        ] {
+            let mut header = host;
+            header[place] = value;
+            assert_eq!(route(&header, &[main, to, metric, link]), None, "{what}");
+        }
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn an_entry_to_answer_by_tells_who_made_it() {
+        let mut netlink = Netlink::open().unwrap();
+        let header = [10, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0x88, 1];
+        let to: &[u8] = &[
+            20, 0, 1, 0, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10,
+        ];
+        for (attributes, protocol) in [(&[to, &[5, 0, 12, 0, 77, 0, 0, 0]][..], 77), (&[to], 0)] {
+            let octets = message(libc::RTM_NEWNEIGH, &header, attributes);
+            let expected = format!(
+                "ProxiedNeighbor {{ index: 3, address: 2001:db8::a, protocol: {protocol} }}"
+            );
+            assert_eq!(told(&mut netlink, &octets), [expected]);
         }
     }
 
