@@ -111,7 +111,7 @@ impl Interfaces {
                     .iter_mut()
                     .for_each(|(_, confirmed)| *confirmed = false);
             }
-            Dump::Neighbors | Dump::ProxiedNeighbors => {}
+            Dump::Neighbors | Dump::ProxiedNeighbors | Dump::Routes => {}
         }
     }
 
@@ -137,10 +137,11 @@ impl Interfaces {
                 Some(Dump::Neighbors)
             }
             Notice::Lost => Some(Dump::Links),
-            Notice::Dumped(Dump::Neighbors | Dump::ProxiedNeighbors)
+            Notice::Dumped(Dump::Neighbors | Dump::ProxiedNeighbors | Dump::Routes)
             | Notice::Neighbor { .. }
             | Notice::NeighborDeleted { .. }
             | Notice::ProxiedNeighbor { .. }
+            | Notice::Route(_)
             | Notice::Refused(_) => None,
         }
     }

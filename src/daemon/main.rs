@@ -8,6 +8,7 @@ mod event_loop;
 mod instance;
 mod interfaces;
 mod output;
+mod proxy_settings;
 mod query;
 mod report;
 mod snapshot;

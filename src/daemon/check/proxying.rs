@@ -51,7 +51,7 @@ fn proxy(upstream: &Interface, snapshot: &Snapshot, findings: &mut Findings) {
     });
     let relays = program == Some(PROXIES[0]);
     let mut proxied = snapshot.proxied.iter();
-    let entries = proxied.any(|index| Some(*index) == upstream.index);
+    let entries = proxied.any(|(index, _)| Some(*index) == upstream.index);
     let settings = (
         ipv6_setting("all", "proxy_ndp"),
         ipv6_setting(name, "proxy_ndp"),

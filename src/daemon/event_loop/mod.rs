@@ -455,6 +455,7 @@ fn tell_engine(engine: &mut Engine, interfaces: &Interfaces, notice: &Notice<'_>
         Notice::Link(_)
         | Notice::LinkDeleted { .. }
         | Notice::ProxiedNeighbor { .. }
+        | Notice::Route(_)
         | Notice::Dumped(_)
         | Notice::Lost => None,
     };

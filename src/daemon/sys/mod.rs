@@ -10,6 +10,7 @@ pub mod privileges;
 pub mod procfs;
 pub mod readiness;
 pub mod signal;
+pub mod sysctl;
 
 use std::io;
 

@@ -1,15 +1,22 @@
-//! The kernel's links, addresses and neighbors, by rtnetlink: told as they change, and dumped on request.
+//! The kernel's links, addresses, neighbors and routes, by rtnetlink: told as they change, and dumped on request.
+
+mod message;
+pub mod tables;
 
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
-    socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
+use protocol::config::Prefix;
 
 use super::ffi;
+use message::{
+    ADDRESS_HEADER, LINK_HEADER, Message, NDA_PROTOCOL, NEIGHBOR_FLAGS, NEIGHBOR_HEADER,
+    ROUTE_HEADER, Request, attributes, messages, u16_at, u32_at,
+};
 
 /// A socket that hears of every change of a link or IPv6 address, and of neighbors that are forgotten.
 pub struct Netlink {
@@ -28,6 +35,8 @@ pub enum Dump {
     Neighbors,
     /// What the kernel answers solicitations for, in the place of others. Asked for alone.
     ProxiedNeighbors,
+    /// The routes of the main table that have no gateway. Asked for alone, and told of by dumps alone.
+    Routes,
 }
 
 /// Something the kernel told.
@@ -57,7 +66,11 @@ pub enum Notice<'a> {
     /// The kernel answers on a link for a neighbor behind another one.
     ProxiedNeighbor {
         index: u32,
+        address: Ipv6Addr,
+        /// Which program made the entry; 0 where that did not say, or the kernel does not.
+        protocol: u8,
     },
+    Route(Route),
     /// All of a dump that was [requested](Netlink::request) has been told.
     Dumped(Dump),
     /// Changes or a dump were lost: all is to be dumped anew.
@@ -103,6 +116,16 @@ pub struct Address {
     pub usable: bool,
 }
 
+/// A unicast route of the main table to what is on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub index: u32,
+    pub destination: Prefix,
+    pub metric: u32,
+    /// Which program made the route (`rtm_protocol`).
+    pub protocol: u8,
+}
+
 /// Of a message, enough for the largest that a dump of links has been seen to hold.
 pub const BUFFER_LENGTH: usize = 16_384;
 
@@ -132,20 +155,21 @@ impl Netlink {
         if self.dump.is_some() {
             return Err(Errno::EBUSY);
         }
-        let (message_type, family, body_length) = match dump {
+        let (message_type, family, header_length) = match dump {
             Dump::Links => (libc::RTM_GETLINK, libc::AF_UNSPEC, LINK_HEADER),
             Dump::Addresses => (libc::RTM_GETADDR, libc::AF_INET6, ADDRESS_HEADER),
             Dump::Neighbors | Dump::ProxiedNeighbors => {
                 (libc::RTM_GETNEIGH, libc::AF_INET6, NEIGHBOR_HEADER)
             }
+            Dump::Routes => (libc::RTM_GETROUTE, libc::AF_INET6, ROUTE_HEADER),
         };
-        let mut body = [0; LINK_HEADER];
-        body[0] = family as u8;
+        let mut header = [0; LINK_HEADER];
+        header[0] = family as u8;
         if dump == Dump::ProxiedNeighbors {
-            body[NEIGHBOR_FLAGS] = NTF_PROXY;
+            header[NEIGHBOR_FLAGS] = libc::NTF_PROXY;
         }
-        let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
-        self.send(message_type, flags, DUMP_SEQUENCE, &body[..body_length])?;
+        let header = &header[..header_length];
+        Request::new(message_type, libc::NLM_F_DUMP, header).send(&self.socket, DUMP_SEQUENCE)?;
         self.dump = Some(dump);
         self.inconsistent = false;
         Ok(())
@@ -153,36 +177,16 @@ impl Netlink {
 
     /// Sets a bridge's `mcast_router`; needs `CAP_NET_ADMIN`. [`Notice::Refused`] tells where it failed.
     pub fn set_multicast_router(&self, index: u32, value: u8) -> nix::Result<()> {
-        // struct ifinfomsg, then IFLA_LINKINFO { IFLA_INFO_KIND, IFLA_INFO_DATA { IFLA_BR_MCAST_ROUTER } }.
-        let mut body = [0; LINK_HEADER + 32];
-        body[4..8].copy_from_slice(&index.to_ne_bytes());
-        let attributes: [(u16, u16, &[u8]); 4] = [
-            (32, libc::IFLA_LINKINFO, &[]),
-            (11, IFLA_INFO_KIND, b"bridge\0\0"),
-            (12, IFLA_INFO_DATA, &[]),
-            (5, IFLA_BR_MCAST_ROUTER, &[value, 0, 0, 0]),
-        ];
-        let mut end = LINK_HEADER;
-        for (length, kind, value) in attributes {
-            body[end..end + 2].copy_from_slice(&length.to_ne_bytes());
-            body[end + 2..end + 4].copy_from_slice(&kind.to_ne_bytes());
-            body[end + 4..end + 4 + value.len()].copy_from_slice(value);
-            end += 4 + value.len();
-        }
-        let flags = libc::NLM_F_REQUEST;
-        self.send(libc::RTM_NEWLINK, flags, SETTING_SEQUENCE, &body)
-    }
-
-    fn send(&self, message_type: u16, flags: i32, sequence: u32, body: &[u8]) -> nix::Result<()> {
-        let mut message = [0; MESSAGE_HEADER + LINK_HEADER + 32];
-        let length = MESSAGE_HEADER + body.len();
-        message[..4].copy_from_slice(&(length as u32).to_ne_bytes());
-        message[4..6].copy_from_slice(&message_type.to_ne_bytes());
-        message[6..8].copy_from_slice(&(flags as u16).to_ne_bytes());
-        message[8..12].copy_from_slice(&sequence.to_ne_bytes());
-        message[MESSAGE_HEADER..length].copy_from_slice(body);
-        let socket = self.socket.as_raw_fd();
-        send(socket, &message[..length], MsgFlags::empty()).map(drop)
+        let mut header = [0; LINK_HEADER];
+        header[4..8].copy_from_slice(&index.to_ne_bytes());
+        let mut request = Request::new(libc::RTM_NEWLINK, 0, &header);
+        let link_info = request.open(libc::IFLA_LINKINFO);
+        request.attribute(IFLA_INFO_KIND, b"bridge\0");
+        let data = request.open(IFLA_INFO_DATA);
+        request.attribute(IFLA_BR_MCAST_ROUTER, &[value]);
+        request.close(data);
+        request.close(link_info);
+        request.send(&self.socket, SETTING_SEQUENCE)
     }
 
     /// Reads one datagram and hands on what it tells; false where there is none now.
@@ -215,9 +219,9 @@ impl Netlink {
             self.inconsistent |= message.flags & NLM_F_DUMP_INTR != 0;
             match i32::from(message.message_type) {
                 libc::NLMSG_ERROR if message.sequence == SETTING_SEQUENCE => {
-                    let errno = u32_at(message.body, 0).unwrap_or_default();
-                    let errno = errno.cast_signed().wrapping_neg();
-                    told(Notice::Refused(Errno::from_raw(errno)));
+                    if let Err(errno) = message.result() {
+                        told(Notice::Refused(errno));
+                    }
                 }
                 libc::NLMSG_DONE | libc::NLMSG_ERROR => {
                     let ended = self.dump.take();
@@ -243,14 +247,6 @@ impl AsFd for Netlink {
     }
 }
 
-/// `struct nlmsghdr`, `struct ifinfomsg` and `struct ifaddrmsg`, in octets.
-const MESSAGE_HEADER: usize = 16;
-const LINK_HEADER: usize = 16;
-const ADDRESS_HEADER: usize = 8;
-const NEIGHBOR_HEADER: usize = 12;
-/// Where `struct ndmsg` has its flags.
-const NEIGHBOR_FLAGS: usize = 10;
-
 const DUMP_SEQUENCE: u32 = 1;
 const SETTING_SEQUENCE: u32 = 2;
 
@@ -259,10 +255,7 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_BR_MCAST_ROUTER: u16 = 22;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
-const NLA_TYPE_MASK: u16 = 0x3fff;
 
-/// `NTF_PROXY` of linux/neighbour.h.
-const NTF_PROXY: u8 = 0x08;
 /// `NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT` of linux/neighbour.h: the neighbor was there.
 const USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
 
@@ -291,44 +284,12 @@ const FILTER: [libc::sock_filter; 6] = {
 /// `NLM_F_DUMP_INTR` of linux/netlink.h.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
-struct Message<'a> {
-    message_type: u16,
-    flags: u16,
-    sequence: u32,
-    body: &'a [u8],
-}
-
-/// The messages of a datagram; ends where one is malformed.
-fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    std::iter::from_fn(move || {
-        let length = usize::try_from(u32_at(rest, 0)?).ok()?;
-        let message = Message {
-            message_type: u16_at(rest, 4)?,
-            flags: u16_at(rest, 6)?,
-            sequence: u32_at(rest, 8)?,
-            body: rest.get(MESSAGE_HEADER..length)?,
-        };
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(message)
-    })
-}
-
-/// The attributes behind a message's header; ends where one is malformed.
-fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16_at(rest, 0)?);
-        let kind = u16_at(rest, 2)? & NLA_TYPE_MASK;
-        let attribute = (kind, rest.get(4..length)?);
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(attribute)
-    })
-}
-
 fn notice<'a>(message: &Message<'a>) -> Option<Notice<'a>> {
     match message.message_type {
         libc::RTM_NEWLINK | libc::RTM_DELLINK => link(message),
         libc::RTM_NEWADDR | libc::RTM_DELADDR => address(message),
         libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => neighbor(message),
+        libc::RTM_NEWROUTE => route(message),
         _ => None,
     }
 }
@@ -386,11 +347,12 @@ fn neighbor(message: &Message<'_>) -> Option<Notice<'static>> {
     }
     let index = u32_at(message.body, 4)?;
     let state = u16_at(message.body, 8)?;
-    let (mut address, mut mac) = (None, [0; 6]);
+    let (mut address, mut mac, mut protocol) = (None, [0; 6], 0);
     for (kind, value) in attributes(message.body.get(NEIGHBOR_HEADER..)?) {
         match kind {
             libc::NDA_DST => address = value.first_chunk::<16>(),
             libc::NDA_LLADDR => mac = value.try_into().unwrap_or_default(),
+            NDA_PROTOCOL => protocol = *value.first()?,
             _ => {}
         }
     }
@@ -398,8 +360,12 @@ fn neighbor(message: &Message<'_>) -> Option<Notice<'static>> {
     if message.message_type == libc::RTM_DELNEIGH {
         return Some(Notice::NeighborDeleted { index, address });
     }
-    if message.body.get(NEIGHBOR_FLAGS)? & NTF_PROXY != 0 {
-        return Some(Notice::ProxiedNeighbor { index });
+    if message.body.get(NEIGHBOR_FLAGS)? & libc::NTF_PROXY != 0 {
+        return Some(Notice::ProxiedNeighbor {
+            index,
+            address,
+            protocol,
+        });
     }
     (state & USABLE != 0).then_some(Notice::Neighbor {
         index,
@@ -439,22 +405,53 @@ fn address(message: &Message<'_>) -> Option<Notice<'static>> {
     })
 }
 
-fn u16_at(octets: &[u8], offset: usize) -> Option<u16> {
-    octets
-        .get(offset..)?
-        .first_chunk()
-        .map(|value| u16::from_ne_bytes(*value))
-}
-
-fn u32_at(octets: &[u8], offset: usize) -> Option<u32> {
-    octets
-        .get(offset..)?
-        .first_chunk()
-        .map(|value| u32::from_ne_bytes(*value))
+fn route(message: &Message<'_>) -> Option<Notice<'static>> {
+    let &[
+        family,
+        length,
+        source_length,
+        _,
+        table,
+        protocol,
+        _,
+        kind,
+        ..,
+    ] = message.body
+    else {
+        return None;
+    };
+    let flags = u32_at(message.body, 8)?;
+    if i32::from(family) != libc::AF_INET6
+        || kind != libc::RTN_UNICAST
+        || flags & libc::RTM_F_CLONED != 0
+        // Not for all packets to the destination.
+        || source_length != 0
+    {
+        return None;
+    }
+    let (mut table, mut destination, mut index, mut metric) = (table.into(), [0; 16], None, 0);
+    for (kind, value) in attributes(message.body.get(ROUTE_HEADER..)?) {
+        match kind {
+            libc::RTA_GATEWAY | libc::RTA_MULTIPATH => return None,
+            libc::RTA_DST => destination = value.try_into().ok()?,
+            libc::RTA_OIF => index = u32_at(value, 0),
+            libc::RTA_PRIORITY => metric = u32_at(value, 0)?,
+            libc::RTA_TABLE => table = u32_at(value, 0)?,
+            _ => {}
+        }
+    }
+    let route = Route {
+        index: index?,
+        destination: Prefix::of(destination.into(), length).ok()?,
+        metric,
+        protocol,
+    };
+    (table == u32::from(libc::RT_TABLE_MAIN)).then_some(Notice::Route(route))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::message::MESSAGE_HEADER;
     use super::*;
 
     fn told(netlink: &mut Netlink, datagram: &[u8]) -> Vec<String> {
@@ -491,6 +488,7 @@ mod tests {
         assert_eq!(dump(Dump::Neighbors).last().unwrap(), "Dumped(Neighbors)");
         let proxied = dump(Dump::ProxiedNeighbors);
         assert_eq!(proxied.last().unwrap(), "Dumped(ProxiedNeighbors)");
+        assert_eq!(dump(Dump::Routes).last().unwrap(), "Dumped(Routes)");
     }
 
     #[test]
@@ -507,6 +505,80 @@ mod tests {
                 datagram[4..6].copy_from_slice(&message_type);
             }
             told(&mut netlink, &datagram);
+        }
+    }
+
+    /// The headers of a message that the kernel told, and its attributes.
+    #[cfg(target_endian = "little")]
+    fn message(message_type: u16, header: &[u8], attributes: &[&[u8]]) -> Vec<u8> {
+        let mut octets = vec![0; MESSAGE_HEADER];
+        octets[4..6].copy_from_slice(&message_type.to_ne_bytes());
+        octets.extend(header);
+        octets.extend(attributes.concat());
+        let length = octets.len() as u32;
+        octets[..4].copy_from_slice(&length.to_ne_bytes());
+        octets
+    }
+
+    // In the order of octets of the machine that it was seen on.
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn routes_to_what_is_on_a_link_are_told_of() {
+        let mut netlink = Netlink::open().unwrap();
+        let main: &[u8] = &[8, 0, 15, 0, 254, 0, 0, 0];
+        let other_table: &[u8] = &[8, 0, 15, 0, 7, 0, 0, 0];
+        let to: &[u8] = &[
+            20, 0, 1, 0, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10,
+        ];
+        let metric: &[u8] = &[8, 0, 6, 0, 0, 4, 0, 0];
+        let link: &[u8] = &[8, 0, 4, 0, 5, 0, 0, 0];
+        let gateway: &[u8] = &[
+            20, 0, 5, 0, 0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+        ];
+        let host = [10, 128, 0, 0, 254, 77, 0, 1, 0, 0, 0, 0];
+        let mut route = |header: &[u8], attributes: &[&[u8]]| {
+            let octets = message(libc::RTM_NEWROUTE, header, attributes);
+            told(&mut netlink, &octets).pop()
+        };
+        assert_eq!(
+            route(&host, &[main, to, metric, link]).unwrap(),
+            "Route(Route { index: 5, destination: Prefix { network: 2001:db8::a, length: 128 }, metric: 1024, protocol: 77 })"
+        );
+        let default = [10, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
+        assert_eq!(
+            route(&default, &[main, link]).unwrap(),
+            "Route(Route { index: 5, destination: Prefix { network: ::, length: 0 }, metric: 0, protocol: 3 })"
+        );
+        assert_eq!(route(&default, &[main, metric, gateway, link]), None);
+        assert_eq!(route(&host, &[other_table, to, metric, link]), None);
+        assert_eq!(route(&host, &[main, to, metric]), None, "no interface");
+        for (place, value, what) in [
+            (0, 2, "IPv4"),
+            (1, 129, "no prefix"),
+            (2, 48, "of one source"),
+            (7, 2, "of this host"),
+            (9, 2, "of the cache"),
+        ] {
+            let mut header = host;
+            header[place] = value;
+            assert_eq!(route(&header, &[main, to, metric, link]), None, "{what}");
+        }
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn an_entry_to_answer_by_tells_who_made_it() {
+        let mut netlink = Netlink::open().unwrap();
+        let header = [10, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0x88, 1];
+        let to: &[u8] = &[
+            20, 0, 1, 0, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10,
+        ];
+        for (attributes, protocol) in [(&[to, &[5, 0, 12, 0, 77, 0, 0, 0]][..], 77), (&[to], 0)] {
+            let octets = message(libc::RTM_NEWNEIGH, &header, attributes);
+            let expected = format!(
+                "ProxiedNeighbor {{ index: 3, address: 2001:db8::a, protocol: {protocol} }}"
+            );
+            assert_eq!(told(&mut netlink, &octets), [expected]);
         }
     }
 

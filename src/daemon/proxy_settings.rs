@@ -1,0 +1,287 @@
+//! What the kernel needs besides its proxy entries to answer by them at once: sysctls, set where they are not right, and put back at the
+//! end.
+
+use std::fmt;
+
+use heapless::String;
+use log::{info, warn};
+use nix::errno::Errno;
+
+use crate::sys::sysctl::Setting;
+
+/// The settings, and what they were before.
+#[derive(Default)]
+pub struct ProxySettings {
+    /// Where they were applied, with the interface's number.
+    applied: Option<(String<15>, u32)>,
+    /// Of those that were changed, in the order of [`settings`].
+    before: [Option<u32>; COUNT],
+}
+
+impl ProxySettings {
+    /// Sets what is not right, once for each number that the interface has. Where that is refused, one line in the log says what it is
+    /// good for.
+    pub fn apply(&mut self, interface: &str, index: u32) {
+        self.apply_to(&Kernel, interface, index);
+    }
+
+    /// Puts back what still is as it was set.
+    pub fn restore(&mut self) {
+        self.restore_to(&Kernel);
+    }
+
+    fn apply_to(&mut self, sysctls: &dyn Sysctls, interface: &str, index: u32) {
+        if matches!(self.applied, Some((_, applied)) if applied == index) {
+            return;
+        }
+        let [of_all, ..] = self.before;
+        // The settings of an interface went with it.
+        self.before = [of_all, None, None];
+        // No name is longer.
+        let name = String::try_from(interface).unwrap_or_default();
+        self.applied = Some((name, index));
+
+        let mut refusals = [None; COUNT];
+        let places = self.before.iter_mut().zip(&mut refusals);
+        for (setting, (before, refusal)) in settings(interface).into_iter().zip(places) {
+            match set(sysctls, setting) {
+                Ok(None) => {}
+                Ok(Some(value)) => {
+                    info!("{setting} is {} from now on, was {value}", wanted(setting));
+                    *before = Some(value);
+                }
+                Err(errno) => *refusal = Some(errno),
+            }
+        }
+        if refusals.iter().any(Option::is_some) {
+            warn!("{}", Refused(interface, refusals));
+        }
+    }
+
+    fn restore_to(&mut self, sysctls: &dyn Sysctls) {
+        let Some((interface, _)) = self.applied.take() else {
+            return;
+        };
+        let changed = settings(&interface).into_iter().zip(&mut self.before);
+        for (setting, before) in changed {
+            let Some(before) = before.take() else {
+                continue;
+            };
+            // Else somebody else changed it since, or the interface is gone.
+            if sysctls.read(setting) == Ok(wanted(setting)) {
+                match sysctls.write(setting, before) {
+                    Ok(()) => info!("{setting} is {before} again"),
+                    Err(errno) => warn!("{setting} cannot be {before} again: {}", errno.desc()),
+                }
+            }
+        }
+    }
+}
+
+const COUNT: usize = 3;
+
+fn settings(interface: &str) -> [Setting<'_>; COUNT] {
+    [
+        Setting::ProxyNdpOfAll,
+        Setting::ProxyNdp(interface),
+        Setting::ProxyDelay(interface),
+    ]
+}
+
+fn wanted(setting: Setting<'_>) -> u32 {
+    match setting {
+        Setting::ProxyNdpOfAll | Setting::ProxyNdp(_) => 1,
+        Setting::ProxyDelay(_) => 0,
+    }
+}
+
+/// Makes it right; what it was before, where it was not right.
+fn set(sysctls: &dyn Sysctls, setting: Setting<'_>) -> nix::Result<Option<u32>> {
+    let value = sysctls.read(setting)?;
+    let wanted = wanted(setting);
+    // Any number but 0 is as good as 1.
+    if value.min(1) == wanted {
+        return Ok(None);
+    }
+    sysctls.write(setting, wanted)?;
+    Ok(Some(value))
+}
+
+/// Where the settings are.
+trait Sysctls {
+    fn read(&self, setting: Setting<'_>) -> nix::Result<u32>;
+    fn write(&self, setting: Setting<'_>, value: u32) -> nix::Result<()>;
+}
+
+struct Kernel;
+
+impl Sysctls for Kernel {
+    fn read(&self, setting: Setting<'_>) -> nix::Result<u32> {
+        setting.read()
+    }
+
+    fn write(&self, setting: Setting<'_>, value: u32) -> nix::Result<()> {
+        setting.write(value)
+    }
+}
+
+/// Which settings of an interface were refused and why, and what works all the same. At least one was.
+struct Refused<'n>(&'n str, [Option<Errno>; COUNT]);
+
+impl fmt::Display for Refused<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refused(interface, refusals) = self;
+        let mut reason = None;
+        for (setting, refusal) in settings(interface).into_iter().zip(refusals) {
+            if refusal.is_some() {
+                let separator = if reason.is_none() { "" } else { ", " };
+                write!(f, "{separator}{setting}")?;
+                reason = reason.or(*refusal);
+            }
+        }
+        let reason = reason.map_or("", Errno::desc);
+        let consequence = match refusals.map(|refusal| refusal.is_some()) {
+            [true, true, _] => {
+                "the kernel does not answer for hosts until the first is 1; their groups are joined all the same"
+            }
+            [true, false, false] => {
+                "the kernel does not answer unicast solicitations until it is 1; it answers multicast ones"
+            }
+            [true, false, true] => {
+                "the kernel does not answer unicast solicitations until the first is 1; it answers multicast ones, up to 0.8 s late"
+            }
+            [false, true, false] => "that of all interfaces is set, which is enough",
+            [false, _, true] => "the kernel answers for hosts, but up to 0.8 s late",
+            [false, false, false] => "",
+        };
+        write!(f, " cannot be set ({reason}): {consequence}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// Settings by name, and whether they can be written.
+    struct Fake(RefCell<Vec<(std::string::String, u32)>>, bool);
+
+    impl Fake {
+        fn new(of_all: u32, of_wan: u32, delay: u32) -> Self {
+            let values = settings("wan").into_iter().zip([of_all, of_wan, delay]);
+            let values = values.map(|(setting, value)| (setting.to_string(), value));
+            Fake(RefCell::new(values.collect()), true)
+        }
+
+        fn values(&self) -> Vec<u32> {
+            self.0.borrow().iter().map(|(_, value)| *value).collect()
+        }
+    }
+
+    impl Sysctls for Fake {
+        fn read(&self, setting: Setting<'_>) -> nix::Result<u32> {
+            let values = self.0.borrow();
+            let mut values = values.iter();
+            let found = values.find(|(name, _)| *name == setting.to_string());
+            found.map(|(_, value)| *value).ok_or(Errno::ENOENT)
+        }
+
+        fn write(&self, setting: Setting<'_>, value: u32) -> nix::Result<()> {
+            if !self.1 {
+                return Err(Errno::EROFS);
+            }
+            let mut values = self.0.borrow_mut();
+            let mut values = values.iter_mut();
+            let found = values.find(|(name, _)| *name == setting.to_string());
+            found.ok_or(Errno::ENOENT)?.1 = value;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_was_changed_is_put_back_and_nothing_else() {
+        let sysctls = Fake::new(0, 2, 80);
+        let mut applied = ProxySettings::default();
+        applied.apply_to(&sysctls, "wan", 3);
+        assert_eq!(sysctls.values(), [1, 2, 0]);
+        applied.restore_to(&sysctls);
+        assert_eq!(sysctls.values(), [0, 2, 80]);
+        *sysctls.0.borrow_mut() = Fake::new(1, 0, 0).0.into_inner();
+        applied.restore_to(&sysctls);
+        assert_eq!(sysctls.values(), [1, 0, 0], "only once");
+    }
+
+    #[test]
+    fn what_somebody_else_changed_since_stays() {
+        let sysctls = Fake::new(0, 0, 80);
+        let mut applied = ProxySettings::default();
+        applied.apply_to(&sysctls, "wan", 3);
+        sysctls.write(Setting::ProxyDelay("wan"), 20).unwrap();
+        applied.apply_to(&sysctls, "wan", 3);
+        assert_eq!(sysctls.values(), [1, 1, 20], "it is not fought over");
+        applied.restore_to(&sysctls);
+        assert_eq!(sysctls.values(), [0, 0, 20]);
+    }
+
+    #[test]
+    fn an_interface_that_is_created_anew_has_nothing_put_back_from_before() {
+        let sysctls = Fake::new(0, 0, 80);
+        let mut applied = ProxySettings::default();
+        applied.apply_to(&sysctls, "wan", 3);
+        // Somebody else was first at the new one.
+        let anew = Fake::new(1, 1, 0);
+        applied.apply_to(&anew, "wan", 7);
+        applied.restore_to(&anew);
+        assert_eq!(anew.values(), [0, 1, 0]);
+    }
+
+    #[test]
+    fn an_interface_that_is_gone_is_no_trouble() {
+        let sysctls = Fake::new(0, 0, 80);
+        let mut applied = ProxySettings::default();
+        applied.apply_to(&sysctls, "wan", 3);
+        sysctls.0.borrow_mut().truncate(1);
+        applied.restore_to(&sysctls);
+        assert_eq!(sysctls.values(), [0]);
+    }
+
+    #[test]
+    fn what_cannot_be_set_is_not_put_back() {
+        let mut sysctls = Fake::new(0, 1, 80);
+        sysctls.1 = false;
+        let mut applied = ProxySettings::default();
+        applied.apply_to(&sysctls, "wan", 3);
+        assert_eq!(applied.before, [None; COUNT]);
+        sysctls.1 = true;
+        applied.restore_to(&sysctls);
+        assert_eq!(sysctls.values(), [0, 1, 80]);
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_missing_and_what_works() {
+        let line = |refused: [bool; COUNT]| {
+            let refusals = refused.map(|refused| refused.then_some(Errno::EROFS));
+            Refused("wan", refusals).to_string()
+        };
+        assert_eq!(
+            line([true, true, true]),
+            "net.ipv6.conf.all.proxy_ndp, net.ipv6.conf.wan.proxy_ndp, net.ipv6.neigh.wan.proxy_delay cannot be set \
+             (Read-only file system): the kernel does not answer for hosts until the first is 1; their groups are joined all the same"
+        );
+        assert_eq!(
+            line([true, false, false]),
+            "net.ipv6.conf.all.proxy_ndp cannot be set (Read-only file system): \
+             the kernel does not answer unicast solicitations until it is 1; it answers multicast ones"
+        );
+        assert_eq!(
+            line([false, true, false]),
+            "net.ipv6.conf.wan.proxy_ndp cannot be set (Read-only file system): that of all interfaces is set, which is enough"
+        );
+        assert_eq!(
+            line([false, false, true]),
+            "net.ipv6.neigh.wan.proxy_delay cannot be set (Read-only file system): \
+             the kernel answers for hosts, but up to 0.8 s late"
+        );
+    }
+}

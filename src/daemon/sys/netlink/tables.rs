@@ -1,0 +1,296 @@
+//! What this program has in the kernel's tables: entries to answer for neighbors in their place, and routes to them.
+//!
+//! rtnetlink does what it is asked for inside of send(2), so each answer is there to be read at once and nothing ever waits. A socket of
+//! its own keeps these answers apart from the dumps and news that [`Netlink`](super::Netlink) reads.
+
+use std::cell::Cell;
+use std::net::Ipv6Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
+
+use super::message::{
+    Message, NDA_PROTOCOL, NEIGHBOR_FLAGS, NEIGHBOR_HEADER, ROUTE_HEADER, Request, attributes,
+    messages, u32_at,
+};
+
+/// Marks entries and routes as this program's (`NDA_PROTOCOL`, `rtm_protocol`), since they outlive it where it is killed. Numbers above
+/// `RTPROT_STATIC` are the programs' own to choose; iproute2's rt_protos gives this one to nobody.
+pub const PROTOCOL: u8 = 77;
+
+/// Of the routes: what the kernel gives to a route that is added without a metric (`IP6_RT_PRIO_USER`).
+pub const METRIC: u32 = 1024;
+
+/// Whose an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    Own,
+    /// Another program's, or made by hand.
+    Foreign,
+}
+
+/// Changes the tables; needs `CAP_NET_ADMIN`.
+pub struct Tables {
+    socket: OwnedFd,
+    /// Of the request sent last.
+    sequence: Cell<u32>,
+}
+
+impl Tables {
+    pub fn open() -> nix::Result<Self> {
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkRoute,
+        )?;
+        Ok(Tables {
+            socket,
+            sequence: Cell::new(0),
+        })
+    }
+
+    /// The kernel is to answer on the interface for `address`, as for a router, and to be in its group. A foreign entry for it is left
+    /// as it is.
+    ///
+    /// # Errors
+    /// `ENODEV` where the interface is gone, `ENOBUFS` where it has no IPv6 for its small MTU, `EPERM` without the capability, and `EOPNOTSUPP` before Linux 5.0, which does not tell
+    /// whose an entry is.
+    pub fn add_proxy(&self, index: u32, address: Ipv6Addr) -> nix::Result<Owner> {
+        // To create one that is there is to take it over: the kernel heeds no NLM_F_EXCL here.
+        match self.proxy(index, address)? {
+            Some(PROTOCOL) => Ok(Owner::Own),
+            Some(_) => Ok(Owner::Foreign),
+            None => {
+                self.change(proxy_change(
+                    libc::RTM_NEWNEIGH,
+                    libc::NLM_F_CREATE,
+                    index,
+                    address,
+                ))?;
+                Ok(Owner::Own)
+            }
+        }
+    }
+
+    /// Succeeds also where there is none, and where there is a foreign one, which stays.
+    ///
+    /// # Errors
+    /// As [`add_proxy`](Self::add_proxy), but for `ENODEV`.
+    pub fn remove_proxy(&self, index: u32, address: Ipv6Addr) -> nix::Result<()> {
+        let result = match self.proxy(index, address) {
+            Ok(Some(PROTOCOL)) => self.change(proxy_change(libc::RTM_DELNEIGH, 0, index, address)),
+            result => result.map(drop),
+        };
+        unless_gone(result)
+    }
+
+    /// Packets to `address` are to go out of the interface. Succeeds also where such a route is there, whoever made it. One to another
+    /// interface with the same metric stays as well, and is the one in force until it is removed.
+    ///
+    /// # Errors
+    /// `ENETDOWN` where the interface is down, `ENODEV` where it is gone, `EACCES` where its IPv6 is off, `EPERM` without the capability.
+    pub fn add_route(&self, index: u32, address: Ipv6Addr) -> nix::Result<()> {
+        // With NLM_F_EXCL a route to another interface would be in the way.
+        match self.change(route_change(
+            libc::RTM_NEWROUTE,
+            libc::NLM_F_CREATE,
+            index,
+            address,
+        )) {
+            Err(Errno::EEXIST) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Removes one that [`add_route`](Self::add_route) made. Succeeds also where there is none.
+    pub fn remove_route(&self, index: u32, address: Ipv6Addr) -> nix::Result<()> {
+        unless_gone(self.change(route_change(libc::RTM_DELROUTE, 0, index, address)))
+    }
+
+    /// What tells who made an entry, 0 where that did not say; `None` where there is no entry.
+    fn proxy(&self, index: u32, address: Ipv6Addr) -> nix::Result<Option<u8>> {
+        let request = proxy_question(index, address);
+        match self.exchange(request, &mut [0; ANSWER_LENGTH]) {
+            Ok(message) => protocol_of(&message).map(Some),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn change(&self, request: Request) -> nix::Result<()> {
+        self.exchange(request, &mut [0; ANSWER_LENGTH]).map(drop)
+    }
+
+    /// Has the kernel do the request. What it told, which is an acknowledgment where there is nothing to tell.
+    ///
+    /// # Errors
+    /// What it refused the request with; `EAGAIN` where it did not answer.
+    fn exchange<'b>(
+        &self,
+        request: Request,
+        answer: &'b mut [u8; ANSWER_LENGTH],
+    ) -> nix::Result<Message<'b>> {
+        let sequence = self.sequence.get().wrapping_add(1);
+        self.sequence.set(sequence);
+        request.send(&self.socket, sequence)?;
+        let length = loop {
+            let length = recv(self.socket.as_raw_fd(), answer, MsgFlags::MSG_DONTWAIT)?;
+            // The answer to an earlier request, where that could not be read, comes first.
+            if u32_at(answer, 8) == Some(sequence) {
+                break length;
+            }
+        };
+        told(&answer[..length])
+    }
+}
+
+/// More than an entry takes, or an error with the request that it is about.
+const ANSWER_LENGTH: usize = 512;
+
+/// Is there an entry, and whose?
+fn proxy_question(index: u32, address: Ipv6Addr) -> Request {
+    // The kernel refuses a question with any other flag, or with a state.
+    let header = neighbor_header(index, 0, libc::NTF_PROXY);
+    let mut request = Request::new(libc::RTM_GETNEIGH, 0, &header);
+    request.attribute(libc::NDA_DST, &address.octets());
+    request
+}
+
+fn proxy_change(message_type: u16, flags: i32, index: u32, address: Ipv6Addr) -> Request {
+    // An entry that is not permanent is forgotten where the interface loses its carrier. Kernels before Linux 6.17, but for the stable
+    // ones that were mended since (6.12.43, say), forget all of them.
+    let entry_flags = libc::NTF_PROXY | libc::NTF_ROUTER;
+    let header = neighbor_header(index, libc::NUD_PERMANENT, entry_flags);
+    let mut request = Request::new(message_type, libc::NLM_F_ACK | flags, &header);
+    request.attribute(libc::NDA_DST, &address.octets());
+    request.attribute(NDA_PROTOCOL, &[PROTOCOL]);
+    request
+}
+
+fn route_change(message_type: u16, flags: i32, index: u32, address: Ipv6Addr) -> Request {
+    // struct rtmsg: family, length, that of the source, TOS, table, protocol, scope, type, flags. IPv6 has no use for the scope.
+    let mut header = [0; ROUTE_HEADER];
+    header[..8].copy_from_slice(&[
+        libc::AF_INET6 as u8,
+        128,
+        0,
+        0,
+        libc::RT_TABLE_MAIN,
+        PROTOCOL,
+        libc::RT_SCOPE_UNIVERSE,
+        libc::RTN_UNICAST,
+    ]);
+    let mut request = Request::new(message_type, libc::NLM_F_ACK | flags, &header);
+    request.attribute(libc::RTA_DST, &address.octets());
+    request.attribute(libc::RTA_OIF, &index.to_ne_bytes());
+    request.attribute(libc::RTA_PRIORITY, &METRIC.to_ne_bytes());
+    request
+}
+
+/// `struct ndmsg`.
+fn neighbor_header(index: u32, state: u16, flags: u8) -> [u8; NEIGHBOR_HEADER] {
+    let mut header = [0; NEIGHBOR_HEADER];
+    header[0] = libc::AF_INET6 as u8;
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..10].copy_from_slice(&state.to_ne_bytes());
+    header[NEIGHBOR_FLAGS] = flags;
+    header
+}
+
+/// What an answer says.
+fn told(answer: &[u8]) -> nix::Result<Message<'_>> {
+    let message = messages(answer).next().ok_or(Errno::EBADMSG)?;
+    if i32::from(message.message_type) == libc::NLMSG_ERROR {
+        message.result()?;
+    }
+    Ok(message)
+}
+
+/// Who made the entry that a message tells of.
+fn protocol_of(message: &Message<'_>) -> nix::Result<u8> {
+    let entry = message.body.get(NEIGHBOR_HEADER..).ok_or(Errno::EBADMSG)?;
+    let mut attributes = attributes(entry);
+    let protocol = attributes.find(|(kind, _)| *kind == NDA_PROTOCOL);
+    Ok(protocol
+        .and_then(|(_, value)| value.first().copied())
+        .unwrap_or(0))
+}
+
+/// What is not there, or was on an interface that is not there, is removed.
+fn unless_gone(result: nix::Result<()>) -> nix::Result<()> {
+    match result {
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::ENODEV) => Ok(()),
+        result => result,
+    }
+}
+
+// What the kernel was seen to tell is in the order of octets of the machine that it was seen on.
+#[cfg(all(test, target_endian = "little"))]
+mod tests {
+    use super::*;
+
+    const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xa);
+
+    #[test]
+    fn an_entry_is_asked_for_without_a_state_and_is_permanent_where_it_is_made() {
+        let mut question = proxy_question(3, HOST);
+        let asked = question.octets();
+        assert_eq!(asked[16..28], [10, 0, 0, 0, 3, 0, 0, 0, 0, 0, 8, 0]);
+        assert_eq!(asked[28..32], [20, 0, 1, 0], "NDA_DST");
+        assert_eq!(asked[32..], HOST.octets());
+
+        let mut change = proxy_change(libc::RTM_NEWNEIGH, libc::NLM_F_CREATE, 3, HOST);
+        let made = change.octets();
+        assert_eq!(made[..8], [56, 0, 0, 0, 28, 0, 5, 4]);
+        assert_eq!(made[16..28], [10, 0, 0, 0, 3, 0, 0, 0, 0x80, 0, 0x88, 0]);
+        assert_eq!(made[48..], [5, 0, 12, 0, PROTOCOL, 0, 0, 0], "NDA_PROTOCOL");
+    }
+
+    #[test]
+    fn a_route_names_its_interface_metric_and_maker() {
+        let mut change = route_change(libc::RTM_DELROUTE, 0, 5, HOST);
+        let octets = change.octets();
+        assert_eq!(octets[..8], [64, 0, 0, 0, 25, 0, 5, 0]);
+        let header = [10, 128, 0, 0, 254, PROTOCOL, 0, 1, 0, 0, 0, 0];
+        assert_eq!(octets[16..28], header);
+        assert_eq!(octets[48..56], [8, 0, 4, 0, 5, 0, 0, 0], "RTA_OIF");
+        assert_eq!(octets[56..], [8, 0, 6, 0, 0, 4, 0, 0], "RTA_PRIORITY");
+    }
+
+    #[test]
+    fn an_entry_tells_whose_it_is() {
+        // Of `ip -6 neigh add proxy 2001:db8::a dev wan router protocol 77`.
+        let mut entry = vec![
+            0x38, 0, 0, 0, 28, 0, 0, 0, 5, 0, 0, 0, 0x30, 0x69, 0x8c, 0xa1,
+        ];
+        entry.extend([10, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0x88, 1, 20, 0, 1, 0]);
+        entry.extend(HOST.octets());
+        entry.extend([5, 0, 12, 0, 77, 0, 0, 0]);
+        let told_of = |octets: &[u8]| told(octets).and_then(|message| protocol_of(&message));
+        assert_eq!(told_of(&entry), Ok(PROTOCOL));
+        // Without `protocol 77`.
+        entry.truncate(0x30);
+        entry[0] = 0x30;
+        assert_eq!(told_of(&entry), Ok(0));
+        entry.truncate(20);
+        assert_eq!(told_of(&entry), Err(Errno::EBADMSG));
+    }
+
+    #[test]
+    fn a_refusal_is_an_error_but_where_there_is_nothing_to_remove() {
+        let answer = |errno: i32| {
+            let mut octets = [0; 36];
+            octets[..8].copy_from_slice(&[36, 0, 0, 0, libc::NLMSG_ERROR as u8, 0, 0, 0]);
+            octets[16..20].copy_from_slice(&(-errno).to_ne_bytes());
+            told(&octets).map(drop)
+        };
+        assert_eq!(answer(0), Ok(()));
+        for errno in [libc::ENOENT, libc::ESRCH, libc::ENODEV] {
+            assert_eq!(answer(errno), Err(Errno::from_raw(errno)));
+            assert_eq!(unless_gone(answer(errno)), Ok(()));
+        }
+        assert_eq!(unless_gone(answer(libc::EPERM)), Err(Errno::EPERM));
+    }
+}
