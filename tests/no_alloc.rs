@@ -12,9 +12,15 @@ mod lab;
 #[path = "../src/daemon/output.rs"]
 #[allow(dead_code, unused_imports)]
 mod output;
+#[path = "../src/daemon/proxy_settings.rs"]
+#[allow(dead_code, unused_imports)]
+mod proxy_settings;
 #[path = "../src/daemon/report.rs"]
 #[allow(dead_code, unused_imports)]
 mod report;
+#[path = "../src/daemon/shared_prefixes.rs"]
+#[allow(dead_code, unused_imports)]
+mod shared_prefixes;
 #[path = "../src/daemon/status/mod.rs"]
 #[allow(dead_code, unused_imports)]
 mod status;
@@ -44,6 +50,7 @@ use event_loop::{Buffers, EventLoop};
 use lab::{Frame, Namespace, Tap, group_mac};
 use status::Server;
 use sys::netlink::Netlink;
+use sys::netlink::tables::Tables;
 use sys::packet::Transmitter;
 use sys::signal::Signals;
 
@@ -159,6 +166,7 @@ fn count_allocations(path: &str) -> u64 {
         &mut buffers,
         Signals::block().expect("signals"),
         Netlink::open().expect("netlink"),
+        Tables::open().expect("netlink"),
         Transmitter::open().expect("a packet socket"),
         Some((server, "wan")),
     );

@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use protocol::config::{Config, InterfaceName, MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix};
 use protocol::engine::Downstream;
 use protocol::listener::Upstream;
+use protocol::ndp_proxy::Side;
 use protocol::wire::MacAddress;
 
 use crate::sys::netlink::{Address, Bridge, Dump, Link, Notice};
@@ -61,6 +62,7 @@ impl Interfaces {
             index,
             link_local: self.upstream.link_local,
             mtu: self.upstream.mtu,
+            mac: MacAddress(self.upstream.mac),
         })
     }
 
@@ -89,6 +91,22 @@ impl Interfaces {
         let mut downstreams = self.downstreams.iter();
         let port = downstreams.position(|interface| interface.index == Some(index))?;
         Port::try_from(port).ok()
+    }
+
+    /// Which of them has the number.
+    pub fn side_of(&self, index: u32) -> Option<Side> {
+        if self.upstream.index == Some(index) {
+            return Some(Side::Upstream);
+        }
+        self.port_of(index).map(Side::Downstream)
+    }
+
+    /// The kernel's number of the one on a side, if it is there.
+    pub fn index_of(&self, side: Side) -> Option<u32> {
+        match side {
+            Side::Upstream => self.upstream.index,
+            Side::Downstream(port) => self.downstreams.get(usize::from(port))?.index,
+        }
     }
 
     /// The names of those that are not there.

@@ -11,6 +11,7 @@ mod output;
 mod proxy_settings;
 mod query;
 mod report;
+mod shared_prefixes;
 mod snapshot;
 mod status;
 mod sys;
@@ -30,6 +31,7 @@ use event_loop::{Buffers, EventLoop};
 use instance::Instance;
 use snapshot::Snapshot;
 use status::{BindError, Server, StatusError, socket_of};
+use sys::netlink::tables::Tables;
 use sys::netlink::{Dump, Netlink};
 use sys::packet::Transmitter;
 use sys::privileges::{User, drop_privileges};
@@ -160,6 +162,7 @@ fn proxy(config: Config, status: Option<(Server, &str)>, user: Option<User>) -> 
         errno => format!("opening a packet socket: {}", errno.desc()),
     })?;
     let netlink = Netlink::open().map_err(|errno| format!("opening netlink: {}", errno.desc()))?;
+    let tables = Tables::open().map_err(|errno| format!("opening netlink: {}", errno.desc()))?;
     let signals = Signals::block().map_err(|errno| format!("taking signals: {}", errno.desc()))?;
     // What is opened from now on is opened without more rights than these.
     drop_privileges(user).map_err(|errno| match errno {
@@ -178,6 +181,7 @@ fn proxy(config: Config, status: Option<(Server, &str)>, user: Option<User>) -> 
         &mut buffers,
         signals,
         netlink,
+        tables,
         transmitter,
         status,
     );

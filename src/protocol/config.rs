@@ -314,6 +314,11 @@ impl Prefix {
         address.to_bits() & Prefix::mask(self.length) == self.network.to_bits()
     }
 
+    /// The address, where there is room for no more.
+    pub fn single_address(&self) -> Option<Ipv6Addr> {
+        (self.length == 128).then_some(self.network)
+    }
+
     /// Is all of `other` inside?
     pub fn covers(&self, other: &Prefix) -> bool {
         self.length <= other.length && self.contains(other.network)

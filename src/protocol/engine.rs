@@ -210,7 +210,7 @@ impl Engine {
             Event::Own { address, present } => self.handle_own(address, present),
             Event::OwnUnknown => self.own.clear(),
             Event::UpstreamPrefixes(prefixes) => self.handle_prefixes(prefixes),
-            Event::Listed(table, listing) => self.ndp_proxy.handle_listing(table, listing),
+            Event::Listed(table, listing) => self.handle_listed(table, listing),
             Event::Renew => {
                 self.neighbors.ask_all(self.now, |_| true);
                 self.listener.report_all();

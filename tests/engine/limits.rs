@@ -21,7 +21,7 @@ impl Stage {
     }
 
     /// A host speaks, and answers the question that it gets, so that its address is confirmed.
-    fn confirmed(&mut self, number: u32) {
+    fn answered(&mut self, number: u32) {
         let link_local = Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(number));
         self.seen_from(mac(number), link_local);
         self.seen_from(mac(number), address(number));
@@ -52,7 +52,7 @@ fn one_host_holds_64_addresses_and_a_65th_takes_the_place_of_its_oldest() {
 #[test]
 fn a_host_whose_addresses_are_all_confirmed_gets_no_more() {
     let mut stage = Stage::with(|config| config.per_mac = 1);
-    stage.confirmed(1);
+    stage.answered(1);
     stage.seen_from(mac(1), address(2));
     assert_eq!(stage.count(Counter::RefusedHostQuota), 1);
     assert_eq!(stage.joined, [group(1)].into());
@@ -81,7 +81,7 @@ fn spoofed_sources_push_out_each_other_and_no_host_that_answers() {
         config.join_burst = 1000;
     });
     for number in 0..20 {
-        stage.confirmed(number);
+        stage.answered(number);
     }
     for round in 0..10 {
         for number in 0..1000 {

@@ -31,6 +31,8 @@ impl Stage {
     /// A host on a downstream has an address, and answers for it when it is probed.
     fn confirmed(&mut self, port: u8, mac: MacAddress, address: Ipv6Addr) {
         self.solicits(port, mac, address, LINK_LOCAL);
+        // The question may have to wait for its turn.
+        self.pass(1);
         let advertisement = advertisement(address, ROUTER, address);
         self.receive_on(port, mac, &advertisement);
     }
@@ -136,6 +138,7 @@ fn another_upstream_gets_all_entries_anew_and_no_upstream_none() {
     stage.finds_beside();
     assert_eq!(stage.routes.get(&BESIDE), Some(&Side::Upstream));
     // What goes with the interface.
+    stage.joined.clear();
     stage.proxied.clear();
     stage.routes.remove(&BESIDE);
     stage.upstream(None);

@@ -53,6 +53,12 @@ impl EventLoop<'_> {
             self.upstream = upstream;
             self.engine.handle(clock::now(), Event::Upstream(upstream));
         }
+        let config = self.engine.config();
+        if let Some(index) = index(upstream)
+            && config.ndp_proxy
+        {
+            self.settings.apply(config.upstream.as_str(), index);
+        }
         let prefixes = self.interfaces.upstream_prefixes();
         // Not before the first dump, which would tell of one after the other.
         if self.dumped && prefixes != self.upstream_prefixes {
@@ -63,10 +69,15 @@ impl EventLoop<'_> {
             self.dump = self.dump.into_iter().chain([Dump::Neighbors]).min();
         }
         let name = &self.engine.config().upstream;
+        let interest = if self.engine.config().ndp_proxy {
+            Interest::QueriesAndNeighbors
+        } else {
+            Interest::Queries
+        };
         let retry = follow(
             &mut self.upstream_capture,
             index(upstream),
-            Interest::Queries,
+            interest,
             |opened| {
                 self.capture_trouble
                     .note(opened, format_args!("listening on {name}"))

@@ -1,6 +1,8 @@
 //! The loop: wait, read, feed the engine, drain its actions, repeat. One thread, one poll(2), no heap.
 
+mod acting;
 mod following;
+mod listing;
 
 use std::os::fd::AsFd;
 
@@ -9,18 +11,20 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use protocol::config::{MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix};
-use protocol::engine::{self, Action, Downstream, Engine, Event};
-use protocol::groups::Change;
+use protocol::engine::{self, Downstream, Engine, Event};
 use protocol::listener::Upstream;
-use protocol::neighbors::Question;
+use protocol::ndp_proxy::{KernelTable, Listing};
 use protocol::time::{Duration, Instant};
 use protocol::wire::MacAddress;
 
 use crate::interfaces::Interfaces;
+use crate::proxy_settings::ProxySettings;
 use crate::report::{Trouble, log_summary};
+use crate::shared_prefixes::SharedPrefixes;
 use crate::status::{self, Answers, CLIENTS, Readiness, Server, View};
 use crate::sys::clock;
 use crate::sys::membership::Memberships;
+use crate::sys::netlink::tables::Tables;
 use crate::sys::netlink::{self, Dump, Netlink, Notice, PERMANENT_ROUTER};
 use crate::sys::packet::{Capture, Transmitter};
 use crate::sys::signal::Signals;
@@ -68,6 +72,7 @@ pub struct EventLoop<'s> {
     buffers: &'s mut Buffers,
     signals: Signals,
     netlink: Netlink,
+    tables: Tables,
     transmitter: Transmitter,
     /// The control socket, and the name of this instance on it.
     status: Option<(Server, &'s str)>,
@@ -88,11 +93,17 @@ pub struct EventLoop<'s> {
     dumped: bool,
     /// Was every interface there when last looked at?
     complete: Option<bool>,
+    /// This program's part of the kernel's tables was listed.
+    listed: bool,
+    settings: ProxySettings,
+    shared_prefixes: SharedPrefixes,
     capture_retry: Option<Instant>,
     capture_trouble: Trouble,
     membership_trouble: Trouble,
     transmit_trouble: Trouble,
     netlink_trouble: Trouble,
+    proxy_trouble: Trouble,
+    route_trouble: Trouble,
 }
 
 impl<'s> EventLoop<'s> {
@@ -102,6 +113,7 @@ impl<'s> EventLoop<'s> {
         buffers: &'s mut Buffers,
         signals: Signals,
         netlink: Netlink,
+        tables: Tables,
         transmitter: Transmitter,
         status: Option<(Server, &'s str)>,
     ) -> Self {
@@ -113,6 +125,7 @@ impl<'s> EventLoop<'s> {
             buffers,
             signals,
             netlink,
+            tables,
             transmitter,
             status,
             started: clock::now(),
@@ -126,11 +139,16 @@ impl<'s> EventLoop<'s> {
             dump: Some(Dump::Links),
             dumped: false,
             complete: None,
+            listed: false,
+            settings: ProxySettings::default(),
+            shared_prefixes: SharedPrefixes::default(),
             capture_retry: None,
             capture_trouble: Trouble::default(),
             membership_trouble: Trouble::default(),
             transmit_trouble: Trouble::default(),
             netlink_trouble: Trouble::default(),
+            proxy_trouble: Trouble::default(),
+            route_trouble: Trouble::default(),
         };
         event_loop.request_dump();
         event_loop
@@ -151,6 +169,7 @@ impl<'s> EventLoop<'s> {
             "{signal}: leaving all groups ({})",
             self.engine.groups().len()
         );
+        self.clear_tables();
         self.memberships.leave_all();
         self.restore_bridges();
         Ok(signal)
@@ -188,60 +207,6 @@ impl<'s> EventLoop<'s> {
         self.engine.handle_timeout(clock::now());
         self.serve_status(ready.status);
         Ok(None)
-    }
-
-    /// Carries out all that the engine wants done.
-    fn act(&mut self) {
-        let EventLoop {
-            engine, buffers, ..
-        } = self;
-        while let Some(action) = engine.poll_action(&mut buffers.transmit) {
-            // The engine wants nothing done while there is no upstream.
-            let index = self.upstream.map_or(0, |upstream| upstream.index);
-            let name = &engine.config().upstream;
-            let group = |change: Change| change.group.group();
-            let succeeded = match action {
-                Action::Join(change) | Action::Leave(change) => {
-                    let result = if change.join {
-                        self.memberships.join(change.slot, group(change), index)
-                    } else {
-                        self.memberships.leave(change.slot, group(change), index)
-                    };
-                    // It works again when none fails any more.
-                    if result.is_ok() && engine.groups().is_failing() {
-                        true
-                    } else {
-                        let what = if change.join { "joining" } else { "leaving" };
-                        let what = format_args!("{what} {} on {name}", change.group);
-                        self.membership_trouble.note(result, what)
-                    }
-                }
-                Action::Report { length, group } => {
-                    let packet = buffers.transmit.get(..length).unwrap_or_default();
-                    debug!("reporting to {group} on {name}, {length} octets");
-                    self.transmit_trouble.note(
-                        self.transmitter.send_to_group(index, group, packet),
-                        format_args!("sending on {name}"),
-                    )
-                }
-                Action::Ask { length, question } => {
-                    let packet = buffers.transmit.get(..length).unwrap_or_default();
-                    let (Question::Ask { port, mac, .. } | Question::Probe { port, mac, .. }) =
-                        question;
-                    let downstream = self.interfaces.downstreams().get(usize::from(port));
-                    let index = downstream.and_then(|downstream| downstream.index);
-                    match question {
-                        Question::Ask { link_local, .. } => debug!("asking {link_local}"),
-                        Question::Probe { target, .. } => debug!("probing {target}"),
-                    }
-                    // What cannot be sent is as good as lost, and the next question follows.
-                    index
-                        .filter(|_| length > 0)
-                        .is_some_and(|index| self.transmitter.send(index, mac.0, packet).is_ok())
-                }
-            };
-            engine.done(clock::now(), &action, succeeded);
-        }
     }
 
     fn wait(&mut self) -> nix::Result<Ready> {
@@ -312,16 +277,22 @@ impl<'s> EventLoop<'s> {
                 engine,
                 netlink,
                 interfaces,
+                shared_prefixes,
                 buffers,
                 dumped,
+                listed,
                 dump,
                 ..
             } = self;
             let more = netlink.receive(&mut buffers.receive, &mut |notice| {
                 *dumped |= matches!(notice, Notice::Dumped(Dump::Addresses));
+                *listed |= matches!(notice, Notice::Dumped(Dump::Routes));
+                let lists = !*listed || listing::is_wanted(engine.config());
+                let listing = listing::after(interfaces, &notice).filter(|_| lists);
+                shared_prefixes.note(engine.config(), interfaces, &notice);
                 tell_engine(engine, interfaces, &notice);
                 let wanted = interfaces.handle(&notice);
-                *dump = dump.iter().copied().chain(wanted).min();
+                *dump = dump.iter().copied().chain(wanted).chain(listing).min();
             });
             match more {
                 Ok(true) => {}
@@ -341,8 +312,16 @@ impl<'s> EventLoop<'s> {
         match self.netlink.request(dump) {
             Ok(()) => {
                 self.interfaces.begin(dump);
-                if dump == Dump::Addresses {
-                    self.engine.handle(clock::now(), Event::OwnUnknown);
+                let event = match dump {
+                    Dump::Addresses => Some(Event::OwnUnknown),
+                    Dump::ProxiedNeighbors => {
+                        Some(Event::Listed(KernelTable::Proxies, Listing::Begins))
+                    }
+                    Dump::Routes => Some(Event::Listed(KernelTable::Routes, Listing::Begins)),
+                    Dump::Links | Dump::Neighbors => None,
+                };
+                if let Some(event) = event {
+                    self.engine.handle(clock::now(), event);
                 }
                 self.dump = None;
             }
@@ -391,8 +370,9 @@ impl<'s> EventLoop<'s> {
             buffers,
             ..
         } = self;
-        let retry = read(upstream_capture, &mut buffers.receive, |packet, _| {
-            engine.handle(clock::now(), Event::UpstreamPacket(packet));
+        let retry = read(upstream_capture, &mut buffers.receive, |packet, mac| {
+            let mac = MacAddress(mac);
+            engine.handle(clock::now(), Event::UpstreamPacket { mac, packet });
         });
         self.capture_retry = self.capture_retry.max(retry);
     }
@@ -452,12 +432,10 @@ fn tell_engine(engine: &mut Engine, interfaces: &Interfaces, notice: &Notice<'_>
             );
             None
         }
-        Notice::Link(_)
-        | Notice::LinkDeleted { .. }
-        | Notice::ProxiedNeighbor { .. }
-        | Notice::Route(_)
-        | Notice::Dumped(_)
-        | Notice::Lost => None,
+        Notice::ProxiedNeighbor { .. } | Notice::Route(_) | Notice::Dumped(_) => {
+            listing::event(interfaces, notice)
+        }
+        Notice::Link(_) | Notice::LinkDeleted { .. } | Notice::Lost => None,
     };
     if let Some(event) = event {
         engine.handle(clock::now(), event);

@@ -22,6 +22,8 @@ pub enum Interest {
     Hosts,
     /// What a querier says: MLD queries.
     Queries,
+    /// That, and Neighbor Solicitations and Advertisements.
+    QueriesAndNeighbors,
 }
 
 /// Hears what is of interest among what arrives on one interface.
@@ -43,6 +45,9 @@ impl Capture {
             }
             // Queries go to all nodes, or to groups that this host is a member of.
             Interest::Queries => ffi::attach_filter(socket.as_fd(), &filter(QUERIES))?,
+            Interest::QueriesAndNeighbors => {
+                ffi::attach_filter(socket.as_fd(), &filter(QUERIES_AND_NEIGHBORS))?;
+            }
         }
         ffi::bind_to_ipv6(socket.as_fd(), index)?;
         let lost = Cell::new(0);
@@ -117,6 +122,7 @@ fn packet_socket() -> nix::Result<OwnedFd> {
 const HOSTS: [u32; 6] = [130, 131, 132, 135, 136, 143];
 /// That of an MLD query.
 const QUERIES: [u32; 6] = [130; 6];
+const QUERIES_AND_NEIGHBORS: [u32; 6] = [130, 135, 136, 136, 136, 136];
 
 /// Passes what arrives, not what this host sends, with one of these ICMPv6 types, right behind the IPv6 header or behind one
 /// Hop-by-Hop header of any length. All else never wakes the process.

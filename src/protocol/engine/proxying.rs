@@ -7,8 +7,7 @@ use log::debug;
 
 use super::{Action, Engine, release};
 use crate::counters::Counter;
-use crate::groups::Group;
-use crate::ndp_proxy::Side;
+use crate::ndp_proxy::{KernelTable, Listing, Side};
 use crate::neighbors::{Sender, Subject};
 use crate::targets::Solicitation;
 use crate::wire::{
@@ -48,14 +47,14 @@ impl Engine {
         solicitation: &NeighborSolicitation,
     ) {
         let target = solicitation.target;
-        let is_wanted = |group: &Group| group.members > 0;
+        let group = SolicitedNode::of(target);
+        let listens =
+            |(subject, _)| matches!(subject, Subject::Listener(known, _) if known == group);
         if self.config.ndp_proxy
             && self.learns(target)
             && self.neighbors.get(Subject::Address(target)).is_none()
-            && self
-                .groups
-                .get(SolicitedNode::of(target))
-                .is_some_and(is_wanted)
+            && self.targets.get(target).is_none()
+            && self.neighbors.iter().any(listens)
         {
             self.look_for(Solicitation {
                 port: None,
@@ -106,6 +105,17 @@ impl Engine {
             }
             ndp_proxy.set(*now, target, Some(Side::Upstream));
         }
+    }
+
+    /// The kernel lists a table. What is there for addresses that are never learned may be another process's, for another upstream.
+    pub(super) fn handle_listed(&mut self, table: KernelTable, listing: Listing) {
+        if let Listing::Has(address, _) = listing
+            && !self.config.learns(address)
+            && self.ndp_proxy.get(address).is_none()
+        {
+            return;
+        }
+        self.ndp_proxy.handle_listing(table, listing);
     }
 
     /// Tells the kernel's tables of the addresses that were confirmed, or are so no longer, or moved.

@@ -1,0 +1,89 @@
+//! A prefix that is on the upstream and on a downstream as well: which one do packets to its hosts take?
+
+use log::{info, warn};
+use protocol::config::{Config, GLOBAL_UNICAST, MAX_PREFIXES, Prefix};
+use protocol::ndp_proxy::Side;
+
+use crate::interfaces::Interfaces;
+use crate::sys::netlink::{Dump, Notice};
+
+/// A route to a prefix on one of the named interfaces.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Connected {
+    prefix: Prefix,
+    side: Side,
+    metric: u32,
+}
+
+/// What the listing of routes under way has told, and what was said of the one before.
+#[derive(Default)]
+pub struct SharedPrefixes {
+    connected: heapless::Vec<Connected, { 2 * MAX_PREFIXES }>,
+    said: heapless::Vec<Connected, { 2 * MAX_PREFIXES }>,
+}
+
+impl SharedPrefixes {
+    /// Takes what the kernel told of routes; at their end says where a downstream does not win the way to a prefix that it shares.
+    pub fn note(&mut self, config: &Config, interfaces: &Interfaces, notice: &Notice<'_>) {
+        match notice {
+            Notice::Route(route) => {
+                if let Some(side) = interfaces.side_of(route.index)
+                    && route.destination.single_address().is_none()
+                    && GLOBAL_UNICAST.covers(&route.destination)
+                {
+                    // Of more than there is room for, the rest does not count.
+                    let _ = self.connected.push(Connected {
+                        prefix: route.destination,
+                        side,
+                        metric: route.metric,
+                    });
+                }
+            }
+            Notice::Dumped(Dump::Routes) => {
+                if self.connected != self.said {
+                    self.say(config);
+                }
+                self.said = std::mem::take(&mut self.connected);
+            }
+            Notice::Dumped(_) | Notice::Lost => self.connected.clear(),
+            Notice::Link(_)
+            | Notice::LinkDeleted { .. }
+            | Notice::Address(_)
+            | Notice::AddressDeleted { .. }
+            | Notice::Neighbor { .. }
+            | Notice::NeighborDeleted { .. }
+            | Notice::ProxiedNeighbor { .. }
+            | Notice::Refused(_) => {}
+        }
+    }
+
+    fn say(&self, config: &Config) {
+        let on = |wanted: fn(Side) -> bool| {
+            let connected = self.connected.iter();
+            connected.filter(move |connected| wanted(connected.side))
+        };
+        for above in on(|side| side == Side::Upstream) {
+            for below in on(|side| side != Side::Upstream) {
+                let Side::Downstream(port) = below.side else {
+                    continue;
+                };
+                let Some(name) = config.downstreams.get(usize::from(port)) else {
+                    continue;
+                };
+                if above.prefix != below.prefix || above.metric > below.metric {
+                    continue;
+                }
+                let (prefix, upstream) = (above.prefix, &config.upstream);
+                if config.host_routes {
+                    info!("{prefix} is on {upstream} and {name}: each host has a route of its own");
+                } else {
+                    warn!(
+                        "{prefix} is on {upstream} with metric {} and on {name} with {}, so packets to hosts on {name} may go \
+                         astray; --host-routes gives each host a route of its own",
+                        above.metric, below.metric
+                    );
+                }
+            }
+        }
+    }
+}
