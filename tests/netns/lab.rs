@@ -24,6 +24,7 @@ mod traffic;
 mod tun;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Write};
 use std::iter;
 use std::net::Ipv6Addr;
@@ -31,6 +32,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 pub use namespace::{Namespace, isolate};
 pub use process::Process;
@@ -228,15 +231,33 @@ impl Lab {
         }
         writeln!(input, "}}").expect("it fits the pipe");
         drop(input);
-        let program = find_tool("ndppd").expect("ndppd is installed");
         let path = path_of_fd(&configuration);
-        let ndppd = self.rtr.spawn(Command::new(program).args(["-c", &path]));
-        eventually("ndppd listens upstream", SOON, || {
-            assert!(ndppd.is_running(), "ndppd ended:\n{}", ndppd.log());
+        self.start_ndp_proxy("ndppd", &["-c", &path])
+    }
+
+    /// As [`Self::start_ndppd`], with npd6, which answers for whole prefixes.
+    pub fn start_npd6(&self) -> Process {
+        // It reads the configuration twice, which a pipe does not bear.
+        let configuration = memfd_create("npd6.conf", MFdFlags::MFD_CLOEXEC).expect("memory");
+        let mut configuration = File::from(configuration);
+        for (number, _) in (1..).zip(self.lans()) {
+            // It wants all four groups of a /64.
+            let prefix = prefix(number);
+            writeln!(configuration, "prefix={prefix}0:\ninterface={UPSTREAM}").expect("memory");
+        }
+        let path = path_of_fd(&configuration);
+        self.start_ndp_proxy("npd6", &["-f", "-l", "-", "-c", &path])
+    }
+
+    fn start_ndp_proxy(&self, name: &str, arguments: &[&str]) -> Process {
+        let program = find_tool(name).expect("the test needs it");
+        let proxy = self.rtr.spawn(Command::new(program).args(arguments));
+        eventually("the NDP proxy listens upstream", SOON, || {
+            assert!(proxy.is_running(), "{name} ended:\n{}", proxy.log());
             let link = self.rtr.run(&format!("ip link show dev {UPSTREAM}"));
             link.contains("ALLMULTI")
         });
-        ndppd
+        proxy
     }
 
     fn lans(&self) -> impl Iterator<Item = &Namespace> {
@@ -286,8 +307,10 @@ impl Lab {
         ));
     }
 
+    /// Makes the switch of a lab without a querier hold back what nobody joined from now on.
+    ///
     /// A bridge's querier that finds no link-local address to query from tries again 31 s later.
-    fn start_querier(&self) {
+    pub fn start_querier(&self) {
         eventually("the switch has a link-local address", SOON, || {
             let addresses = self.sw.run("ip -6 addr show dev br0 scope link");
             addresses.contains("fe80::") && !addresses.contains("tentative")

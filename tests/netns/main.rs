@@ -3,8 +3,10 @@
 mod bad_input;
 mod bridges;
 mod check;
+mod comparison;
 mod flood;
 mod hostile;
+mod invalid;
 mod joining;
 mod lab;
 mod links;
@@ -56,8 +58,10 @@ fn main() -> ExitCode {
         bridges::TESTS,
         check::TESTS,
         check::proxying::TESTS,
+        comparison::TESTS,
         flood::TESTS,
         hostile::TESTS,
+        invalid::TESTS,
         joining::TESTS,
         links::TESTS,
         points::TESTS,

@@ -11,8 +11,8 @@ use std::time::Duration;
 use protocol::wire::{ALL_NODES, MacAddress, NeighborAdvertisement, NeighborSolicitation};
 
 use crate::lab::{
-    DOWNSTREAM, Frame, Lab, Namespace, Process, Tap, UPSTREAM, eventually, group_mac, poll_for,
-    solicited_node,
+    DOWNSTREAM, Frame, LAN_HOST, Lab, Namespace, Process, Tap, UPSTREAM, eventually, group_mac,
+    poll_for, solicited_node,
 };
 
 /// Long for what happens at once.
@@ -32,6 +32,26 @@ pub const UNLIMITED: &[&str] = &[
 #[track_caller]
 pub fn start(lab: &Lab, options: &[&str]) -> Process {
     start_between(&lab.rtr, options, &[UPSTREAM, DOWNSTREAM])
+}
+
+/// As [`start`], and it is the NDP proxy too. The LAN's host speaks; then waits until the kernel answers for it upstream.
+#[track_caller]
+pub fn start_proxying(lab: &Lab, options: &[&str]) -> Process {
+    let mldproxy = start(lab, &[&["--ndp-proxy"], options].concat());
+    lab.lan_host_speaks();
+    eventually("the kernel answers for the LAN's host", SOON, || {
+        proxied(lab).contains(&LAN_HOST)
+    });
+    mldproxy
+}
+
+/// The addresses for which the router's kernel answers upstream.
+pub fn proxied(lab: &Lab) -> Vec<Ipv6Addr> {
+    let entries = lab
+        .rtr
+        .run(&format!("ip -6 neigh show proxy dev {UPSTREAM}"));
+    let address = |line: &str| line.split_whitespace().next()?.parse().ok();
+    entries.lines().filter_map(address).collect()
 }
 
 #[track_caller]

@@ -1,0 +1,276 @@
+//! What comes from a gateway and must not be answered by a router that answers for its hosts (RFC 4861 §7.1.1), and what must
+//! not get through it to the hosts.
+
+use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
+
+use protocol::wire::{DropReason, MacAddress, NeighborSolicitation, parse};
+
+use crate::lab::{
+    DOWNSTREAM, Frame, GATEWAY, LAN_HOST, Lab, Process, Tap, UPSTREAM, group_mac, solicited_node,
+};
+use crate::support::{proxied, start_proxying, status};
+
+crate::tests![
+    invalid_solicitations_and_those_for_strangers_are_not_answered,
+    ten_thousand_unknown_targets_reach_no_lan_and_cost_nothing,
+];
+
+// ICMPv6 types (RFC 4861 §4.3, §4.4).
+const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
+
+/// An answer to what was sent last is there by then, and a second one that is late as well: a kernel's own delay for addresses
+/// that it proxies is up to 0.8 s where nobody sets it.
+const ANSWERED: Duration = Duration::from_secs(1);
+
+/// The gateway's end of the link, whose kernel stays out of it.
+struct Gateway {
+    tap: Tap,
+    router: [u8; 6],
+}
+
+impl Gateway {
+    fn of(lab: &Lab) -> Self {
+        Self {
+            tap: Tap::open(&lab.gw, "eth0"),
+            router: Tap::open(&lab.rtr, UPSTREAM).mac(),
+        }
+    }
+
+    /// A solicitation from the gateway, to the solicited-node group or, as a probe of what it knows, to the target alone.
+    fn solicitation(&self, target: Ipv6Addr, multicast: bool) -> NeighborSolicitation {
+        NeighborSolicitation {
+            source: GATEWAY,
+            destination: if multicast {
+                solicited_node(target)
+            } else {
+                target
+            },
+            target,
+            source_link_layer: Some(MacAddress(self.tap.mac())),
+        }
+    }
+
+    /// Sends a packet on the link-layer address that its destination has: a group's, or the router's.
+    fn send(&self, packet: Vec<u8>) {
+        let destination = destination(&packet);
+        self.tap.send(&Frame {
+            source: self.tap.mac(),
+            destination: if destination.is_multicast() {
+                group_mac(destination)
+            } else {
+                self.router
+            },
+            packet,
+        });
+    }
+
+    /// Counts the router's advertisements until `end`, valid or not, but for those that tell the gateway's kernel, which looks
+    /// after the router, of the router itself.
+    fn advertisements_until(&self, end: Instant) -> usize {
+        let left = || end.saturating_duration_since(Instant::now());
+        let frames = std::iter::from_fn(|| self.tap.receive(left()));
+        let advertisements = frames.filter(|frame| {
+            let by_router = frame.source == self.router && is_ndp(&frame.packet, ADVERTISEMENT);
+            by_router && !target(&frame.packet).is_unicast_link_local()
+        });
+        advertisements.count()
+    }
+}
+
+/// A way to spoil a packet, and why a receiver then drops it.
+type Fault = (&'static str, DropReason, fn(&mut Vec<u8>));
+
+const FAULTS: [Fault; 6] = [
+    ("hop limit 64", DropReason::HopLimit, |packet| {
+        packet[7] = 64;
+    }),
+    ("code 1", DropReason::Code, |packet| {
+        packet[41] = 1;
+        correct_checksum(packet);
+    }),
+    ("a bad checksum", DropReason::Checksum, |packet| {
+        packet[42] ^= 0xff;
+    }),
+    ("an option of length 0", DropReason::NdpOption, |packet| {
+        packet[65] = 0;
+        correct_checksum(packet);
+    }),
+    (
+        "a multicast target",
+        DropReason::MulticastTarget,
+        |packet| {
+            packet[48..64].copy_from_slice(&solicited_node(LAN_HOST).octets());
+            correct_checksum(packet);
+        },
+    ),
+    (
+        "source :: with a source link-layer address",
+        DropReason::UnspecifiedSource,
+        |packet| {
+            packet[8..24].fill(0);
+            correct_checksum(packet);
+        },
+    ),
+];
+
+/// Each is followed by a valid one that is answered: so the silence before was a refusal, and not a router that is deaf.
+fn invalid_solicitations_and_those_for_strangers_are_not_answered() {
+    let lab = Lab::new();
+    let _mldproxy = start_proxying(&lab, &[]);
+    let gateway = Gateway::of(&lab);
+    let expect_one_answer = |what: &str, refused: Vec<u8>, multicast| {
+        let how = if multicast { "multicast" } else { "unicast" };
+        gateway.send(refused);
+        gateway.send(emit(&gateway.solicitation(LAN_HOST, multicast)));
+        let answers = gateway.advertisements_until(Instant::now() + ANSWERED);
+        assert_eq!(answers, 1, "to {what} and to a valid one, {how}");
+    };
+    for multicast in [true, false] {
+        for (what, reason, spoil) in FAULTS {
+            let mut packet = emit(&gateway.solicitation(LAN_HOST, multicast));
+            spoil(&mut packet);
+            // It has this fault, and no other that is found first.
+            assert_eq!(parse(&packet), Err(reason), "{what}");
+            expect_one_answer(what, packet, multicast);
+        }
+        // Of the host's group, so that it comes through the switch.
+        let solicitation = gateway.solicitation(stranger(1), multicast);
+        expect_one_answer("one for a stranger", emit(&solicitation), multicast);
+    }
+}
+
+/// Half of them of the host's own group, which the router's kernel cannot but hear.
+fn ten_thousand_unknown_targets_reach_no_lan_and_cost_nothing() {
+    const COUNT: u16 = 10_000;
+    const AT_ONCE: u16 = 20;
+    const PAUSE: Duration = Duration::from_millis(10);
+    // The switch floods what nobody joined.
+    let lab = Lab::without_querier();
+    let mldproxy = start_proxying(&lab, &["--log-level", "info"]);
+    let gateway = Gateway::of(&lab);
+    gateway.send(emit(&gateway.solicitation(LAN_HOST, true)));
+    assert_eq!(gateway.advertisements_until(Instant::now() + ANSWERED), 1);
+    let lan = Tap::open(&lab.lan, "eth0");
+    let before = Cost::of(&lab, &mldproxy);
+
+    let start = Instant::now();
+    let mut answers = 0;
+    for number in 0..COUNT {
+        let target = if number % 2 == 0 {
+            stranger(number)
+        } else {
+            Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0x66, number)
+        };
+        gateway.send(emit(&gateway.solicitation(target, true)));
+        if (number + 1) % AT_ONCE == 0 {
+            let end = start + PAUSE * u32::from((number + 1) / AT_ONCE);
+            answers += gateway.advertisements_until(end);
+        }
+    }
+    let taken = start.elapsed();
+    assert_eq!(answers, 0, "advertisements for strangers");
+    assert!(taken < 2 * PAUSE * u32::from(COUNT / AT_ONCE), "{taken:?}");
+    // What is answered now was behind all of them in the queue.
+    gateway.send(emit(&gateway.solicitation(LAN_HOST, true)));
+    assert_eq!(gateway.advertisements_until(Instant::now() + ANSWERED), 1);
+
+    let after = Cost::of(&lab, &mldproxy);
+    // What a question for the status takes.
+    assert!(after.memory <= before.memory + 64, "{before:?}, {after:?}");
+    assert_eq!(after.tables, before.tables);
+    assert_eq!(proxied(&lab), [LAN_HOST]);
+    let in_the_lan = std::iter::from_fn(|| lan.receive(Duration::from_millis(10)));
+    let solicitations = in_the_lan.filter(|frame| is_ndp(&frame.packet, SOLICITATION));
+    let asked_for: Vec<_> = solicitations
+        .map(|frame| target(&frame.packet))
+        // The router and its host may well look for each other.
+        .filter(|target| *target != LAN_HOST && !target.is_unicast_link_local())
+        .collect();
+    let few: Vec<_> = asked_for.iter().take(4).collect();
+    assert!(few.is_empty(), "{} in the LAN: {few:?}", asked_for.len());
+    assert!(mldproxy.is_running(), "{}", mldproxy.log());
+}
+
+/// What the router holds.
+#[derive(Debug)]
+struct Cost {
+    /// Resident, in kB.
+    memory: u64,
+    tables: Tables,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Tables {
+    neighbors: usize,
+    groups: usize,
+    /// The kernel's own, of global addresses in the LAN.
+    of_the_kernel: usize,
+}
+
+impl Cost {
+    fn of(lab: &Lab, mldproxy: &Process) -> Self {
+        let json = lab.rtr.status("--json --limit 0");
+        let count = |table: &str| {
+            let (_, rest) = json.split_once(&format!("\"{table}\":{{\"count\":"))?;
+            rest.split_once(',')?.0.parse().ok()
+        };
+        let of_the_kernel = lab.rtr.run(&format!("ip -6 neigh show dev {DOWNSTREAM}"));
+        let is_global = |line: &&str| !line.starts_with("fe80:");
+        Self {
+            memory: status(mldproxy, "VmRSS:"),
+            tables: Tables {
+                neighbors: count("neighbors").expect("a number"),
+                groups: count("groups").expect("a number"),
+                of_the_kernel: of_the_kernel.lines().filter(is_global).count(),
+            },
+        }
+    }
+}
+
+/// An address that nobody has, of the same solicited-node group as the LAN's host.
+const fn stranger(number: u16) -> Ipv6Addr {
+    let [.., suffix] = LAN_HOST.segments();
+    Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0x55, number, 1, suffix)
+}
+
+fn emit(solicitation: &NeighborSolicitation) -> Vec<u8> {
+    let mut packet = vec![0; 72];
+    let length = solicitation.emit(&mut packet).expect("it fits");
+    packet.truncate(length);
+    packet
+}
+
+fn address_at(packet: &[u8], place: usize) -> Ipv6Addr {
+    let octets = packet[place..].first_chunk();
+    Ipv6Addr::from_octets(*octets.expect("a whole packet"))
+}
+
+fn destination(packet: &[u8]) -> Ipv6Addr {
+    address_at(packet, 24)
+}
+
+/// Of a solicitation or an advertisement.
+fn target(packet: &[u8]) -> Ipv6Addr {
+    address_at(packet, 48)
+}
+
+/// Whether it is a solicitation or an advertisement, with a target.
+fn is_ndp(packet: &[u8], message_type: u8) -> bool {
+    packet.len() >= 64 && packet[6] == 58 && packet[40] == message_type
+}
+
+/// Writes the ICMPv6 checksum (RFC 4443 §2.3) that the packet should have.
+fn correct_checksum(packet: &mut [u8]) {
+    packet[42..44].fill(0);
+    let length = u32::try_from(packet.len() - 40).expect("a small packet");
+    let (addresses, message) = (&packet[8..40], &packet[40..]);
+    let words = addresses.chunks(2).chain(message.chunks(2));
+    let words = words.map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let mut sum = words.sum::<u32>() + length + 58;
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    packet[42..44].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+}
