@@ -19,8 +19,9 @@ pub struct Snapshot {
     pub interfaces: Interfaces,
     /// Those of all interfaces.
     pub addresses: Vec<Address>,
-    /// For each neighbor that the kernel answers for in its place, the number of the interface where it does.
-    pub proxied: Vec<u32>,
+    /// For each neighbor that the kernel answers for in its place, the number of the interface where it does, and the protocol
+    /// number of who made it so.
+    pub proxied: Vec<(u32, u8)>,
     /// The numbers and names of all interfaces, each with whether it is a bridge.
     pub links: Vec<(u32, String, bool)>,
 }
@@ -60,7 +61,9 @@ impl Snapshot {
     fn note(&mut self, notice: &Notice<'_>) {
         match notice {
             Notice::Address(address) => self.addresses.push(*address),
-            Notice::ProxiedNeighbor { index } => self.proxied.push(*index),
+            Notice::ProxiedNeighbor {
+                index, protocol, ..
+            } => self.proxied.push((*index, *protocol)),
             Notice::Link(link) => {
                 let link = (link.index, link.name.to_owned(), link.bridge.is_some());
                 self.links.push(link);

@@ -61,6 +61,13 @@ pub struct Config {
     pub upstream_prefixes: bool,
     /// Addresses inside one of these are never learned.
     pub excluded: heapless::Vec<Prefix, MAX_PREFIXES>,
+    /// Have the kernel answer solicitations upstream for each confirmed address downstream, and answer those downstream for
+    /// targets elsewhere, so that there need be no other NDP proxy.
+    pub ndp_proxy: bool,
+    /// A route to each confirmed address downstream, and to each neighbor found upstream: both sides hold one prefix.
+    pub host_routes: bool,
+    /// Advertise an address upstream once it is first confirmed (RFC 9131), so that the gateway knows it before it asks.
+    pub announce: bool,
 }
 
 /// What hosts are learned from.
@@ -113,6 +120,9 @@ impl Config {
             mld_mode: MldMode::Auto,
             upstream_prefixes: false,
             excluded: heapless::Vec::new(),
+            ndp_proxy: false,
+            host_routes: false,
+            announce: false,
         }
     }
 

@@ -57,6 +57,9 @@ pub enum Notice<'a> {
     /// The kernel answers on a link for a neighbor behind another one.
     ProxiedNeighbor {
         index: u32,
+        address: Ipv6Addr,
+        /// Who made it so: [`OWN_PROTOCOL`], or 0 where that was not said.
+        protocol: u8,
     },
     /// All of a dump that was [requested](Netlink::request) has been told.
     Dumped(Dump),
@@ -92,6 +95,9 @@ pub struct Bridge {
 
 /// A multicast router is behind this port, for good.
 pub const PERMANENT_ROUTER: u8 = 2;
+
+/// The protocol number that marks what mldproxy put into the kernel's tables: one that linux/rtnetlink.h gives to nobody.
+pub const OWN_PROTOCOL: u8 = 77;
 
 /// An address of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,6 +271,8 @@ const NLA_TYPE_MASK: u16 = 0x3fff;
 const NTF_PROXY: u8 = 0x08;
 /// `NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT` of linux/neighbour.h: the neighbor was there.
 const USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
+/// Of linux/neighbour.h.
+const NDA_PROTOCOL: u16 = 12;
 
 /// Drops news of a neighbor's state, which changes all the time, but for those that a dump asked for.
 const FILTER: [libc::sock_filter; 6] = {
@@ -386,11 +394,12 @@ fn neighbor(message: &Message<'_>) -> Option<Notice<'static>> {
     }
     let index = u32_at(message.body, 4)?;
     let state = u16_at(message.body, 8)?;
-    let (mut address, mut mac) = (None, [0; 6]);
+    let (mut address, mut mac, mut protocol) = (None, [0; 6], 0);
     for (kind, value) in attributes(message.body.get(NEIGHBOR_HEADER..)?) {
         match kind {
             libc::NDA_DST => address = value.first_chunk::<16>(),
             libc::NDA_LLADDR => mac = value.try_into().unwrap_or_default(),
+            NDA_PROTOCOL => protocol = value.first().copied().unwrap_or_default(),
             _ => {}
         }
     }
@@ -399,7 +408,11 @@ fn neighbor(message: &Message<'_>) -> Option<Notice<'static>> {
         return Some(Notice::NeighborDeleted { index, address });
     }
     if message.body.get(NEIGHBOR_FLAGS)? & NTF_PROXY != 0 {
-        return Some(Notice::ProxiedNeighbor { index });
+        return Some(Notice::ProxiedNeighbor {
+            index,
+            address,
+            protocol,
+        });
     }
     (state & USABLE != 0).then_some(Notice::Neighbor {
         index,
