@@ -41,7 +41,8 @@ fn router(config: &str) -> Router {
 
 fn running_with(settings: &[&str]) -> Router {
     let always = ["mldproxy.main.upstream=wan", "mldproxy.main.enabled=1"];
-    router(&shipped_after(&[&always[..], settings].concat()))
+    // The first of two values is the one that counts.
+    router(&shipped_after(&[settings, &always[..]].concat()))
 }
 
 fn running() -> Router {
