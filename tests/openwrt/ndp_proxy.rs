@@ -259,6 +259,8 @@ fn a_relay_elsewhere_is_nobodys_business() {
         ("lan", "disabled"),
         ("lan", "server"),
         ("lan", ""),
+        ("$(>ran)", "relay"),
+        ("*", "relay"),
     ] {
         let config = format!(
             "config dhcp 'a'\n\toption interface '{network}'\n\toption ndp '{mode}'\n\
@@ -268,6 +270,7 @@ fn a_relay_elsewhere_is_nobodys_business() {
         router.write("etc/config/dhcp", &config);
         let outcome = router.run("start");
         assert_eq!(outcome.log(), [""; 0], "{config}");
+        assert!(!router.has("ran"), "{config}");
     }
     // Nor is it where mldproxy does not proxy.
     let router = running_with(&[]);
