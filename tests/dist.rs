@@ -27,6 +27,11 @@ const TESTS: &[Test] = &[
     ),
     ("the_units_expose_little", SYSTEMD, the_units_expose_little),
     (
+        "the_units_let_it_set_the_kernel",
+        None,
+        the_units_let_it_set_the_kernel,
+    ),
+    (
         "the_units_differ_only_in_their_file",
         None,
         the_units_differ_only_in_their_file,
@@ -131,6 +136,20 @@ fn the_units_expose_little() {
             "{name}: {report}"
         );
         assert!(output.status.success(), "{name}: {report}");
+    }
+}
+
+/// For --ndp-proxy: below net/ipv6 alone, which neither hides nor protects.
+fn the_units_let_it_set_the_kernel() {
+    for name in UNITS {
+        let unit = read(name);
+        assert!(unit.contains("\nProtectKernelTunables=yes\n"), "{name}");
+        let writable: Vec<&str> = unit
+            .lines()
+            .filter_map(|line| line.strip_prefix("ReadWritePaths="))
+            .collect();
+        assert_eq!(writable, ["-/proc/sys/net/ipv6"], "{name}");
+        assert!(!unit.contains("\nProcSubset="), "{name}");
     }
 }
 

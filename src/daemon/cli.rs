@@ -66,7 +66,8 @@ pub fn parse(arguments: &[&str]) -> Result<Command, String> {
 }
 
 /// Keep the hosts behind an IPv6 NDP proxy reachable: make this router a member, on the upstream, of the solicited-node multicast
-/// group of each host downstream, so that a gateway that does MLD snooping forwards Neighbor Solicitations for them.
+/// group of each host downstream, so that a gateway that does MLD snooping forwards Neighbor Solicitations for them. Runs beside
+/// that proxy, or with --ndp-proxy in its place.
 #[derive(FromArgs)]
 struct Arguments {
     /// print the version
@@ -91,7 +92,7 @@ enum Subcommand {
     subcommand,
     name = "run",
     example = "mldproxy run wan br-lan",
-    note = "Needs CAP_NET_RAW, and CAP_NET_ADMIN where a downstream bridge snoops."
+    note = "Needs CAP_NET_RAW, and CAP_NET_ADMIN where a downstream bridge snoops and for --ndp-proxy and --host-routes."
 )]
 struct RunArguments {
     /// seconds from the last sighting of an address to its end (default 300)
@@ -134,6 +135,15 @@ struct RunArguments {
     /// do not probe addresses by Neighbor Solicitations
     #[argh(switch)]
     no_probe: bool,
+    /// have the kernel answer upstream for the hosts: no other NDP proxy is needed
+    #[argh(switch)]
+    ndp_proxy: bool,
+    /// a route to each host, for where upstream and downstream hold the same prefix
+    #[argh(switch)]
+    host_routes: bool,
+    /// advertise new hosts to the gateway before it asks
+    #[argh(switch)]
+    announce: bool,
     /// addresses that one host may hold (default 64)
     #[argh(
         option,
@@ -211,6 +221,9 @@ fn run(arguments: RunArguments) -> Result<Run, String> {
     config.learn = arguments.learn;
     config.ask = !arguments.no_ask;
     config.probe = !arguments.no_probe;
+    config.ndp_proxy = arguments.ndp_proxy;
+    config.host_routes = arguments.host_routes;
+    config.announce = arguments.announce;
     config.per_mac = u16::try_from(arguments.per_mac).map_err(|_| {
         format!(
             "--per-mac is {}; it must be at most 65535",

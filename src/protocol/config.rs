@@ -61,11 +61,12 @@ pub struct Config {
     pub upstream_prefixes: bool,
     /// Addresses inside one of these are never learned.
     pub excluded: heapless::Vec<Prefix, MAX_PREFIXES>,
-    /// Let the kernel answer upstream for confirmed addresses, and answer downstream for what is elsewhere.
+    /// Have the kernel answer solicitations upstream for each confirmed address downstream, and answer those downstream for
+    /// targets elsewhere, so that there need be no other NDP proxy.
     pub ndp_proxy: bool,
-    /// Have a route to each confirmed address.
+    /// A route to each confirmed address downstream, and to each neighbor found upstream: both sides hold one prefix.
     pub host_routes: bool,
-    /// Announce new addresses upstream.
+    /// Advertise an address upstream once it is first confirmed (RFC 9131), so that the gateway knows it before it asks.
     pub announce: bool,
 }
 

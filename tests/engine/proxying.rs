@@ -422,7 +422,7 @@ fn what_is_upstream_cannot_be_claimed_downstream_while_it_answers() {
     assert!(!stage.addresses().contains(&BESIDE) && stage.proxied.is_empty());
     stage.pass(REACHABLE_INTERVAL.as_secs());
     stage.confirmed(0, HOST, BESIDE);
-    assert_eq!(stage.sent(), [format!("wan ?{BESIDE}")]);
+    assert!(stage.sent().contains(&format!("wan ?{BESIDE}")));
     stage.advertised_upstream(GATEWAY, BESIDE);
     assert!(stage.proxied.is_empty());
     // Once it is gone, it can.

@@ -62,6 +62,7 @@ fn a_value_is_not_shell_text() {
         "upstream",
         "enabled",
         "ask",
+        "ndp_proxy",
     ] {
         for value in [
             "$(>ran)",

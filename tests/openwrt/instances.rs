@@ -154,7 +154,13 @@ fn the_program_and_ujail_are_where_packages_put_them() {
     let outcome = running().run("start");
     assert_eq!(
         outcome.of("program"),
-        [["/usr/sbin/mldproxy", "/sbin/ujail", "/var/run/mldproxy"]]
+        [[
+            "/usr/sbin/mldproxy",
+            "/sbin/ujail",
+            "/var/run/mldproxy",
+            "/var/run/mldproxy.sysctl",
+            "/proc/sys"
+        ]]
     );
 }
 

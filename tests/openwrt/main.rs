@@ -5,6 +5,7 @@ mod firewall;
 mod hostile;
 mod instances;
 mod ipk;
+mod ndp_proxy;
 mod networks;
 mod options;
 mod package;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         hostile::TESTS,
         instances::TESTS,
         ipk::TESTS,
+        ndp_proxy::TESTS,
         networks::TESTS,
         options::TESTS,
         package::TESTS,

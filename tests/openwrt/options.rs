@@ -44,6 +44,9 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     ),
     ("option ask", "0", "--no-ask"),
     ("option probe", "0", "--no-probe"),
+    ("option host_routes", "1", "--host-routes"),
+    ("option announce", "1", "--announce"),
+    ("option ndp_proxy", "1", "--ndp-proxy"),
 ];
 
 /// The option that a jail takes away from the command line.
@@ -291,6 +294,10 @@ fn a_bad_switch_is_named() {
         (
             "probe",
             ["mldproxy.main.enabled=1", "mldproxy.main.probe=maybe"],
+        ),
+        (
+            "ndp_proxy",
+            ["mldproxy.main.enabled=1", "mldproxy.main.ndp_proxy=maybe"],
         ),
     ] {
         let settings = [&settings[..], &["mldproxy.main.upstream=wan"]].concat();

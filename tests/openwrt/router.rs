@@ -96,7 +96,7 @@ impl Router {
         self
     }
 
-    /// Runs the init script.
+    /// Runs the init script, for an action and perhaps the name of an instance behind it.
     pub fn run(&self, action: &str) -> Outcome {
         let record = self.root.join("record");
         fs::write(&record, "").unwrap();
@@ -106,7 +106,7 @@ impl Router {
             .args(["ash"])
             .arg(repository("tests/openwrt/stubs/rc.common.sh"))
             .arg(repository("openwrt/mldproxy/files/mldproxy.init"))
-            .arg(action)
+            .args(action.split(' '))
             .current_dir(&self.root)
             .env_clear()
             .env("PATH", self.root.join("bin"))

@@ -126,14 +126,14 @@ fn prefix(wan: &str, lan: &str, above: &[Ipv6Addr], below: &[Ipv6Addr], findings
             Warning,
             "route|%3/64 has the same metric on %1 and on %2|give that of %2 a smaller one",
         ),
-        // Unless each host has a route of its own, as odhcpd gives them.
+        // Unless each host has a route of its own, as --host-routes and odhcpd give them.
         (Some(above), Some(below)) if above < below && routes.metric(128, lan).is_none() => (
             Warning,
             "route|%3/64 goes to %1 before %2|give that of %2 a smaller metric",
         ),
         (_, None) if routes.metric(128, lan).is_none() => (
             Warning,
-            "route|%3/64 does not go to %2, nor does a host|add routes to the hosts, or `ip route add %3/64 dev %2`",
+            "route|%3/64 does not go to %2, nor does a host|run mldproxy with --host-routes, or `ip route add %3/64 dev %2`",
         ),
         (None | Some(_), None | Some(_)) => (Ok, "route|%3/64 goes to %2"),
     };

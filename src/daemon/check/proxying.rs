@@ -6,6 +6,7 @@ use crate::instance::{self, Instance};
 use crate::interfaces::Interface;
 use crate::snapshot::Snapshot;
 use crate::sys::netlink::PERMANENT_ROUTER;
+use crate::sys::netlink::tables::PROTOCOL;
 use crate::sys::privileges::{CAP_NET_ADMIN, CAP_NET_RAW, effective_capabilities};
 use crate::sys::procfs::{find_processes, ipv6_setting};
 
@@ -50,17 +51,31 @@ fn proxy(upstream: &Interface, snapshot: &Snapshot, findings: &mut Findings) {
         found != PROXIES[0]
     });
     let relays = program == Some(PROXIES[0]);
-    let mut proxied = snapshot.proxied.iter();
-    let entries = proxied.any(|(index, _)| Some(*index) == upstream.index);
+    let (mut own, mut others) = (false, false);
+    for (index, protocol) in &snapshot.proxied {
+        if Some(*index) == upstream.index {
+            own |= *protocol == PROTOCOL;
+            others |= *protocol != PROTOCOL;
+        }
+    }
+    let entries = own || others;
     let settings = (
         ipv6_setting("all", "proxy_ndp"),
         ipv6_setting(name, "proxy_ndp"),
     );
     let (state, template) = match settings {
+        (Some(_), Some(_)) if own && program.is_some() && !relays => (
+            Warning,
+            "ndp_proxy|mldproxy and %2 both answer on %1|stop %2",
+        ),
         (Some(_), Some(_)) if program.is_some() && !relays => (Ok, "ndp_proxy|%2 runs"),
         (None, _) | (_, None) => return findings.unknown("ndp_proxy", "proxy_ndp"),
         // odhcpd's relay is the kernel's proxy: it makes the entries, and sets the interface's proxy_ndp.
-        (Some(0), Some(0)) if relays => (
+        (Some(_), Some(_)) if own && others && relays => (
+            Warning,
+            "ndp_proxy|mldproxy and %2 both answer on %1|`option ndp disabled` in /etc/config/dhcp, or ndp_proxy 0",
+        ),
+        (Some(0), Some(0)) if relays && !own => (
             Warning,
             "ndp_proxy|%2 runs, but does not seem to relay NDP on %1, where proxy_ndp is 0|\
              `option ndp relay` in /etc/config/dhcp for both networks",
@@ -74,14 +89,19 @@ fn proxy(upstream: &Interface, snapshot: &Snapshot, findings: &mut Findings) {
             Ok,
             "ndp_proxy|the kernel answers for hosts on %1, but not unicast (net.ipv6.conf.all.proxy_ndp is 0)",
         ),
-        (Some(_), Some(_)) if entries => (Ok, "ndp_proxy|the kernel answers for hosts on %1"),
+        (Some(_), Some(_)) if own => (
+            Ok,
+            "ndp_proxy|mldproxy answers for hosts on %1 by the kernel",
+        ),
+        (Some(_), Some(_)) if others => (Ok, "ndp_proxy|the kernel answers for hosts on %1"),
         (Some(_), Some(_)) if relays => (
             Ok,
             "ndp_proxy|%2 seems to relay NDP on %1, and knows no host yet",
         ),
         (Some(_), Some(_)) => (
             Problem,
-            "ndp_proxy|hosts are joined on %1, but nobody answers for them|run ndppd, or odhcpd with `option ndp relay`",
+            "ndp_proxy|hosts are joined on %1, but nobody answers for them|\
+             run mldproxy with --ndp-proxy, or ndppd, or odhcpd with `option ndp relay`",
         ),
     };
     findings.add(state, template, &[name, program.unwrap_or_default()]);
@@ -120,7 +140,7 @@ fn privileges(findings: &mut Findings) {
     } else if capabilities & CAP_NET_ADMIN == 0 {
         findings.add(
             Warning,
-            "privileges|without CAP_NET_ADMIN mldproxy cannot set a bridge that snoops|run as root",
+            "privileges|without CAP_NET_ADMIN mldproxy can neither set a bridge that snoops nor proxy NDP|run as root",
             &[],
         );
     } else {

@@ -3,13 +3,15 @@
 use std::process::Command;
 
 use super::{BINARY, check, expect, findings, outcome};
-use crate::lab::{DOWNSTREAM, LAN_HOST, Lab, Namespace, UPSTREAM, eventually, find_tool};
+use crate::lab::{DOWNSTREAM, LAN_HOST, Lab, Namespace, Process, UPSTREAM, eventually, find_tool};
 use crate::support::{SOON, start};
 
 crate::tests![
     many_routes_are_no_hindrance,
     the_kernels_proxy_is_judged_by_its_settings,
     odhcpd_is_told_by_its_settings,
+    own_entries_are_told_from_those_of_others,
+    two_that_answer_are_told,
     a_snooping_bridge_is_told,
     without_privileges_it_says_what_it_could_not_see,
     an_instance_in_another_network_namespace_does_not_count,
@@ -26,7 +28,8 @@ fn answer_by_the_kernel(lab: &Lab) {
 
 fn the_kernels_proxy_is_judged_by_its_settings() {
     let lab = Lab::without_querier();
-    let nobody = "problem hosts are joined on wan, but nobody answers for them; ";
+    let nobody = "problem hosts are joined on wan, but nobody answers for them; \
+                  run mldproxy with --ndp-proxy, or ndppd, or odhcpd with `option ndp relay`";
     expect(&lab.rtr, "ndp_proxy", nobody);
     lab.rtr.sysctl("net.ipv6.conf.all.proxy_ndp", "1");
     expect(&lab.rtr, "ndp_proxy", nobody);
@@ -55,9 +58,19 @@ fn the_kernels_proxy_is_judged_by_its_settings() {
     );
 }
 
-fn odhcpd_is_told_by_its_settings() {
-    let lab = Lab::without_querier();
-    // What is seen of odhcpd is its name, which a process may give itself.
+/// What mldproxy puts into the kernel with --ndp-proxy.
+fn answer_as_mldproxy_does(lab: &Lab) {
+    for all_or_one in ["all", UPSTREAM] {
+        let setting = format!("net.ipv6.conf.{all_or_one}.proxy_ndp");
+        lab.rtr.sysctl(&setting, "1");
+    }
+    lab.rtr.run(&format!(
+        "ip -6 neigh add proxy 2001:db8:1::1:11 dev {UPSTREAM} protocol 77"
+    ));
+}
+
+/// What is seen of odhcpd is its name, which a process may give itself.
+fn start_odhcpd(lab: &Lab) -> Process {
     let program = find_tool("bash").expect("bash");
     let mut command = Command::new(program);
     command.args([
@@ -67,6 +80,60 @@ fn odhcpd_is_told_by_its_settings() {
     command.args(["odhcpd"]);
     let odhcpd = lab.rtr.spawn(&command);
     odhcpd.wait_for_line("renamed", SOON);
+    odhcpd
+}
+
+fn own_entries_are_told_from_those_of_others() {
+    let lab = Lab::without_querier();
+    answer_as_mldproxy_does(&lab);
+    let own = "ok mldproxy answers for hosts on wan by the kernel";
+    expect(&lab.rtr, "ndp_proxy", own);
+    // By hand, and no other proxy's.
+    answer_by_the_kernel(&lab);
+    expect(&lab.rtr, "ndp_proxy", own);
+    lab.rtr.sysctl("net.ipv6.conf.all.proxy_ndp", "0");
+    expect(
+        &lab.rtr,
+        "ndp_proxy",
+        "ok the kernel answers for hosts on wan, but not unicast ",
+    );
+    lab.rtr.sysctl("net.ipv6.conf.wan.proxy_ndp", "0");
+    expect(
+        &lab.rtr,
+        "ndp_proxy",
+        "problem the kernel has proxy entries on wan and proxy_ndp is 0, ",
+    );
+}
+
+fn two_that_answer_are_told() {
+    let lab = Lab::without_querier();
+    answer_as_mldproxy_does(&lab);
+    // It serves DHCP everywhere, and only where it makes entries it relays.
+    let odhcpd = start_odhcpd(&lab);
+    expect(
+        &lab.rtr,
+        "ndp_proxy",
+        "ok mldproxy answers for hosts on wan by the kernel",
+    );
+    answer_by_the_kernel(&lab);
+    expect(
+        &lab.rtr,
+        "ndp_proxy",
+        "warning mldproxy and odhcpd both answer on wan; `option ndp disabled` in /etc/config/dhcp, or ndp_proxy 0",
+    );
+    assert!(odhcpd.is_running(), "{}", odhcpd.log());
+    drop(odhcpd);
+    let _ndppd = lab.start_ndppd();
+    expect(
+        &lab.rtr,
+        "ndp_proxy",
+        "warning mldproxy and ndppd both answer on wan; stop ndppd",
+    );
+}
+
+fn odhcpd_is_told_by_its_settings() {
+    let lab = Lab::without_querier();
+    let odhcpd = start_odhcpd(&lab);
     expect(
         &lab.rtr,
         "ndp_proxy",

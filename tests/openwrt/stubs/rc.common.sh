@@ -1,4 +1,4 @@
-# Stands in for /etc/rc.common: `ash rc.common.sh INITSCRIPT ACTION`, on the router whose files are below $IPKG_INSTROOT.
+# Stands in for /etc/rc.common: `ash rc.common.sh INITSCRIPT ACTION [INSTANCE]`, on the router whose files are below $IPKG_INSTROOT.
 # What the script asks of the system goes into $RECORD: arguments end in octet 31, calls in octet 30.
 # shellcheck shell=dash
 
@@ -22,10 +22,10 @@ service_stopped() { :; }
 # shellcheck source=/dev/null
 . "$initscript"
 
-record program "$PROG" "$UJAIL" "$RUN"
+record program "$PROG" "$UJAIL" "$RUN" "$CHANGED" "$PROC_SYS"
 # The program under test in place of the installed one, and a file that stands for ujail, or none.
 # shellcheck disable=SC2034 # for the script
-PROG="$PROG_UNDER_TEST" UJAIL="$UJAIL_UNDER_TEST" RUN=run
+PROG="$PROG_UNDER_TEST" UJAIL="$UJAIL_UNDER_TEST" RUN=run CHANGED=changed PROC_SYS=sys
 
 start() {
 	procd_open_service mldproxy "$initscript"
@@ -35,14 +35,14 @@ start() {
 }
 
 stop() {
-	stop_service
-	procd_kill mldproxy
+	stop_service "$@"
+	procd_kill mldproxy "$@"
 	service_stopped
 }
 
 case "$action" in
 start | reload) start ;;
-stop) stop ;;
+stop) shift 2 && stop "$@" ;;
 restart) stop && start ;;
 status) status_service ;;
 esac

@@ -1,0 +1,280 @@
+//! The kernel's settings for `ndp_proxy`, what becomes of them, and odhcpd, which may answer as well.
+
+use std::fs;
+
+use crate::router::{Router, shipped_after};
+
+crate::tests![
+    the_kernel_is_set_and_put_back,
+    a_jail_shows_the_settings,
+    without_a_jail_the_kernel_is_set_as_well,
+    a_reload_takes_its_own_settings_for_nobody_elses,
+    what_another_changed_is_left,
+    what_was_right_is_left,
+    instances_share_a_setting,
+    stopping_one_instance_puts_nothing_back,
+    another_upstream_is_another_setting,
+    an_upstream_created_anew_is_set_again,
+    settings_that_are_not_there_are_no_obstacle,
+    one_that_is_not_started_changes_nothing,
+    a_relay_of_odhcpd_is_warned_about,
+    a_relay_elsewhere_is_nobodys_business,
+];
+
+const ALL: &str = "net/ipv6/conf/all/proxy_ndp";
+const WAN: &str = "net/ipv6/conf/pppoe-wan/proxy_ndp";
+const DELAY: &str = "net/ipv6/neigh/pppoe-wan/proxy_delay";
+
+/// A router with the kernel's defaults.
+fn router(config: &str) -> Router {
+    let router = Router::new(config);
+    for device in ["all", "pppoe-wan", "eth1"] {
+        set(&router, &format!("net/ipv6/conf/{device}/proxy_ndp"), "0");
+        set(
+            &router,
+            &format!("net/ipv6/neigh/{device}/proxy_delay"),
+            "80",
+        );
+    }
+    router
+}
+
+fn running_with(settings: &[&str]) -> Router {
+    let always = ["mldproxy.main.upstream=wan", "mldproxy.main.enabled=1"];
+    // The first of two values is the one that counts.
+    router(&shipped_after(&[settings, &always[..]].concat()))
+}
+
+fn running() -> Router {
+    running_with(&["mldproxy.main.ndp_proxy=1"])
+}
+
+fn set(router: &Router, setting: &str, value: &str) {
+    let path = router.path("sys").join(setting);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, format!("{value}\n")).unwrap();
+}
+
+fn settings<const N: usize>(router: &Router, names: [&str; N]) -> [String; N] {
+    names.map(|name| {
+        let value = fs::read_to_string(router.path("sys").join(name)).expect(name);
+        value.trim_end().to_owned()
+    })
+}
+
+fn the_kernel_is_set_and_put_back() {
+    let router = running();
+    let outcome = router.run("start");
+    assert_eq!(outcome.log(), [""; 0]);
+    assert_eq!(
+        outcome.arguments("main"),
+        ["--ndp-proxy", "--", "pppoe-wan", "br-lan"]
+    );
+    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["1", "1", "0"]);
+    router.run("stop");
+    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["0", "0", "80"]);
+    assert!(!router.has("changed"));
+    // And once more, nothing being noted of the first time.
+    router.run("start");
+    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["1", "1", "0"]);
+    router.run("restart");
+    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["1", "1", "0"]);
+    router.run("stop");
+    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["0", "0", "80"]);
+}
+
+fn a_jail_shows_the_settings() {
+    let outcome = running().run("start");
+    let jail = [["mldproxy", "log", "procfs"]];
+    assert_eq!(outcome.of("procd_add_jail"), jail);
+}
+
+fn without_a_jail_the_kernel_is_set_as_well() {
+    let router = running().without_jail();
+    router.run("start");
+    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["1", "1", "0"]);
+    router.run("stop");
+    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["0", "0", "80"]);
+}
+
+fn a_reload_takes_its_own_settings_for_nobody_elses() {
+    let router = running();
+    let first = router.run("start");
+    let noted = fs::read_to_string(router.path("changed")).unwrap();
+    let second = router.run("reload");
+    assert_eq!(first.calls, second.calls);
+    assert_eq!(fs::read_to_string(router.path("changed")).unwrap(), noted);
+    // The owner switches it off.
+    let off = ["mldproxy.main.upstream=wan", "mldproxy.main.enabled=1"];
+    router.write("etc/config/mldproxy", &shipped_after(&off));
+    let outcome = router.run("reload");
+    assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "br-lan"]);
+    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["0", "0", "80"]);
+    assert!(!router.has("changed"));
+}
+
+fn what_another_changed_is_left() {
+    let router = running();
+    router.run("start");
+    set(&router, DELAY, "7");
+    router.run("stop");
+    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["0", "0", "7"]);
+}
+
+fn what_was_right_is_left() {
+    let router = running();
+    set(&router, ALL, "1");
+    router.run("start");
+    router.run("reload");
+    router.run("stop");
+    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["1", "0", "80"]);
+}
+
+/// Two upstreams, the second one's section with this value of `ndp_proxy`.
+fn two(second: &str) -> String {
+    format!(
+        "
+config mldproxy 'main'
+	option enabled '1'
+	option upstream 'wan'
+	option ndp_proxy '1'
+
+config mldproxy 'second'
+	option enabled '1'
+	option upstream 'wan6'
+	option downstream 'guest'
+	option ndp_proxy '{second}'
+"
+    )
+}
+
+const TWO_UP: &str = "wan pppoe-wan\nlan br-lan\nguest br-guest\nwan6 eth1\n";
+const ETH: &str = "net/ipv6/conf/eth1/proxy_ndp";
+
+fn instances_share_a_setting() {
+    let router = router(&two("1"));
+    router.write("up", TWO_UP);
+    router.run("start");
+    assert_eq!(settings(&router, [ALL, WAN, ETH]), ["1", "1", "1"]);
+    router.write("etc/config/mldproxy", &two("0"));
+    router.run("reload");
+    assert_eq!(settings(&router, [ALL, WAN, ETH]), ["1", "1", "0"]);
+    router.run("stop");
+    assert_eq!(settings(&router, [ALL, WAN, ETH]), ["0", "0", "0"]);
+}
+
+fn stopping_one_instance_puts_nothing_back() {
+    let router = router(&two("1"));
+    router.write("up", TWO_UP);
+    router.run("start");
+    router.run("stop second");
+    assert_eq!(settings(&router, [ALL, WAN, ETH]), ["1", "1", "1"]);
+    router.run("stop");
+    assert_eq!(settings(&router, [ALL, WAN, ETH]), ["0", "0", "0"]);
+}
+
+fn another_upstream_is_another_setting() {
+    let router = running();
+    router.run("start");
+    router.write("up", "wan eth1\nlan br-lan\n");
+    router.run("reload");
+    let expected = ["1", "0", "80", "1"];
+    assert_eq!(settings(&router, [ALL, WAN, DELAY, ETH]), expected);
+}
+
+fn an_upstream_created_anew_is_set_again() {
+    let router = running();
+    router.run("start");
+    set(&router, WAN, "0");
+    set(&router, DELAY, "80");
+    router.run("reload");
+    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["1", "1", "0"]);
+    // It goes for good.
+    fs::remove_dir_all(router.path("sys/net/ipv6/conf/pppoe-wan")).unwrap();
+    router.run("stop");
+    assert_eq!(settings(&router, [ALL, DELAY]), ["0", "80"]);
+    assert!(!router.has("changed"));
+}
+
+fn settings_that_are_not_there_are_no_obstacle() {
+    let router = running();
+    fs::remove_dir_all(router.path("sys")).unwrap();
+    let outcome = router.run("start");
+    assert_eq!(outcome.instances(), ["main"]);
+    assert_eq!(outcome.log(), [""; 0]);
+    router.run("stop");
+    assert!(!router.has("sys"));
+}
+
+fn one_that_is_not_started_changes_nothing() {
+    for setting in ["learn=arp", "upstream=wan6", "enabled=0"] {
+        let setting = format!("mldproxy.main.{setting}");
+        let router = running_with(&["mldproxy.main.ndp_proxy=1", &setting]);
+        router.write("networks", "wan\nlan\nwan6\n");
+        let outcome = router.run("start");
+        assert_eq!(outcome.instances(), [""; 0], "{setting}");
+        assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["0", "0", "80"]);
+    }
+}
+
+/// The warning about a network of odhcpd's.
+fn warning(section: &str, network: &str) -> String {
+    format!(
+        "warning: main: odhcpd relays NDP on {network}, and two proxies answer: uci set dhcp.{section}.ndp=disabled, \
+         uci commit dhcp and /etc/init.d/odhcpd restart, or uci set mldproxy.main.ndp_proxy=0"
+    )
+}
+
+fn a_relay_of_odhcpd_is_warned_about() {
+    const RELAY: &str = "
+config dhcp 'lan'
+	option interface 'lan'
+	option ndp 'relay'
+
+config dhcp 'other'
+	option interface 'wan'
+	option master '1'
+	option ndp 'hybrid'
+";
+    let router = running();
+    router.write("etc/config/dhcp", RELAY);
+    let outcome = router.run("start");
+    let expected = [warning("lan", "lan"), warning("other", "wan")];
+    assert_eq!(outcome.log(), expected);
+    assert_eq!(outcome.instances(), ["main"]);
+    // Without the option the network is called as the section.
+    router.write("etc/config/dhcp", "config dhcp lan\n\toption ndp relay\n");
+    assert_eq!(router.run("reload").log(), [warning("lan", "lan")]);
+
+    // Named here as a device, `lo`, which is a network's there.
+    let router = running_with(&["mldproxy.main.ndp_proxy=1", "mldproxy.main.downstream=lo"]);
+    router.write("up", "wan pppoe-wan\nlan lo\n");
+    router.write("etc/config/dhcp", RELAY);
+    assert_eq!(router.run("start").log(), expected);
+}
+
+fn a_relay_elsewhere_is_nobodys_business() {
+    for (network, mode) in [
+        ("guest", "relay"),
+        ("lan", "disabled"),
+        ("lan", "server"),
+        ("lan", ""),
+        ("$(>ran)", "relay"),
+        ("*", "relay"),
+    ] {
+        let config = format!(
+            "config dhcp 'a'\n\toption interface '{network}'\n\toption ndp '{mode}'\n\
+             config host\n\toption ndp relay\n\toption interface lan\n"
+        );
+        let router = running();
+        router.write("etc/config/dhcp", &config);
+        let outcome = router.run("start");
+        assert_eq!(outcome.log(), [""; 0], "{config}");
+        assert!(!router.has("ran"), "{config}");
+    }
+    // Nor is it where mldproxy does not proxy.
+    let router = running_with(&[]);
+    let relay = "config dhcp lan\n\toption interface lan\n\toption ndp relay\n";
+    router.write("etc/config/dhcp", relay);
+    assert_eq!(router.run("start").log(), [""; 0]);
+}
