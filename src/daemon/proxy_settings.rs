@@ -82,7 +82,7 @@ const COUNT: usize = 3;
 
 fn settings(interface: &str) -> [Setting<'_>; COUNT] {
     [
-        Setting::ProxyNdpOfAll,
+        Setting::AllProxyNdp,
         Setting::ProxyNdp(interface),
         Setting::ProxyDelay(interface),
     ]
@@ -90,7 +90,7 @@ fn settings(interface: &str) -> [Setting<'_>; COUNT] {
 
 fn wanted(setting: Setting<'_>) -> u32 {
     match setting {
-        Setting::ProxyNdpOfAll | Setting::ProxyNdp(_) => 1,
+        Setting::AllProxyNdp | Setting::ProxyNdp(_) => 1,
         Setting::ProxyDelay(_) => 0,
     }
 }

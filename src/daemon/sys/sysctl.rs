@@ -15,7 +15,7 @@ use super::decimal;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting<'n> {
     /// On every interface the kernel answers solicitations for what it has proxy entries for there, where this is not 0.
-    ProxyNdpOfAll,
+    AllProxyNdp,
     /// The same on one interface, but for unicast solicitations.
     ProxyNdp(&'n str),
     /// How late at most multicast solicitations are answered on an interface, in hundredths of a second.
@@ -47,7 +47,7 @@ impl<'n> Setting<'n> {
     /// What is behind `/proc/sys/net/ipv6/`.
     fn parts(&self) -> [&'n str; 3] {
         match *self {
-            Setting::ProxyNdpOfAll => ["conf", "all", "proxy_ndp"],
+            Setting::AllProxyNdp => ["conf", "all", "proxy_ndp"],
             Setting::ProxyNdp(interface) => ["conf", interface, "proxy_ndp"],
             Setting::ProxyDelay(interface) => ["neigh", interface, "proxy_delay"],
         }
@@ -88,7 +88,7 @@ mod tests {
     fn a_setting_is_named_as_sysctl_does_and_has_its_file() {
         for (setting, name, path) in [
             (
-                Setting::ProxyNdpOfAll,
+                Setting::AllProxyNdp,
                 "net.ipv6.conf.all.proxy_ndp",
                 "/proc/sys/net/ipv6/conf/all/proxy_ndp",
             ),

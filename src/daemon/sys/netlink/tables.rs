@@ -1,7 +1,10 @@
 //! What this program has in the kernel's tables: entries to answer for neighbors in their place, and routes to them.
 //!
-//! rtnetlink does what it is asked for inside of send(2), so each answer is there to be read at once and nothing ever waits. A socket of
-//! its own keeps these answers apart from the dumps and news that [`Netlink`](super::Netlink) reads.
+//! rtnetlink does what it is asked for inside of send(2), so each answer is there to be read at once. A socket of its own keeps these
+//! answers apart from the dumps and news that [`Netlink`](super::Netlink) reads.
+//!
+//! Nobody is told by the kernel when a proxy entry comes or goes, and they go with more than their removal: with the interface being set
+//! down or losing its IPv6, and mostly with its carrier. Routes go where it is set down.
 
 use std::cell::Cell;
 use std::net::Ipv6Addr;
@@ -55,8 +58,8 @@ impl Tables {
     /// as it is.
     ///
     /// # Errors
-    /// `ENODEV` where the interface is gone, `ENOBUFS` where it has no IPv6 for its small MTU, `EPERM` without the capability, and `EOPNOTSUPP` before Linux 5.0, which does not tell
-    /// whose an entry is.
+    /// `ENODEV` where the interface is gone, `ENOBUFS` where its MTU is too small for IPv6, `EPERM` without the capability, and
+    /// `EOPNOTSUPP` before Linux 5.0, which does not tell whose an entry is.
     pub fn add_proxy(&self, index: u32, address: Ipv6Addr) -> nix::Result<Owner> {
         // To create one that is there is to take it over: the kernel heeds no NLM_F_EXCL here.
         match self.proxy(index, address)? {
