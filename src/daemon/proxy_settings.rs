@@ -25,6 +25,13 @@ impl ProxySettings {
         self.apply_to(&Kernel, interface, index);
     }
 
+    /// The interface is gone, or has no IPv6 any more, and its settings with it.
+    pub fn interface_is_gone(&mut self) {
+        let [of_all, ..] = self.before;
+        self.before = [of_all, None, None];
+        self.applied = None;
+    }
+
     /// Puts back what still is as it was set.
     pub fn restore(&mut self) {
         self.restore_to(&Kernel);

@@ -502,9 +502,14 @@ impl Neighbors {
             return false;
         }
         neighbor.confirmed = false;
+        // The new one is asked at once.
+        neighbor.questions = 0;
+        neighbor.asked_in_vain = false;
+        neighbor.due = now;
         self.note_change(slot, true);
         self.unlink(slot);
         self.link(slot, number);
+        self.expect_question(now);
         true
     }
 

@@ -175,6 +175,7 @@ fn an_address_that_another_host_takes_over_is_answered_for_once_that_one_answers
     assert_eq!(stage.proxied, [address(1)].into());
     stage.solicits(1, OTHER, address(1), LINK_LOCAL);
     assert!(stage.proxied.is_empty() && stage.routes.is_empty());
+    stage.pass(1);
     stage.receive_on(1, OTHER, &advertisement(address(1), ROUTER, address(1)));
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
     assert_eq!(stage.proxied, [address(1)].into());

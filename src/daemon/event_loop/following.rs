@@ -54,10 +54,12 @@ impl EventLoop<'_> {
             self.engine.handle(clock::now(), Event::Upstream(upstream));
         }
         let config = self.engine.config();
-        if let Some(index) = index(upstream)
-            && config.ndp_proxy
-        {
-            self.settings.apply(config.upstream.as_str(), index);
+        match index(upstream) {
+            Some(index) if config.ndp_proxy => {
+                self.settings.apply(config.upstream.as_str(), index);
+            }
+            Some(_) => {}
+            None => self.settings.interface_is_gone(),
         }
         let prefixes = self.interfaces.upstream_prefixes();
         // Not before the first dump, which would tell of one after the other.
