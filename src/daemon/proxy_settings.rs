@@ -27,9 +27,10 @@ impl ProxySettings {
 
     /// The interface is gone, or has no IPv6 any more, and its settings with it.
     pub fn interface_is_gone(&mut self) {
-        let [of_all, ..] = self.before;
-        self.before = [of_all, None, None];
-        self.applied = None;
+        if let Some((_, index)) = &mut self.applied {
+            // Nobody's number.
+            *index = 0;
+        }
     }
 
     /// Puts back what still is as it was set.
@@ -241,6 +242,20 @@ mod tests {
         applied.apply_to(&anew, "wan", 7);
         applied.restore_to(&anew);
         assert_eq!(anew.values(), [0, 1, 0]);
+    }
+
+    #[test]
+    fn an_interface_that_loses_its_settings_gets_them_again() {
+        let sysctls = Fake::new(0, 0, 80);
+        let mut applied = ProxySettings::default();
+        applied.apply_to(&sysctls, "wan", 3);
+        applied.interface_is_gone();
+        let anew = Fake::new(1, 0, 80);
+        applied.apply_to(&anew, "wan", 3);
+        assert_eq!(anew.values(), [1, 1, 0]);
+        applied.interface_is_gone();
+        applied.restore_to(&anew);
+        assert_eq!(anew.values(), [0, 0, 80]);
     }
 
     #[test]
