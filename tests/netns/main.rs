@@ -13,6 +13,7 @@ mod links;
 mod points;
 mod prefixes;
 mod privileges;
+mod proxying;
 mod query;
 mod refresh;
 mod restart;
@@ -67,6 +68,11 @@ fn main() -> ExitCode {
         points::TESTS,
         prefixes::TESTS,
         privileges::TESTS,
+        proxying::TESTS,
+        proxying::leftovers::TESTS,
+        proxying::links::TESTS,
+        proxying::paths::TESTS,
+        proxying::rights::TESTS,
         query::TESTS,
         refresh::TESTS,
         restart::TESTS,

@@ -1,0 +1,180 @@
+//! Links that go down, lose their carrier or their IPv6, and come back: entries, routes and settings do too.
+
+use std::net::Ipv6Addr;
+
+use super::leftovers::{PROXYING, settings, start_with_guests};
+use super::{BOTH, Foreign, Tables, expect_reachable, expect_tables};
+use crate::lab::{DOWNSTREAM, GATEWAY, LAN_ROUTER, Lab, ROUTER, UPSTREAM, eventually};
+use crate::support::SOON;
+
+crate::tests![
+    an_upstream_that_goes_down_and_up_has_all_again,
+    an_upstream_that_loses_its_carrier_has_all_again,
+    an_upstream_too_small_for_ipv6_for_a_while_has_all_again,
+    an_upstream_without_ipv6_for_a_while_has_all_again,
+    an_upstream_created_anew_has_all_again,
+    a_downstream_that_goes_down_and_up_has_all_again,
+    what_flaps_again_and_again_has_all_again,
+];
+
+/// A way to take something from the router, and to give it back.
+struct Outage {
+    what: &'static str,
+    begin: fn(&Lab),
+    end: fn(&Lab),
+}
+
+const DOWN: Outage = Outage {
+    what: "wan down and up",
+    begin: |lab| drop(lab.rtr.run(&format!("ip link set dev {UPSTREAM} down"))),
+    end: |lab| {
+        lab.rtr.run(&format!("ip link set dev {UPSTREAM} up"));
+        give_upstream_addresses(lab);
+    },
+};
+
+const CARRIER: Outage = Outage {
+    what: "wan without and with a carrier",
+    begin: |lab| drop(lab.sw.run("ip link set dev rtr down")),
+    end: |lab| drop(lab.sw.run("ip link set dev rtr up")),
+};
+
+const MTU: Outage = Outage {
+    what: "wan with an MTU of 1200 and of 1500",
+    begin: |lab| drop(lab.rtr.run(&format!("ip link set dev {UPSTREAM} mtu 1200"))),
+    end: |lab| {
+        lab.rtr.run(&format!("ip link set dev {UPSTREAM} mtu 1500"));
+        give_upstream_addresses(lab);
+    },
+};
+
+const IPV6: Outage = Outage {
+    what: "wan without and with IPv6",
+    begin: |lab| disable_ipv6(lab, "1"),
+    end: |lab| {
+        disable_ipv6(lab, "0");
+        give_upstream_addresses(lab);
+    },
+};
+
+const DOWNSTREAM_DOWN: Outage = Outage {
+    what: "br-lan down and up",
+    begin: |lab| {
+        lab.rtr.run(&format!("ip link set dev {DOWNSTREAM} down"));
+    },
+    end: |lab| {
+        lab.rtr.run(&format!(
+            "ip link set dev {DOWNSTREAM} up
+             ip addr add {LAN_ROUTER}/64 dev {DOWNSTREAM}
+             ip addr add 2001:db8:1::3/64 dev {DOWNSTREAM} metric 256"
+        ));
+    },
+};
+
+const CREATED_ANEW: Outage = Outage {
+    what: "wan deleted and created anew",
+    begin: |lab| drop(lab.rtr.run(&format!("ip link del dev {UPSTREAM}"))),
+    end: |lab| {
+        lab.sw.veth("rtr", &lab.rtr, UPSTREAM);
+        lab.sw
+            .run("ip link set dev rtr master br0 addrgenmode none up");
+        lab.rtr.run(&format!("ip link set dev {UPSTREAM} up"));
+        give_upstream_addresses(lab);
+    },
+};
+
+fn disable_ipv6(lab: &Lab, value: &str) {
+    let setting = format!("net.ipv6.conf.{UPSTREAM}.disable_ipv6");
+    lab.rtr.sysctl(&setting, value);
+}
+
+/// What the kernel took along, and whoever set the interface up gives it again.
+fn give_upstream_addresses(lab: &Lab) {
+    lab.rtr.run(&format!(
+        "ip addr add {ROUTER}/64 dev {UPSTREAM} metric 512
+         ip route add {GATEWAY}/128 dev {UPSTREAM}
+         ip route replace default via {GATEWAY} dev {UPSTREAM}"
+    ));
+}
+
+#[track_caller]
+fn expect_all(lab: &Lab, hosts: &[Ipv6Addr], what: &str) {
+    expect_tables(lab, hosts, what);
+    eventually(&format!("{what}: the settings are set"), SOON, || {
+        settings(&lab.rtr) == PROXYING
+    });
+}
+
+/// Each outage begins once what the one before took is back, and ends before and after its effect is seen.
+#[track_caller]
+fn survive(outages: &[Outage]) {
+    let lab = Lab::new();
+    let (mldproxy, _guests, hosts) = start_with_guests(&lab, BOTH);
+    expect_reachable(&lab, hosts[0], "before");
+    let foreign = Foreign::of_kernel(&lab.rtr);
+    let all = Tables::on_first_lan(&hosts);
+    for Outage { what, begin, end } in outages {
+        begin(&lab);
+        // The routes out of a link without a carrier stay, and the permanent entries on it, where the kernel is new enough.
+        if *what != CARRIER.what {
+            assert_ne!(Tables::of_kernel(&lab.rtr), all, "{what}");
+        }
+        end(&lab);
+        expect_all(&lab, &hosts, what);
+        // Slowly, so that all of the beginning is over before the end.
+        begin(&lab);
+        mldproxy_has_seen(&lab);
+        end(&lab);
+        expect_all(&lab, &hosts, what);
+        for host in &hosts {
+            expect_reachable(&lab, *host, what);
+        }
+        assert_eq!(Foreign::of_kernel(&lab.rtr), foreign, "{what}");
+    }
+    assert!(mldproxy.is_running(), "{}", mldproxy.log());
+}
+
+/// What the kernel told before is read before a question for the status is answered.
+fn mldproxy_has_seen(lab: &Lab) {
+    for _ in 0..3 {
+        lab.rtr.status("--json --limit 0");
+    }
+}
+
+fn an_upstream_that_goes_down_and_up_has_all_again() {
+    survive(&[DOWN]);
+}
+
+fn an_upstream_that_loses_its_carrier_has_all_again() {
+    survive(&[CARRIER]);
+}
+
+fn an_upstream_too_small_for_ipv6_for_a_while_has_all_again() {
+    survive(&[MTU]);
+}
+
+fn an_upstream_without_ipv6_for_a_while_has_all_again() {
+    survive(&[IPV6]);
+}
+
+fn an_upstream_created_anew_has_all_again() {
+    survive(&[CREATED_ANEW]);
+}
+
+fn a_downstream_that_goes_down_and_up_has_all_again() {
+    survive(&[DOWNSTREAM_DOWN]);
+}
+
+fn what_flaps_again_and_again_has_all_again() {
+    let lab = Lab::new();
+    let (mldproxy, _guests, hosts) = start_with_guests(&lab, BOTH);
+    for outage in [DOWN, IPV6, MTU, DOWNSTREAM_DOWN, CREATED_ANEW, CARRIER] {
+        for _ in 0..5 {
+            (outage.begin)(&lab);
+            (outage.end)(&lab);
+        }
+        expect_all(&lab, &hosts, outage.what);
+        expect_reachable(&lab, hosts[0], outage.what);
+    }
+    assert!(mldproxy.is_running(), "{}", mldproxy.log());
+}
