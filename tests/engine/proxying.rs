@@ -2,9 +2,10 @@
 
 use std::net::Ipv6Addr;
 
+use protocol::config::Side;
 use protocol::counters::Counter;
 use protocol::engine::{Action, Event};
-use protocol::ndp_proxy::{ANNOUNCEMENTS, KernelTable, Listing, RETRY_INTERVAL, Side};
+use protocol::ndp_proxy::{ANNOUNCEMENTS, KernelTable, Listing, RETRY_INTERVAL};
 use protocol::targets::{
     ABSENT_INTERVAL, ANSWER_INTERVAL, ASKS, BURST, MAX_ANSWERS, MAX_OPEN, MAX_OPEN_OF_HOST,
     REACHABLE_INTERVAL,
