@@ -132,12 +132,10 @@ impl Targets {
         self.table.is_empty()
     }
 
-    /// Those that are there, upstream.
-    pub fn present(&self) -> impl Iterator<Item = (Ipv6Addr, &Target)> {
-        let targets = self.table.iter_from(0);
-        targets
-            .map(|(_, address, target)| (address, target))
-            .filter(|(_, target)| target.state == State::Present)
+    /// Those that are there, upstream, from a slot on, each with its own.
+    pub fn present_from(&self, first: usize) -> impl Iterator<Item = (usize, Ipv6Addr, &Target)> {
+        let targets = self.table.iter_from(first);
+        targets.filter(|(_, _, target)| target.state == State::Present)
     }
 
     /// Is an address that a host downstream claims another one's, upstream? That one is asked whether it is still there.

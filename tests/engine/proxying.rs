@@ -258,8 +258,8 @@ fn a_target_that_no_downstream_has_is_asked_for_once_and_answered_when_it_is_the
     let present: Vec<_> = stage
         .engine
         .targets()
-        .present()
-        .map(|(address, _)| address)
+        .present_from(0)
+        .map(|(_, address, _)| address)
         .collect();
     assert_eq!(present, [BESIDE]);
 }
