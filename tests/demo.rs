@@ -7,37 +7,35 @@ use std::env;
 use std::io::{self, IsTerminal};
 use std::panic;
 use std::process::{Command, ExitCode};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::{
-    DOWNSTREAM, Frame, LAN_HOST, Lab, OUTSIDE, Process, ROUTER, TOOLS, Tap, UPSTREAM, isolate,
-    missing_tools, poll_for, solicited_node,
+    DOWNSTREAM, LAN_HOST, Lab, OUTSIDE, Process, TOOLS, UPSTREAM, isolate, missing_tools, poll_for,
+    solicited_node,
 };
 use nix::sys::signal::Signal;
-use protocol::wire::{MacAddress, Message, NeighborAdvertisement, parse};
 
 const HELP: &str = "\
-Usage: cargo demo [--responder]
+Usage: cargo demo [--ndppd]
 
 Builds a small network on this machine (gateway, switch with MLD snooping, router, LAN), shows that the
 gateway does not reach the LAN, starts mldproxy on the router, and shows that now it does. Takes about 10
 seconds, and needs root or user namespaces. The network is private to the demo and ends with it.
 
-  --responder  answer the gateway's Neighbor Solicitations from within the demo, also where ndppd is installed
-  --help       show this";
+  --ndppd  have ndppd answer for the LAN's host, and mldproxy beside it, in place of mldproxy --ndp-proxy alone
+  --help   show this";
 
 const PROBLEM: &str = "
 The provider gives one IPv6 prefix and takes every host to be on its own link. Its gateway looks for a
 host by multicast, which a switch that snoops MLD hands only to ports that asked for it. The router in
-between never asked. So the gateway does not find the host, though the router would answer for it.";
+between never asked, and does not answer for the host. So the gateway does not find it.";
 
 const NETWORK: &str = "
      gateway             switch                    router                  host
      ┌──────┐         ┌───────────┐         ┌─────────────────┐          ┌──────┐
      │  gw  ├─────────┤    sw     ├─────────┤ wan rtr  br-lan ├──────────┤ lan  │
      └──────┘         └───────────┘         └─────────────────┘          └──────┘
-     2001:db8:1::1    MLD snooping:         NDP proxy, mldproxy          2001:db8:1::1:10
+     2001:db8:1::1    MLD snooping:         mldproxy                     2001:db8:1::1:10
                       multicast only to
                       ports that asked
      └─────────────── 2001:db8:1::/64 is on both sides of the router ─────────────────┘
@@ -47,10 +45,10 @@ const NETWORK: &str = "
 const PINGS: u32 = 5;
 
 fn main() -> ExitCode {
-    let mut responder = false;
+    let mut beside = false;
     for argument in env::args().skip(1) {
         match argument.as_str() {
-            "--responder" => responder = true,
+            "--ndppd" => beside = true,
             "--help" | "-h" => {
                 println!("{HELP}");
                 return ExitCode::SUCCESS;
@@ -65,7 +63,7 @@ fn main() -> ExitCode {
     panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let begin = Instant::now();
     let mut screen = Screen::default();
-    match panic::catch_unwind(move || demonstrate(&mut screen, responder)) {
+    match panic::catch_unwind(move || demonstrate(&mut screen, beside)) {
         Ok(Ok(())) => {
             let seconds = begin.elapsed().as_secs_f32();
             println!(
@@ -81,15 +79,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn demonstrate(screen: &mut Screen, responder: bool) -> Result<(), String> {
+fn demonstrate(screen: &mut Screen, beside: bool) -> Result<(), String> {
     println!("{PROBLEM}");
 
     screen.step("The tools");
-    let missing = missing_tools(TOOLS);
+    let mut missing = missing_tools(TOOLS);
+    if beside {
+        missing.extend(missing_tools(&[("ndppd", "ndppd")]));
+    }
     if !missing.is_empty() {
         return Err(missing.join("\n"));
     }
-    let responder = responder || !missing_tools(&[("ndppd", "ndppd")]).is_empty();
     screen.say("ip, bridge, ping and setpriv are here.");
 
     screen.step("A network of its own, which nothing else on this machine sees");
@@ -97,16 +97,11 @@ fn demonstrate(screen: &mut Screen, responder: bool) -> Result<(), String> {
     let lab = Lab::new();
     println!("{NETWORK}");
 
-    screen.step("An NDP proxy on the router");
-    let _ndppd = if responder {
-        answer_for_lan_host(&lab);
-        screen.say("A responder within this demo (not ndppd) answers, on wan, the gateway's");
-        screen.say("Neighbor Solicitations for the host.");
-        None
-    } else {
+    let _ndppd = beside.then(|| {
+        screen.step("An NDP proxy on the router");
         screen.say("ndppd answers, on wan, the gateway's Neighbor Solicitations for the host.");
-        Some(lab.start_ndppd())
-    };
+        lab.start_ndppd()
+    });
 
     let group = solicited_node(LAN_HOST);
     screen.step("Without mldproxy the gateway does not reach the host");
@@ -115,20 +110,29 @@ fn demonstrate(screen: &mut Screen, responder: bool) -> Result<(), String> {
         "The Neighbor Solicitation for {LAN_HOST} goes to {group}."
     ));
     screen.say("Nobody on the router's port asked for this group, so the switch holds it back,");
-    screen.say("and the NDP proxy has nothing to answer:");
+    screen.say("and whoever would answer for the host does not hear the question:");
     expect_group(screen, &lab, false)?;
 
-    let arguments = ["run", "--log-level", "debug", UPSTREAM, DOWNSTREAM];
+    let mut arguments = vec!["run", "--log-level", "debug"];
+    if !beside {
+        arguments.push("--ndp-proxy");
+    }
+    arguments.extend([UPSTREAM, DOWNSTREAM]);
     screen.step(&format!(
         "Start on the router: mldproxy {}",
         arguments.join(" ")
     ));
     let mut mldproxy = Daemon::start(&lab, &arguments);
-    let result = with_mldproxy(screen, &lab, &mut mldproxy);
+    let result = with_mldproxy(screen, &lab, &mut mldproxy, beside);
     result.map_err(|failure| format!("{failure}\nmldproxy's log:\n{}", mldproxy.process.log()))
 }
 
-fn with_mldproxy(screen: &mut Screen, lab: &Lab, mldproxy: &mut Daemon) -> Result<(), String> {
+fn with_mldproxy(
+    screen: &mut Screen,
+    lab: &Lab,
+    mldproxy: &mut Daemon,
+    beside: bool,
+) -> Result<(), String> {
     let started = poll_for(Duration::from_secs(5), || mldproxy.process.lines().pop());
     mldproxy.show_log(screen);
     if started.is_none() || !mldproxy.process.is_running() {
@@ -142,6 +146,26 @@ fn with_mldproxy(screen: &mut Screen, lab: &Lab, mldproxy: &mut Daemon) -> Resul
     });
     mldproxy.show_log(screen);
     expect_group(screen, lab, true)?;
+    if !beside {
+        screen
+            .say("The host answered when it was asked, so the kernel answers for it from now on:");
+        let entries = || {
+            lab.rtr
+                .run(&format!("ip -6 neigh show proxy dev {UPSTREAM}"))
+        };
+        let entry = poll_for(Duration::from_secs(10), || {
+            let entries = entries();
+            let entry = entries
+                .lines()
+                .find(|line| line.contains(&LAN_HOST.to_string()));
+            entry.map(|line| line.trim_end().to_owned())
+        });
+        mldproxy.show_log(screen);
+        let entry = entry.ok_or_else(|| format!("expected an entry, saw: {}", entries()))?;
+        screen.see(&format!(
+            "rtr: ip -6 neigh show proxy dev {UPSTREAM}: {entry}"
+        ));
+    }
 
     screen.step("With mldproxy the gateway reaches the host");
     expect_ping(screen, lab, PINGS)?;
@@ -236,45 +260,6 @@ fn expect_group(screen: &Screen, lab: &Lab, present: bool) -> Result<(), String>
 
 fn in_mdb(lab: &Lab) -> bool {
     lab.mdb().contains(&solicited_node(LAN_HOST))
-}
-
-/// An NDP proxy of the smallest size: answers each Neighbor Solicitation for the LAN's host that the router's upstream
-/// hears. It is not a kernel proxy entry, since that would join the group by itself.
-fn answer_for_lan_host(lab: &Lab) {
-    let tap = Tap::open(&lab.rtr, UPSTREAM);
-    thread::spawn(move || {
-        loop {
-            let Some(frame) = tap.receive(Duration::from_secs(60)) else {
-                continue;
-            };
-            let Ok(Message::NeighborSolicitation(solicitation)) = parse(&frame.packet) else {
-                continue;
-            };
-            if solicitation.target != LAN_HOST || solicitation.source.is_unspecified() {
-                continue;
-            }
-            let advertisement = NeighborAdvertisement {
-                source: ROUTER,
-                destination: solicitation.source,
-                target: solicitation.target,
-                router: true,
-                solicited: true,
-                // RFC 4861 §7.2.8: a proxy's advertisement gives way to the host's own.
-                override_flag: false,
-                target_link_layer: Some(MacAddress(tap.mac())),
-            };
-            let mut packet = vec![0; 72];
-            let length = advertisement
-                .emit(&mut packet)
-                .expect("72 octets are enough");
-            packet.truncate(length);
-            tap.send(&Frame {
-                source: tap.mac(),
-                destination: frame.source,
-                packet,
-            });
-        }
-    });
 }
 
 /// mldproxy, and how much of its log was shown.

@@ -11,6 +11,8 @@ pub enum Instance {
     Running {
         /// The seconds since it heard a query there, if it did.
         last_query: Option<u32>,
+        /// It is an NDP proxy as well.
+        ndp_proxy: bool,
     },
     /// There is another user's, which does not tell.
     Perhaps,
@@ -27,8 +29,10 @@ pub fn on_upstream(upstream: &str) -> Instance {
         }
         match ask_summary(path) {
             Ok(summary) if position(&summary, &mark).is_some() => {
-                let last_query = last_query(&summary);
-                instance = Instance::Running { last_query };
+                instance = Instance::Running {
+                    last_query: last_query(&summary),
+                    ndp_proxy: position(&summary, "\"ndp_proxy\":true").is_some(),
+                };
             }
             Err(Errno::EACCES) if instance == Instance::None => instance = Instance::Perhaps,
             // Another upstream's, or no daemon's at all.

@@ -2,10 +2,9 @@
 
 use std::net::Ipv6Addr;
 
-use protocol::config::{Config, InterfaceName, MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix};
+use protocol::config::{Config, InterfaceName, MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix, Side};
 use protocol::engine::Downstream;
 use protocol::listener::Upstream;
-use protocol::ndp_proxy::Side;
 use protocol::wire::MacAddress;
 
 use crate::sys::netlink::{Address, Bridge, Dump, Link, Notice};

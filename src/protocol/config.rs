@@ -101,6 +101,14 @@ pub enum MldVersion {
 /// The index of a downstream in [`Config::downstreams`].
 pub type Port = u8;
 
+/// A side of this router. By these numbers `None` in its place is all zero, as [`Table`](crate::table::Table) wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Side {
+    Upstream = 1,
+    Downstream(Port) = 2,
+}
+
 impl Config {
     /// No interfaces, and every time zero. As bytes it is all zero, so a static [`Engine`](crate::engine::Engine) costs nothing.
     pub(crate) const fn blank() -> Self {

@@ -13,11 +13,11 @@ use core::net::Ipv6Addr;
 
 use log::{Level, debug, log};
 
-use crate::config::{Config, MAX_DOWNSTREAMS, Port, Prefix};
+use crate::config::{Config, MAX_DOWNSTREAMS, Port, Prefix, Side};
 use crate::counters::{Counter, Counters};
 use crate::groups::{self, Groups};
 use crate::listener::{self, Listener, Upstream};
-use crate::ndp_proxy::{self, KernelTable, Listing, NdpProxy, Side};
+use crate::ndp_proxy::{self, KernelTable, Listing, NdpProxy};
 use crate::neighbors::{ASK_RESPONSE_DELAY, Neighbors, Question, Sender, Subject};
 use crate::rate::Bucket;
 use crate::targets::Targets;
@@ -83,10 +83,10 @@ pub enum Action {
     Ask { length: usize, question: Question },
     /// Change one of the kernel's tables.
     Kernel(ndp_proxy::Change),
-    /// Send the first `length` octets of the buffer, a Neighbor Solicitation, out of a downstream (`None` is the upstream).
+    /// Send the first `length` octets of the buffer, a Neighbor Solicitation.
     Solicit {
         length: usize,
-        port: Option<Port>,
+        side: Side,
         group: Ipv6Addr,
         target: Ipv6Addr,
     },
@@ -313,7 +313,7 @@ impl Engine {
             // One that could not be sent is one that was lost: the next follows.
             Action::Ask { question, .. } => self.neighbors.asked(self.now, question),
             Action::Kernel(change) => self.ndp_proxy.done(self.now, change, succeeded),
-            Action::Solicit { target, port, .. } => self.targets.asked(*target, *port),
+            Action::Solicit { target, side, .. } => self.targets.asked(*target, *side),
             Action::Advertise { side, target, .. } => self.advertised(*side, *target),
         }
     }

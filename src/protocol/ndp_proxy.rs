@@ -6,7 +6,7 @@
 
 use core::net::Ipv6Addr;
 
-use crate::config::{Config, Port};
+use crate::config::{Config, Side};
 use crate::pending::{Pending, SlotSet};
 use crate::table::Table;
 use crate::time::{Duration, Instant};
@@ -21,14 +21,6 @@ pub const ANNOUNCEMENTS: u8 = 3;
 pub const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_secs(1);
 /// From an announcement to the next of any address: 50 a second.
 pub const ANNOUNCEMENT_PACE: Duration = Duration::from_millis(20);
-
-/// A side of this router. By these numbers `None` in its place is all zero, as [`Table`] wants it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Side {
-    Upstream = 1,
-    Downstream(Port) = 2,
-}
 
 /// One of the kernel's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 
 use core::net::Ipv6Addr;
 
-use crate::config::{Config, MAX_DOWNSTREAMS, Port};
+use crate::config::{Config, MAX_DOWNSTREAMS, Port, Side};
 use crate::rate::Bucket;
 use crate::table::Table;
 use crate::time::{Duration, Instant};
@@ -35,8 +35,8 @@ pub const MAX_ANSWERS: usize = 64;
 /// A solicitation that was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Solicitation {
-    /// The downstream; `None` is the upstream.
-    pub port: Option<Port>,
+    /// Where it was heard.
+    pub side: Side,
     /// Of the host that asks.
     pub mac: MacAddress,
     /// `::` where the host detects duplicates of the target, which it wants to take (RFC 4862 §5.4.2).
@@ -80,9 +80,6 @@ pub struct Target {
 /// The upstream and downstreams, a bit each: the upstream's is the lowest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Links(u64);
-
-/// The place of a link.
-const UPSTREAM: u8 = 0;
 
 /// Why a target is not asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,12 +132,10 @@ impl Targets {
         self.table.is_empty()
     }
 
-    /// Those that are there, upstream.
-    pub fn present(&self) -> impl Iterator<Item = (Ipv6Addr, &Target)> {
-        let targets = self.table.iter_from(0);
-        targets
-            .map(|(_, address, target)| (address, target))
-            .filter(|(_, target)| target.state == State::Present)
+    /// Those that are there, upstream, from a slot on, each with its own.
+    pub fn present_from(&self, first: usize) -> impl Iterator<Item = (usize, Ipv6Addr, &Target)> {
+        let targets = self.table.iter_from(first);
+        targets.filter(|(_, _, target)| target.state == State::Present)
     }
 
     /// Is an address that a host downstream claims another one's, upstream? That one is asked whether it is still there.
@@ -176,7 +171,7 @@ impl Targets {
         match state.state {
             State::Asked => state.remember(solicitation),
             State::Absent => {}
-            State::Present if solicitation.port.is_none() => {}
+            State::Present if solicitation.side == Side::Upstream => {}
             // A host that brings its address along from the upstream's link is known by its link-layer address.
             State::Present
                 if solicitation.source.is_unspecified() && state.mac == solicitation.mac => {}
@@ -220,21 +215,16 @@ impl Targets {
             self.open = self.open.saturating_sub(1);
         }
         self.expect_check(now.saturating_add(config.address_timeout));
-        self.answer_waiting(address, &before, mac, None);
+        self.answer_waiting(address, &before, mac, Side::Upstream);
         before.state != State::Present
     }
 
     /// A host downstream turns out to have the target, which is one no longer.
-    pub(crate) fn answered_downstream(
-        &mut self,
-        address: Ipv6Addr,
-        port: Option<Port>,
-        mac: MacAddress,
-    ) {
+    pub(crate) fn answered_downstream(&mut self, address: Ipv6Addr, port: Port, mac: MacAddress) {
         if !self.is_present(address)
             && let Some(target) = self.remove(address)
         {
-            self.answer_waiting(address, &target, mac, port);
+            self.answer_waiting(address, &target, mac, Side::Downstream(port));
         }
     }
 
@@ -257,14 +247,17 @@ impl Targets {
         self.answers.pop_front();
     }
 
-    /// The next target to ask for and where (`None` is upstream), the same again until [`Self::asked`] is told of it.
-    pub(crate) fn poll_question(&mut self) -> Option<(Ipv6Addr, Option<Port>)> {
+    /// The next target to ask for and where, the same again until [`Self::asked`] is told of it.
+    pub(crate) fn poll_question(&mut self) -> Option<(Ipv6Addr, Side)> {
         if !self.is_asking {
             return None;
         }
         for (_, address, target) in self.table.iter_from(0) {
             if let Some(link) = target.to_ask.first() {
-                return Some((address, link.checked_sub(1)));
+                return Some((
+                    address,
+                    link.checked_sub(1).map_or(Side::Upstream, Side::Downstream),
+                ));
             }
         }
         self.is_asking = false;
@@ -272,10 +265,10 @@ impl Targets {
     }
 
     /// A question was sent, or lost, which is no different.
-    pub(crate) fn asked(&mut self, address: Ipv6Addr, port: Option<Port>) {
+    pub(crate) fn asked(&mut self, address: Ipv6Addr, side: Side) {
         let slot = self.table.find(&address);
         if let Some((_, target)) = slot.and_then(|slot| self.table.get_mut(slot)) {
-            target.to_ask.remove(place(port));
+            target.to_ask.remove(place(side));
         }
     }
 
@@ -350,7 +343,7 @@ impl Targets {
             state: State::Asked,
             until: now.saturating_add(ANSWER_INTERVAL),
             asks: 1,
-            to_ask: Links::all_but(solicitation.port, config.downstreams.len()),
+            to_ask: Links::all_but(solicitation.side, config.downstreams.len()),
             host: solicitation.mac,
             ..Target::VACANT
         };
@@ -380,22 +373,16 @@ impl Targets {
     }
 
     /// Answers those who waited for a target that `mac` has, but for the one who has it, and those on its own link.
-    fn answer_waiting(
-        &mut self,
-        address: Ipv6Addr,
-        target: &Target,
-        mac: MacAddress,
-        on: Option<Port>,
-    ) {
+    fn answer_waiting(&mut self, address: Ipv6Addr, target: &Target, mac: MacAddress, on: Side) {
         if let Some(asker) = target.asker
-            && asker.port != on
+            && asker.side != on
         {
             self.answer(asker);
         }
-        for port in (0..MAX_DOWNSTREAMS as Port).map(Some) {
-            if target.duplicates.contains(place(port)) && port != on && target.host != mac {
+        for side in (0..MAX_DOWNSTREAMS as Port).map(Side::Downstream) {
+            if target.duplicates.contains(place(side)) && side != on && target.host != mac {
                 self.answer(Solicitation {
-                    port,
+                    side,
                     mac: target.host,
                     source: Ipv6Addr::UNSPECIFIED,
                     target: address,
@@ -424,10 +411,10 @@ impl Target {
 
     /// Notes who is to be told that it is there.
     fn remember(&mut self, solicitation: Solicitation) {
-        if solicitation.port.is_none() {
+        if solicitation.side == Side::Upstream {
             // The kernel answers there, once the target is known.
         } else if solicitation.source.is_unspecified() {
-            self.duplicates.insert(place(solicitation.port));
+            self.duplicates.insert(place(solicitation.side));
         } else {
             self.asker.get_or_insert(solicitation);
         }
@@ -436,7 +423,7 @@ impl Target {
     fn ask_again(&mut self, now: Instant) {
         self.asks = self.asks.saturating_add(1);
         self.until = now.saturating_add(ANSWER_INTERVAL);
-        self.to_ask.insert(UPSTREAM);
+        self.to_ask.insert(place(Side::Upstream));
     }
 }
 
@@ -444,12 +431,12 @@ impl Links {
     const NONE: Links = Links(0);
 
     /// The upstream, and of so many downstreams all but one.
-    fn all_but(port: Option<Port>, downstreams: usize) -> Self {
+    fn all_but(side: Side, downstreams: usize) -> Self {
         let mut links = Links::NONE;
         for place in 0..=u8::try_from(downstreams).unwrap_or_default() {
             links.insert(place);
         }
-        links.remove(place(port));
+        links.remove(place(side));
         links
     }
 
@@ -475,7 +462,10 @@ impl Links {
     }
 }
 
-/// The place of a downstream among the links, or of the upstream.
-fn place(port: Option<Port>) -> u8 {
-    port.map_or(UPSTREAM, |port| port.saturating_add(1))
+/// The place of a side among the links.
+fn place(side: Side) -> u8 {
+    match side {
+        Side::Upstream => 0,
+        Side::Downstream(port) => port.saturating_add(1),
+    }
 }

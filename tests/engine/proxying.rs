@@ -2,9 +2,10 @@
 
 use std::net::Ipv6Addr;
 
+use protocol::config::Side;
 use protocol::counters::Counter;
 use protocol::engine::{Action, Event};
-use protocol::ndp_proxy::{ANNOUNCEMENTS, KernelTable, Listing, RETRY_INTERVAL, Side};
+use protocol::ndp_proxy::{ANNOUNCEMENTS, KernelTable, Listing, RETRY_INTERVAL};
 use protocol::targets::{
     ABSENT_INTERVAL, ANSWER_INTERVAL, ASKS, BURST, MAX_ANSWERS, MAX_OPEN, MAX_OPEN_OF_HOST,
     REACHABLE_INTERVAL,
@@ -257,8 +258,8 @@ fn a_target_that_no_downstream_has_is_asked_for_once_and_answered_when_it_is_the
     let present: Vec<_> = stage
         .engine
         .targets()
-        .present()
-        .map(|(address, _)| address)
+        .present_from(0)
+        .map(|(_, address, _)| address)
         .collect();
     assert_eq!(present, [BESIDE]);
 }

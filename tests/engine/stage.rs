@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
-use protocol::config::{Config, Port};
+use protocol::config::{Config, Port, Side};
 use protocol::counters::Counter;
 use protocol::engine::{Action, BUFFER_LENGTH, Downstream, Engine, Event};
 use protocol::listener::Upstream;
-use protocol::ndp_proxy::{Change, KernelTable, Side};
+use protocol::ndp_proxy::{Change, KernelTable};
 use protocol::neighbors::Subject;
 use protocol::time::{Duration, Instant};
 use protocol::wire::{
@@ -206,7 +206,7 @@ impl Stage {
                 Action::Solicit { length: 0, .. } | Action::Advertise { length: 0, .. } => {}
                 Action::Solicit {
                     length,
-                    port,
+                    side,
                     group,
                     target,
                 } => {
@@ -215,9 +215,9 @@ impl Stage {
                     };
                     assert_eq!((sent.destination, sent.target), (group, target));
                     assert_eq!(group, SolicitedNode::of(target).group());
-                    let (source, mac) = source_on(port);
+                    let (source, mac) = source_on(side);
                     assert_eq!((sent.source, sent.source_link_layer), (source, Some(mac)));
-                    self.sent.push(format!("{}?{target}", name_of(port)));
+                    self.sent.push(format!("{}?{target}", name_of(side)));
                 }
                 Action::Advertise {
                     length,
@@ -229,11 +229,7 @@ impl Stage {
                     let Ok(Message::NeighborAdvertisement(sent)) = parse(&buffer[..length]) else {
                         panic!("not an advertisement");
                     };
-                    let port = match side {
-                        Side::Upstream => None,
-                        Side::Downstream(port) => Some(port),
-                    };
-                    let (source, own_mac) = source_on(port);
+                    let (source, own_mac) = source_on(side);
                     assert_eq!(
                         (sent.source, sent.target_link_layer),
                         (source, Some(own_mac))
@@ -242,7 +238,7 @@ impl Stage {
                     assert!(sent.router && !sent.override_flag);
                     assert_eq!(sent.solicited, mac.is_some());
                     self.sent
-                        .push(format!("{}!{target} to {destination}", name_of(port)));
+                        .push(format!("{}!{target} to {destination}", name_of(side)));
                 }
             }
             self.engine.done(self.now, &action, !fails);
@@ -300,15 +296,18 @@ impl Stage {
 }
 
 /// What the router sends from.
-fn source_on(port: Option<Port>) -> (Ipv6Addr, MacAddress) {
-    match port {
-        None => (LINK_LOCAL, UPSTREAM_MAC),
-        Some(port) => (ROUTER, downstream_mac(port)),
+fn source_on(side: Side) -> (Ipv6Addr, MacAddress) {
+    match side {
+        Side::Upstream => (LINK_LOCAL, UPSTREAM_MAC),
+        Side::Downstream(port) => (ROUTER, downstream_mac(port)),
     }
 }
 
-fn name_of(port: Option<Port>) -> String {
-    port.map_or("wan ".to_owned(), |port| format!("lan{port} "))
+fn name_of(side: Side) -> String {
+    match side {
+        Side::Upstream => "wan ".to_owned(),
+        Side::Downstream(port) => format!("lan{port} "),
+    }
 }
 
 fn downstream_mac(port: Port) -> MacAddress {

@@ -164,7 +164,9 @@ fn json_is_of_its_schema_with_0_1_and_4096_neighbors() {
         assert_eq!(judged, Ok(()), "{count}");
         assert_eq!(json.matches("\"mac\":").count(), count);
         assert_eq!(json.matches("\"joined\":true").count(), count);
-        assert_eq!(json.matches(&format!("{{\"count\":{count},")).count(), 2);
+        for list in ["neighbors", "groups"] {
+            assert!(json.contains(&format!("\"{list}\":{{\"count\":{count},")));
+        }
     }
     // The parts that the plugin for rpcd passes on: no longer than ubus takes, also where each entry is 40 octets longer.
     for (limit, name, end) in [(1000, "\"neighbors\":", "]}"), (2000, "\"groups\":", "]}")] {

@@ -112,20 +112,26 @@ fn three_uci_lines_are_enough() {
 }
 
 fn every_option_reaches_the_command_line() {
-    let mut config =
-        "config mldproxy 'main'\n\toption enabled '1'\n\toption upstream 'wan'\n".to_owned();
-    for downstream in ["lan", "guest"] {
-        config += &format!("\tlist downstream '{downstream}'\n");
+    // What is for hosts that answered does not go with asking none.
+    let of_proxy = |(option, ..): &&(&str, &str, &str)| {
+        ["host_routes", "announce", "ndp_proxy"].contains(&option.trim_start_matches("option "))
+    };
+    let (proxy, others): (Vec<_>, Vec<_>) = OPTIONS.iter().partition(of_proxy);
+    for options in [proxy, others] {
+        let mut config =
+            "config mldproxy 'main'\n\toption enabled '1'\n\toption upstream 'wan'\n".to_owned();
+        for downstream in ["lan", "guest"] {
+            config += &format!("\tlist downstream '{downstream}'\n");
+        }
+        let mut expected = Vec::new();
+        for (option, value, arguments) in options {
+            config += &format!("\t{option} '{value}'\n");
+            expected.extend(arguments.split(' '));
+        }
+        expected.extend(["--", "pppoe-wan", "br-lan", "br-guest"]);
+        let outcome = Router::new(&config).run("start");
+        assert_eq!(outcome.arguments("main"), expected, "{:?}", outcome.log());
     }
-    let mut expected = Vec::new();
-    for (option, value, arguments) in OPTIONS {
-        config += &format!("\t{option} '{value}'\n");
-        expected.extend(arguments.split(' '));
-    }
-    expected.extend(["--", "pppoe-wan", "br-lan", "br-guest"]);
-    let outcome = Router::new(&config).run("start");
-    assert_eq!(outcome.log(), [""; 0]);
-    assert_eq!(outcome.arguments("main"), expected);
 }
 
 fn a_user_is_for_procd_in_a_jail_and_for_the_program_without() {

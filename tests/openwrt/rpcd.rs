@@ -81,7 +81,7 @@ fn its_methods_are_listed_with_their_arguments() {
     let (list, asked) = plugin(&["list"], "", "");
     assert_eq!(
         list,
-        "{ \"status\": { \"name\": \"string\" }, \"neighbors\": { \"name\": \"string\" }, \"groups\": { \"name\": \"string\" } }\n"
+        "{ \"status\": { \"name\": \"string\" }, \"neighbors\": { \"name\": \"string\" }, \"upstream_neighbors\": { \"name\": \"string\" }, \"groups\": { \"name\": \"string\" } }\n"
     );
     assert_eq!(asked, "");
 }

@@ -22,11 +22,11 @@ const PROXIES: &[&str] = &[
 
 pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Instance {
     let upstream = snapshot.interfaces.upstream_interface();
-    if upstream.index.is_some() {
-        proxy(upstream, snapshot, findings);
-    }
     let name = upstream.name.as_str();
     let instance = instance::on_upstream(name);
+    if upstream.index.is_some() {
+        proxy(upstream, instance, snapshot, findings);
+    }
     match instance {
         Instance::Running { .. } => findings.add(Ok, "instance|mldproxy runs for %1", &[name]),
         Instance::Perhaps => findings.unknown("instance", "another user's mldproxy"),
@@ -43,7 +43,7 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Instance {
     instance
 }
 
-fn proxy(upstream: &Interface, snapshot: &Snapshot, findings: &mut Findings) {
+fn proxy(upstream: &Interface, instance: Instance, snapshot: &Snapshot, findings: &mut Findings) {
     let name = upstream.name.as_str();
     let mut program = None;
     find_processes(PROXIES, &mut |found| {
@@ -51,7 +51,15 @@ fn proxy(upstream: &Interface, snapshot: &Snapshot, findings: &mut Findings) {
         found != PROXIES[0]
     });
     let relays = program == Some(PROXIES[0]);
-    let (mut own, mut others) = (false, false);
+    // It may know no host yet.
+    let mut own = matches!(
+        instance,
+        Instance::Running {
+            ndp_proxy: true,
+            ..
+        }
+    );
+    let mut others = false;
     for (index, protocol) in &snapshot.proxied {
         if Some(*index) == upstream.index {
             own |= *protocol == PROTOCOL;

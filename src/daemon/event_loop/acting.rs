@@ -7,7 +7,7 @@ use log::debug;
 use nix::errno::Errno;
 use protocol::engine::Action;
 use protocol::groups;
-use protocol::ndp_proxy::{Change, KernelTable, Side};
+use protocol::ndp_proxy::{Change, KernelTable};
 use protocol::neighbors::Question;
 
 use super::EventLoop;
@@ -105,12 +105,11 @@ impl EventLoop<'_> {
                 }
                 Action::Solicit {
                     length,
-                    port,
+                    side,
                     group,
                     target,
                 } => {
                     let packet = buffers.transmit.get(..length).unwrap_or_default();
-                    let side = port.map_or(Side::Upstream, Side::Downstream);
                     debug!("looking for {target}");
                     let index = self.interfaces.index_of(side).filter(|_| length > 0);
                     index.is_some_and(|index| {

@@ -1,9 +1,9 @@
 //! This program's part of the kernel's tables: listed when it may have changed without a word, and cleared at the end.
 
 use log::info;
-use protocol::config::Config;
+use protocol::config::{Config, Side};
 use protocol::engine::Event;
-use protocol::ndp_proxy::{KernelTable, Listing, Side};
+use protocol::ndp_proxy::{KernelTable, Listing};
 
 use super::EventLoop;
 use crate::interfaces::Interfaces;

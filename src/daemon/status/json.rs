@@ -5,6 +5,7 @@ use std::fmt;
 use protocol::config::MldVersion;
 use protocol::groups;
 use protocol::neighbors::{self, Subject};
+use protocol::targets;
 
 use super::{Mac, Output, Piece, Quoted, View};
 
@@ -40,13 +41,15 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
         ),
         Piece::Neighbor(subject, neighbor, mac) => {
             let address = match subject {
-                Subject::Address(address) => Some(InQuotes(address)),
+                Subject::Address(address) => Some(address),
                 Subject::Listener(..) => None,
             };
+            let (proxied, routed) =
+                address.map_or((false, false), |address| view.in_kernel(*address));
             write!(
                 out,
-                "{comma}{{\"address\":{},\"group\":\"{}\",\"mac\":\"{}\",\"interface\":{},\"age_s\":{},\"expires_s\":{},\"confirmed\":{},\"questions\":{}}}",
-                OrNull(address),
+                "{comma}{{\"address\":{},\"group\":\"{}\",\"mac\":\"{}\",\"interface\":{},\"age_s\":{},\"expires_s\":{},\"confirmed\":{},\"questions\":{},\"proxied\":{proxied},\"routed\":{routed}}}",
+                OrNull(address.map(InQuotes)),
                 subject.group(),
                 Mac(*mac),
                 Quoted(view.downstream_of(neighbor)),
@@ -56,6 +59,19 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 neighbor.questions,
             )
         }
+        Piece::Targets => write_list_head(
+            "]},\"upstream_neighbors",
+            view.engine.targets().present_from(0).count(),
+            targets::CAPACITY,
+            out,
+        ),
+        Piece::Target(address, target) => write!(
+            out,
+            "{comma}{{\"address\":\"{address}\",\"mac\":\"{}\",\"age_s\":{},\"routed\":{}}}",
+            Mac(target.mac),
+            view.seconds_since(target.last_seen),
+            view.in_kernel(*address).1,
+        ),
         Piece::Groups => write_list_head(
             "]},\"groups",
             view.engine.groups().len(),
@@ -109,9 +125,13 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     }
     write!(
         out,
-        ",\"last_report_s\":{},\"memberships_failing\":{}}},\"downstreams\":[",
+        ",\"last_report_s\":{},\"memberships_failing\":{},\"kernel_tables_failing\":{}}},\"ndp_proxy\":{},\"host_routes\":{},\"announce\":{},\"downstreams\":[",
         OrNull(listener.last_report().map(|then| view.seconds_since(then))),
         view.engine.groups().is_failing(),
+        view.kernel_tables_fail(),
+        config.ndp_proxy,
+        config.host_routes,
+        config.announce,
     )
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use protocol::ndp_proxy::Proxied;
+
 use super::{Output, Piece, Quoted, View};
 
 pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -> fmt::Result {
@@ -49,9 +51,13 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
             )
         }
         // One line for each host would cost the database more than the router.
-        Piece::Neighbors | Piece::Neighbor(..) | Piece::Groups | Piece::Group(..) | Piece::End => {
-            Ok(())
-        }
+        Piece::Neighbors
+        | Piece::Neighbor(..)
+        | Piece::Targets
+        | Piece::Target(..)
+        | Piece::Groups
+        | Piece::Group(..)
+        | Piece::End => Ok(()),
     }
 }
 
@@ -73,6 +79,7 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
         Quoted(upstream),
         env!("CARGO_PKG_VERSION"),
     )?;
+    let proxied = |(_, proxied): &(_, &Proxied)| proxied.proxied;
     let gauges = [
         (
             "uptime_seconds",
@@ -103,6 +110,21 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
             "groups",
             "Groups wanted upstream, or not yet left.",
             Some(engine.groups().len() as u64),
+        ),
+        (
+            "proxied",
+            "Addresses that the kernel answers for upstream.",
+            Some(engine.ndp_proxy().iter().filter(proxied).count() as u64),
+        ),
+        (
+            "upstream_neighbors",
+            "Neighbors found upstream.",
+            Some(engine.targets().present_from(0).count() as u64),
+        ),
+        (
+            "kernel_tables_failing",
+            "1 while the kernel refuses proxy entries or routes.",
+            Some(view.kernel_tables_fail().into()),
         ),
         (
             "memberships_failing",

@@ -17,7 +17,9 @@ use protocol::config::MAX_DOWNSTREAMS;
 use protocol::counters::Counter;
 use protocol::engine::Engine;
 use protocol::groups::Group;
+use protocol::ndp_proxy::{KernelTable, Proxied};
 use protocol::neighbors::{Neighbor, Subject};
+use protocol::targets::Target;
 use protocol::time::Instant;
 use protocol::wire::{DropReason, MacAddress, SolicitedNode};
 
@@ -71,6 +73,9 @@ enum Piece<'v> {
     Downstream(&'v Downstream<'v>),
     Neighbors,
     Neighbor(Subject, &'v Neighbor, MacAddress),
+    /// The neighbors that were found upstream.
+    Targets,
+    Target(Ipv6Addr, &'v Target),
     Groups,
     Group(SolicitedNode, &'v Group),
     Counter(Counter, u64),
@@ -84,7 +89,7 @@ pub struct Cursor {
     place: Place,
     /// How many there were of the list that it is in.
     listed: usize,
-    /// The most neighbors, and the most groups, to list.
+    /// The most neighbors, downstream and upstream each, and the most groups, to list.
     limit: usize,
 }
 
@@ -95,6 +100,8 @@ enum Place {
     Neighbors,
     /// The slot from which the next one is looked for.
     Neighbor(usize),
+    Targets,
+    Target(usize),
     Groups,
     Group(usize),
     Counter(usize),
@@ -160,6 +167,17 @@ impl Cursor {
                             Place::Neighbor(slot.saturating_add(1)),
                         )
                     }
+                    None => (None, Place::Targets),
+                }
+            }
+            Place::Targets => (Some(Piece::Targets), Place::Target(0)),
+            Place::Target(slot) => {
+                let mut targets = view.engine.targets().present_from(slot);
+                match targets.next().filter(|_| more) {
+                    Some((slot, address, target)) => (
+                        Some(Piece::Target(address, target)),
+                        Place::Target(slot.saturating_add(1)),
+                    ),
                     None => (None, Place::Groups),
                 }
             }
@@ -209,6 +227,20 @@ impl View<'_> {
     fn seconds_left(&self, neighbor: &Neighbor) -> u64 {
         let timeout = self.engine.config().address_timeout.as_secs();
         timeout.saturating_sub(self.seconds_since(neighbor.last_seen))
+    }
+
+    /// What the kernel's tables have for an address: is it answered for, and is there a route?
+    fn in_kernel(&self, address: Ipv6Addr) -> (bool, bool) {
+        let proxied = self.engine.ndp_proxy().get(address);
+        let has = |proxied: &Proxied| (proxied.proxied, proxied.routed.is_some());
+        proxied.map_or((false, false), has)
+    }
+
+    /// Does the kernel refuse entries or routes?
+    fn kernel_tables_fail(&self) -> bool {
+        let ndp_proxy = self.engine.ndp_proxy();
+        let mut tables = [KernelTable::Proxies, KernelTable::Routes].into_iter();
+        tables.any(|table| ndp_proxy.is_failing(table))
     }
 
     /// The name of the downstream where a neighbor was seen last.

@@ -57,7 +57,23 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 view.downstream_of(neighbor),
                 readable(view.seconds_since(neighbor.last_seen)),
                 readable(view.seconds_left(neighbor)),
-                state(neighbor),
+                match subject {
+                    Subject::Address(address) if view.in_kernel(*address).0 => "proxied",
+                    Subject::Address(_) | Subject::Listener(..) => state(neighbor),
+                },
+            )
+        }
+        Piece::Targets => Ok(()),
+        Piece::Target(address, target) => {
+            if first {
+                writeln!(out, "\n{:26} {:17} {:>6}", "UPSTREAM", "MAC", "SEEN")?;
+            }
+            writeln!(
+                out,
+                "{:26} {} {:>6}",
+                short(*address),
+                Mac(target.mac),
+                readable(view.seconds_since(target.last_seen)),
             )
         }
         Piece::Groups => writeln!(
@@ -137,6 +153,13 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     }
     if view.engine.groups().is_failing() {
         writeln!(out, "{:12}the kernel refuses memberships, see the log", "")?;
+    }
+    if view.kernel_tables_fail() {
+        writeln!(
+            out,
+            "{:12}the kernel refuses proxy entries or routes, see the log",
+            ""
+        )?;
     }
     Ok(())
 }

@@ -66,7 +66,7 @@ impl Engine {
         if advertisement.solicited && downstream.is_some_and(to_us) {
             self.neighbors.advertised(&self.config, target, sender.mac);
             self.targets
-                .answered_downstream(target, Some(sender.port), sender.mac);
+                .answered_downstream(target, sender.port, sender.mac);
         }
         self.address_seen(sender, link_local, target, Evidence::Heard);
     }

@@ -6,8 +6,9 @@ use core::net::Ipv6Addr;
 use log::debug;
 
 use super::{Action, Engine, release};
+use crate::config::Side;
 use crate::counters::Counter;
-use crate::ndp_proxy::{KernelTable, Listing, Side};
+use crate::ndp_proxy::{KernelTable, Listing};
 use crate::neighbors::{Sender, Subject};
 use crate::targets::Solicitation;
 use crate::wire::{
@@ -22,7 +23,7 @@ impl Engine {
             return;
         }
         let solicitation = Solicitation {
-            port: Some(sender.port),
+            side: Side::Downstream(sender.port),
             mac: sender.mac,
             source: solicitation.source,
             target,
@@ -57,7 +58,7 @@ impl Engine {
             && self.neighbors.iter().any(listens)
         {
             self.look_for(Solicitation {
-                port: None,
+                side: Side::Upstream,
                 mac,
                 source: solicitation.source,
                 target,
@@ -149,7 +150,7 @@ impl Engine {
     /// An answer to a host downstream.
     pub(super) fn poll_answer(&mut self, buffer: &mut [u8]) -> Option<Action> {
         let Solicitation {
-            port,
+            side,
             mac,
             source,
             target,
@@ -160,15 +161,13 @@ impl Engine {
         } else {
             (source, Some(mac))
         };
-        // None is answered upstream.
-        let port = port.unwrap_or_default();
-        let length = self.downstream(port).and_then(|downstream| {
-            advertisement(downstream.link_local, downstream.mac, destination, target).emit(buffer)
+        let length = self.source_on(side).and_then(|(source, own_mac)| {
+            advertisement(source, own_mac, destination, target).emit(buffer)
         });
         Some(Action::Advertise {
             // Nothing can be sent there now, and who asked asks again.
             length: length.unwrap_or(0),
-            side: Side::Downstream(port),
+            side,
             destination,
             mac,
             target,
@@ -177,15 +176,9 @@ impl Engine {
 
     /// A question for a target.
     pub(super) fn poll_target(&mut self, buffer: &mut [u8]) -> Option<Action> {
-        let (target, port) = self.targets.poll_question()?;
-        let from = match port {
-            None => self.upstream_source(),
-            Some(port) => self
-                .downstream(port)
-                .map(|downstream| (downstream.link_local, downstream.mac)),
-        };
+        let (target, side) = self.targets.poll_question()?;
         let group = SolicitedNode::of(target).group();
-        let length = from.and_then(|(source, mac)| {
+        let length = self.source_on(side).and_then(|(source, mac)| {
             let solicitation = NeighborSolicitation {
                 source,
                 destination: group,
@@ -196,7 +189,7 @@ impl Engine {
         });
         Some(Action::Solicit {
             length: length.unwrap_or(0),
-            port,
+            side,
             group,
             target,
         })
@@ -204,7 +197,7 @@ impl Engine {
 
     /// An address downstream is announced upstream (RFC 9131 §6.1.1): a router makes an entry for it before it needs one.
     pub(super) fn poll_announcement(&mut self, buffer: &mut [u8]) -> Option<Action> {
-        let (source, mac) = self.upstream_source()?;
+        let (source, mac) = self.source_on(Side::Upstream)?;
         let target = self.ndp_proxy.poll_announcement(self.now)?;
         let length = advertisement(source, mac, ALL_ROUTERS, target).emit(buffer);
         Some(Action::Advertise {
@@ -237,9 +230,18 @@ impl Engine {
         });
     }
 
-    fn upstream_source(&self) -> Option<(Ipv6Addr, MacAddress)> {
-        let upstream = self.listener.upstream()?;
-        Some((upstream.link_local?, upstream.mac))
+    /// What can be sent from.
+    fn source_on(&self, side: Side) -> Option<(Ipv6Addr, MacAddress)> {
+        match side {
+            Side::Upstream => {
+                let upstream = self.listener.upstream()?;
+                Some((upstream.link_local?, upstream.mac))
+            }
+            Side::Downstream(port) => {
+                let downstream = self.downstream(port)?;
+                Some((downstream.link_local, downstream.mac))
+            }
+        }
     }
 }
 
