@@ -30,6 +30,8 @@ pub struct Interface {
     pub master: Option<u32>,
     /// How often it was found to be another interface, even if one of the same number.
     pub generation: u32,
+    /// The same, of its IPv6.
+    ipv6_generation: u32,
     /// It has a carrier.
     pub running: bool,
     /// A usable one.
@@ -70,9 +72,10 @@ impl Interfaces {
         &self.upstream
     }
 
-    /// How often the upstream was found to be another interface, even if one of the same number.
+    /// How often the upstream's IPv6 was found to have begun anew, with an interface or with an MTU that is large enough: nothing of
+    /// what was before is left, memberships and settings included.
     pub fn upstream_generation(&self) -> u32 {
-        self.upstream.generation
+        self.upstream.ipv6_generation
     }
 
     /// The prefixes of the upstream's addresses.
@@ -244,6 +247,7 @@ impl Interface {
             bridge: None,
             master: None,
             generation: 0,
+            ipv6_generation: 0,
             running: false,
             mtu: 0,
             mac: [0; 6],
@@ -265,6 +269,10 @@ impl Interface {
             self.is_gone();
             self.index = Some(link.index);
         }
+        // It may be large enough again by the time that this is read, and then nothing else tells.
+        if self.mtu >= MIN_MTU && link.mtu < MIN_MTU {
+            self.ipv6_generation = self.ipv6_generation.wrapping_add(1);
+        }
         self.mtu = link.mtu;
         self.running = link.running;
         self.master = link.master;
@@ -277,6 +285,7 @@ impl Interface {
     fn is_gone(&mut self) {
         *self = Interface {
             generation: self.generation.wrapping_add(1),
+            ipv6_generation: self.ipv6_generation.wrapping_add(1),
             ..Interface::new(&self.name)
         };
     }
@@ -416,8 +425,16 @@ mod tests {
         };
         interfaces.handle(&mtu(1280));
         assert!(interfaces.upstream().is_some());
+        let (before, of_link) = (
+            interfaces.upstream_generation(),
+            interfaces.upstream.generation,
+        );
         interfaces.handle(&mtu(1279));
         assert_eq!(interfaces.upstream(), None);
+        interfaces.handle(&mtu(1280));
+        assert!(interfaces.upstream().is_some());
+        assert_ne!(interfaces.upstream_generation(), before);
+        assert_eq!(interfaces.upstream.generation, of_link, "the same one");
     }
 
     #[test]

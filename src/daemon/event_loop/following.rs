@@ -39,8 +39,9 @@ impl EventLoop<'_> {
         let index = |upstream: Option<Upstream>| upstream.map(|upstream| upstream.index);
         let generation = self.interfaces.upstream_generation();
         if generation != self.upstream_generation {
-            // Perhaps of the same number, but without the memberships.
+            // Perhaps of the same number, but without the memberships and the settings.
             self.upstream_generation = generation;
+            self.settings.interface_is_gone();
             self.upstream_capture = None;
             self.upstream = None;
             self.memberships.leave_all();

@@ -2,10 +2,12 @@
 
 use std::net::Ipv6Addr;
 
+use nix::sys::signal::Signal;
+
 use super::leftovers::{PROXYING, settings, start_with_guests};
 use super::{BOTH, Foreign, Tables, expect_reachable, expect_tables};
-use crate::lab::{DOWNSTREAM, GATEWAY, LAN_ROUTER, Lab, ROUTER, UPSTREAM, eventually};
-use crate::support::SOON;
+use crate::lab::{DOWNSTREAM, GATEWAY, LAN_HOST, LAN_ROUTER, Lab, ROUTER, UPSTREAM, eventually};
+use crate::support::{SOON, expect_joined, start};
 
 crate::tests![
     an_upstream_that_goes_down_and_up_has_all_again,
@@ -15,6 +17,7 @@ crate::tests![
     an_upstream_created_anew_has_all_again,
     a_downstream_that_goes_down_and_up_has_all_again,
     what_flaps_again_and_again_has_all_again,
+    groups_are_joined_again_after_an_mtu_too_small_that_went_unnoticed,
 ];
 
 /// A way to take something from the router, and to give it back.
@@ -105,32 +108,34 @@ fn expect_all(lab: &Lab, hosts: &[Ipv6Addr], what: &str) {
     });
 }
 
-/// Each outage begins once what the one before took is back, and ends before and after its effect is seen.
+/// Each outage once while the daemon looks away, and once before its eyes.
 #[track_caller]
-fn survive(outages: &[Outage]) {
+fn survive(outage: &Outage) {
+    let Outage { what, begin, end } = outage;
     let lab = Lab::new();
     let (mldproxy, _guests, hosts) = start_with_guests(&lab, BOTH);
     expect_reachable(&lab, hosts[0], "before");
     let foreign = Foreign::of_kernel(&lab.rtr);
-    let all = Tables::on_first_lan(&hosts);
-    for Outage { what, begin, end } in outages {
-        begin(&lab);
-        // The routes out of a link without a carrier stay, and the permanent entries on it, where the kernel is new enough.
-        if *what != CARRIER.what {
-            assert_ne!(Tables::of_kernel(&lab.rtr), all, "{what}");
-        }
-        end(&lab);
-        expect_all(&lab, &hosts, what);
-        // Slowly, so that all of the beginning is over before the end.
-        begin(&lab);
-        mldproxy_has_seen(&lab);
-        end(&lab);
-        expect_all(&lab, &hosts, what);
-        for host in &hosts {
-            expect_reachable(&lab, *host, what);
-        }
-        assert_eq!(Foreign::of_kernel(&lab.rtr), foreign, "{what}");
+
+    mldproxy.signal(Signal::SIGSTOP);
+    begin(&lab);
+    // Permanent entries survive the loss of the carrier, where the kernel is new enough, and so do routes.
+    if *what != CARRIER.what {
+        let left = Tables::of_kernel(&lab.rtr);
+        assert_ne!(left, Tables::on_first_lan(&hosts), "{what}");
     }
+    end(&lab);
+    mldproxy.signal(Signal::SIGCONT);
+    expect_all(&lab, &hosts, what);
+
+    begin(&lab);
+    mldproxy_has_seen(&lab);
+    end(&lab);
+    expect_all(&lab, &hosts, what);
+    for host in &hosts {
+        expect_reachable(&lab, *host, what);
+    }
+    assert_eq!(Foreign::of_kernel(&lab.rtr), foreign, "{what}");
     assert!(mldproxy.is_running(), "{}", mldproxy.log());
 }
 
@@ -142,27 +147,27 @@ fn mldproxy_has_seen(lab: &Lab) {
 }
 
 fn an_upstream_that_goes_down_and_up_has_all_again() {
-    survive(&[DOWN]);
+    survive(&DOWN);
 }
 
 fn an_upstream_that_loses_its_carrier_has_all_again() {
-    survive(&[CARRIER]);
+    survive(&CARRIER);
 }
 
 fn an_upstream_too_small_for_ipv6_for_a_while_has_all_again() {
-    survive(&[MTU]);
+    survive(&MTU);
 }
 
 fn an_upstream_without_ipv6_for_a_while_has_all_again() {
-    survive(&[IPV6]);
+    survive(&IPV6);
 }
 
 fn an_upstream_created_anew_has_all_again() {
-    survive(&[CREATED_ANEW]);
+    survive(&CREATED_ANEW);
 }
 
 fn a_downstream_that_goes_down_and_up_has_all_again() {
-    survive(&[DOWNSTREAM_DOWN]);
+    survive(&DOWNSTREAM_DOWN);
 }
 
 fn what_flaps_again_and_again_has_all_again() {
@@ -177,4 +182,17 @@ fn what_flaps_again_and_again_has_all_again() {
         expect_reachable(&lab, hosts[0], outage.what);
     }
     assert!(mldproxy.is_running(), "{}", mldproxy.log());
+}
+
+/// Without the NDP proxy, whose entries join their groups themselves. The kernel says nothing of memberships that it ends.
+fn groups_are_joined_again_after_an_mtu_too_small_that_went_unnoticed() {
+    let lab = Lab::new();
+    let mldproxy = start(&lab, &[]);
+    lab.lan_host_speaks();
+    expect_joined(&lab, &[LAN_HOST]);
+    mldproxy.signal(Signal::SIGSTOP);
+    (MTU.begin)(&lab);
+    (MTU.end)(&lab);
+    mldproxy.signal(Signal::SIGCONT);
+    expect_joined(&lab, &[LAN_HOST]);
 }
