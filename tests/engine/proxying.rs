@@ -133,6 +133,38 @@ fn a_listing_brings_back_what_is_missing_and_removes_what_was_left_behind() {
 }
 
 #[test]
+fn what_a_killed_process_left_for_a_host_that_is_known_stays_until_that_expires() {
+    let mut stage = Stage::proxying();
+    for number in [1, 2] {
+        stage.handle(Event::Remembered {
+            port: 0,
+            mac: HOST,
+            address: address(number),
+        });
+    }
+    assert!(stage.proxied.is_empty(), "nobody has answered for them");
+    let left = [1, 2, 3].map(|number| (address(number), Side::Upstream));
+    stage.proxied.extend(left.map(|(address, _)| address));
+    stage.list(KernelTable::Proxies, &left);
+    assert_eq!(stage.proxied, [address(1), address(2)].into());
+    // A target that was found upstream is not where its neighbor entry is.
+    stage.handle(Event::Remembered {
+        port: 0,
+        mac: OTHER,
+        address: BESIDE,
+    });
+    stage.routes.insert(BESIDE, Side::Upstream);
+    let has = stage.routes();
+    stage.list(KernelTable::Routes, &has);
+    let kept = [1, 2].map(|number| (address(number), Side::Downstream(0)));
+    assert_eq!(stage.routes(), kept);
+    stage.confirmed(0, HOST, address(1));
+    assert_eq!(stage.count(Counter::ProxyAdded), 0, "it was there");
+    stage.pass(400);
+    assert!(stage.proxied.is_empty() && stage.routes.is_empty());
+}
+
+#[test]
 fn another_upstream_gets_all_entries_anew_and_no_upstream_none() {
     let mut stage = Stage::proxying();
     stage.confirmed(0, HOST, address(1));

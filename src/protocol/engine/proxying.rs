@@ -108,13 +108,21 @@ impl Engine {
         }
     }
 
-    /// The kernel lists a table. What is there for addresses that are never learned may be another process's, for another upstream.
+    /// The kernel lists a table. What is there for addresses that are never learned may be another process's, for another upstream. What
+    /// a process that was killed left for a host that is still known, which it had confirmed, stays while that one is asked anew.
     pub(super) fn handle_listed(&mut self, table: KernelTable, listing: Listing) {
-        if let Listing::Has(address, _) = listing
-            && !self.config.learns(address)
+        if let Listing::Has(address, side) = listing
             && self.ndp_proxy.get(address).is_none()
         {
-            return;
+            if !self.config.learns(address) {
+                return;
+            }
+            let is_of_host = table == KernelTable::Proxies || side != Side::Upstream;
+            let neighbor = self.neighbors.get(Subject::Address(address));
+            if let Some(neighbor) = neighbor.filter(|_| is_of_host) {
+                let side = Side::Downstream(neighbor.port);
+                self.ndp_proxy.set(self.now, address, Some(side));
+            }
         }
         self.ndp_proxy.handle_listing(table, listing);
     }
