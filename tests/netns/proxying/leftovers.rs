@@ -34,7 +34,10 @@ pub(super) const PROXYING: [&str; 3] = ["1", "1", "0"];
 
 /// Starts it, and waits until the kernel's tables hold what two guests want; their addresses.
 #[track_caller]
-pub(super) fn start_with_guests(lab: &Lab, options: &[&str]) -> (Process, [Guest; 2], Vec<Ipv6Addr>) {
+pub(super) fn start_with_guests(
+    lab: &Lab,
+    options: &[&str],
+) -> (Process, [Guest; 2], Vec<Ipv6Addr>) {
     let mldproxy = start(lab, options);
     let guests = [1, 2].map(|number| Guest::new(number, 2));
     for guest in &guests {
