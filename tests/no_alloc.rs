@@ -106,7 +106,11 @@ impl Drop for StoreOnDrop<'_> {
 fn send_until(tap: &Tap, enough: &AtomicBool) {
     let mut packet = [0; 128];
     for number in (0..).take_while(|_| !enough.load(Ordering::Relaxed)) {
-        let target = "fe80::1".parse().expect("an address");
+        // Now and then of something that may be upstream.
+        let target = match number % 64 {
+            0 => (0x2001_0db8_000f_0000_0000_0000_0000_0000_u128 + number).into(),
+            _ => "fe80::1".parse().expect("an address"),
+        };
         let source = 0x2001_0db8_0000_0000_0000_0000_0000_0000_u128;
         let solicitation = NeighborSolicitation {
             // 16 new addresses every 256 frames, each seen 16 times.
@@ -153,6 +157,8 @@ fn count_allocations(path: &str) -> u64 {
     config.expiry_interval = Duration::from_millis(10);
     config.refresh_interval = Duration::from_millis(10);
     config.per_mac = u16::MAX;
+    config.ndp_proxy = true;
+    config.host_routes = true;
     config.join_rate = 100_000;
     config.join_burst = 100_000;
     let mut engine = Box::new(const { Engine::new() });
@@ -181,7 +187,7 @@ fn count_allocations(path: &str) -> u64 {
     // A line of the log allocates nothing either.
     sys::log::install(log::LevelFilter::Info, false);
     let logged = measure(|| log::info!("{} addresses", event_loop.engine().neighbors().len()));
-    for counter in [Counter::Joined, Counter::Reported] {
+    for counter in [Counter::Joined, Counter::Reported, Counter::Solicited] {
         assert!(
             count(&event_loop, counter) > 10,
             "{counter:?} happened meanwhile"

@@ -11,8 +11,8 @@ use crate::pending::{Pending, SlotSet};
 use crate::table::Table;
 use crate::time::{Duration, Instant};
 
-/// The most addresses kept: 4,096 that are there, and 1,024 that are to be removed.
-pub const CAPACITY: usize = 5120;
+/// The most addresses kept: 4,096 downstream, 2,048 upstream, and 1,024 that are to be removed.
+pub const CAPACITY: usize = 7168;
 /// Until a change that failed is tried again. Where another program's entry is in the way, it may stay for long.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// How often an address is announced (`MAX_NEIGHBOR_ADVERTISEMENT` of RFC 4861 §10).

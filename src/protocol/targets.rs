@@ -238,6 +238,24 @@ impl Targets {
         Some(target)
     }
 
+    /// Forgets those that `keep` does not hold for; hands each that was present to `gone`.
+    pub(crate) fn retain(
+        &mut self,
+        keep: impl Fn(Ipv6Addr) -> bool,
+        mut gone: impl FnMut(Ipv6Addr),
+    ) {
+        for slot in self.table.slots() {
+            if let Some((address, target)) = self.table.get(slot)
+                && !keep(address)
+            {
+                if target.state == State::Present {
+                    gone(address);
+                }
+                self.remove(address);
+            }
+        }
+    }
+
     /// The next answer to be sent, the same one again until [`Self::sent`] is told.
     pub(crate) fn poll_answer(&self) -> Option<Solicitation> {
         self.answers.front().copied()

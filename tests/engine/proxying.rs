@@ -360,6 +360,31 @@ fn the_routers_own_addresses_and_those_outside_the_prefix_are_nobodys_targets() 
 }
 
 #[test]
+fn what_becomes_the_routers_own_or_leaves_the_prefix_is_no_target_any_more() {
+    let prefix = |text: &str| [text.parse().unwrap()];
+    let mut stage = Stage::with(|config| {
+        config.ndp_proxy = true;
+        config.host_routes = true;
+        config.upstream_prefixes = true;
+    });
+    stage.handle(Event::UpstreamPrefixes(&prefix("2001:db8:1::/64")));
+    stage.finds_beside();
+    stage.handle(Event::Own {
+        address: BESIDE,
+        present: true,
+    });
+    assert!(stage.routes.is_empty() && stage.engine.targets().is_empty());
+    stage.handle(Event::Own {
+        address: BESIDE,
+        present: false,
+    });
+    stage.finds_beside();
+    assert_eq!(stage.routes(), [(BESIDE, Side::Upstream)]);
+    stage.handle(Event::UpstreamPrefixes(&prefix("2001:db8:2::/64")));
+    assert!(stage.routes.is_empty() && stage.engine.targets().is_empty());
+}
+
+#[test]
 fn downstreams_are_proxied_among_each_other() {
     let mut stage = Stage::proxying();
     stage.confirmed(0, HOST, address(1));

@@ -5,10 +5,12 @@ use std::net::Ipv6Addr;
 
 use log::debug;
 use nix::errno::Errno;
+use protocol::config::Side;
 use protocol::engine::Action;
-use protocol::groups;
-use protocol::ndp_proxy::{Change, KernelTable};
+use protocol::ndp_proxy::KernelTable;
 use protocol::neighbors::Question;
+use protocol::wire::MacAddress;
+use protocol::{groups, ndp_proxy};
 
 use super::EventLoop;
 use crate::sys::clock;
@@ -17,127 +19,126 @@ use crate::sys::netlink::tables::{Owner, Tables};
 impl EventLoop<'_> {
     /// Carries out all that the engine wants done.
     pub(super) fn act(&mut self) {
-        let EventLoop {
-            engine, buffers, ..
-        } = self;
-        while let Some(action) = engine.poll_action(&mut buffers.transmit) {
-            // The engine wants nothing done while there is no upstream.
-            let index = self.upstream.map_or(0, |upstream| upstream.index);
-            let name = &engine.config().upstream;
-            let group = |change: groups::Change| change.group.group();
-            let succeeded = match action {
-                Action::Join(change) | Action::Leave(change) => {
-                    let result = if change.join {
-                        self.memberships.join(change.slot, group(change), index)
-                    } else {
-                        self.memberships.leave(change.slot, group(change), index)
-                    };
-                    // It works again when none fails any more.
-                    if result.is_ok() && engine.groups().is_failing() {
-                        true
-                    } else {
-                        let what = if change.join { "joining" } else { "leaving" };
-                        let what = format_args!("{what} {} on {name}", change.group);
-                        self.membership_trouble.note(result, what)
-                    }
-                }
-                Action::Report { length, group } => {
-                    let packet = buffers.transmit.get(..length).unwrap_or_default();
-                    debug!("reporting to {group} on {name}, {length} octets");
-                    self.transmit_trouble.note(
-                        self.transmitter.send_to_group(index, group, packet),
-                        format_args!("sending on {name}"),
-                    )
-                }
-                Action::Ask { length, question } => {
-                    let packet = buffers.transmit.get(..length).unwrap_or_default();
-                    let (Question::Ask { port, mac, .. } | Question::Probe { port, mac, .. }) =
-                        question;
-                    let downstream = self.interfaces.downstreams().get(usize::from(port));
-                    let index = downstream.and_then(|downstream| downstream.index);
-                    match question {
-                        Question::Ask { link_local, .. } => debug!("asking {link_local}"),
-                        Question::Probe { target, .. } => debug!("probing {target}"),
-                    }
-                    // What cannot be sent is as good as lost, and the next question follows.
-                    index
-                        .filter(|_| length > 0)
-                        .is_some_and(|index| self.transmitter.send(index, mac.0, packet).is_ok())
-                }
-                Action::Kernel(change) => {
-                    let Change {
-                        address, present, ..
-                    } = change;
-                    let index = self.interfaces.index_of(change.side);
-                    let done = match (change.table, index) {
-                        // With the interface all of it went.
-                        (_, None) => Ok(()),
-                        (KernelTable::Proxies, Some(index)) if present => {
-                            add_proxy(&self.tables, index, address)
-                        }
-                        (KernelTable::Proxies, Some(index)) => {
-                            self.tables.remove_proxy(index, address)
-                        }
-                        (KernelTable::Routes, Some(index)) if present => {
-                            self.tables.add_route(index, address)
-                        }
-                        (KernelTable::Routes, Some(index)) => {
-                            self.tables.remove_route(index, address)
-                        }
-                    };
-                    let trouble = match change.table {
-                        KernelTable::Proxies => &mut self.proxy_trouble,
-                        KernelTable::Routes => &mut self.route_trouble,
-                    };
-                    // It works again when none fails any more.
-                    if done.is_ok() && engine.ndp_proxy().is_failing(change.table) {
-                        true
-                    } else {
-                        let what = match change.table {
-                            KernelTable::Proxies => "the proxy entry",
-                            KernelTable::Routes => "the route",
-                        };
-                        trouble.note(
-                            done,
-                            format_args!("changing {what} for {address}{}", Hint(done)),
-                        )
-                    }
-                }
-                Action::Solicit {
-                    length,
-                    side,
-                    group,
-                    target,
-                } => {
-                    let packet = buffers.transmit.get(..length).unwrap_or_default();
-                    debug!("looking for {target}");
-                    let index = self.interfaces.index_of(side).filter(|_| length > 0);
-                    index.is_some_and(|index| {
-                        let sent = self.transmitter.send_to_group(index, group, packet);
-                        sent.is_ok()
-                    })
-                }
-                Action::Advertise {
-                    length,
-                    side,
-                    destination,
-                    mac,
-                    target,
-                } => {
-                    let packet = buffers.transmit.get(..length).unwrap_or_default();
-                    debug!("advertising {target} to {destination}");
-                    let index = self.interfaces.index_of(side).filter(|_| length > 0);
-                    index.is_some_and(|index| {
-                        let sent = match mac {
-                            Some(mac) => self.transmitter.send(index, mac.0, packet),
-                            None => self.transmitter.send_to_group(index, destination, packet),
-                        };
-                        sent.is_ok()
-                    })
-                }
-            };
-            engine.done(clock::now(), &action, succeeded);
+        while let Some(action) = self.engine.poll_action(&mut self.buffers.transmit) {
+            let succeeded = self.carry_out(&action);
+            self.engine.done(clock::now(), &action, succeeded);
         }
+    }
+
+    fn carry_out(&mut self, action: &Action) -> bool {
+        match *action {
+            Action::Join(change) | Action::Leave(change) => self.change_membership(change),
+            Action::Kernel(change) => self.change_table(change),
+            Action::Report { length, group } => {
+                let name = &self.engine.config().upstream;
+                debug!("reporting to {group} on {name}, {length} octets");
+                let sent = self.send(Side::Upstream, length, group, None);
+                let name = &self.engine.config().upstream;
+                self.transmit_trouble
+                    .note(sent, format_args!("sending on {name}"))
+            }
+            // What of the rest cannot be sent is as good as lost: the next question follows, and who asked asks again.
+            Action::Ask { length, question } => {
+                let (port, mac, host) = match question {
+                    Question::Ask {
+                        port,
+                        mac,
+                        link_local,
+                        ..
+                    } => (port, mac, link_local),
+                    Question::Probe {
+                        port, mac, target, ..
+                    } => (port, mac, target),
+                };
+                debug!("asking {host}");
+                let side = Side::Downstream(port);
+                self.send(side, length, host, Some(mac)).is_ok()
+            }
+            Action::Solicit {
+                length,
+                side,
+                group,
+                target,
+            } => {
+                debug!("looking for {target}");
+                self.send(side, length, group, None).is_ok()
+            }
+            Action::Advertise {
+                length,
+                side,
+                destination,
+                mac,
+                target,
+            } => {
+                debug!("advertising {target} to {destination}");
+                self.send(side, length, destination, mac).is_ok()
+            }
+        }
+    }
+
+    /// Sends what the engine wrote, to a host, or without `mac` to a group.
+    fn send(
+        &self,
+        side: Side,
+        length: usize,
+        destination: Ipv6Addr,
+        mac: Option<MacAddress>,
+    ) -> nix::Result<()> {
+        let packet = self.buffers.transmit.get(..length).unwrap_or_default();
+        let index = self.interfaces.index_of(side);
+        // The engine writes nothing where it knows of nothing to send from.
+        let index = index.filter(|_| length > 0).ok_or(Errno::ENODEV)?;
+        match mac {
+            Some(mac) => self.transmitter.send(index, mac.0, packet),
+            None => self.transmitter.send_to_group(index, destination, packet),
+        }
+    }
+
+    fn change_membership(&mut self, change: groups::Change) -> bool {
+        // The engine wants no membership while there is no upstream.
+        let index = self.upstream.map_or(0, |upstream| upstream.index);
+        let group = change.group.group();
+        let result = if change.join {
+            self.memberships.join(change.slot, group, index)
+        } else {
+            self.memberships.leave(change.slot, group, index)
+        };
+        // It works again when none fails any more.
+        if result.is_ok() && self.engine.groups().is_failing() {
+            return true;
+        }
+        let what = if change.join { "joining" } else { "leaving" };
+        let name = &self.engine.config().upstream;
+        let what = format_args!("{what} {group} on {name}");
+        self.membership_trouble.note(result, what)
+    }
+
+    fn change_table(&mut self, change: ndp_proxy::Change) -> bool {
+        let address = change.address;
+        let result = match (self.interfaces.index_of(change.side), change.table) {
+            // With the interface all of it went.
+            (None, _) => Ok(()),
+            (Some(index), KernelTable::Proxies) if change.present => {
+                add_proxy(&self.tables, index, address)
+            }
+            (Some(index), KernelTable::Proxies) => self.tables.remove_proxy(index, address),
+            (Some(index), KernelTable::Routes) if change.present => {
+                self.tables.add_route(index, address)
+            }
+            (Some(index), KernelTable::Routes) => self.tables.remove_route(index, address),
+        };
+        if result.is_ok() && self.engine.ndp_proxy().is_failing(change.table) {
+            return true;
+        }
+        let (what, trouble) = match change.table {
+            KernelTable::Proxies => ("proxy entry", &mut self.proxy_trouble),
+            KernelTable::Routes => ("route", &mut self.route_trouble),
+        };
+        let hint = Hint(result);
+        trouble.note(
+            result,
+            format_args!("changing the {what} of {address}{hint}"),
+        )
     }
 }
 

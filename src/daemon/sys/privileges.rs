@@ -9,7 +9,7 @@ use nix::unistd::{geteuid, read};
 use super::{decimal, ffi};
 
 /// Kept, as far as it is there: `CAP_NET_RAW` opens the captures of links that are created anew, and `CAP_NET_ADMIN` sets a
-/// bridge's `mcast_router`.
+/// bridge's `mcast_router`, and for the NDP proxy the kernel's entries, routes and sysctls.
 const KEPT: u32 = CAP_NET_ADMIN | CAP_NET_RAW;
 // linux/capability.h
 pub const CAP_NET_ADMIN: u32 = 1 << 12;

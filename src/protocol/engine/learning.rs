@@ -240,18 +240,20 @@ impl Engine {
         self.forget_addresses(|known| config.learns(known));
     }
 
-    /// Forgets the addresses that `keep` does not hold for, and leaves their groups.
+    /// Forgets the addresses that `keep` does not hold for, on every side, and leaves their groups.
     fn forget_addresses(&mut self, keep: impl Fn(Ipv6Addr) -> bool) {
         let Engine {
             neighbors,
             groups,
             ndp_proxy,
+            targets,
             now,
             ..
         } = self;
-        neighbors.retain(keep, |subject| {
+        neighbors.retain(&keep, |subject| {
             debug!("{} is no longer to be learned", Named(subject));
             release(groups, ndp_proxy, *now, subject);
         });
+        targets.retain(keep, |target| ndp_proxy.set(*now, target, None));
     }
 }
