@@ -68,7 +68,7 @@ fn main() -> ExitCode {
         points::TESTS,
         prefixes::TESTS,
         privileges::TESTS,
-        proxying::TESTS,
+        proxying::churn::TESTS,
         proxying::leftovers::TESTS,
         proxying::links::TESTS,
         proxying::paths::TESTS,

@@ -1,5 +1,6 @@
 //! The built-in NDP proxy, as the kernel's own tables show it: an entry and a route for each confirmed address, and for no other.
 
+pub mod churn;
 pub mod leftovers;
 pub mod links;
 pub mod paths;
@@ -7,22 +8,14 @@ pub mod rights;
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
-use std::time::Duration;
 
-use crate::lab::{Lab, LabOptions, Namespace, OUTSIDE, UPSTREAM, downstream, eventually, poll_for};
-use crate::support::{Host, SOON, UNLIMITED, address, start, start_between};
-
-crate::tests![
-    entries_and_routes_are_those_of_the_confirmed_whoever_comes_and_goes,
-    two_thousand_hosts_addresses_have_entries_until_their_lan_goes,
-];
+use crate::lab::{Lab, Namespace, OUTSIDE, Tap, UPSTREAM, downstream, eventually, poll_for};
+use crate::support::{Host, SOON, address};
 
 /// The number by which entries and routes are known as this program's.
 const OWN: &str = "77";
 /// Both tables are kept.
 const BOTH: &[&str] = &["--ndp-proxy", "--host-routes"];
-/// Addresses end soon, though not before their hosts were asked twice.
-const SHORT: &[&str] = &["--address-timeout", "8", "--expiry-interval", "1"];
 
 /// This program's part of the kernel's tables.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -201,16 +194,17 @@ impl Guest {
         format!("g{}", self.number)
     }
 
+    /// The kernel makes it of the link-layer address.
     fn link_local(&self) -> Ipv6Addr {
-        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x70, self.number.into())
+        let last = 0x7000 | u16::from(self.number);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, last)
     }
 
     fn plug_in(&self, lan: &Namespace) {
-        let (number, interface, link_local) = (self.number, self.interface(), self.link_local());
+        let (number, interface) = (self.number, self.interface());
         let mut commands = format!(
             "link add link eth0 name {interface} address 02:00:00:00:70:{number:02x} type macvlan mode bridge
-             link set dev {interface} addrgenmode none up
-             addr add {link_local}/64 dev {interface}\n"
+             link set dev {interface} up\n"
         );
         for address in &self.addresses {
             commands += &format!("addr add {address}/128 dev {interface}\n");
@@ -224,7 +218,7 @@ impl Guest {
 
     /// As a sender of packets.
     fn on(&self, lan: &Namespace) -> Host {
-        let tap = crate::lab::Tap::open(lan, &self.interface());
+        let tap = Tap::open(lan, &self.interface());
         let mac = tap.mac();
         Host { tap, mac }
     }
@@ -236,210 +230,4 @@ impl Guest {
             host.solicits_from(*address);
         }
     }
-}
-
-/// Says at a panic how to have the same again.
-struct Seed(u64);
-
-impl Seed {
-    /// That of the environment's `MLDPROXY_SEED`, or any.
-    fn new() -> Self {
-        let given = std::env::var("MLDPROXY_SEED").ok();
-        Seed(given.map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("a number")))
-    }
-}
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("this was with MLDPROXY_SEED={}", self.0);
-        }
-    }
-}
-
-/// What other programs have there, some of it for addresses that guests have.
-fn add_foreign(router: &Namespace, guests: &[Guest]) {
-    let of = |guest: usize, place: usize| guests[guest].addresses[place];
-    let (stranger, another) = (address(0xf001), address(0xf002));
-    router.run(&format!(
-        "ip -6 neigh add proxy {stranger} dev {UPSTREAM}
-         ip -6 neigh add proxy {another} dev {UPSTREAM} protocol 99
-         ip -6 neigh add proxy {} dev {UPSTREAM}
-         ip -6 neigh add proxy {} dev {UPSTREAM} router protocol 99
-         ip -6 neigh add proxy {} dev br-lan
-         ip -6 route add {stranger}/128 dev br-lan
-         ip -6 route add {another}/128 dev {UPSTREAM} proto 99 metric 7
-         ip -6 route add {}/128 dev br-lan
-         ip -6 route add {}/128 dev br-lan2 proto 99
-         ip -6 route add {}/128 dev {UPSTREAM} metric 4096
-         ip -6 route add {}/127 dev br-lan",
-        of(0, 0),
-        of(1, 0),
-        of(2, 0),
-        of(0, 1),
-        of(1, 1),
-        of(2, 1),
-        of(3, 0),
-    ));
-}
-
-fn entries_and_routes_are_those_of_the_confirmed_whoever_comes_and_goes() {
-    const STEPS: usize = 40;
-    const GUESTS: u8 = 8;
-    let seed = Seed::new();
-    let mut random = fastrand::Rng::with_seed(seed.0);
-    let lab = Lab::with(&LabOptions {
-        querier: false,
-        lans: 2,
-        ..LabOptions::default()
-    });
-    let lans = [&lab.lan, &lab.more_lans[0]];
-    let mut guests: Vec<_> = (1..=GUESTS).map(|number| Guest::new(number, 4)).collect();
-    add_foreign(&lab.rtr, &guests);
-    let foreign = Foreign::of_kernel(&lab.rtr);
-    let options = [BOTH, SHORT, UNLIMITED].concat();
-    let mldproxy = start_between(&lab.rtr, &options, &[UPSTREAM, "br-lan", "br-lan2"]);
-
-    // Which addresses each has now, and where.
-    let all: Vec<_> = guests.iter().map(|guest| guest.addresses.clone()).collect();
-    let mut places: Vec<Option<usize>> = vec![None; guests.len()];
-    for step in 0..STEPS {
-        // Not always one at a time.
-        for _ in 0..random.usize(1..=3) {
-            let chosen = random.usize(..guests.len());
-            let (guest, place) = (&mut guests[chosen], &mut places[chosen]);
-            match (*place, random.u8(..4)) {
-                (None, _) => {
-                    let count = random.usize(1..=all[chosen].len());
-                    guest.addresses = all[chosen][..count].to_vec();
-                    let lan = random.usize(..lans.len());
-                    guest.plug_in(lans[lan]);
-                    guest.speaks(lans[lan]);
-                    *place = Some(lan);
-                }
-                // It goes without a word.
-                (Some(lan), 0) => {
-                    guest.unplug(lans[lan]);
-                    *place = None;
-                }
-                // It turns up on the other LAN, all of it at once or a part, and is asked for the rest.
-                (Some(lan), 1) => {
-                    guest.unplug(lans[lan]);
-                    let lan = lans.len() - 1 - lan;
-                    guest.plug_in(lans[lan]);
-                    if random.bool() {
-                        guest.speaks(lans[lan]);
-                    } else {
-                        let host = guest.on(lans[lan]);
-                        host.solicits_from(guest.link_local());
-                        host.solicits_from(guest.addresses[0]);
-                    }
-                    *place = Some(lan);
-                }
-                // One address more or less.
-                (Some(lan), _) => {
-                    let interface = guest.interface();
-                    let spare = all[chosen].get(guest.addresses.len()).copied();
-                    let (verb, address) = match spare {
-                        Some(address) => {
-                            guest.addresses.push(address);
-                            ("add", address)
-                        }
-                        None => ("del", guest.addresses.pop().expect("it has four")),
-                    };
-                    lans[lan].run(&format!("ip addr {verb} {address}/128 dev {interface}"));
-                    if spare.is_some() {
-                        guest.on(lans[lan]).solicits_from(address);
-                    }
-                }
-            }
-        }
-        // Those that are there are known, and where they are.
-        let there = || {
-            let there = guests.iter().zip(&places);
-            there.filter_map(|(guest, place)| Some((guest, downstream(1 + (*place)? as u16))))
-        };
-        let mut missing = Vec::new();
-        let known = poll_for(SOON, || {
-            let daemon = Tables::of_daemon(&lab.rtr);
-            let wanted = there().flat_map(|(guest, interface)| {
-                let addresses = guest.addresses.iter();
-                addresses.map(move |address| (*address, interface.clone()))
-            });
-            missing = wanted
-                .filter(|route| !daemon.routes.contains(route))
-                .collect();
-            missing.is_empty().then_some(())
-        });
-        assert!(known.is_some(), "step {step}: not confirmed: {missing:?}");
-        expect_agreement(&lab, &foreign, &format!("step {step}"));
-    }
-
-    for (guest, place) in guests.iter().zip(&places) {
-        if let Some(lan) = place {
-            guest.unplug(lans[*lan]);
-        }
-    }
-    eventually("all have expired", SOON, || {
-        Tables::of_daemon(&lab.rtr) == Tables::default()
-    });
-    expect_agreement(&lab, &foreign, "after all");
-    assert_eq!(Tables::of_kernel(&lab.rtr), Tables::default());
-    mldproxy.signal(nix::sys::signal::Signal::SIGTERM);
-    assert!(mldproxy.wait(SOON).success());
-    assert_eq!(Foreign::of_kernel(&lab.rtr), foreign);
-}
-
-/// The kernel's tables are as the daemon's want them, and what is not its own is as ever. The tables are not read in one go, so what is
-/// between them is looked at again; not for as long as it takes to try again what failed.
-#[track_caller]
-fn expect_agreement(lab: &Lab, foreign: &Foreign, what: &str) {
-    const AT_ONCE: Duration = Duration::from_secs(5);
-    let (mut kernel, mut daemon) = Default::default();
-    let agreed = poll_for(AT_ONCE, || {
-        kernel = Tables::of_kernel(&lab.rtr);
-        daemon = Tables::of_daemon(&lab.rtr).beside(foreign);
-        (kernel == daemon).then_some(())
-    });
-    assert!(
-        agreed.is_some(),
-        "{what}: the kernel has {kernel:?}\nand the daemon wants {daemon:?}"
-    );
-    assert_eq!(Foreign::of_kernel(&lab.rtr), *foreign, "{what}");
-}
-
-fn two_thousand_hosts_addresses_have_entries_until_their_lan_goes() {
-    let lab = Lab::without_querier();
-    let options = [BOTH, UNLIMITED, &["--expiry-interval", "1"]].concat();
-    let options = [&options[..], &["--address-timeout", "30"]].concat();
-    let mldproxy = start(&lab, &[&options[..], &["--log-level", "info"]].concat());
-    let guests: Vec<_> = (1..=40).map(|number| Guest::new(number, 50)).collect();
-    let mut all = BTreeSet::new();
-    for guest in &guests {
-        guest.plug_in(&lab.lan);
-        let host = guest.on(&lab.lan);
-        host.solicits_from(guest.link_local());
-        // Nothing that the router's kernel keeps a neighbor for, of which it has room for half of these.
-        for address in &guest.addresses {
-            host.advertises(*address);
-        }
-        all.extend(&guest.addresses);
-    }
-    assert_eq!(all.len(), 2000);
-    let all: Vec<_> = all.into_iter().collect();
-    let mut count = 0;
-    let complete = poll_for(2 * SOON, || {
-        let tables = Tables::of_kernel(&lab.rtr);
-        count = tables.entries.len();
-        (tables == Tables::on_first_lan(&all)).then_some(())
-    });
-    assert!(complete.is_some(), "{count} entries");
-    expect_reachable(&lab, all[1999], "the last of all");
-
-    lab.lan.run("ip link set dev eth0 down");
-    eventually("all entries have expired", 3 * SOON, || {
-        Tables::of_kernel(&lab.rtr) == Tables::default()
-    });
-    assert_eq!(Tables::of_daemon(&lab.rtr), Tables::default());
-    assert!(mldproxy.is_running());
 }

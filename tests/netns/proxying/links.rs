@@ -15,6 +15,7 @@ crate::tests![
     an_upstream_too_small_for_ipv6_for_a_while_has_all_again,
     an_upstream_without_ipv6_for_a_while_has_all_again,
     an_upstream_created_anew_has_all_again,
+    an_upstream_created_anew_under_the_same_number_has_all_again,
     a_downstream_that_goes_down_and_up_has_all_again,
     what_flaps_again_and_again_has_all_again,
     groups_are_joined_again_after_an_mtu_too_small_that_went_unnoticed,
@@ -164,6 +165,28 @@ fn an_upstream_without_ipv6_for_a_while_has_all_again() {
 
 fn an_upstream_created_anew_has_all_again() {
     survive(&CREATED_ANEW);
+}
+
+/// Which looks the same, where it went unnoticed that it was another one.
+fn an_upstream_created_anew_under_the_same_number_has_all_again() {
+    let lab = Lab::new();
+    let (mldproxy, _guests, hosts) = start_with_guests(&lab, BOTH);
+    let link = || lab.rtr.run(&format!("ip -o link show dev {UPSTREAM}"));
+    let index = || link().split(':').next().map(str::to_owned);
+    let number = index().expect("a number");
+    mldproxy.signal(Signal::SIGSTOP);
+    (CREATED_ANEW.begin)(&lab);
+    let with_number = format!("{UPSTREAM} index {number}");
+    lab.rtr.veth(&with_number, &lab.sw, "rtr");
+    lab.sw
+        .run("ip link set dev rtr master br0 addrgenmode none up");
+    (DOWN.end)(&lab);
+    assert_eq!(index(), Some(number));
+    mldproxy.signal(Signal::SIGCONT);
+    expect_all(&lab, &hosts, "created anew");
+    for host in &hosts {
+        expect_reachable(&lab, *host, "created anew");
+    }
 }
 
 fn a_downstream_that_goes_down_and_up_has_all_again() {
