@@ -4,9 +4,11 @@ use std::net::Ipv6Addr;
 
 use nix::sys::signal::Signal;
 
-use super::leftovers::{PROXYING, settings, start_with_guests};
+use super::leftovers::{KERNELS_OWN, PROXYING, settings, start_with_guests};
 use super::{BOTH, Foreign, Tables, expect_reachable, expect_tables};
-use crate::lab::{DOWNSTREAM, GATEWAY, LAN_HOST, LAN_ROUTER, Lab, ROUTER, UPSTREAM, eventually};
+use crate::lab::{
+    DOWNSTREAM, GATEWAY, LAN_HOST, LAN_ROUTER, Lab, Process, ROUTER, UPSTREAM, eventually,
+};
 use crate::support::{SOON, expect_joined, start};
 
 crate::tests![
@@ -137,7 +139,15 @@ fn survive(outage: &Outage) {
         expect_reachable(&lab, *host, what);
     }
     assert_eq!(Foreign::of_kernel(&lab.rtr), foreign, "{what}");
-    assert!(mldproxy.is_running(), "{}", mldproxy.log());
+    expect_nothing_after_the_end(&lab, &mldproxy);
+}
+
+#[track_caller]
+fn expect_nothing_after_the_end(lab: &Lab, mldproxy: &Process) {
+    mldproxy.signal(Signal::SIGTERM);
+    assert!(mldproxy.wait(SOON).success(), "{}", mldproxy.log());
+    assert_eq!(Tables::of_kernel(&lab.rtr), Tables::default());
+    assert_eq!(settings(&lab.rtr), KERNELS_OWN);
 }
 
 /// What the kernel told before is read before a question for the status is answered.
@@ -187,6 +197,7 @@ fn an_upstream_created_anew_under_the_same_number_has_all_again() {
     for host in &hosts {
         expect_reachable(&lab, *host, "created anew");
     }
+    expect_nothing_after_the_end(&lab, &mldproxy);
 }
 
 fn a_downstream_that_goes_down_and_up_has_all_again() {
@@ -204,7 +215,7 @@ fn what_flaps_again_and_again_has_all_again() {
         expect_all(&lab, &hosts, outage.what);
         expect_reachable(&lab, hosts[0], outage.what);
     }
-    assert!(mldproxy.is_running(), "{}", mldproxy.log());
+    expect_nothing_after_the_end(&lab, &mldproxy);
 }
 
 /// Without the NDP proxy, whose entries join their groups themselves. The kernel says nothing of memberships that it ends.
