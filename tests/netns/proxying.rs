@@ -54,22 +54,29 @@ impl Tables {
     /// As the addresses that the daemon calls confirmed want them.
     #[track_caller]
     fn of_daemon(router: &Namespace) -> Self {
-        let json = router.status("--json");
+        Self::told(&router.status("--json"), "confirmed", "confirmed")
+    }
+
+    /// As the status tells, of addresses that have an entry by one field and of those that have a route by another one.
+    #[track_caller]
+    fn told(json: &str, entry: &str, route: &str) -> Self {
+        let (_, rest) = json.split_once("\"neighbors\":").expect("a list");
+        let list = rest.split("\"upstream_neighbors\":").next();
         let mut tables = Tables::default();
-        for neighbor in json.split("{\"address\":\"").skip(1) {
-            let neighbor = neighbor.split('}').next().unwrap_or_default();
+        for neighbor in list.expect("a list").split("{\"address\":\"").skip(1) {
             let value = |name: &str| {
                 let (_, value) = neighbor.split_once(name).expect("a field");
-                value.split(['"', ',']).next().expect("a value").to_owned()
+                value.split(['"', ',', '}']).next().expect("a value")
             };
-            if value("\"confirmed\":") == "true" {
-                let address = neighbor
-                    .split('"')
-                    .next()
-                    .and_then(|text| text.parse().ok());
-                let address = address.expect("an address");
+            let is = |field: &str| value(&format!("\"{field}\":")) == "true";
+            let address = neighbor.split('"').next().map(str::parse);
+            let address = address.and_then(Result::ok).expect("an address");
+            if is(entry) {
                 tables.entries.insert(address);
-                tables.routes.insert((address, value("\"interface\":\"")));
+            }
+            if is(route) {
+                let interface = value("\"interface\":\"").to_owned();
+                tables.routes.insert((address, interface));
             }
         }
         tables

@@ -177,20 +177,23 @@ fn entries_and_routes_are_those_of_the_confirmed_whoever_comes_and_goes() {
     assert_eq!(Foreign::of_kernel(&lab.rtr), foreign);
 }
 
-/// The kernel's tables are as the daemon's want them, and what is not its own is as ever. The tables are not read in one go, so what is
+/// The kernel's tables are as the daemon's want them, and as it says; what is not its own is as ever. The tables are not read in one go, so what is
 /// between them is looked at again; not for as long as it takes to try again what failed.
 #[track_caller]
 fn expect_agreement(lab: &Lab, foreign: &Foreign, what: &str) {
     const AT_ONCE: Duration = Duration::from_secs(5);
-    let (mut kernel, mut daemon) = Default::default();
+    let (mut kernel, mut wanted, mut told) = Default::default();
     let agreed = poll_for(AT_ONCE, || {
         kernel = Tables::of_kernel(&lab.rtr);
-        daemon = Tables::of_daemon(&lab.rtr).beside(foreign);
-        (kernel == daemon).then_some(())
+        let json = lab.rtr.status("--json");
+        let daemon = |entry, route| Tables::told(&json, entry, route).beside(foreign);
+        wanted = daemon("confirmed", "confirmed");
+        told = daemon("proxied", "routed");
+        (kernel == wanted && kernel == told).then_some(())
     });
     assert!(
         agreed.is_some(),
-        "{what}: the kernel has {kernel:?}\nand the daemon wants {daemon:?}"
+        "{what}: the kernel has {kernel:?}\nthe daemon wants {wanted:?}\nand says {told:?}"
     );
     assert_eq!(Foreign::of_kernel(&lab.rtr), *foreign, "{what}");
 }
