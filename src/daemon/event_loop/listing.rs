@@ -7,6 +7,7 @@ use protocol::ndp_proxy::{KernelTable, Listing};
 
 use super::EventLoop;
 use crate::interfaces::Interfaces;
+use crate::sys::clock;
 use crate::sys::netlink::tables::PROTOCOL;
 use crate::sys::netlink::{Dump, Link, Notice, Route};
 
@@ -79,6 +80,17 @@ pub(super) fn event(interfaces: &Interfaces, notice: &Notice<'_>) -> Option<Even
 }
 
 impl EventLoop<'_> {
+    /// Lists the tables as often as the groups are refreshed, since somebody may have removed what nobody tells of. Nothing wakes up for
+    /// it, but for the refresh.
+    pub(super) fn list_now_and_then(&mut self) {
+        let config = self.engine.config();
+        let interval = config.refresh_interval;
+        let is_due = clock::now().since(self.last_listing) >= interval && !interval.is_zero();
+        if is_due && self.listed && is_wanted(config) {
+            self.dump = self.dump.or(Some(Dump::ProxiedNeighbors));
+        }
+    }
+
     /// Removes all that is this program's, and puts the settings back.
     pub(super) fn clear_tables(&mut self) {
         let mut removed = 0;

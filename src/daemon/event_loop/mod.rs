@@ -93,8 +93,9 @@ pub struct EventLoop<'s> {
     dumped: bool,
     /// Was every interface there when last looked at?
     complete: Option<bool>,
-    /// This program's part of the kernel's tables was listed.
+    /// This program's part of the kernel's tables was listed, and when that began last.
     listed: bool,
+    last_listing: Instant,
     settings: ProxySettings,
     shared_prefixes: SharedPrefixes,
     capture_retry: Option<Instant>,
@@ -140,6 +141,7 @@ impl<'s> EventLoop<'s> {
             dumped: false,
             complete: None,
             listed: false,
+            last_listing: Instant::ZERO,
             settings: ProxySettings::default(),
             shared_prefixes: SharedPrefixes::default(),
             capture_retry: None,
@@ -194,6 +196,7 @@ impl<'s> EventLoop<'s> {
         if ready.netlink {
             self.read_netlink();
         }
+        self.list_now_and_then();
         self.request_dump();
         self.follow_interfaces();
         if ready.upstream {
@@ -315,6 +318,7 @@ impl<'s> EventLoop<'s> {
                 let event = match dump {
                     Dump::Addresses => Some(Event::OwnUnknown),
                     Dump::ProxiedNeighbors => {
+                        self.last_listing = clock::now();
                         Some(Event::Listed(KernelTable::Proxies, Listing::Begins))
                     }
                     Dump::Routes => Some(Event::Listed(KernelTable::Routes, Listing::Begins)),

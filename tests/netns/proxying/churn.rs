@@ -1,6 +1,7 @@
 //! Hosts that come, go, move and fall silent, beside what other programs have in the kernel's tables.
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -16,6 +17,7 @@ crate::tests![
     an_entry_that_another_program_takes_over_is_its_own_from_then_on,
     what_was_in_the_way_is_replaced_once_it_is_gone,
     what_somebody_removed_is_back_after_sighup,
+    what_somebody_removed_is_back_with_the_next_refresh,
 ];
 
 /// Addresses end soon, though not before their hosts were asked twice.
@@ -275,13 +277,27 @@ fn what_was_in_the_way_is_replaced_once_it_is_gone() {
 /// The kernel tells nobody of it.
 fn what_somebody_removed_is_back_after_sighup() {
     let lab = Lab::without_querier();
-    let (mldproxy, _guests, addresses) = start_with_guests(&lab, BOTH);
+    let options = [BOTH, &["--refresh-interval", "0"]].concat();
+    let (mldproxy, _guests, addresses) = start_with_guests(&lab, &options);
+    remove_two(&lab, &addresses);
+    mldproxy.signal(Signal::SIGHUP);
+    expect_tables(&lab, &addresses, "after SIGHUP");
+    assert!(mldproxy.is_running());
+}
+
+fn what_somebody_removed_is_back_with_the_next_refresh() {
+    let lab = Lab::without_querier();
+    let options = [BOTH, &["--refresh-interval", "1"]].concat();
+    let (mldproxy, _guests, addresses) = start_with_guests(&lab, &options);
+    remove_two(&lab, &addresses);
+    expect_tables(&lab, &addresses, "after a refresh");
+    assert!(mldproxy.is_running());
+}
+
+fn remove_two(lab: &Lab, addresses: &[Ipv6Addr]) {
     lab.rtr.run(&format!(
         "ip -6 neigh del proxy {} dev {UPSTREAM}
          ip -6 route del {}/128 dev br-lan proto 77",
         addresses[0], addresses[1]
     ));
-    mldproxy.signal(Signal::SIGHUP);
-    expect_tables(&lab, &addresses, "after SIGHUP");
-    assert!(mldproxy.is_running());
 }
