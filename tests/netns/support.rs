@@ -166,7 +166,11 @@ impl Host {
 
     /// Solicits the router, as a host does before it sends to it.
     pub fn solicits_from(&self, source: Ipv6Addr) {
-        let target = crate::lab::LAN_ROUTER;
+        self.looks_for(source, crate::lab::LAN_ROUTER);
+    }
+
+    /// Solicits a target, as a host does before it sends to it.
+    pub fn looks_for(&self, source: Ipv6Addr, target: Ipv6Addr) {
         self.send_solicitation(&NeighborSolicitation {
             source,
             destination: solicited_node(target),
