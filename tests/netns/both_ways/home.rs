@@ -21,7 +21,7 @@ use protocol::wire::{Message, NeighborAdvertisement, NeighborSolicitation, parse
 
 use crate::lab::{
     Frame, GATEWAY, LAN_ROUTER, Lab, LabOptions, Namespace, Process, ROUTER, Tap, UPSTREAM,
-    downstream, eventually, poll_for,
+    downstream, eventually, poll_for, solicited_node,
 };
 use crate::support::{SOON, proxied, start_between};
 
@@ -89,6 +89,14 @@ impl Home {
         });
         let route = format!("{GATEWAY_LINK_LOCAL} dev eth0");
         let pc = Machine::new(&lab.sw, "br0", "pc", PC, &route);
+        eventually("the switch knows who is upstream", SOON, || {
+            let groups = lab.sw.run("bridge mdb show dev br0");
+            let is_known = |port, address| {
+                let entry = format!("port {port} grp {} ", solicited_node(address));
+                groups.contains(&entry)
+            };
+            is_known("pc", PC) && is_known("gw", GATEWAY)
+        });
         Self { lab, lans, pc }
     }
 
