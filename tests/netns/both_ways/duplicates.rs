@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use protocol::wire::ALL_NODES;
 
-use super::home::{Home, PC, advertisement, frames, free};
+use super::home::{Home, PC, advertisement, frames, free, solicitation};
 use crate::lab::{GATEWAY, LAN_ROUTER, Process};
 use crate::support::SOON;
 
@@ -102,8 +102,8 @@ fn a_host_is_no_duplicate_of_itself() {
         answer.target == host.address && answer.destination == ALL_NODES && answer.router
     });
     assert_eq!(defence.next(), None);
-    let asked = frames(&upstream, Duration::from_millis(500))
-        .filter_map(|frame| super::home::solicitation(&frame));
+    let asked =
+        frames(&upstream, Duration::from_millis(500)).filter_map(|frame| solicitation(&frame));
     let mut asked = asked.filter(|solicitation| solicitation.target == host.address);
     assert_eq!(asked.next(), None);
 }

@@ -1,6 +1,7 @@
 //! Neighbors that claim what others have.
 
 use std::net::Ipv6Addr;
+use std::time::Duration;
 
 use protocol::wire::{ALL_NODES, MacAddress, NeighborAdvertisement};
 
@@ -81,7 +82,7 @@ fn who_answers_for_everything_upstream_takes_no_confirmed_address() {
     assert!(!mldproxy.log().contains(&is_upstream), "{}", mldproxy.log());
 }
 
-/// Answers every probe of an address in somebody else's name, for as long as there are any.
+/// Claims an address in every way, and answers the probes for it as its owner would.
 fn claim(home: &Home, thief: &Host, target: Ipv6Addr) {
     let router = (LAN_ROUTER, Tap::open(&home.lab.rtr, "br-lan").mac());
     for _ in 0..3 {
@@ -89,7 +90,7 @@ fn claim(home: &Home, thief: &Host, target: Ipv6Addr) {
         thief.advertises(target);
         thief.probes_for_duplicates(target);
         advertise(&thief.tap, Some(router), target);
-        let probes = frames(&thief.tap, std::time::Duration::from_secs(3));
+        let probes = frames(&thief.tap, Duration::from_secs(1));
         for probe in probes.take(20).filter_map(|frame| solicitation(&frame)) {
             if probe.target == target {
                 advertise(&thief.tap, Some(router), target);
@@ -98,6 +99,7 @@ fn claim(home: &Home, thief: &Host, target: Ipv6Addr) {
     }
 }
 
+/// Known is what somebody on a LAN has looked for.
 fn a_host_cannot_claim_the_known_gateway() {
     let home = Home::new(2);
     let mldproxy = home.start(&[]);
