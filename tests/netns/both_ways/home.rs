@@ -97,6 +97,9 @@ impl Home {
             };
             is_known("pc", PC) && is_known("gw", GATEWAY)
         });
+        for machine in lans.iter().flatten().chain([&pc]) {
+            machine.settle();
+        }
         Self { lab, lans, pc }
     }
 
@@ -165,17 +168,27 @@ impl Machine {
              ip addr add {address}/64 dev eth0
              ip route add default via {default_route}"
         ));
-        // From now on. What it has stays when its link goes down, as what a user sets does, and is looked for anew.
-        namespace.sysctl("net.ipv6.conf.all.accept_dad", "1");
-        namespace.sysctl("net.ipv6.conf.eth0.keep_addr_on_down", "1");
-        // Whoever moves elsewhere is looked for within seconds, not in a minute.
-        finds_anew_soon(&namespace);
         let port = port.to_owned();
         Self {
             namespace,
             address,
             port,
         }
+    }
+
+    /// Waits until it has the addresses that it got, which it does not look for duplicates of. From then on it does.
+    fn settle(&self) {
+        let namespace = &self.namespace;
+        // Nothing begins before the kernel has noticed the carrier.
+        eventually("its addresses are its own", SOON, || {
+            let shown = namespace.run("ip -6 -o addr show dev eth0");
+            shown.contains("fe80::") && !shown.contains("tentative")
+        });
+        namespace.sysctl("net.ipv6.conf.all.accept_dad", "1");
+        // What it has stays when its link goes down, as what a user sets does, and is looked for anew.
+        namespace.sysctl("net.ipv6.conf.eth0.keep_addr_on_down", "1");
+        // Whoever moves elsewhere is looked for within seconds, not in a minute.
+        finds_anew_soon(namespace);
     }
 
     pub fn tap(&self) -> Tap {
