@@ -60,6 +60,7 @@ impl Home {
     /// With so many hosts on each LAN.
     pub fn new(hosts: u16) -> Self {
         let lab = Lab::with(&LabOptions {
+            querier: false,
             lans: 0,
             ..LabOptions::default()
         });
@@ -89,6 +90,11 @@ impl Home {
         });
         let route = format!("{GATEWAY_LINK_LOCAL} dev eth0");
         let pc = Machine::new(&lab.sw, "br0", "pc", PC, &route);
+        for machine in lans.iter().flatten().chain([&pc]) {
+            machine.settle();
+        }
+        // It asks who is there once all are.
+        lab.start_querier();
         eventually("the switch knows who is upstream", SOON, || {
             let groups = lab.sw.run("bridge mdb show dev br0");
             let is_known = |port, address| {
@@ -97,9 +103,6 @@ impl Home {
             };
             is_known("pc", PC) && is_known("gw", GATEWAY)
         });
-        for machine in lans.iter().flatten().chain([&pc]) {
-            machine.settle();
-        }
         Self { lab, lans, pc }
     }
 
