@@ -195,6 +195,13 @@ impl Neighbors {
         None
     }
 
+    /// Makes a subject one that changed, if it is known.
+    pub(crate) fn tell_again(&mut self, subject: Subject) {
+        if let Some(slot) = self.subjects.find(&subject) {
+            self.note_change(slot, true);
+        }
+    }
+
     /// A host was heard; with a link-local source it can be asked. Its number; none where there are too many hosts.
     pub(crate) fn heard(
         &mut self,

@@ -69,6 +69,8 @@ pub struct Target {
     asks: u8,
     /// Where it is still to be asked for.
     to_ask: Links,
+    /// The place of the one link where it was not asked for: who looked for it first is there, and would have been answered by it.
+    unasked: Option<u8>,
     /// Who asked first, and is still to be answered.
     asker: Option<Solicitation>,
     /// The downstreams where hosts detect duplicates of it.
@@ -138,6 +140,11 @@ impl Targets {
         targets.filter(|(_, _, target)| target.state == State::Present)
     }
 
+    /// Does a host downstream detect duplicates of an address, so that it is not that host's yet?
+    pub(crate) fn is_detecting(&self, address: Ipv6Addr) -> bool {
+        self.get(address).is_some_and(Target::is_detecting)
+    }
+
     /// Is an address that a host downstream claims another one's, upstream? That one is asked whether it is still there.
     pub(crate) fn defends(&mut self, now: Instant, address: Ipv6Addr, mac: MacAddress) -> bool {
         let Some(slot) = self.table.find(&address) else {
@@ -169,6 +176,9 @@ impl Targets {
             return Ok(());
         };
         match state.state {
+            State::Asked | State::Absent if state.is_to_ask_beyond(solicitation.side) => {
+                return self.ask_where_it_was_not(now, slot, solicitation);
+            }
             State::Asked => state.remember(solicitation),
             State::Absent => {}
             State::Present if solicitation.side == Side::Upstream => {}
@@ -219,9 +229,12 @@ impl Targets {
         before.state != State::Present
     }
 
-    /// A host downstream turns out to have the target, which is one no longer.
+    /// A host downstream turns out to have the target, which is one no longer. Not so the host that detects duplicates of it: until
+    /// the time for that is over, another one may answer.
     pub(crate) fn answered_downstream(&mut self, address: Ipv6Addr, port: Port, mac: MacAddress) {
+        let is_detecting = |target: &Target| target.is_detecting() && target.host == mac;
         if !self.is_present(address)
+            && !self.get(address).is_some_and(is_detecting)
             && let Some(target) = self.remove(address)
         {
             self.answer_waiting(address, &target, mac, Side::Downstream(port));
@@ -294,8 +307,9 @@ impl Targets {
         self.next_check
     }
 
-    /// Ends the states whose time is over; hands each target that was present to `gone`.
-    pub(crate) fn handle_timeout(&mut self, now: Instant, mut gone: impl FnMut(Ipv6Addr)) {
+    /// Ends the states whose time is over; hands each target that did not answer, or is present no more, to `ended`, with the state that
+    /// it was in.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, mut ended: impl FnMut(Ipv6Addr, State)) {
         if self.next_check.is_none_or(|due| now < due) {
             return;
         }
@@ -317,9 +331,8 @@ impl Targets {
                     self.expect_check(until);
                 }
                 State::Asked | State::Present if target.asks > 0 => {
-                    if target.state == State::Present {
-                        gone(address);
-                    } else {
+                    ended(address, target.state);
+                    if target.state == State::Asked {
                         self.open = self.open.saturating_sub(1);
                     }
                     let until = now.saturating_add(ABSENT_INTERVAL);
@@ -327,12 +340,13 @@ impl Targets {
                         state: State::Absent,
                         until,
                         host: target.host,
+                        unasked: target.unasked,
                         ..Target::VACANT
                     };
                     self.expect_check(until);
                 }
                 State::Present => {
-                    gone(address);
+                    ended(address, State::Present);
                     self.table.remove(slot);
                 }
                 State::Asked | State::Absent => {
@@ -348,24 +362,13 @@ impl Targets {
         config: &Config,
         solicitation: Solicitation,
     ) -> Result<(), Refused> {
-        let of_host = |(_, _, target): &(usize, Ipv6Addr, &Target)| {
-            target.state == State::Asked && target.host == solicitation.mac
-        };
-        if self.open >= MAX_OPEN
-            || self.table.iter_from(0).filter(of_host).count() >= MAX_OPEN_OF_HOST
-            || !self.newcomers.take(now, RATE, BURST)
-        {
-            return Err(Refused);
-        }
+        self.admit(now, solicitation.mac)?;
         let mut target = Target {
-            state: State::Asked,
-            until: now.saturating_add(ANSWER_INTERVAL),
-            asks: 1,
             to_ask: Links::all_but(solicitation.side, config.downstreams.len()),
-            host: solicitation.mac,
+            unasked: Some(place(solicitation.side)),
             ..Target::VACANT
         };
-        target.remember(solicitation);
+        target.begin(now, solicitation);
         let until = target.until;
         self.table
             .insert(solicitation.target, target)
@@ -373,6 +376,44 @@ impl Targets {
         self.open = self.open.saturating_add(1);
         self.is_asking = true;
         self.expect_check(until);
+        Ok(())
+    }
+
+    /// A target that was asked for on all links but one is looked for from another: it is asked for there too.
+    fn ask_where_it_was_not(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        solicitation: Solicitation,
+    ) -> Result<(), Refused> {
+        self.admit(now, solicitation.mac)?;
+        let Some((_, target)) = self.table.get_mut(slot) else {
+            return Ok(());
+        };
+        if target.state != State::Asked {
+            self.open = self.open.saturating_add(1);
+        }
+        if let Some(link) = target.unasked.take() {
+            target.to_ask.insert(link);
+        }
+        target.begin(now, solicitation);
+        let until = target.until;
+        self.is_asking = true;
+        self.expect_check(until);
+        Ok(())
+    }
+
+    /// May a host have one more target asked for?
+    fn admit(&mut self, now: Instant, mac: MacAddress) -> Result<(), Refused> {
+        let of_host = |(_, _, target): &(usize, Ipv6Addr, &Target)| {
+            target.state == State::Asked && target.host == mac
+        };
+        if self.open >= MAX_OPEN
+            || self.table.iter_from(0).filter(of_host).count() >= MAX_OPEN_OF_HOST
+            || !self.newcomers.take(now, RATE, BURST)
+        {
+            return Err(Refused);
+        }
         Ok(())
     }
 
@@ -422,10 +463,31 @@ impl Target {
         until: Instant::ZERO,
         asks: 0,
         to_ask: Links::NONE,
+        unasked: None,
         asker: None,
         duplicates: Links::NONE,
         host: MacAddress([0; 6]),
     };
+
+    /// It is asked for from now on, because a host looks for it.
+    fn begin(&mut self, now: Instant, solicitation: Solicitation) {
+        self.state = State::Asked;
+        self.until = now.saturating_add(ANSWER_INTERVAL);
+        self.asks = 1;
+        // One that detects duplicates stays known as the one who does.
+        if !self.is_detecting() {
+            self.host = solicitation.mac;
+        }
+        self.remember(solicitation);
+    }
+
+    fn is_to_ask_beyond(&self, side: Side) -> bool {
+        self.unasked.is_some_and(|link| link != place(side))
+    }
+
+    fn is_detecting(&self) -> bool {
+        self.state == State::Asked && self.duplicates != Links::NONE
+    }
 
     /// Notes who is to be told that it is there.
     fn remember(&mut self, solicitation: Solicitation) {

@@ -440,6 +440,68 @@ fn duplicates_are_detected_across_the_router_in_every_direction() {
     assert_eq!(stage.sent(), defended(1, address(6)));
 }
 
+/// A host listens to the group of an address as soon as it detects duplicates of it (RFC 4862 §5.4.2), and says so when it is asked.
+#[test]
+fn what_a_host_says_by_mld_does_not_make_an_address_its_own_before_duplicates_are_detected() {
+    let mut stage = Stage::proxying();
+    let fe80_1 = "fe80::1:1".parse().unwrap();
+    let listens = report(fe80_1, &[(RecordType::ModeIsExclude, group(5))]);
+    let detect = |stage: &mut Stage, port: u8| {
+        stage.solicits(port, HOST, fe80_1, ROUTER);
+        stage.pass(11);
+        stage.solicits(port, HOST, fe80_1, ROUTER);
+        stage.detects_duplicates(port, HOST, address(5));
+        stage.receive_on(port, HOST, &listens);
+        stage.receive_on(port, HOST, &advertisement(address(5), ROUTER, address(5)));
+        assert!(stage.proxied.is_empty() && stage.routes.is_empty());
+        stage.sent();
+    };
+    let defended = |port: u8| vec![format!("lan{port} !{} to {ALL_NODES}", address(5))];
+    // Upstream has it.
+    detect(&mut stage, 0);
+    stage.advertised_upstream(GATEWAY, address(5));
+    assert_eq!(stage.sent(), defended(0));
+    assert_eq!(stage.routes(), [(address(5), Side::Upstream)]);
+    assert!(stage.proxied.is_empty());
+    // Another downstream has it.
+    let mut stage = Stage::proxying();
+    detect(&mut stage, 1);
+    stage.receive_on(0, OTHER, &advertisement(address(5), ROUTER, address(5)));
+    assert_eq!(stage.sent(), defended(1));
+    stage.confirmed(0, OTHER, address(5));
+    assert_eq!(stage.routes(), [(address(5), Side::Downstream(0))]);
+    // Nobody has it.
+    let mut stage = Stage::proxying();
+    detect(&mut stage, 0);
+    stage.pass(ANSWER_INTERVAL.as_secs());
+    assert_eq!(stage.routes(), [(address(5), Side::Downstream(0))]);
+    assert_eq!(stage.proxied, [address(5)].into());
+}
+
+/// On its own link the target answers, which is not heard; in vain it is asked for on the others alone.
+#[test]
+fn a_target_that_was_looked_for_on_its_own_link_is_found_from_another() {
+    let mut stage = Stage::proxying();
+    stage.solicits(0, OTHER, address(2), address(3));
+    stage.pass(5);
+    stage.sent();
+    for _ in 0..3 {
+        stage.solicits(1, OTHER, address(4), address(3));
+    }
+    assert_eq!(stage.sent(), [format!("lan0 ?{}", address(3))]);
+    stage.receive_on(0, HOST, &advertisement(address(3), ROUTER, address(3)));
+    let answer = format!("lan1 !{} to {}", address(3), address(4));
+    assert_eq!(stage.sent(), [answer]);
+    // In vain everywhere is in vain.
+    stage.solicits(0, OTHER, address(2), address(7));
+    stage.solicits(1, OTHER, address(4), address(7));
+    assert_eq!(stage.sent().len(), 3);
+    stage.pass(2);
+    stage.solicits(0, OTHER, address(2), address(7));
+    stage.solicits(1, OTHER, address(4), address(7));
+    assert_eq!(stage.sent(), [""; 0]);
+}
+
 #[test]
 fn a_new_address_that_nobody_else_has_is_asked_for_and_not_answered() {
     let mut stage = Stage::proxying();

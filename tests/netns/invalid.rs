@@ -80,9 +80,9 @@ impl Gateway {
 }
 
 /// A way to spoil a packet, and why a receiver then drops it.
-type Fault = (&'static str, DropReason, fn(&mut Vec<u8>));
+pub type Fault = (&'static str, DropReason, fn(&mut Vec<u8>));
 
-const FAULTS: [Fault; 6] = [
+pub const FAULTS: [Fault; 6] = [
     ("hop limit 64", DropReason::HopLimit, |packet| {
         packet[7] = 64;
     }),
@@ -235,7 +235,7 @@ const fn stranger(number: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0x55, number, 1, suffix)
 }
 
-fn emit(solicitation: &NeighborSolicitation) -> Vec<u8> {
+pub fn emit(solicitation: &NeighborSolicitation) -> Vec<u8> {
     let mut packet = vec![0; 72];
     let length = solicitation.emit(&mut packet).expect("it fits");
     packet.truncate(length);

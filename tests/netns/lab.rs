@@ -153,6 +153,7 @@ pub struct LabOptions {
     pub querier: bool,
     /// The querier's: 1 or 2.
     pub mld_version: u8,
+    /// Without any, its namespace `lan` is connected to nothing.
     pub lans: u16,
 }
 
@@ -191,7 +192,7 @@ impl Lab {
             more_lans: more_lans.collect(),
         };
         lab.build_upstream(options.mld_version);
-        for (number, lan) in (1..).zip(lab.lans()) {
+        for (number, lan) in (1..=options.lans).zip(lab.lans()) {
             lab.build_lan(number, lan);
         }
         if options.querier {

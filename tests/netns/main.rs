@@ -1,6 +1,7 @@
 //! mldproxy on the real kernel: each test builds networks of its own, and the kernel's tables decide.
 
 mod bad_input;
+mod both_ways;
 mod bridges;
 mod check;
 mod comparison;
@@ -56,6 +57,12 @@ fn main() -> ExitCode {
 
     let modules = [
         bad_input::TESTS,
+        both_ways::TESTS,
+        both_ways::answers::TESTS,
+        both_ways::duplicates::TESTS,
+        both_ways::hostile::TESTS,
+        both_ways::moving::TESTS,
+        both_ways::unknown::TESTS,
         bridges::TESTS,
         check::TESTS,
         check::proxying::TESTS,

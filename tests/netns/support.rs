@@ -166,13 +166,23 @@ impl Host {
 
     /// Solicits the router, as a host does before it sends to it.
     pub fn solicits_from(&self, source: Ipv6Addr) {
-        let target = crate::lab::LAN_ROUTER;
-        self.send_solicitation(&NeighborSolicitation {
+        self.looks_for(source, crate::lab::LAN_ROUTER);
+    }
+
+    /// Solicits a target, as a host does before it sends to it.
+    pub fn looks_for(&self, source: Ipv6Addr, target: Ipv6Addr) {
+        self.looks_for_as(self.mac, source, target);
+    }
+
+    /// In another one's name.
+    pub fn looks_for_as(&self, mac: [u8; 6], source: Ipv6Addr, target: Ipv6Addr) {
+        let solicitation = NeighborSolicitation {
             source,
             destination: solicited_node(target),
             target,
-            source_link_layer: Some(MacAddress(self.mac)),
-        });
+            source_link_layer: Some(MacAddress(mac)),
+        };
+        self.send_solicitation(mac, &solicitation);
     }
 
     /// As [`Self::solicits_from`], for many, in turns that no queue is too small for.
@@ -190,12 +200,13 @@ impl Host {
 
     /// Asks whether anybody else has the address (RFC 4862 §5.4.2).
     pub fn probes_for_duplicates(&self, target: Ipv6Addr) {
-        self.send_solicitation(&NeighborSolicitation {
+        let solicitation = NeighborSolicitation {
             source: Ipv6Addr::UNSPECIFIED,
             destination: solicited_node(target),
             target,
             source_link_layer: None,
-        });
+        };
+        self.send_solicitation(self.mac, &solicitation);
     }
 
     /// Announces the address to all nodes (RFC 4861 §7.2.6).
@@ -216,18 +227,22 @@ impl Host {
     }
 
     pub fn send(&self, destination: Ipv6Addr, packet: Vec<u8>) {
+        self.send_as(self.mac, destination, packet);
+    }
+
+    fn send_as(&self, source: [u8; 6], destination: Ipv6Addr, packet: Vec<u8>) {
         self.tap.send(&Frame {
-            source: self.mac,
+            source,
             destination: group_mac(destination),
             packet,
         });
     }
 
-    fn send_solicitation(&self, solicitation: &NeighborSolicitation) {
+    fn send_solicitation(&self, mac: [u8; 6], solicitation: &NeighborSolicitation) {
         let mut packet = vec![0; 128];
         let length = solicitation.emit(&mut packet).expect("it fits");
         packet.truncate(length);
-        self.send(solicitation.destination, packet);
+        self.send_as(mac, solicitation.destination, packet);
     }
 }
 

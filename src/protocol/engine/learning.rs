@@ -65,8 +65,7 @@ impl Engine {
         let to_us = |downstream: Downstream| downstream.link_local == advertisement.destination;
         if advertisement.solicited && downstream.is_some_and(to_us) {
             self.neighbors.advertised(&self.config, target, sender.mac);
-            self.targets
-                .answered_downstream(target, sender.port, sender.mac);
+            self.handle_downstream_answer(sender, target);
         }
         self.address_seen(sender, link_local, target, Evidence::Heard);
     }

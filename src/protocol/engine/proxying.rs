@@ -10,7 +10,7 @@ use crate::config::Side;
 use crate::counters::Counter;
 use crate::ndp_proxy::{KernelTable, Listing};
 use crate::neighbors::{Sender, Subject};
-use crate::targets::Solicitation;
+use crate::targets::{Solicitation, State};
 use crate::wire::{
     ALL_NODES, ALL_ROUTERS, MacAddress, NeighborAdvertisement, NeighborSolicitation, SolicitedNode,
 };
@@ -32,7 +32,11 @@ impl Engine {
             let host = self.neighbors.host_of(neighbor);
             let is_own = host.is_some_and(|(mac, _)| mac == sender.mac);
             // On the same link it answers for itself. A host that moved from the other one must not be taken for its own duplicate.
-            if neighbor.confirmed && neighbor.port != sender.port && !is_own {
+            if neighbor.confirmed
+                && neighbor.port != sender.port
+                && !is_own
+                && !self.targets.is_detecting(target)
+            {
                 self.targets.answer(solicitation);
             }
         } else {
@@ -54,7 +58,6 @@ impl Engine {
         if self.config.ndp_proxy
             && self.learns(target)
             && self.neighbors.get(Subject::Address(target)).is_none()
-            && self.targets.get(target).is_none()
             && self.neighbors.iter().any(listens)
         {
             self.look_for(Solicitation {
@@ -81,11 +84,10 @@ impl Engine {
     ) {
         let target = advertisement.target;
         let subject = Subject::Address(target);
-        // Of two that claim an address, the one whose host answered here has it.
-        if self
-            .neighbors
-            .get(subject)
-            .is_some_and(|neighbor| neighbor.confirmed)
+        // Of two that claim an address, the one whose host answered here has it. But while it detects duplicates it does not: already
+        // then it says by MLD that it listens.
+        let neighbor = self.neighbors.get(subject);
+        if neighbor.is_some_and(|neighbor| neighbor.confirmed) && !self.targets.is_detecting(target)
         {
             return;
         }
@@ -108,6 +110,26 @@ impl Engine {
         }
     }
 
+    /// A host downstream answered for a target that was asked for. Another one that detects duplicates of it finds one.
+    pub(super) fn handle_downstream_answer(&mut self, sender: Sender, target: Ipv6Addr) {
+        let subject = Subject::Address(target);
+        let neighbor = self.neighbors.get(subject);
+        let owner = neighbor.and_then(|neighbor| self.neighbors.host_of(neighbor));
+        let is_anothers = owner.is_some_and(|(mac, _)| mac != sender.mac);
+        let Engine {
+            neighbors,
+            groups,
+            targets,
+            ndp_proxy,
+            now,
+            ..
+        } = self;
+        if is_anothers && targets.is_detecting(target) && neighbors.remove(subject) {
+            release(groups, ndp_proxy, *now, subject);
+        }
+        targets.answered_downstream(target, sender.port, sender.mac);
+    }
+
     /// The kernel lists a table. What is there for addresses that are never learned may be another process's, for another upstream. What
     /// a process that was killed left for a host that is still known, which it had confirmed, stays while that one is asked anew.
     pub(super) fn handle_listed(&mut self, table: KernelTable, listing: Listing) {
@@ -127,10 +149,13 @@ impl Engine {
         self.ndp_proxy.handle_listing(table, listing);
     }
 
-    /// Tells the kernel's tables of the addresses that were confirmed, or are so no longer, or moved.
+    /// Tells the kernel's tables of the addresses that were confirmed, or are so no longer, or moved. One of which its host detects
+    /// duplicates has to wait for the end of that.
     pub(super) fn follow_neighbors(&mut self) {
         while let Some((subject, port)) = self.neighbors.next_changed() {
-            if let Subject::Address(address) = subject {
+            if let Subject::Address(address) = subject
+                && !self.targets.is_detecting(address)
+            {
                 let side = port.map(Side::Downstream);
                 self.ndp_proxy.set(self.now, address, side);
             }
@@ -227,14 +252,20 @@ impl Engine {
 
     pub(super) fn handle_target_timeout(&mut self) {
         let Engine {
+            neighbors,
             targets,
             ndp_proxy,
             now,
             ..
         } = self;
-        targets.handle_timeout(*now, |gone| {
-            debug!("{gone} is upstream no more");
-            ndp_proxy.set(*now, gone, None);
+        targets.handle_timeout(*now, |address, state| match state {
+            State::Present => {
+                debug!("{address} is upstream no more");
+                ndp_proxy.set(*now, address, None);
+            }
+            // Nobody else has it.
+            State::Asked => neighbors.tell_again(Subject::Address(address)),
+            State::Absent => {}
         });
     }
 

@@ -73,6 +73,10 @@ impl Namespace {
         namespace
     }
 
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
     /// What `mldproxy status OPTIONS` in it prints.
     #[track_caller]
     pub fn status(&self, options: &str) -> String {
@@ -155,6 +159,12 @@ impl Namespace {
         let peer = format!("{peer_interface} netns {}", path_of_fd(&peer.fd));
         let pair = format!("{interface} type veth peer name {peer}");
         self.run(&format!("ip link add name {pair}"));
+    }
+
+    /// Moves an interface to another namespace, where it is down and has no address.
+    pub fn move_interface(&self, interface: &str, to: &Self) {
+        let to = path_of_fd(&to.fd);
+        self.run(&format!("ip link set dev {interface} netns {to}"));
     }
 
     /// The solicited-node groups of which an interface is a member, by the kernel's own table.

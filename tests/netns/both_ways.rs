@@ -1,0 +1,53 @@
+//! mldproxy as the NDP proxy between several LANs and what is on the upstream's link, all in one /64.
+
+pub mod answers;
+pub mod duplicates;
+mod home;
+pub mod hostile;
+pub mod moving;
+pub mod unknown;
+
+use std::thread;
+use std::time::Duration;
+
+use crate::lab::GATEWAY;
+use home::{Home, PC, reaches};
+
+crate::tests![ten_hosts_of_two_lans_a_pc_and_the_gateway_reach_each_other,];
+
+/// Many solicitations at once, and a first one may be lost where its target is not known yet.
+const GENEROUS: Duration = Duration::from_secs(90);
+
+fn ten_hosts_of_two_lans_a_pc_and_the_gateway_reach_each_other() {
+    let home = Home::new(5);
+    let mldproxy = home.start(&[]);
+    let hosts = home.lans.iter().flatten().chain([&home.pc]);
+    let hosts = hosts.map(|host| (&host.namespace, host.address));
+    let all: Vec<_> = hosts.chain([(&home.lab.gw, GATEWAY)]).collect();
+    assert_eq!(all.len(), 12);
+    let addresses: Vec<_> = all.iter().map(|(_, address)| *address).collect();
+
+    let unreached: Vec<_> = thread::scope(|scope| {
+        let pings = all.iter().map(|(namespace, own)| {
+            let others = addresses.iter().filter(move |address| *address != own);
+            scope.spawn(move || {
+                let unreached = others.filter(|other| !reaches(namespace, **other, GENEROUS));
+                let unreached = unreached.map(|other| format!("{own} -> {other}"));
+                unreached.collect::<Vec<_>>()
+            })
+        });
+        let pings: Vec<_> = pings.collect();
+        let ended = pings.into_iter().map(|ping| ping.join().expect("above"));
+        ended.flatten().collect()
+    });
+    assert!(unreached.is_empty(), "{unreached:?}\n{}", mldproxy.log());
+    // Who is where.
+    for (lan, interface) in home.lans.iter().zip(["br-lan", "br-lan2"]) {
+        for host in lan {
+            home.expect_proxied(host.address);
+            home.expect_routed_to(host.address, interface);
+        }
+    }
+    home.expect_routed_to(PC, "wan");
+    home.expect_routed_to(GATEWAY, "wan");
+}
