@@ -25,6 +25,7 @@ mod syslog;
 mod versions;
 
 use std::process::ExitCode;
+use std::sync::{PoisonError, RwLock};
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -45,6 +46,34 @@ macro_rules! tests {
     };
 }
 use tests;
+
+/// Tests, by the start of their names, that fill the kernel's table of neighbors, of which all namespaces of a machine share one. While it
+/// is full, nobody finds anybody, so these run alone.
+const CROWDS: &[&str] = &[
+    "both_ways::unknown::a_flood_",
+    "flood::",
+    "invalid::ten_thousand_",
+    "proxying::churn::two_thousand_",
+    "refresh::all_groups_fit_",
+    "refresh::two_thousand_",
+    "restart::a_kill_under_500_hosts_",
+    "status::clients_that_do_not_get_on_",
+    "status::json_is_of_its_schema_",
+];
+
+static TURN: RwLock<()> = RwLock::new(());
+
+/// Runs a test beside others, or alone.
+fn run_in_turn(name: &str, test: fn()) {
+    // A test that failed has ended as well.
+    if CROWDS.iter().any(|crowd| name.starts_with(crowd)) {
+        let _alone = TURN.write().unwrap_or_else(PoisonError::into_inner);
+        test();
+    } else {
+        let _beside_others = TURN.read().unwrap_or_else(PoisonError::into_inner);
+        test();
+    }
+}
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -93,11 +122,11 @@ fn main() -> ExitCode {
         for reason in &missing {
             eprintln!("skipping {}: {reason}", test.name);
         }
+        let name = test.name.trim_start_matches("netns::");
         let run = || {
-            (test.run)();
+            run_in_turn(name, test.run);
             Ok(())
         };
-        let name = test.name.trim_start_matches("netns::");
         Trial::test(name, run).with_ignored_flag(!possible || !missing.is_empty())
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
