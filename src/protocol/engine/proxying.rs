@@ -195,7 +195,7 @@ impl Engine {
         })
     }
 
-    /// An address downstream is announced upstream (RFC 9131 §6.1.1): a router makes an entry for it before it needs one.
+    /// An address downstream is announced upstream (RFC 9131 §6.1.2): a router makes an entry for it before it needs one.
     pub(super) fn poll_announcement(&mut self, buffer: &mut [u8]) -> Option<Action> {
         let (source, mac) = self.source_on(Side::Upstream)?;
         let target = self.ndp_proxy.poll_announcement(self.now)?;
