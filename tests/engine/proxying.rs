@@ -8,7 +8,7 @@ use protocol::engine::{Action, Event};
 use protocol::ndp_proxy::{ANNOUNCEMENTS, KernelTable, Listing, RETRY_INTERVAL};
 use protocol::targets::{
     ABSENT_INTERVAL, ANSWER_INTERVAL, ASKS, BURST, MAX_ANSWERS, MAX_OPEN, MAX_OPEN_OF_HOST,
-    REACHABLE_INTERVAL,
+    REACHABLE_INTERVAL, State,
 };
 use protocol::wire::{ALL_NODES, MacAddress, RecordType, SolicitedNode};
 
@@ -302,6 +302,30 @@ fn a_target_that_went_away_is_noticed_when_it_is_looked_for() {
     assert!(stage.routes.is_empty());
     stage.solicits(0, HOST, address(1), BESIDE);
     assert_eq!(stage.sent(), [""; 0]);
+}
+
+/// RFC 4861 §7.3.1: only an advertisement that was solicited confirms. §7.2.5: another one tells of a target that was not known.
+#[test]
+fn an_unsolicited_advertisement_keeps_no_target_alive() {
+    let mut stage = Stage::proxying();
+    let unsolicited = advertisement(BESIDE, ALL_NODES, BESIDE);
+    let unsolicited = Event::UpstreamPacket {
+        mac: GATEWAY,
+        packet: &unsolicited,
+    };
+    stage.solicits(0, HOST, address(1), BESIDE);
+    stage.sent();
+    stage.handle(unsolicited);
+    assert_eq!(stage.sent(), [format!("lan0 !{BESIDE} to {}", address(1))]);
+    stage.pass(REACHABLE_INTERVAL.as_secs());
+    stage.solicits(0, HOST, address(1), BESIDE);
+    for _ in 0..u64::from(ASKS) * ANSWER_INTERVAL.as_secs() {
+        assert!(stage.engine.targets().get(BESIDE).unwrap().state == State::Present);
+        stage.handle(unsolicited);
+        stage.pass(1);
+    }
+    assert!(stage.engine.targets().get(BESIDE).unwrap().state == State::Absent);
+    assert!(stage.routes.is_empty());
 }
 
 #[test]

@@ -89,6 +89,10 @@ impl Engine {
         {
             return;
         }
+        // RFC 4861 §7.3.1: what is not solicited confirms nothing. It tells of a target that was not known to be there.
+        if !advertisement.solicited && self.targets.is_present(target) {
+            return;
+        }
         let Engine {
             config,
             neighbors,
