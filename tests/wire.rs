@@ -500,6 +500,19 @@ fn times_are_rounded_down_to_what_their_fields_hold() {
     assert_eq!(sent_v2(u64::MAX, u64::MAX, 7), (0xffff, 0xff, 7));
 }
 
+/// RFC 3810 §8.2.1: that of an MLDv1 query is never a floating-point code.
+#[test]
+fn the_delay_of_an_mldv1_query_is_linear() {
+    let packet = sealed(QUERY_V1, |p| p[52..54].fill(255));
+    let delay = |packet: &[u8]| match parse(packet) {
+        Ok(Message::Query(query)) => query.max_response_delay,
+        other => panic!("not a query: {other:?}"),
+    };
+    assert_eq!(delay(&packet), Duration::from_millis(65_535));
+    let packet = sealed(QUERY_V2, |p| p[52..54].fill(255));
+    assert_eq!(delay(&packet), Duration::from_millis(8_387_584));
+}
+
 /// RFC 3810 §5.1.8: "If the Querier's [Robustness Variable] exceeds 7 [...], the QRV field is set to zero."
 #[test]
 fn a_robustness_above_7_is_sent_as_0() {
