@@ -450,6 +450,10 @@ fn what_a_receiver_must_ignore_is_ignored() {
     // RFC 3810 §5.1.15: a query to any address of the node is accepted.
     let unicast = sealed(QUERY_V2, |p| p[24..40].copy_from_slice(&ip(HOST).octets()));
     assert!(matches!(parse(&unicast), Ok(Message::Query(query)) if query.destination == ip(HOST)));
+    // RFC 3810 §5.2.14: so is an MLDv1 report.
+    let router = ip(QUERIER).octets();
+    let unicast = sealed(REPORT_V1, |p| p[24..40].copy_from_slice(&router));
+    assert_eq!(parse(&unicast), parse(&octets(REPORT_V1)));
 }
 
 /// RFC 2710 §3.2, RFC 3810 §5.1.1: "Initialized to zero by the sender; ignored by receivers." In MLDv2 reports that octet is a

@@ -4,8 +4,8 @@ use std::net::Ipv6Addr;
 
 use protocol::config::Side;
 use protocol::counters::Counter;
-use protocol::engine::{Action, Event};
-use protocol::ndp_proxy::{ANNOUNCEMENTS, KernelTable, Listing, RETRY_INTERVAL};
+use protocol::engine::{Action, Event, Reason};
+use protocol::ndp_proxy::{ANNOUNCEMENT_PACE, ANNOUNCEMENTS, KernelTable, Listing, RETRY_INTERVAL};
 use protocol::targets::{
     ABSENT_INTERVAL, ANSWER_INTERVAL, ASKS, BURST, MAX_ANSWERS, MAX_OPEN, MAX_OPEN_OF_HOST,
     REACHABLE_INTERVAL, State,
@@ -587,4 +587,33 @@ fn a_new_address_is_announced_three_times_to_the_routers_upstream() {
     stage.detects_duplicates(1, HOST, address(1));
     stage.pass(100);
     assert_eq!(stage.sent(), [""; 0], "when it is first confirmed");
+}
+
+/// RFC 4861 §7.2.6: so that none is lost among the others.
+#[test]
+fn announcements_of_several_addresses_are_a_little_apart() {
+    let mut stage = Stage::with(|config| config.announce = true);
+    let packets = [1, 2, 3].map(|number| advertisement(address(number), ROUTER, address(number)));
+    for number in [1, 2, 3] {
+        stage.solicits(0, HOST, address(number), LINK_LOCAL);
+    }
+    stage.pass(1);
+    let now = stage.now;
+    for packet in &packets {
+        let (port, mac) = (0, HOST);
+        stage
+            .engine
+            .handle(now, Event::Packet { port, mac, packet });
+    }
+    stage.drain();
+    assert_eq!(stage.sent().len(), 1);
+    for _ in 1..packets.len() {
+        let (deadline, reason) = stage.engine.next_deadline().unwrap();
+        assert_eq!(reason, Reason::Announcement);
+        assert_eq!(deadline.since(stage.now), ANNOUNCEMENT_PACE);
+        stage.now = deadline;
+        stage.engine.handle_timeout(deadline);
+        stage.drain();
+        assert_eq!(stage.sent().len(), 1);
+    }
 }

@@ -190,11 +190,18 @@ impl Stage {
                                 (query.source, query.group),
                                 (ROUTER, Ipv6Addr::UNSPECIFIED)
                             );
-                            let sets_no_timer = matches!(
-                                query.version,
-                                QueryVersion::V2 { suppress_router_processing, .. } if suppress_router_processing
-                            );
-                            assert!(sets_no_timer);
+                            // As RFC 3810 §5.1.7, §9.1 and §9.3 want it.
+                            let QueryVersion::V2 {
+                                suppress_router_processing,
+                                robustness,
+                                query_interval,
+                                ..
+                            } = query.version
+                            else {
+                                panic!("not MLDv2");
+                            };
+                            assert!(suppress_router_processing && robustness > 1);
+                            assert!(query.max_response_delay < query_interval);
                             format!("?{}", query.destination)
                         }
                         Ok(Message::NeighborSolicitation(solicitation)) => {

@@ -7,9 +7,9 @@ use protocol::counters::Counter;
 use protocol::engine::{Action, Event, Reason};
 use protocol::listener::Upstream;
 use protocol::time::Duration;
-use protocol::wire::{ALL_NODES, Query, QueryVersion, Sources};
+use protocol::wire::{ALL_NODES, Query, QueryVersion, RecordType, Sources};
 
-use crate::stage::{GATEWAY, Stage, UPSTREAM, address, group};
+use crate::stage::{GATEWAY, Stage, UPSTREAM, address, group, report};
 
 const QUERIER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xaa);
 
@@ -121,6 +121,23 @@ fn the_querier_is_known_until_the_upstream_is_another_one() {
     stage.upstream(Some(Upstream { index, ..UPSTREAM }));
     assert_eq!(stage.engine.listener().querier(), None);
     assert_eq!(stage.version(), MldVersion::V2);
+}
+
+/// RFC 3810 §6: a listener ignores what others report.
+#[test]
+fn what_others_report_upstream_changes_nothing() {
+    let mut stage = Stage::new();
+    stage.seen(address(1));
+    let changes = stage.changes.clone();
+    for record_type in [RecordType::ModeIsExclude, RecordType::ChangeToInclude] {
+        let packet = report(QUERIER, &[(record_type, group(1)), (record_type, group(2))]);
+        let (mac, packet) = (GATEWAY, &*packet);
+        stage.handle(Event::UpstreamPacket { mac, packet });
+    }
+    stage.pass(59);
+    assert_eq!(stage.changes, changes);
+    assert_eq!(stage.reports.len(), 0);
+    assert_eq!(stage.count(Counter::Mld), 0);
 }
 
 #[test]
