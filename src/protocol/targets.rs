@@ -124,6 +124,12 @@ impl Targets {
             .is_some_and(|target| target.state == State::Present)
     }
 
+    /// Does a host downstream detect duplicates of it at this moment?
+    pub(crate) fn is_tentative(&self, target: Ipv6Addr) -> bool {
+        self.get(target)
+            .is_some_and(|target| target.state == State::Asked && target.duplicates != Links::NONE)
+    }
+
     pub fn len(&self) -> usize {
         self.table.len()
     }

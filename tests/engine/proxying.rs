@@ -432,6 +432,26 @@ fn duplicates_are_detected_across_the_router_in_every_direction() {
     assert_eq!(stage.sent(), defended(1, address(6)));
 }
 
+/// RFC 4862 §5.4.4. A host reports the group of an address that is tentative, too, which must not pass for its owner's word.
+#[test]
+fn a_host_that_reports_the_group_of_a_tentative_address_is_told_of_its_duplicate() {
+    let mut stage = Stage::proxying();
+    let fe80_1 = "fe80::1:1".parse().unwrap();
+    stage.solicits(0, HOST, fe80_1, ROUTER);
+    stage.pass(20);
+    stage.detects_duplicates(0, HOST, address(1));
+    stage.sent();
+    let groups = [(RecordType::ModeIsExclude, group(1))];
+    stage.receive_on(0, HOST, &report(fe80_1, &groups));
+    stage.advertised_upstream(GATEWAY, address(1));
+    assert_eq!(
+        stage.sent(),
+        [format!("lan0 !{} to {ALL_NODES}", address(1))]
+    );
+    assert!(stage.proxied.is_empty());
+    assert_eq!(stage.routes(), [(address(1), Side::Upstream)]);
+}
+
 #[test]
 fn a_new_address_that_nobody_else_has_is_asked_for_and_not_answered() {
     let mut stage = Stage::proxying();

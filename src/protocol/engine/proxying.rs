@@ -81,11 +81,13 @@ impl Engine {
     ) {
         let target = advertisement.target;
         let subject = Subject::Address(target);
-        // Of two that claim an address, the one whose host answered here has it.
+        // Of two that claim an address, the one whose host answered here has it. But where that one still detects duplicates it has
+        // not, even if it reported the group.
         if self
             .neighbors
             .get(subject)
             .is_some_and(|neighbor| neighbor.confirmed)
+            && !self.targets.is_tentative(target)
         {
             return;
         }
