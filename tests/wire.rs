@@ -450,6 +450,10 @@ fn what_a_receiver_must_ignore_is_ignored() {
     // RFC 3810 §5.1.15: a query to any address of the node is accepted.
     let unicast = sealed(QUERY_V2, |p| p[24..40].copy_from_slice(&ip(HOST).octets()));
     assert!(matches!(parse(&unicast), Ok(Message::Query(query)) if query.destination == ip(HOST)));
+    // RFC 3810 §5.2.14: so is an MLDv1 report.
+    let router = ip(QUERIER).octets();
+    let unicast = sealed(REPORT_V1, |p| p[24..40].copy_from_slice(&router));
+    assert_eq!(parse(&unicast), parse(&octets(REPORT_V1)));
 }
 
 /// RFC 2710 §3.2, RFC 3810 §5.1.1: "Initialized to zero by the sender; ignored by receivers." In MLDv2 reports that octet is a
@@ -498,6 +502,19 @@ fn times_are_rounded_down_to_what_their_fields_hold() {
     assert_eq!(sent_v2(32_768, 128, 7), (0x8000, 0x80, 7));
     assert_eq!(sent_v2(227_775, 479, 7), (0xabcd, 0x9d, 7));
     assert_eq!(sent_v2(u64::MAX, u64::MAX, 7), (0xffff, 0xff, 7));
+}
+
+/// RFC 3810 §8.2.1: that of an MLDv1 query is never a floating-point code.
+#[test]
+fn the_delay_of_an_mldv1_query_is_linear() {
+    let packet = sealed(QUERY_V1, |p| p[52..54].fill(255));
+    let delay = |packet: &[u8]| match parse(packet) {
+        Ok(Message::Query(query)) => query.max_response_delay,
+        other => panic!("not a query: {other:?}"),
+    };
+    assert_eq!(delay(&packet), Duration::from_millis(65_535));
+    let packet = sealed(QUERY_V2, |p| p[52..54].fill(255));
+    assert_eq!(delay(&packet), Duration::from_millis(8_387_584));
 }
 
 /// RFC 3810 §5.1.8: "If the Querier's [Robustness Variable] exceeds 7 [...], the QRV field is set to zero."

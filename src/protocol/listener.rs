@@ -178,7 +178,10 @@ impl Listener {
             last_query: now,
         };
         self.silence_at = Some(now.saturating_add(QUERIER_TIMEOUT));
-        self.report_change(before, config, changed);
+        if self.report_change(before, config, changed) {
+            let delay = self.share_of(query.max_response_delay);
+            self.report_at = Some(now.saturating_add(delay));
+        }
     }
 
     /// The first group is joined: the refresh starts, one every `interval`; never where that is zero.
@@ -295,21 +298,32 @@ impl Listener {
         if due(self.v1_until) {
             let before = self.version(config);
             self.v1_until = None;
-            self.report_change(before, config, changed);
+            let _ = self.report_change(before, config, changed);
         }
     }
 
-    /// A querier of the version that is in force now knows nothing of what was reported in the other.
+    /// A querier of the version that is in force now knows nothing of what was reported in the other. Is it another one?
     fn report_change(
         &mut self,
         before: MldVersion,
         config: &Config,
         mut changed: impl FnMut(Change),
-    ) {
+    ) -> bool {
         let version = self.version(config);
-        if version != before {
+        let has_changed = version != before;
+        if has_changed {
             self.report_all();
             changed(Change::Version(version));
         }
+        has_changed
+    }
+
+    /// RFC 3810 §6.3: a node "MUST NOT send a Report immediately upon reception of a General Query", since all of them would. The
+    /// share of the delay that is left to all is this node's own: its address decides, which no other one on the link has.
+    fn share_of(&self, max_response_delay: Duration) -> Duration {
+        let address = self.upstream().and_then(|upstream| upstream.link_local);
+        let [.., last] = address.unwrap_or(Ipv6Addr::UNSPECIFIED).octets();
+        let share = max_response_delay.saturating_mul(u32::from(last).saturating_add(1));
+        share.checked_div(256).unwrap_or_default()
     }
 }

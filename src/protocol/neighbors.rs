@@ -509,14 +509,15 @@ impl Neighbors {
             return false;
         }
         neighbor.confirmed = false;
-        // The new one is asked at once.
+        // The new one is asked as soon as may be.
+        let due = now.max(neighbor.next_probe(now));
         neighbor.questions = 0;
         neighbor.asked_in_vain = false;
-        neighbor.due = now;
+        neighbor.due = due;
         self.note_change(slot, true);
         self.unlink(slot);
         self.link(slot, number);
-        self.expect_question(now);
+        self.expect_question(due);
         true
     }
 

@@ -2,7 +2,7 @@
 //! limits, and a host downstream that looks for one that is there is answered (RFC 4389 §4.1.3). Upstream the kernel answers.
 //!
 //! Not by proxy entries of the kernel, as upstream: those would also answer a host's duplicate address detection for an address that
-//! it brings along from the other link, and so take it away from the host (RFC 6957 §4.2.1 compares link-layer addresses for that
+//! it brings along from the other link, and so take it away from the host (RFC 6957 §4.2.2 compares link-layer addresses for that
 //! reason, which the kernel does not).
 
 use core::net::Ipv6Addr;

@@ -285,6 +285,38 @@ fn what_the_kernel_forgets_is_asked_for_and_not_dropped() {
     assert_eq!(stage.joined, [group(1)].into());
 }
 
+/// RFC 4861 §7.3.3: not more often than once every RetransTimer, whoever sows doubt, and whoever claims the address.
+#[test]
+fn no_address_is_probed_twice_within_a_second() {
+    let probe = advertisement(address(1), ROUTER, address(1));
+    for answers in [true, false] {
+        let mut stage = Stage::with(|config| config.ask = false);
+        stage.seen(address(1));
+        let mut answered = 0;
+        for turn in 0..100 {
+            stage.now = stage.now.saturating_add(Duration::from_millis(70));
+            stage.engine.handle_timeout(stage.now);
+            stage.drain();
+            let other = MacAddress([2, 0, 0, 0, 0, 9]);
+            let group = SolicitedNode::of(ROUTER).group();
+            match turn % 3 {
+                0 => stage.handle(Event::Forgotten(address(1))),
+                1 => stage.receive_from(other, &solicitation(address(1), group, ROUTER)),
+                _ => stage.seen(address(1)),
+            }
+            if answers && stage.questions.len() > answered {
+                answered = stage.questions.len();
+                stage.receive(&probe);
+            }
+        }
+        let times: Vec<_> = stage.questions.iter().map(|(at, _)| *at).collect();
+        assert!(times.len() >= 5, "{times:?}");
+        for pair in times.windows(2) {
+            assert!(pair[1] - pair[0] >= 1000, "{answers}: {times:?}");
+        }
+    }
+}
+
 #[test]
 fn who_is_said_to_leave_is_asked_first_and_gone_within_a_minute() {
     for v2 in [true, false] {

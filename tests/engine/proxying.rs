@@ -4,11 +4,11 @@ use std::net::Ipv6Addr;
 
 use protocol::config::Side;
 use protocol::counters::Counter;
-use protocol::engine::{Action, Event};
-use protocol::ndp_proxy::{ANNOUNCEMENTS, KernelTable, Listing, RETRY_INTERVAL};
+use protocol::engine::{Action, Event, Reason};
+use protocol::ndp_proxy::{ANNOUNCEMENT_PACE, ANNOUNCEMENTS, KernelTable, Listing, RETRY_INTERVAL};
 use protocol::targets::{
     ABSENT_INTERVAL, ANSWER_INTERVAL, ASKS, BURST, MAX_ANSWERS, MAX_OPEN, MAX_OPEN_OF_HOST,
-    REACHABLE_INTERVAL,
+    REACHABLE_INTERVAL, State,
 };
 use protocol::wire::{ALL_NODES, MacAddress, RecordType, SolicitedNode};
 
@@ -336,6 +336,30 @@ fn a_target_that_went_away_is_noticed_when_it_is_looked_for() {
     assert_eq!(stage.sent(), [""; 0]);
 }
 
+/// RFC 4861 §7.3.1: only an advertisement that was solicited confirms. §7.2.5: another one tells of a target that was not known.
+#[test]
+fn an_unsolicited_advertisement_keeps_no_target_alive() {
+    let mut stage = Stage::proxying();
+    let unsolicited = advertisement(BESIDE, ALL_NODES, BESIDE);
+    let unsolicited = Event::UpstreamPacket {
+        mac: GATEWAY,
+        packet: &unsolicited,
+    };
+    stage.solicits(0, HOST, address(1), BESIDE);
+    stage.sent();
+    stage.handle(unsolicited);
+    assert_eq!(stage.sent(), [format!("lan0 !{BESIDE} to {}", address(1))]);
+    stage.pass(REACHABLE_INTERVAL.as_secs());
+    stage.solicits(0, HOST, address(1), BESIDE);
+    for _ in 0..u64::from(ASKS) * ANSWER_INTERVAL.as_secs() {
+        assert!(stage.engine.targets().get(BESIDE).unwrap().state == State::Present);
+        stage.handle(unsolicited);
+        stage.pass(1);
+    }
+    assert!(stage.engine.targets().get(BESIDE).unwrap().state == State::Absent);
+    assert!(stage.routes.is_empty());
+}
+
 #[test]
 fn a_target_that_nobody_looks_for_any_more_is_forgotten() {
     let mut stage = Stage::proxying();
@@ -502,6 +526,26 @@ fn a_target_that_was_looked_for_on_its_own_link_is_found_from_another() {
     assert_eq!(stage.sent(), [""; 0]);
 }
 
+/// RFC 4862 §5.4.4. A host reports the group of an address that is tentative, too, which must not pass for its owner's word.
+#[test]
+fn a_host_that_reports_the_group_of_a_tentative_address_is_told_of_its_duplicate() {
+    let mut stage = Stage::proxying();
+    let fe80_1 = "fe80::1:1".parse().unwrap();
+    stage.solicits(0, HOST, fe80_1, ROUTER);
+    stage.pass(20);
+    stage.detects_duplicates(0, HOST, address(1));
+    stage.sent();
+    let groups = [(RecordType::ModeIsExclude, group(1))];
+    stage.receive_on(0, HOST, &report(fe80_1, &groups));
+    stage.advertised_upstream(GATEWAY, address(1));
+    assert_eq!(
+        stage.sent(),
+        [format!("lan0 !{} to {ALL_NODES}", address(1))]
+    );
+    assert!(stage.proxied.is_empty());
+    assert_eq!(stage.routes(), [(address(1), Side::Upstream)]);
+}
+
 #[test]
 fn a_new_address_that_nobody_else_has_is_asked_for_and_not_answered() {
     let mut stage = Stage::proxying();
@@ -657,4 +701,33 @@ fn a_new_address_is_announced_three_times_to_the_routers_upstream() {
     stage.detects_duplicates(1, HOST, address(1));
     stage.pass(100);
     assert_eq!(stage.sent(), [""; 0], "when it is first confirmed");
+}
+
+/// RFC 4861 §7.2.6: so that none is lost among the others.
+#[test]
+fn announcements_of_several_addresses_are_a_little_apart() {
+    let mut stage = Stage::with(|config| config.announce = true);
+    let packets = [1, 2, 3].map(|number| advertisement(address(number), ROUTER, address(number)));
+    for number in [1, 2, 3] {
+        stage.solicits(0, HOST, address(number), LINK_LOCAL);
+    }
+    stage.pass(1);
+    let now = stage.now;
+    for packet in &packets {
+        let (port, mac) = (0, HOST);
+        stage
+            .engine
+            .handle(now, Event::Packet { port, mac, packet });
+    }
+    stage.drain();
+    assert_eq!(stage.sent().len(), 1);
+    for _ in 1..packets.len() {
+        let (deadline, reason) = stage.engine.next_deadline().unwrap();
+        assert_eq!(reason, Reason::Announcement);
+        assert_eq!(deadline.since(stage.now), ANNOUNCEMENT_PACE);
+        stage.now = deadline;
+        stage.engine.handle_timeout(deadline);
+        stage.drain();
+        assert_eq!(stage.sent().len(), 1);
+    }
 }

@@ -11,8 +11,8 @@ use protocol::ndp_proxy::{Change, KernelTable};
 use protocol::neighbors::Subject;
 use protocol::time::{Duration, Instant};
 use protocol::wire::{
-    ALL_NODES, MacAddress, Message, NeighborAdvertisement, NeighborSolicitation, RecordType,
-    ReportBuilder, SolicitedNode, parse,
+    ALL_NODES, MacAddress, Message, NeighborAdvertisement, NeighborSolicitation, QueryVersion,
+    RecordType, ReportBuilder, SolicitedNode, parse,
 };
 
 pub const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
@@ -190,11 +190,24 @@ impl Stage {
                                 (query.source, query.group),
                                 (ROUTER, Ipv6Addr::UNSPECIFIED)
                             );
+                            // As RFC 3810 §5.1.7, §9.1 and §9.3 want it.
+                            let QueryVersion::V2 {
+                                suppress_router_processing,
+                                robustness,
+                                query_interval,
+                                ..
+                            } = query.version
+                            else {
+                                panic!("not MLDv2");
+                            };
+                            assert!(suppress_router_processing && robustness > 1);
+                            assert!(query.max_response_delay < query_interval);
                             format!("?{}", query.destination)
                         }
                         Ok(Message::NeighborSolicitation(solicitation)) => {
                             assert_eq!(solicitation.source, ROUTER);
                             assert_eq!(solicitation.destination, solicitation.target);
+                            assert!(solicitation.source_link_layer.is_some());
                             format!("!{}", solicitation.target)
                         }
                         other => panic!("not a question: {other:?}"),

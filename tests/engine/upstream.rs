@@ -3,12 +3,13 @@
 use std::net::Ipv6Addr;
 
 use protocol::config::{MldMode, MldVersion};
-use protocol::engine::Event;
+use protocol::counters::Counter;
+use protocol::engine::{Action, Event, Reason};
 use protocol::listener::Upstream;
 use protocol::time::Duration;
-use protocol::wire::{ALL_NODES, Query, QueryVersion, Sources};
+use protocol::wire::{ALL_NODES, Query, QueryVersion, RecordType, Sources};
 
-use crate::stage::{GATEWAY, Stage, UPSTREAM, address, group};
+use crate::stage::{GATEWAY, Stage, UPSTREAM, address, group, report};
 
 const QUERIER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xaa);
 
@@ -51,10 +52,10 @@ fn an_mldv1_query_makes_the_refresh_mldv1_for_260_seconds_and_paces_it() {
     assert_eq!(stage.version(), MldVersion::V2);
     stage.query(MldVersion::V1);
     assert_eq!(stage.version(), MldVersion::V1);
-    // All at once, since what was reported in MLDv2 means nothing to an MLDv1 querier; but paced.
-    assert_eq!(stage.reports.len(), 1);
+    // All anew, since what was reported in MLDv2 means nothing to an MLDv1 querier; but not at once, and paced.
+    assert_eq!(stage.reports.len(), 0);
     stage.pass(5);
-    assert_eq!(stage.reports.len(), 51);
+    assert_eq!(stage.reports.len(), 50);
     stage.pass(5);
     assert_eq!(stage.reports.len(), 100);
     let groups: Vec<_> = stage.reports.iter().map(|(_, groups)| groups[0]).collect();
@@ -122,6 +123,23 @@ fn the_querier_is_known_until_the_upstream_is_another_one() {
     assert_eq!(stage.version(), MldVersion::V2);
 }
 
+/// RFC 3810 §6: a listener ignores what others report.
+#[test]
+fn what_others_report_upstream_changes_nothing() {
+    let mut stage = Stage::new();
+    stage.seen(address(1));
+    let changes = stage.changes.clone();
+    for record_type in [RecordType::ModeIsExclude, RecordType::ChangeToInclude] {
+        let packet = report(QUERIER, &[(record_type, group(1)), (record_type, group(2))]);
+        let (mac, packet) = (GATEWAY, &*packet);
+        stage.handle(Event::UpstreamPacket { mac, packet });
+    }
+    stage.pass(59);
+    assert_eq!(stage.changes, changes);
+    assert_eq!(stage.reports.len(), 0);
+    assert_eq!(stage.count(Counter::Mld), 0);
+}
+
 #[test]
 fn the_silence_of_a_querier_is_noted_once_and_the_refresh_goes_on() {
     let mut stage = Stage::new();
@@ -147,7 +165,32 @@ fn mldv1_reports_are_paced_also_where_there_is_no_refresh() {
         stage.seen(address(number));
     }
     stage.query(MldVersion::V1);
-    assert_eq!(stage.reports.len(), 1);
     stage.pass(10);
     assert_eq!(stage.reports.len(), 100);
+}
+
+/// RFC 3810 §6.3: the answers of all nodes at once would be an implosion. Each waits for its own share of the 10 s.
+#[test]
+fn no_report_is_sent_upon_a_general_query_and_each_node_waits_for_its_own_time() {
+    let mut delays = Vec::new();
+    for last in [0, 1, 0x80, 0xff] {
+        let link_local = Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xab, last));
+        let mut stage = Stage::new();
+        stage.upstream(Some(Upstream {
+            link_local,
+            ..UPSTREAM
+        }));
+        stage.fails = |action| matches!(action, Action::Report { .. });
+        stage.seen(address(1));
+        for version in [MldVersion::V2, MldVersion::V1] {
+            stage.query(version);
+            assert_eq!(stage.count(Counter::TransmitFailed), 0, "{version:?}");
+        }
+        let (deadline, reason) = stage.engine.next_deadline().unwrap();
+        assert_eq!(reason, Reason::Refresh);
+        delays.push(deadline.since(stage.now).as_millis());
+        stage.pass(10);
+        assert!(stage.count(Counter::TransmitFailed) > 0);
+    }
+    assert_eq!(delays, [39, 78, 5039, 10_000]);
 }

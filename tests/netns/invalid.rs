@@ -4,7 +4,7 @@
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
-use protocol::wire::{DropReason, MacAddress, NeighborSolicitation, parse};
+use protocol::wire::{ALL_NODES, DropReason, MacAddress, Message, NeighborSolicitation, parse};
 
 use crate::lab::{
     DOWNSTREAM, Frame, GATEWAY, LAN_HOST, Lab, Process, Tap, UPSTREAM, group_mac, solicited_node,
@@ -14,6 +14,7 @@ use crate::support::{proxied, start_proxying, status};
 crate::tests![
     invalid_solicitations_and_those_for_strangers_are_not_answered,
     ten_thousand_unknown_targets_reach_no_lan_and_cost_nothing,
+    the_kernels_answers_are_a_proxys,
 ];
 
 // ICMPv6 types (RFC 4861 §4.3, §4.4).
@@ -139,6 +140,46 @@ fn invalid_solicitations_and_those_for_strangers_are_not_answered() {
         let solicitation = gateway.solicitation(stranger(1), multicast);
         expect_one_answer("one for a stranger", emit(&solicitation), multicast);
     }
+}
+
+/// RFC 4861 §7.2.4 and §7.2.8: by a router (R), not to override what the host says itself (O), with the router's link-layer address
+/// where the question was multicast; to who asked and solicited (S), or, to who detects duplicates, to all nodes and not.
+fn the_kernels_answers_are_a_proxys() {
+    let lab = Lab::new();
+    let _mldproxy = start_proxying(&lab, &[]);
+    let gateway = Gateway::of(&lab);
+    let own = Some(MacAddress(gateway.router));
+    let answer_to = |solicitation: &NeighborSolicitation| {
+        gateway.send(emit(solicitation));
+        let end = Instant::now() + ANSWERED;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let frame = gateway.tap.receive(left).expect("an answer");
+            if let Ok(Message::NeighborAdvertisement(answer)) = parse(&frame.packet)
+                && answer.target == LAN_HOST
+            {
+                return answer;
+            }
+        }
+    };
+    let ordinary = gateway.solicitation(LAN_HOST, true);
+    let duplicate = NeighborSolicitation {
+        source: Ipv6Addr::UNSPECIFIED,
+        source_link_layer: None,
+        ..ordinary.clone()
+    };
+    for (solicitation, destination, solicited) in
+        [(ordinary, GATEWAY, true), (duplicate, ALL_NODES, false)]
+    {
+        let answer = answer_to(&solicitation);
+        assert_eq!(answer.destination, destination);
+        assert_eq!(answer.solicited, solicited);
+        assert!(answer.router && !answer.override_flag, "{answer:?}");
+        assert_eq!(answer.target_link_layer, own);
+    }
+    let answer = answer_to(&gateway.solicitation(LAN_HOST, false));
+    assert_eq!((answer.destination, answer.solicited), (GATEWAY, true));
+    assert!(answer.router && !answer.override_flag, "{answer:?}");
 }
 
 /// Half of them of the host's own group, which the router's kernel cannot but hear.

@@ -1,10 +1,15 @@
 //! The main job: whoever is on the LAN is reachable from upstream, for as long as it is there.
 
 use nix::sys::signal::Signal;
+use protocol::wire::{Message, RecordType, parse};
 
 use crate::lab::solicited_node;
-use crate::lab::{LAN_HOST, Lab, LabOptions, OUTSIDE, UPSTREAM, downstream, eventually, lan_host};
-use crate::support::{Host, SOON, UNLIMITED, address, expect_joined, start, start_between};
+use crate::lab::{
+    LAN_HOST, Lab, LabOptions, OUTSIDE, Tap, UPSTREAM, downstream, eventually, lan_host,
+};
+use crate::support::{
+    Host, SOON, UNLIMITED, address, expect_joined, querier, start, start_between,
+};
 
 crate::tests![
     a_solicitation_for_duplicate_detection_is_enough,
@@ -14,6 +19,7 @@ crate::tests![
     a_prefix_takes_the_place_of_global_unicast,
     a_silent_host_is_left_when_its_time_is_over,
     a_group_is_left_with_the_last_of_its_addresses,
+    a_join_and_a_leave_are_said_twice_and_a_query_is_answered,
     sigterm_leaves_every_group,
     sigint_leaves_every_group,
     hosts_of_two_downstreams_are_joined;
@@ -134,6 +140,33 @@ fn a_group_is_left_with_the_last_of_its_addresses() {
     expect_joined(&lab, &[twin]);
     assert!(!mldproxy.log().contains("left "), "{}", mldproxy.log());
     expect_joined(&lab, &[]);
+}
+
+/// RFC 3810 §6.1 and §6.3, of which the kernel takes care: TO_EX and TO_IN as often as the robustness variable says, IS_EX once asked.
+fn a_join_and_a_leave_are_said_twice_and_a_query_is_answered() {
+    let lab = Lab::without_querier();
+    let mldproxy = start(&lab, &["--refresh-interval", "0"]);
+    let wire = Tap::open(&lab.sw, "rtr");
+    let expect_said = |wanted: RecordType, times: usize| {
+        let mut said = 0;
+        eventually("it is said as often", SOON, || {
+            let frame = wire.receive(SOON).expect("a report");
+            if let Ok(Message::ReportV2(report)) = parse(&frame.packet) {
+                let group = solicited_node(address(1));
+                let mut records = report.records;
+                let is_it =
+                    records.any(|record| (record.record_type, record.group) == (wanted, group));
+                said += usize::from(is_it);
+            }
+            said == times
+        });
+    };
+    Host::on(&lab.lan).solicits_from(address(1));
+    expect_said(RecordType::ChangeToExclude, 2);
+    querier(&lab, true);
+    expect_said(RecordType::ModeIsExclude, 1);
+    mldproxy.signal(Signal::SIGTERM);
+    expect_said(RecordType::ChangeToInclude, 2);
 }
 
 fn sigterm_leaves_every_group() {

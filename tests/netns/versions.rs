@@ -9,6 +9,7 @@ use crate::support::{Host, SOON, address, expect_joined, querier, start, summary
 
 crate::tests![
     a_querier_of_version_1_gets_reports_of_version_1_also_after_it_is_gone,
+    a_querier_of_version_1_is_answered_by_the_kernel,
     a_querier_of_version_2_gets_reports_of_version_2,
     to_leave_under_a_querier_of_version_1_is_a_done,
     version_1_can_be_fixed,
@@ -65,6 +66,28 @@ fn a_querier_of_version_1_gets_reports_of_version_1_also_after_it_is_gone() {
     }
     let wire = Tap::open(&lab.sw, "rtr");
     expect_five(&wire, is_report_v1, is_refresh_v2);
+}
+
+/// RFC 2710 §4. Without a refresh, and joined when the version is known, it is only the kernel that reports.
+fn a_querier_of_version_1_is_answered_by_the_kernel() {
+    let lab = with_querier_of_version(1);
+    let mldproxy = start(&lab, &["--refresh-interval", "0"]);
+    querier(&lab, true);
+    mldproxy.wait_for_line("MLDv1 is in force upstream", SOON);
+    let wire = Tap::open(&lab.sw, "rtr");
+    let expect_report = || {
+        eventually("a report", SOON, || {
+            is_report_v1(&wire.receive(SOON).expect("a report"))
+        });
+    };
+    Host::apart(&lab.lan, 1).solicits_from(address(1));
+    for _ in 0..2 {
+        expect_report();
+    }
+    // It starts with a query.
+    querier(&lab, false);
+    querier(&lab, true);
+    expect_report();
 }
 
 fn to_leave_under_a_querier_of_version_1_is_a_done() {

@@ -91,6 +91,10 @@ impl Engine {
         {
             return;
         }
+        // RFC 4861 §7.3.1: what is not solicited confirms nothing. It tells of a target that was not known to be there.
+        if !advertisement.solicited && self.targets.is_present(target) {
+            return;
+        }
         let Engine {
             config,
             neighbors,
@@ -228,7 +232,7 @@ impl Engine {
         })
     }
 
-    /// An address downstream is announced upstream (RFC 9131 §6.1.1): a router makes an entry for it before it needs one.
+    /// An address downstream is announced upstream (RFC 9131 §6.1.2): a router makes an entry for it before it needs one.
     pub(super) fn poll_announcement(&mut self, buffer: &mut [u8]) -> Option<Action> {
         let (source, mac) = self.source_on(Side::Upstream)?;
         let target = self.ndp_proxy.poll_announcement(self.now)?;

@@ -188,6 +188,7 @@ impl Neighbors {
         };
         let asked = self.hosts.get(neighbor.host).and_then(|host| host.asked);
         let earliest = asked.map_or(now, |asked| asked.saturating_add(DOUBT_INTERVAL));
+        let earliest = earliest.max(neighbor.next_probe(now));
         neighbor.questions = 0;
         neighbor.due = now.max(earliest);
         let due = neighbor.due;
@@ -221,6 +222,16 @@ impl Neighbors {
 }
 
 impl Neighbor {
+    /// Before which it may not be probed again: RFC 4861 §7.3.3 allows no two solicitations to a neighbor within a RetransTimer,
+    /// whatever makes them necessary. What is due within that stays so, and a probe that was answered was sent before it was.
+    pub(super) fn next_probe(&self, now: Instant) -> Instant {
+        if now < self.due && self.due <= now.saturating_add(PROBE_INTERVAL) {
+            self.due
+        } else {
+            self.last_seen.saturating_add(PROBE_INTERVAL)
+        }
+    }
+
     /// Passes over the questions that cannot or need not be sent.
     fn skip_questions(&mut self, now: Instant, config: &Config, subject: Subject, host: &Host) {
         while self.questions < ASKS && self.due <= now {
