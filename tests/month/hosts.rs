@@ -275,10 +275,8 @@ impl Month {
                 self.reports(host, groups);
             }
             _ => {
-                if self.random.u32(..100) < self.leaving {
-                    self.leaves(host);
-                    return;
-                }
+                self.leaves(host);
+                return;
             }
         }
         self.chatters_later(host);

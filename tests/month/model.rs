@@ -117,6 +117,8 @@ pub struct Model {
     pub groups: Vec<(u32, i32, i32)>,
     /// Addresses of which something changed.
     pub touched: Vec<Ipv6Addr>,
+    /// How often an address came to be confirmed.
+    pub confirmations: u64,
     /// What timed out at the last check.
     pub expired: Vec<(Key, Subject)>,
     /// Third probes whose silence was perhaps not noticed yet.
@@ -142,6 +144,7 @@ impl Model {
             next_check: None,
             groups: Vec::new(),
             touched: Vec::new(),
+            confirmations: 0,
             expired: Vec::new(),
             silences: Vec::new(),
         }
@@ -314,7 +317,7 @@ impl Model {
             if let Some(listener) = self.remove(listener)
                 && listener.confirmed
             {
-                self.subjects.get_mut(&key).unwrap().confirmed = true;
+                self.confirm(key);
                 self.renew(now, key);
             }
         }
@@ -352,13 +355,19 @@ impl Model {
 
     fn advertised(&mut self, target: Ipv6Addr, mac: MacAddress) {
         let key = Key::Address(target);
-        if let Some(subject) = self.subjects.get_mut(&key)
+        if let Some(subject) = self.subjects.get(&key)
             && subject.host == mac
             && subject.probes > 0
         {
-            subject.confirmed = true;
-            self.touch(key);
+            self.confirm(key);
         }
+    }
+
+    fn confirm(&mut self, key: Key) {
+        let subject = self.subjects.get_mut(&key).unwrap();
+        let is_new = !std::mem::replace(&mut subject.confirmed, true);
+        self.confirmations += u64::from(is_new && matches!(key, Key::Address(_)));
+        self.touch(key);
     }
 
     fn reported(
@@ -381,9 +390,10 @@ impl Model {
             let keys = self.keys_in(mac, *group);
             for key in &keys {
                 if *listens {
-                    let subject = self.subjects.get_mut(key).unwrap();
-                    subject.port = port;
-                    subject.confirmed |= answers;
+                    self.subjects.get_mut(key).unwrap().port = port;
+                    if answers {
+                        self.confirm(*key);
+                    }
                     self.renew(now, *key);
                 } else if !self.subjects[key].revoked {
                     self.doubt(now, *key);

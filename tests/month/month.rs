@@ -17,6 +17,8 @@ use crate::world::{Sickness, World};
 
 /// The router, as hosts downstream know it.
 pub const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
+/// An entry of another program, for what is never learned.
+pub const OTHERS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 7);
 const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xaa);
 const GATEWAY_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0xaa, 0]);
 
@@ -93,8 +95,8 @@ pub struct Month {
     /// On average, from one chatter of a host to the next, and how long one is away.
     pub chatter: u64,
     pub absence: u64,
-    /// Of a hundred that might leave, how many do.
-    pub leaving: u32,
+    /// On average, from one outage of a downstream to the next.
+    outages: u64,
     /// Nobody arrives any more.
     pub is_over: bool,
     follows_prefixes: bool,
@@ -120,10 +122,10 @@ impl Month {
         // Either a short time and few hosts at once, or a long one and most of them.
         let is_crowded = seed % 2 == 1;
         if is_crowded {
-            config.address_timeout = Duration::from_secs(3 * 3600);
-            config.expiry_interval = Duration::from_secs(300);
+            config.address_timeout = Duration::from_secs(8 * 3600);
+            config.expiry_interval = Duration::from_secs(600);
         }
-        config.refresh_interval = Duration::from_secs(if is_crowded { 600 } else { 60 });
+        config.refresh_interval = Duration::from_secs(if is_crowded { 1800 } else { 60 });
         config.ndp_proxy = seed % 4 >= 2;
         config.host_routes = config.ndp_proxy && random.u8(..4) > 0;
         config.announce = config.ndp_proxy && random.bool();
@@ -145,9 +147,9 @@ impl Month {
             by_mac: BTreeMap::new(),
             prefixes: Vec::new(),
             most_addresses: if is_crowded { 3 } else { 4 },
-            chatter: timeout,
-            absence: if is_crowded { 20 * HOUR } else { 24 * HOUR },
-            leaving: if is_crowded { 50 } else { 100 },
+            chatter: if is_crowded { timeout / 3 } else { timeout },
+            absence: if is_crowded { 80 * HOUR } else { 60 * HOUR },
+            outages: if is_crowded { 10 * HOUR } else { 4 * HOUR },
             is_over: false,
             follows_prefixes,
             next_prefix: 0x2001_0db8_0001_0000,
@@ -264,14 +266,14 @@ impl Month {
     /// What happens again and again does so after a while.
     fn again(&mut self, happening: Happening) {
         let average = match happening {
-            Happening::DownstreamGoes => 3 * HOUR,
+            Happening::DownstreamGoes => self.outages,
             Happening::UpstreamGoes => 5 * HOUR,
             Happening::Sickness => 9 * HOUR,
             Happening::Querier => 6 * HOUR,
-            Happening::Listing => HOUR,
+            Happening::Listing => 4 * HOUR,
             Happening::Forgets => 5 * MINUTE,
             Happening::Remembers => 30 * MINUTE,
-            Happening::Renewal => 12 * HOUR,
+            Happening::Renewal => 20 * HOUR,
             Happening::Own => 6 * HOUR,
             Happening::Renumbering => 3 * DAY,
             Happening::Solicitation => 5 * MINUTE,
@@ -610,26 +612,28 @@ impl Month {
     }
 
     fn list(&mut self) {
-        let proxies: Vec<_> = self.world.tables.proxies.iter().copied().collect();
-        self.world
-            .handle(Event::Listed(KernelTable::Proxies, Listing::Begins));
-        for address in proxies {
-            let has = Listing::Has(address, Side::Upstream);
-            self.world.handle(Event::Listed(KernelTable::Proxies, has));
-        }
-        self.end_listing(KernelTable::Proxies);
-        let routes: Vec<_> = self.world.tables.routes.clone().into_iter().collect();
-        self.world
-            .handle(Event::Listed(KernelTable::Routes, Listing::Begins));
-        for (address, side) in routes {
-            let has = Listing::Has(address, side);
-            self.world.handle(Event::Listed(KernelTable::Routes, has));
-        }
-        self.end_listing(KernelTable::Routes);
+        let upstream = |address: &Ipv6Addr| (*address, Side::Upstream);
+        let proxies = self.world.tables.proxies.iter().map(upstream).collect();
+        self.list_table(KernelTable::Proxies, proxies);
+        let routes = self.world.tables.routes.clone().into_iter().collect();
+        self.list_table(KernelTable::Routes, routes);
     }
 
-    fn end_listing(&mut self, table: KernelTable) {
+    /// A host may be heard meanwhile.
+    fn list_table(&mut self, table: KernelTable, mut entries: Vec<(Ipv6Addr, Side)>) {
+        entries.push((OTHERS, Side::Upstream));
+        self.world.handle(Event::Listed(table, Listing::Begins));
+        self.world.tables.is_listing = true;
+        for (address, side) in entries {
+            if self.random.u8(..) == 0 && !self.is_over {
+                let host = self.random.usize(..self.hosts.len());
+                self.renumbers(host);
+            }
+            let has = Listing::Has(address, side);
+            self.world.handle(Event::Listed(table, has));
+        }
         self.world.tables.listed(table);
         self.world.handle(Event::Listed(table, Listing::Ends));
+        self.world.tables.is_listing = false;
     }
 }
