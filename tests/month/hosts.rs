@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use protocol::config::{Port, Side};
 use protocol::wire::MacAddress;
 
-use crate::model::{Fact, group_of};
+use crate::facts::{Fact, group_of};
 use crate::month::{Happening, Month};
 use crate::world::Sent;
 
@@ -449,6 +449,7 @@ impl Month {
                 !(has
                     && answers
                     && host.mac == subject.host
+                    && host.port == subject.port
                     && host.reachable.is_some_and(|since| since <= early)),
                 "{key:?} of a host that answers was lost: {subject:?}, {host:?}"
             );

@@ -3,6 +3,7 @@
 //!
 //! `MONTH_SEED=7 cargo test --test month` replays one seed, `MONTH_SEEDS=100 cargo test --test month` runs so many.
 
+mod facts;
 mod hosts;
 mod model;
 mod month;

@@ -8,6 +8,8 @@ use std::net::Ipv6Addr;
 
 use protocol::wire::MacAddress;
 
+use crate::facts::{Fact, group_of};
+
 /// How long a report after a question is its answer.
 const ANSWER_WINDOW: u64 = 5_000;
 /// From a question to a host to one because of a doubt.
@@ -17,24 +19,6 @@ const PROBE_INTERVAL: u64 = 1_000;
 const PROBES: u8 = 3;
 /// How much later than due anything about a question may be noticed.
 const SLACK: u64 = 150;
-
-/// What a packet says.
-#[derive(Clone, Debug)]
-pub enum Fact {
-    Solicits {
-        source: Ipv6Addr,
-        target: Ipv6Addr,
-    },
-    Advertises {
-        target: Ipv6Addr,
-        to_router: bool,
-    },
-    /// Groups by their 24 bits, and whether the host listens to each.
-    Reports {
-        source: Ipv6Addr,
-        groups: Vec<(u32, bool)>,
-    },
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
@@ -49,10 +33,6 @@ impl Key {
             Key::Listener(group, _) => group,
         }
     }
-}
-
-pub fn group_of(address: Ipv6Addr) -> u32 {
-    (address.to_bits() & 0xff_ffff) as u32
 }
 
 /// Was a whole round of questions not answered?

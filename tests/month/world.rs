@@ -10,10 +10,10 @@ use protocol::groups::{self, LEAVE_DELAY};
 use protocol::listener::Upstream;
 use protocol::neighbors::{Question, Subject};
 use protocol::time::Instant;
-use protocol::wire::{MacAddress, Message, NeighborAdvertisement, NeighborSolicitation};
-use protocol::wire::{RecordType, ReportBuilder, parse};
+use protocol::wire::{MacAddress, Message, parse};
 
-use crate::model::{Fact, Key, Model, Rules, group_of};
+use crate::facts::{Fact, group_of};
+use crate::model::{Key, Model, Rules};
 use crate::tables::Tables;
 
 /// A group upstream, as it is.
@@ -183,7 +183,8 @@ impl World {
             return false;
         }
         self.mention(fact);
-        let packet = self.packet(port, fact);
+        let router = self.downstreams[usize::from(port)].unwrap().link_local;
+        let packet = fact.packet(router);
         self.model.hear(self.now, port, mac, fact);
         self.tally.packets += 1;
         let packet = &packet;
@@ -234,70 +235,9 @@ impl World {
     }
 
     fn mention(&mut self, fact: &Fact) {
-        let mut mention = |group| self.mentioned.insert(group, self.now);
-        match fact {
-            Fact::Solicits { source, target } if source.is_unspecified() => {
-                mention(group_of(*target));
-            }
-            Fact::Solicits { source, .. } => {
-                mention(group_of(*source));
-            }
-            Fact::Advertises { target, .. } => {
-                mention(group_of(*target));
-            }
-            Fact::Reports { groups, .. } => {
-                for (group, _) in groups {
-                    mention(*group);
-                }
-            }
+        for group in fact.groups() {
+            self.mentioned.insert(group, self.now);
         }
-    }
-
-    fn packet(&self, port: Port, fact: &Fact) -> Vec<u8> {
-        let mut packet = vec![0; 1500];
-        let length = match fact {
-            Fact::Solicits { source, target } => {
-                let solicitation = NeighborSolicitation {
-                    source: *source,
-                    destination: group_address(group_of(*target)),
-                    target: *target,
-                    source_link_layer: None,
-                };
-                solicitation.emit(&mut packet).unwrap()
-            }
-            Fact::Advertises { target, to_router } => {
-                let router = self.downstreams[usize::from(port)].unwrap().link_local;
-                let destination = if *to_router {
-                    router
-                } else {
-                    protocol::wire::ALL_NODES
-                };
-                let advertisement = NeighborAdvertisement {
-                    source: *target,
-                    destination,
-                    target: *target,
-                    router: false,
-                    solicited: *to_router,
-                    override_flag: true,
-                    target_link_layer: None,
-                };
-                advertisement.emit(&mut packet).unwrap()
-            }
-            Fact::Reports { source, groups } => {
-                let mut report = ReportBuilder::new(&mut packet);
-                for (group, listens) in groups {
-                    let record_type = if *listens {
-                        RecordType::ModeIsExclude
-                    } else {
-                        RecordType::ChangeToInclude
-                    };
-                    assert!(report.push(record_type, group_address(*group)));
-                }
-                report.finish(*source).unwrap()
-            }
-        };
-        packet.truncate(length);
-        packet
     }
 
     /// Takes over what changed in the model.
@@ -609,9 +549,4 @@ impl World {
     pub fn next_deadline(&self) -> Option<(Instant, protocol::engine::Reason)> {
         self.engine.next_deadline()
     }
-}
-
-pub fn group_address(group: u32) -> Ipv6Addr {
-    let base = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0);
-    Ipv6Addr::from_bits(base.to_bits() | u128::from(group))
 }
