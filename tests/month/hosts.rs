@@ -274,6 +274,11 @@ impl Month {
                 let groups = self.reports_of(&self.hosts[host]);
                 self.reports(host, groups);
             }
+            93..95 => {
+                // It restarts, or somebody says so in its name.
+                let groups = self.reports_of(&self.hosts[host]).into_iter();
+                self.reports(host, groups.map(|(group, _)| (group, false)).collect());
+            }
             _ => {
                 self.leaves(host);
                 return;

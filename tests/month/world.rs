@@ -363,7 +363,12 @@ impl World {
         if join {
             self.joined += 1;
         } else {
-            membership.idle = None;
+            let leave = LEAVE_DELAY.as_millis() as u64;
+            let since = membership.idle.take();
+            assert!(
+                since.is_none_or(|since| self.now >= since + leave),
+                "group {group:06x} is left too early"
+            );
             self.joined -= 1;
         }
         self.tally.most_joined = self.tally.most_joined.max(self.joined);
