@@ -327,7 +327,7 @@ impl Engine {
             (self.neighbors.next_question(), Reason::Question),
             (self.ndp_proxy.next_deadline(), Reason::KernelTable),
             (self.targets.next_deadline(), Reason::Target),
-            (self.ndp_proxy.next_announcement(), Reason::Announcement),
+            (self.next_announcement(), Reason::Announcement),
         ];
         deadlines
             .into_iter()

@@ -570,6 +570,26 @@ fn an_outage_of_the_downstream_costs_no_host_that_answers_after_it() {
 }
 
 #[test]
+fn a_host_that_was_doubted_twice_while_it_slept_is_asked_again_before_its_end() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.reports(&[1]);
+    for _ in 0..2 {
+        stage.pass(30);
+        stage.handle(Event::Forgotten(address(1)));
+    }
+    stage.pass(40);
+    stage.asked();
+    // It is awake again, but says nothing of its own accord.
+    stage.pass(130);
+    assert_eq!(stage.asked().first(), questions(&[(0, PROBE_1)]).first());
+    stage.receive(&advertisement(address(1), ROUTER, address(1)));
+    stage.pass(200);
+    assert_eq!(stage.joined, [group(1)].into());
+}
+
+#[test]
 fn an_address_takes_the_place_of_the_listener_that_its_host_was_known_as() {
     let mut stage = Stage::with_defaults();
     stage.speaks();

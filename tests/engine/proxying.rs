@@ -731,3 +731,22 @@ fn announcements_of_several_addresses_are_a_little_apart() {
         assert_eq!(stage.sent().len(), 1);
     }
 }
+
+#[test]
+fn an_announcement_waits_for_an_upstream_that_it_can_be_sent_from() {
+    let mut stage = Stage::with(|config| {
+        config.ndp_proxy = true;
+        config.announce = true;
+    });
+    stage.upstream(Some(protocol::listener::Upstream {
+        link_local: None,
+        ..UPSTREAM
+    }));
+    stage.confirmed(0, HOST, address(1));
+    let next = stage.engine.next_deadline();
+    assert!(next.is_some_and(|(at, _)| at > stage.now), "{next:?}");
+    stage.pass(10);
+    assert_eq!(stage.sent(), [""; 0]);
+    stage.upstream(Some(UPSTREAM));
+    assert_eq!(stage.sent(), [format!("wan !{} to ff02::2", address(1))]);
+}

@@ -11,6 +11,7 @@ use crate::counters::Counter;
 use crate::ndp_proxy::{KernelTable, Listing};
 use crate::neighbors::{Sender, Subject};
 use crate::targets::{Solicitation, State};
+use crate::time::Instant;
 use crate::wire::{
     ALL_NODES, ALL_ROUTERS, MacAddress, NeighborAdvertisement, NeighborSolicitation, SolicitedNode,
 };
@@ -244,6 +245,12 @@ impl Engine {
             mac: None,
             target,
         })
+    }
+
+    /// When to announce; never while nothing can be sent upstream, which an event ends.
+    pub(super) fn next_announcement(&self) -> Option<Instant> {
+        self.source_on(Side::Upstream)?;
+        self.ndp_proxy.next_announcement()
     }
 
     /// An [`Action::Advertise`] was carried out, or failed, which is no different from one that is lost.

@@ -253,11 +253,8 @@ impl Neighbor {
     }
 
     /// All questions were asked in vain. One that has answered before gets another round before its end: its link may have been
-    /// down, or it asleep.
+    /// down, or it asleep. A round in between because of a doubt does not cost it that one.
     fn end_round(&mut self, now: Instant, config: &Config) {
-        if self.asked_in_vain {
-            return;
-        }
         self.asked_in_vain = true;
         let quarter = config.address_timeout.checked_div(4).unwrap_or_default();
         let age = config.address_timeout.saturating_sub(quarter);

@@ -1,0 +1,386 @@
+//! Thirty days of one router: what happens, and when.
+
+mod links;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use protocol::config::{Config, Learn, Port};
+use protocol::engine::Event;
+use protocol::wire::MacAddress;
+
+use crate::hosts::{Host, State};
+use crate::world::{Sickness, World};
+
+/// The router, as hosts downstream know it.
+pub const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
+/// An entry of another program, for what is never learned.
+pub const OTHERS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 7);
+
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+pub const DAY: u64 = 24 * HOUR;
+pub const DAYS: u64 = 30;
+const HOSTS: u32 = 1_000;
+
+/// Something that happens at its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Happening {
+    Arrival {
+        host: usize,
+    },
+    Chatter {
+        host: usize,
+        life: u32,
+    },
+    Answer {
+        host: usize,
+        life: u32,
+        port: Port,
+    },
+    ProbeAnswer {
+        host: usize,
+        life: u32,
+        target: Ipv6Addr,
+    },
+    Renumbers {
+        host: usize,
+    },
+    UpstreamAnswer {
+        target: Ipv6Addr,
+    },
+    DownstreamGoes,
+    DownstreamComes {
+        port: Port,
+    },
+    UpstreamGoes,
+    UpstreamComes,
+    Sickness,
+    Recovery,
+    Querier,
+    Query,
+    Listing,
+    Forgets,
+    Remembers,
+    Renewal,
+    Own,
+    Renumbering,
+    PrefixEnds {
+        prefix: u64,
+    },
+    Solicitation,
+    Timeout,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Querier {
+    None,
+    V1,
+    V2,
+}
+
+pub struct Month {
+    pub world: World,
+    pub random: fastrand::Rng,
+    pub hosts: Vec<Host>,
+    pub by_mac: BTreeMap<MacAddress, usize>,
+    pub prefixes: Vec<u64>,
+    pub most_addresses: usize,
+    /// On average, from one chatter of a host to the next, and how long one is away.
+    pub chatter: u64,
+    pub absence: u64,
+    /// On average, from one outage of a downstream to the next.
+    outages: u64,
+    /// Nobody arrives any more.
+    pub is_over: bool,
+    follows_prefixes: bool,
+    next_prefix: u64,
+    own: Vec<Ipv6Addr>,
+    querier: Querier,
+    last_index: u32,
+    schedule: BinaryHeap<Reverse<(u64, u64, Happening)>>,
+    scheduled: u64,
+}
+
+impl Month {
+    pub fn new(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut config = Config::new("wan".parse().unwrap());
+        for name in ["br-lan", "guest", "iot", "lab"]
+            .iter()
+            .take(2 + random.usize(..3))
+        {
+            config.downstreams.push(name.parse().unwrap()).unwrap();
+        }
+        (config.join_rate, config.join_burst) = (1_000_000, 1_000_000);
+        // Either a short time and few hosts at once, or a long one and most of them.
+        let is_crowded = seed % 2 == 1;
+        if is_crowded {
+            config.address_timeout = Duration::from_secs(8 * 3600);
+            config.expiry_interval = Duration::from_secs(600);
+        }
+        config.refresh_interval = Duration::from_secs(if is_crowded { 1800 } else { 60 });
+        config.ndp_proxy = seed % 4 >= 2;
+        config.host_routes = config.ndp_proxy && random.u8(..4) > 0;
+        config.announce = config.ndp_proxy && random.bool();
+        config.upstream_prefixes = random.bool();
+        config.ask = random.u8(..10) > 0;
+        config.learn = match random.u8(..10) {
+            0 => Learn::Ndp,
+            1 if config.ask && !config.ndp_proxy => Learn::Mld,
+            _ => Learn::Both,
+        };
+        let follows_prefixes = config.upstream_prefixes;
+        let timeout = config.address_timeout.as_millis() as u64;
+        let mut world = World::new(config, random.fork());
+        world.tables.set_timeout(timeout);
+        let mut month = Month {
+            world,
+            random,
+            hosts: Vec::new(),
+            by_mac: BTreeMap::new(),
+            prefixes: Vec::new(),
+            most_addresses: if is_crowded { 3 } else { 4 },
+            chatter: if is_crowded { timeout / 3 } else { timeout },
+            absence: if is_crowded { 80 * HOUR } else { 60 * HOUR },
+            outages: if is_crowded { 10 * HOUR } else { 4 * HOUR },
+            is_over: false,
+            follows_prefixes,
+            next_prefix: 0x2001_0db8_0001_0000,
+            own: Vec::new(),
+            querier: Querier::V2,
+            last_index: 7,
+            schedule: BinaryHeap::new(),
+            scheduled: 0,
+        };
+        for number in 0..HOSTS {
+            let host = month.new_host(number);
+            month.hosts.push(host);
+        }
+        month
+    }
+
+    /// Lets all of it happen.
+    pub fn run(&mut self) {
+        self.starts();
+        let end = self.world.now + DAYS * DAY;
+        while self.next(end) {}
+        self.ends();
+    }
+
+    fn starts(&mut self) {
+        self.new_prefix();
+        for port in 0..self.world.downstreams.len() {
+            self.downstream_comes(port as Port);
+        }
+        self.upstream_comes();
+        for host in 0..self.hosts.len() {
+            let delay = self.some(self.absence);
+            self.at(delay, Happening::Arrival { host });
+        }
+        for happening in [
+            Happening::DownstreamGoes,
+            Happening::UpstreamGoes,
+            Happening::Sickness,
+            Happening::Querier,
+            Happening::Query,
+            Happening::Listing,
+            Happening::Forgets,
+            Happening::Remembers,
+            Happening::Renewal,
+            Happening::Own,
+            Happening::Renumbering,
+            Happening::Solicitation,
+            Happening::Timeout,
+        ] {
+            self.again(happening);
+        }
+    }
+
+    /// All leave, nothing fails any more, and time passes.
+    fn ends(&mut self) {
+        self.is_over = true;
+        self.schedule.clear();
+        self.world.sickness = Sickness::default();
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].state != State::Away {
+                self.leaves(host);
+            }
+        }
+        for port in 0..self.world.downstreams.len() {
+            self.downstream_comes(port as Port);
+        }
+        self.upstream_comes();
+        self.list();
+        let rules = &self.world.model.rules;
+        let end = self.world.now + rules.timeout + rules.expiry_interval + MINUTE;
+        while self.next(end) {}
+        self.world.assert_empty();
+        let next = self.world.next_deadline();
+        self.world.now += HOUR;
+        self.world.timeout();
+        assert_eq!(self.world.next_deadline(), None, "{next:?}");
+    }
+
+    /// The next thing that happens; false where it is after `end`.
+    fn next(&mut self, end: u64) -> bool {
+        let due = self
+            .schedule
+            .peek()
+            .map_or(u64::MAX, |Reverse((at, ..))| *at);
+        self.world.pass(due.min(end));
+        self.assert_none_lost();
+        if !self.world.outbox.is_empty() {
+            for sent in std::mem::take(&mut self.world.outbox) {
+                self.carry(sent);
+            }
+            return true;
+        }
+        if due > end {
+            return false;
+        }
+        if let Some(Reverse((_, _, happening))) = self.schedule.pop() {
+            self.happens(happening);
+        }
+        true
+    }
+
+    pub fn at(&mut self, delay: u64, happening: Happening) {
+        self.scheduled += 1;
+        let at = self.world.now + delay;
+        self.schedule.push(Reverse((at, self.scheduled, happening)));
+    }
+
+    /// A random time, as long on average.
+    pub fn some(&mut self, average: u64) -> u64 {
+        let share = -self.random.f64().max(1e-9).ln();
+        1 + (average as f64 * share.min(5.0)) as u64
+    }
+
+    /// What happens again and again does so after a while.
+    fn again(&mut self, happening: Happening) {
+        let average = match happening {
+            Happening::DownstreamGoes => self.outages,
+            Happening::UpstreamGoes => 5 * HOUR,
+            Happening::Sickness => 9 * HOUR,
+            Happening::Querier => 6 * HOUR,
+            Happening::Listing => 4 * HOUR,
+            Happening::Forgets => 5 * MINUTE,
+            Happening::Remembers => 30 * MINUTE,
+            Happening::Renewal => 20 * HOUR,
+            Happening::Own => 6 * HOUR,
+            Happening::Renumbering => 3 * DAY,
+            Happening::Solicitation => 5 * MINUTE,
+            Happening::Timeout => 7 * MINUTE,
+            Happening::Query => {
+                self.at(125 * SECOND, happening);
+                return;
+            }
+            _ => return,
+        };
+        let delay = self.some(average);
+        self.at(delay, happening);
+    }
+
+    fn happens(&mut self, happening: Happening) {
+        let doubts = matches!(
+            happening,
+            Happening::DownstreamGoes
+                | Happening::DownstreamComes { .. }
+                | Happening::Forgets
+                | Happening::Renewal
+        );
+        if doubts && self.world.model.is_doubt_unclear(self.world.now) {
+            self.at(50, happening);
+            return;
+        }
+        let is_alive = |host: usize, life| self.hosts[host].life == life;
+        match happening {
+            Happening::Arrival { host } => self.arrives(host),
+            Happening::Chatter { host, life } if is_alive(host, life) => self.chatters(host),
+            Happening::Answer { host, life, port } if is_alive(host, life) => {
+                self.answers(host, port);
+            }
+            Happening::ProbeAnswer { host, life, target } if is_alive(host, life) => {
+                self.answers_probe(host, target);
+            }
+            // Its host is gone.
+            Happening::Chatter { .. }
+            | Happening::Answer { .. }
+            | Happening::ProbeAnswer { .. } => {}
+            Happening::Renumbers { host } => self.renumbers(host),
+            Happening::UpstreamAnswer { target } => self.upstream_answers(target),
+            Happening::DownstreamGoes => self.downstream_goes(),
+            Happening::DownstreamComes { port } => self.downstream_comes(port),
+            Happening::UpstreamGoes => self.upstream_goes(),
+            Happening::UpstreamComes => self.upstream_comes(),
+            Happening::Sickness => {
+                let mut likely = || [0.0, 0.1, 0.5, 1.0][self.random.usize(..4)];
+                self.world.sickness = Sickness {
+                    membership: likely(),
+                    tables: likely(),
+                    upstream: likely(),
+                    downstream: 0.02,
+                };
+                let delay = self.some(5 * MINUTE);
+                self.at(delay, Happening::Recovery);
+            }
+            Happening::Recovery => self.world.sickness = Sickness::default(),
+            Happening::Querier => {
+                self.querier = match self.random.u8(..8) {
+                    0 => Querier::V1,
+                    1 | 2 => Querier::None,
+                    _ => Querier::V2,
+                };
+            }
+            Happening::Query => self.query(),
+            Happening::Listing => self.lists(),
+            Happening::Forgets => {
+                if let Some(address) = self.any_address() {
+                    self.world.model.forgotten(self.world.now, address);
+                    self.world.handle(Event::Forgotten(address));
+                }
+            }
+            Happening::Remembers => {
+                let host = self.random.usize(..self.hosts.len());
+                let known = &self.hosts[host];
+                if known.state == State::Awake {
+                    let addresses = known.addresses.iter().chain([&known.link_local]);
+                    let address = *addresses.last().unwrap();
+                    let address = known.addresses.last().copied().unwrap_or(address);
+                    let port = self.random.usize(..self.world.downstreams.len()) as Port;
+                    let mac = known.mac;
+                    self.world.remember(port, mac, address);
+                }
+            }
+            Happening::Renewal => {
+                self.world.model.all_doubted(self.world.now, None);
+                self.world.handle(Event::Renew);
+            }
+            Happening::Own => self.own_changes(),
+            Happening::Renumbering => self.new_prefix(),
+            Happening::PrefixEnds { prefix } => {
+                self.prefixes.retain(|known| *known != prefix);
+                self.tell_prefixes();
+                self.all_renumber();
+            }
+            Happening::Solicitation => {
+                if let Some(target) = self.any_address() {
+                    self.solicited_from_upstream(target);
+                }
+            }
+            Happening::Timeout => self.world.timeout(),
+        }
+        self.again(happening);
+    }
+
+    fn any_address(&mut self) -> Option<Ipv6Addr> {
+        let host = self.random.usize(..self.hosts.len());
+        let addresses = &self.hosts[host].addresses;
+        let place = self.random.usize(..addresses.len().max(1));
+        addresses.get(place).copied()
+    }
+}

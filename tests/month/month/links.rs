@@ -1,0 +1,271 @@
+//! The router's links: prefixes, outages, the querier and the hosts upstream, and the listings of the kernel's tables.
+
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use protocol::config::{Port, Prefix, Side};
+use protocol::engine::{Downstream, Event};
+use protocol::listener::Upstream;
+use protocol::ndp_proxy::{KernelTable, Listing};
+use protocol::wire::{
+    ALL_NODES, MacAddress, NeighborAdvertisement, NeighborSolicitation, Query, QueryVersion,
+    SolicitedNode, Sources,
+};
+
+use super::{HOUR, Happening, MINUTE, Month, OTHERS, Querier, ROUTER, SECOND};
+use crate::hosts::State;
+
+const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xaa);
+const GATEWAY_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0xaa, 0]);
+
+impl Month {
+    pub(super) fn new_prefix(&mut self) {
+        self.next_prefix += 1;
+        if let Some(old) = self.prefixes.last().copied() {
+            let delay = self.some(HOUR);
+            self.at(delay, Happening::PrefixEnds { prefix: old });
+        }
+        self.prefixes.push(self.next_prefix);
+        self.tell_prefixes();
+        self.all_renumber();
+    }
+
+    pub(super) fn all_renumber(&mut self) {
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].state == State::Awake {
+                let delay = self.some(5 * MINUTE);
+                self.at(delay, Happening::Renumbers { host });
+            }
+        }
+    }
+
+    pub(super) fn tell_prefixes(&mut self) {
+        if self.follows_prefixes {
+            let prefix = |bits: &u64| {
+                let network = Ipv6Addr::from_bits(u128::from(*bits) << 64);
+                Prefix::new(network, 64).unwrap()
+            };
+            let prefixes: Vec<_> = self.prefixes.iter().map(prefix).collect();
+            self.world.model.prefixes(self.prefixes.clone());
+            self.world.handle(Event::UpstreamPrefixes(&prefixes));
+        }
+    }
+
+    pub(super) fn own_changes(&mut self) {
+        if self.own.len() >= 3 || self.random.u8(..4) == 0 && !self.own.is_empty() {
+            let place = self.random.usize(..self.own.len());
+            let address = self.own.swap_remove(place);
+            self.world.model.own(address, false);
+            let present = false;
+            self.world.handle(Event::Own { address, present });
+        } else if let Some(address) = self.any_address() {
+            self.own.push(address);
+            self.tells_own(address);
+        }
+        if self.random.u8(..4) == 0 {
+            self.world.model.own.clear();
+            self.world.handle(Event::OwnUnknown);
+            for address in self.own.clone() {
+                self.tells_own(address);
+            }
+        }
+    }
+
+    fn tells_own(&mut self, address: Ipv6Addr) {
+        self.world.model.own(address, true);
+        let present = true;
+        self.world.handle(Event::Own { address, present });
+    }
+
+    pub(super) fn downstream_goes(&mut self) {
+        let port = self.random.usize(..self.world.downstreams.len()) as Port;
+        if self.world.downstreams[usize::from(port)].is_none() {
+            return;
+        }
+        for host in &mut self.hosts {
+            if host.port == port {
+                host.reachable = None;
+            }
+        }
+        self.world.set_downstream(port, None);
+        let average = [SECOND, MINUTE, 10 * MINUTE][self.random.usize(..3)];
+        let delay = self.some(average);
+        self.at(delay, Happening::DownstreamComes { port });
+    }
+
+    pub(super) fn downstream_comes(&mut self, port: Port) {
+        let changes = u128::from(self.random.u8(..8) == 0);
+        let downstream = Downstream {
+            link_local: Ipv6Addr::from_bits(ROUTER.to_bits() + (changes << 8)),
+            mac: MacAddress([2, 0, 0, 0, 0xff, port]),
+        };
+        self.world.set_downstream(port, Some(downstream));
+        self.list();
+    }
+
+    pub(super) fn upstream_goes(&mut self) {
+        let Some(upstream) = self.world.upstream else {
+            return;
+        };
+        match self.random.u8(..8) {
+            0..4 => self.world.set_upstream(None),
+            4 => self.world.set_upstream(Some(Upstream {
+                index: self.last_index + 1,
+                ..upstream
+            })),
+            5 => {
+                // Down and up again before anybody looked.
+                self.world.tables.wipe();
+                self.world.set_upstream(Some(upstream));
+            }
+            6 => self.world.set_upstream(Some(Upstream {
+                mtu: 1280,
+                ..upstream
+            })),
+            _ => self.world.set_upstream(Some(Upstream {
+                link_local: None,
+                ..upstream
+            })),
+        }
+        let average = [SECOND, MINUTE, 10 * MINUTE][self.random.usize(..3)];
+        let delay = self.some(average);
+        self.at(delay, Happening::UpstreamComes);
+    }
+
+    pub(super) fn upstream_comes(&mut self) {
+        self.last_index += u32::from(self.random.bool());
+        let upstream = Upstream {
+            index: self.last_index,
+            link_local: Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
+            mtu: 1500,
+            mac: MacAddress([2, 0, 0, 0, 0xfe, 0]),
+        };
+        self.world.set_upstream(Some(upstream));
+        self.list();
+    }
+
+    pub(super) fn query(&mut self) {
+        let version = match self.querier {
+            Querier::None => return,
+            Querier::V1 => QueryVersion::V1,
+            Querier::V2 => QueryVersion::V2 {
+                suppress_router_processing: false,
+                robustness: 2,
+                query_interval: Duration::from_secs(125),
+                sources: Sources::default(),
+            },
+        };
+        let query = Query {
+            source: GATEWAY,
+            destination: ALL_NODES,
+            group: Ipv6Addr::UNSPECIFIED,
+            max_response_delay: Duration::from_secs(10),
+            version,
+        };
+        let mut packet = [0; 128];
+        let length = query.emit(&mut packet).unwrap();
+        self.upstream_hears(&packet[..length]);
+    }
+
+    fn upstream_hears(&mut self, packet: &[u8]) {
+        if self.world.upstream.is_some() {
+            let mac = GATEWAY_MAC;
+            self.world.handle(Event::UpstreamPacket { mac, packet });
+        }
+    }
+
+    /// The gateway looks for an address.
+    pub(super) fn solicited_from_upstream(&mut self, target: Ipv6Addr) {
+        let solicitation = NeighborSolicitation {
+            source: GATEWAY,
+            destination: SolicitedNode::of(target).group(),
+            target,
+            source_link_layer: Some(GATEWAY_MAC),
+        };
+        let mut packet = [0; 128];
+        let length = solicitation.emit(&mut packet).unwrap();
+        self.upstream_hears(&packet[..length]);
+    }
+
+    /// One of the hosts on the upstream's link.
+    pub fn beside(&self, number: u8) -> Option<Ipv6Addr> {
+        let prefix = *self.prefixes.last()?;
+        let bits = u128::from(prefix) << 64 | 0xbe51de << 32 | u128::from(number);
+        Some(Ipv6Addr::from_bits(bits))
+    }
+
+    pub fn solicited_upstream(&mut self, target: Ipv6Addr) {
+        let is_beside = (target.to_bits() >> 32) as u32 == 0xbe51de;
+        // Some are gone, for hours each.
+        let hour = self.world.now / HOUR;
+        if is_beside && !(hour + target.to_bits() as u64).is_multiple_of(3) {
+            let delay = self.random.u64(..1_500);
+            self.at(delay, Happening::UpstreamAnswer { target });
+        }
+    }
+
+    pub(super) fn upstream_answers(&mut self, target: Ipv6Addr) {
+        let Some(upstream) = self.world.upstream else {
+            return;
+        };
+        let Some(destination) = upstream.link_local else {
+            return;
+        };
+        let advertisement = NeighborAdvertisement {
+            source: target,
+            destination,
+            target,
+            router: false,
+            solicited: true,
+            override_flag: true,
+            target_link_layer: Some(GATEWAY_MAC),
+        };
+        let mut packet = [0; 128];
+        let length = advertisement.emit(&mut packet).unwrap();
+        self.world.tables.advertised.insert(target, self.world.now);
+        self.upstream_hears(&packet[..length]);
+    }
+
+    /// Now and then something was left behind, or lost, before the kernel lists its tables.
+    pub(super) fn lists(&mut self) {
+        if self.world.tables.is_used() {
+            if self.random.u8(..8) == 0 {
+                self.world.tables.wipe();
+            }
+            if let (0..4, Some(prefix)) = (self.random.u8(..8), self.prefixes.last()) {
+                let bits = u128::from(*prefix) << 64 | 0x1ef7 << 48;
+                let address = Ipv6Addr::from_bits(bits | u128::from(self.random.u32(..)));
+                let port = self.random.usize(..self.world.downstreams.len()) as Port;
+                let side = Side::Downstream(port);
+                self.world.tables.leave_behind(address, side);
+            }
+        }
+        self.list();
+    }
+
+    pub(super) fn list(&mut self) {
+        let upstream = |address: &Ipv6Addr| (*address, Side::Upstream);
+        let proxies = self.world.tables.proxies.iter().map(upstream).collect();
+        self.list_table(KernelTable::Proxies, proxies);
+        let routes = self.world.tables.routes.clone().into_iter().collect();
+        self.list_table(KernelTable::Routes, routes);
+    }
+
+    /// A host may be heard meanwhile.
+    fn list_table(&mut self, table: KernelTable, mut entries: Vec<(Ipv6Addr, Side)>) {
+        entries.push((OTHERS, Side::Upstream));
+        self.world.handle(Event::Listed(table, Listing::Begins));
+        self.world.tables.is_listing = true;
+        for (address, side) in entries {
+            if self.random.u8(..) == 0 && !self.is_over {
+                let host = self.random.usize(..self.hosts.len());
+                self.renumbers(host);
+            }
+            let has = Listing::Has(address, side);
+            self.world.handle(Event::Listed(table, has));
+        }
+        self.world.tables.listed(table);
+        self.world.handle(Event::Listed(table, Listing::Ends));
+        self.world.tables.is_listing = false;
+    }
+}
