@@ -320,6 +320,9 @@ impl Engine {
 
     /// When to call [`Self::handle_timeout`], and what for; `None` where nothing will ever be due by itself.
     pub fn next_deadline(&self) -> Option<(Instant, Reason)> {
+        // What cannot be sent waits for an upstream, however long that takes.
+        let announces = self.source_on(Side::Upstream).is_some();
+        let announcement = self.ndp_proxy.next_announcement();
         let deadlines = [
             (self.neighbors.next_check(), Reason::Expiry),
             (self.listener.next_deadline(), Reason::Refresh),
@@ -327,7 +330,7 @@ impl Engine {
             (self.neighbors.next_question(), Reason::Question),
             (self.ndp_proxy.next_deadline(), Reason::KernelTable),
             (self.targets.next_deadline(), Reason::Target),
-            (self.ndp_proxy.next_announcement(), Reason::Announcement),
+            (announcement.filter(|_| announces), Reason::Announcement),
         ];
         deadlines
             .into_iter()

@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use protocol::config::Side;
 use protocol::counters::Counter;
 use protocol::engine::{Action, Event};
+use protocol::listener::Upstream;
 use protocol::ndp_proxy::{ANNOUNCEMENTS, KernelTable, Listing, RETRY_INTERVAL};
 use protocol::targets::{
     ABSENT_INTERVAL, ANSWER_INTERVAL, ASKS, BURST, MAX_ANSWERS, MAX_OPEN, MAX_OPEN_OF_HOST,
@@ -145,7 +146,7 @@ fn another_upstream_gets_all_entries_anew_and_no_upstream_none() {
     stage.upstream(None);
     stage.confirmed(0, OTHER, address(2));
     assert!(stage.proxied.is_empty());
-    stage.upstream(Some(protocol::listener::Upstream {
+    stage.upstream(Some(Upstream {
         index: 8,
         ..UPSTREAM
     }));
@@ -563,4 +564,25 @@ fn a_new_address_is_announced_three_times_to_the_routers_upstream() {
     stage.detects_duplicates(1, HOST, address(1));
     stage.pass(100);
     assert_eq!(stage.sent(), [""; 0], "when it is first confirmed");
+}
+
+#[test]
+fn an_announcement_without_an_upstream_to_send_it_from_wakes_nobody() {
+    let mut stage = Stage::with(|config| config.announce = true);
+    let mute = Upstream {
+        link_local: None,
+        ..UPSTREAM
+    };
+    for upstream in [None, Some(mute)] {
+        stage.upstream(upstream);
+        let number = if upstream.is_none() { 1 } else { 2 };
+        stage.confirmed(0, HOST, address(number));
+        // This finds deadlines that stay.
+        stage.pass(5);
+        assert_eq!(stage.sent(), [""; 0]);
+        stage.upstream(Some(UPSTREAM));
+        stage.pass(5);
+        let announced = format!("wan !{} to ff02::2", address(number));
+        assert_eq!(stage.sent(), [&announced[..]; ANNOUNCEMENTS as usize]);
+    }
 }

@@ -231,7 +231,7 @@ impl Engine {
     }
 
     /// What can be sent from.
-    fn source_on(&self, side: Side) -> Option<(Ipv6Addr, MacAddress)> {
+    pub(super) fn source_on(&self, side: Side) -> Option<(Ipv6Addr, MacAddress)> {
         match side {
             Side::Upstream => {
                 let upstream = self.listener.upstream()?;
