@@ -130,8 +130,13 @@ impl NdpProxy {
         let Some((_, proxied)) = self.addresses.get_mut(slot) else {
             return;
         };
-        let is_new = proxied.side.is_none() && matches!(side, Some(Side::Downstream(_)));
+        let is_downstream = matches!(side, Some(Side::Downstream(_)));
+        let is_new = proxied.side.is_none() && is_downstream;
         proxied.side = side;
+        if !is_downstream {
+            // What is left in the kernel's tables does not bring it back.
+            proxied.announcements = 0;
+        }
         if is_new && self.announces {
             proxied.announcements = ANNOUNCEMENTS;
             proxied.announce_at = now;

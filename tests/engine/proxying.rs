@@ -586,3 +586,21 @@ fn an_announcement_without_an_upstream_to_send_it_from_wakes_nobody() {
         assert_eq!(stage.sent(), [&announced[..]; ANNOUNCEMENTS as usize]);
     }
 }
+
+#[test]
+fn what_is_gone_is_announced_no_more_though_its_entry_stays() {
+    let mut stage = Stage::with(|config| {
+        config.ndp_proxy = true;
+        config.announce = true;
+    });
+    stage.confirmed(0, HOST, address(1));
+    assert_eq!(stage.sent().len(), 1);
+    stage.fails = |action| matches!(action, Action::Kernel(_));
+    stage.handle(Event::Own {
+        address: address(1),
+        present: true,
+    });
+    stage.pass(5);
+    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.sent(), [""; 0]);
+}

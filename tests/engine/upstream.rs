@@ -151,3 +151,20 @@ fn mldv1_reports_are_paced_also_where_there_is_no_refresh() {
     stage.pass(10);
     assert_eq!(stage.reports.len(), 100);
 }
+
+#[test]
+fn so_many_mldv1_reports_in_so_short_a_refresh_do_not_keep_the_loop_awake() {
+    let mut stage = Stage::with(|config| {
+        config.refresh_interval = Duration::from_secs(1);
+        config.join_rate = 2000;
+        config.join_burst = 2000;
+        config.per_mac = 2000;
+    });
+    for number in 0..1500 {
+        stage.seen(address(number));
+    }
+    stage.query(MldVersion::V1);
+    // This finds deadlines that stay.
+    stage.pass(2);
+    assert!(stage.reports.len() >= 1500);
+}

@@ -32,8 +32,9 @@ pub struct World {
     downstreams: Vec<Option<Downstream>>,
     own: BTreeSet<Ipv6Addr>,
     joined: BTreeSet<Ipv6Addr>,
-    /// Since when nobody wants a group that is joined.
-    idle: BTreeMap<Ipv6Addr, Instant>,
+    /// Since when nobody wants a group that is joined: from when on that may be, and from when on it is certain.
+    idle: BTreeMap<Ipv6Addr, (Instant, Instant)>,
+    learned: u64,
     pub proxies: BTreeSet<Ipv6Addr>,
     pub routes: BTreeMap<Ipv6Addr, Side>,
     /// The kernel's tables may not be as the engine believes, before they are listed.
@@ -98,6 +99,7 @@ impl World {
             own: BTreeSet::new(),
             joined: BTreeSet::new(),
             idle: BTreeMap::new(),
+            learned: 0,
             proxies: BTreeSet::new(),
             routes: BTreeMap::new(),
             stale: false,
@@ -166,6 +168,11 @@ impl World {
         self.work += 100 + self.engine.neighbors().len() + self.engine.groups().len();
     }
 
+    /// Much was done at once.
+    pub fn tire(&mut self, events: usize) {
+        self.work += 5 * events;
+    }
+
     /// Is it time to come to an end?
     pub fn is_tired(&self) -> bool {
         self.work > ENOUGH
@@ -194,7 +201,7 @@ impl World {
             assert!(due > self.now, "a deadline that stays: {reason:?}");
         }
         if self.upstream.is_some() && !self.engine.groups().is_failing() {
-            for (group, since) in &self.idle {
+            for (group, (_, since)) in &self.idle {
                 let left_by = since.saturating_add(LEAVE_DELAY);
                 assert!(left_by > self.now, "{group} is not left");
             }
@@ -246,7 +253,7 @@ impl World {
                     self.joined.remove(&group);
                 }
                 let full = self.engine.counters().get(Counter::RefusedFull) > 0;
-                let left_by = |since: &Instant| since.saturating_add(LEAVE_DELAY);
+                let left_by = |(since, _): &(Instant, _)| since.saturating_add(LEAVE_DELAY);
                 let due = self.idle.get(&group).map(left_by);
                 let is_due = due.is_some_and(|due| due <= self.now);
                 // Where there was no room for another one, those that nobody wants are left at once.
@@ -394,6 +401,7 @@ impl World {
         }
         let mut joined = 0;
         let (now, before) = (self.now, std::mem::take(&mut self.idle));
+        let learned = self.engine.counters().get(Counter::Learned);
         for (group, state) in groups.iter() {
             let members = wanted.remove(&group).unwrap_or_default();
             assert_eq!(state.members, members, "{group}");
@@ -401,13 +409,18 @@ impl World {
             assert_eq!(state.joined, self.joined.contains(&group.group()));
             joined += usize::from(state.joined);
             if members == 0 {
-                let since = before.get(&group.group()).copied().unwrap_or(now);
-                self.idle.insert(group.group(), since);
+                let (since, mut certain) = *before.get(&group.group()).unwrap_or(&(now, now));
+                if learned != self.learned {
+                    // What came and went at once may have been in it.
+                    certain = now;
+                }
+                self.idle.insert(group.group(), (since, certain));
             }
             if self.upstream.is_some() && !groups.is_failing() {
                 assert!(state.joined, "{group} is not joined");
             }
         }
+        self.learned = learned;
         assert!(wanted.is_empty(), "groups that nobody keeps: {wanted:?}");
         assert_eq!(joined, self.joined.len(), "groups that nobody knows of");
         assert!(self.upstream.is_some() || self.joined.is_empty());
