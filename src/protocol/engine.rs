@@ -320,6 +320,7 @@ impl Engine {
 
     /// When to call [`Self::handle_timeout`], and what for; `None` where nothing will ever be due by itself.
     pub fn next_deadline(&self) -> Option<(Instant, Reason)> {
+        // What cannot be sent waits for an upstream, however long that takes.
         let deadlines = [
             (self.neighbors.next_check(), Reason::Expiry),
             (self.listener.next_deadline(), Reason::Refresh),

@@ -24,6 +24,7 @@ pub const QUERY_INTERVAL: Duration = Duration::from_secs(125);
 pub const QUERIER_TIMEOUT: Duration = Duration::from_secs(260);
 /// The shortest time from one MLDv1 report of the refresh to the next. The longest is what makes them fit the refresh interval.
 pub const V1_PACE: Duration = Duration::from_millis(100);
+const LEAST_PACE: Duration = Duration::from_millis(1);
 
 /// The upstream, as the kernel has it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,7 +266,9 @@ impl Listener {
                 .checked_div(groups)
                 .filter(|pace| !pace.is_zero())
                 .unwrap_or(V1_PACE);
-            self.report_at = Some(now.saturating_add(pace.min(V1_PACE)));
+            // At least as long as time is told in, so that the deadline is a later one.
+            let pace = pace.clamp(LEAST_PACE, V1_PACE);
+            self.report_at = Some(now.saturating_add(pace));
         }
     }
 

@@ -49,6 +49,8 @@ pub struct Proxied {
     pub proxied: bool,
     /// Where the kernel has a route to it.
     pub routed: Option<Side>,
+    /// An earlier process left it, and its host, which is known, has not answered this one yet.
+    pub kept: bool,
     /// Announcements still to be sent, the next not before `announce_at`.
     announcements: u8,
     announce_at: Instant,
@@ -130,14 +132,30 @@ impl NdpProxy {
         let Some((_, proxied)) = self.addresses.get_mut(slot) else {
             return;
         };
-        let is_new = proxied.side.is_none() && matches!(side, Some(Side::Downstream(_)));
+        let is_downstream = matches!(side, Some(Side::Downstream(_)));
+        let is_new = proxied.side.is_none() && is_downstream;
         proxied.side = side;
+        if !is_downstream {
+            // What is left in the kernel's tables does not bring it back.
+            proxied.announcements = 0;
+        }
         if is_new && self.announces {
             proxied.announcements = ANNOUNCEMENTS;
             proxied.announce_at = now;
             self.expect_announcement(now);
         }
         self.settle(slot);
+    }
+
+    /// An earlier process left something for an address that may be there: it stays until it is known whether it is.
+    pub(crate) fn keep(&mut self, address: Ipv6Addr, side: Side) {
+        if let Some(slot) = self.slot_of(address, true)
+            && let Some((_, proxied)) = self.addresses.get_mut(slot)
+        {
+            proxied.side = Some(side);
+            proxied.kept = true;
+            self.settle(slot);
+        }
     }
 
     /// The kernel lists one of its tables.
@@ -348,6 +366,7 @@ impl Proxied {
         side: None,
         proxied: false,
         routed: None,
+        kept: false,
         announcements: 0,
         announce_at: Instant::ZERO,
     };

@@ -141,7 +141,7 @@ impl Targets {
     }
 
     /// Does a host downstream detect duplicates of an address, so that it is not that host's yet?
-    pub(crate) fn is_detecting(&self, address: Ipv6Addr) -> bool {
+    pub fn is_detecting(&self, address: Ipv6Addr) -> bool {
         self.get(address).is_some_and(Target::is_detecting)
     }
 

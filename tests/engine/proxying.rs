@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use protocol::config::Side;
 use protocol::counters::Counter;
 use protocol::engine::{Action, Event, Reason};
+use protocol::listener::Upstream;
 use protocol::ndp_proxy::{ANNOUNCEMENT_PACE, ANNOUNCEMENTS, KernelTable, Listing, RETRY_INTERVAL};
 use protocol::targets::{
     ABSENT_INTERVAL, ANSWER_INTERVAL, ASKS, BURST, MAX_ANSWERS, MAX_OPEN, MAX_OPEN_OF_HOST,
@@ -177,7 +178,7 @@ fn another_upstream_gets_all_entries_anew_and_no_upstream_none() {
     stage.upstream(None);
     stage.confirmed(0, OTHER, address(2));
     assert!(stage.proxied.is_empty());
-    stage.upstream(Some(protocol::listener::Upstream {
+    stage.upstream(Some(Upstream {
         index: 8,
         ..UPSTREAM
     }));
@@ -738,7 +739,7 @@ fn an_announcement_waits_for_an_upstream_that_it_can_be_sent_from() {
         config.ndp_proxy = true;
         config.announce = true;
     });
-    stage.upstream(Some(protocol::listener::Upstream {
+    stage.upstream(Some(Upstream {
         link_local: None,
         ..UPSTREAM
     }));
@@ -749,4 +750,43 @@ fn an_announcement_waits_for_an_upstream_that_it_can_be_sent_from() {
     assert_eq!(stage.sent(), [""; 0]);
     stage.upstream(Some(UPSTREAM));
     assert_eq!(stage.sent(), [format!("wan !{} to ff02::2", address(1))]);
+}
+
+#[test]
+fn an_announcement_without_an_upstream_to_send_it_from_wakes_nobody() {
+    let mut stage = Stage::with(|config| config.announce = true);
+    let mute = Upstream {
+        link_local: None,
+        ..UPSTREAM
+    };
+    for upstream in [None, Some(mute)] {
+        stage.upstream(upstream);
+        let number = if upstream.is_none() { 1 } else { 2 };
+        stage.confirmed(0, HOST, address(number));
+        // This finds deadlines that stay.
+        stage.pass(5);
+        assert_eq!(stage.sent(), [""; 0]);
+        stage.upstream(Some(UPSTREAM));
+        stage.pass(5);
+        let announced = format!("wan !{} to ff02::2", address(number));
+        assert_eq!(stage.sent(), [&announced[..]; ANNOUNCEMENTS as usize]);
+    }
+}
+
+#[test]
+fn what_is_gone_is_announced_no_more_though_its_entry_stays() {
+    let mut stage = Stage::with(|config| {
+        config.ndp_proxy = true;
+        config.announce = true;
+    });
+    stage.confirmed(0, HOST, address(1));
+    assert_eq!(stage.sent().len(), 1);
+    stage.fails = |action| matches!(action, Action::Kernel(_));
+    stage.handle(Event::Own {
+        address: address(1),
+        present: true,
+    });
+    stage.pass(5);
+    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.sent(), [""; 0]);
 }

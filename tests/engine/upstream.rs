@@ -194,3 +194,20 @@ fn no_report_is_sent_upon_a_general_query_and_each_node_waits_for_its_own_time()
     }
     assert_eq!(delays, [39, 78, 5039, 10_000]);
 }
+
+#[test]
+fn so_many_mldv1_reports_in_so_short_a_refresh_do_not_keep_the_loop_awake() {
+    let mut stage = Stage::with(|config| {
+        config.refresh_interval = Duration::from_secs(1);
+        config.join_rate = 2000;
+        config.join_burst = 2000;
+        config.per_mac = 2000;
+    });
+    for number in 0..1500 {
+        stage.seen(address(number));
+    }
+    stage.query(MldVersion::V1);
+    // This finds deadlines that stay.
+    stage.pass(2);
+    assert!(stage.reports.len() >= 1500);
+}

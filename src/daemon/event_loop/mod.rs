@@ -290,12 +290,9 @@ impl<'s> EventLoop<'s> {
             let more = netlink.receive(&mut buffers.receive, &mut |notice| {
                 *dumped |= matches!(notice, Notice::Dumped(Dump::Addresses));
                 *listed |= matches!(notice, Notice::Dumped(Dump::Routes));
-                let lists = !*listed || listing::is_wanted(engine.config());
-                let listing = listing::after(interfaces, &notice).filter(|_| lists);
                 shared_prefixes.note(engine.config(), interfaces, &notice);
-                tell_engine(engine, interfaces, &notice);
-                let wanted = interfaces.handle(&notice);
-                *dump = dump.iter().copied().chain(wanted).chain(listing).min();
+                let wanted = take_in(clock::now(), engine, interfaces, *listed, &notice);
+                *dump = dump.iter().copied().chain(wanted).min();
             });
             match more {
                 Ok(true) => {}
@@ -314,19 +311,10 @@ impl<'s> EventLoop<'s> {
         let Some(dump) = self.dump else { return };
         match self.netlink.request(dump) {
             Ok(()) => {
-                self.interfaces.begin(dump);
-                let event = match dump {
-                    Dump::Addresses => Some(Event::OwnUnknown),
-                    Dump::ProxiedNeighbors => {
-                        self.last_listing = clock::now();
-                        Some(Event::Listed(KernelTable::Proxies, Listing::Begins))
-                    }
-                    Dump::Routes => Some(Event::Listed(KernelTable::Routes, Listing::Begins)),
-                    Dump::Links | Dump::Neighbors => None,
-                };
-                if let Some(event) = event {
-                    self.engine.handle(clock::now(), event);
+                if dump == Dump::ProxiedNeighbors {
+                    self.last_listing = clock::now();
                 }
+                begin(clock::now(), self.engine, &mut self.interfaces, dump);
                 self.dump = None;
             }
             // Its end will wake the loop.
@@ -403,8 +391,38 @@ impl<'s> EventLoop<'s> {
     }
 }
 
+/// A dump starts: what it does not tell of is not there.
+pub fn begin(now: Instant, engine: &mut Engine, interfaces: &mut Interfaces, dump: Dump) {
+    interfaces.begin(dump);
+    let event = match dump {
+        Dump::Addresses => Some(Event::OwnUnknown),
+        Dump::ProxiedNeighbors => Some(Event::Listed(KernelTable::Proxies, Listing::Begins)),
+        Dump::Routes => Some(Event::Listed(KernelTable::Routes, Listing::Begins)),
+        Dump::Links | Dump::Neighbors => None,
+    };
+    if let Some(event) = event {
+        engine.handle(now, event);
+    }
+}
+
+/// Takes in what the kernel told; the first of the dumps that are to be made because of it. `listed` is whether this program's part
+/// of the kernel's tables was listed before.
+pub fn take_in(
+    now: Instant,
+    engine: &mut Engine,
+    interfaces: &mut Interfaces,
+    listed: bool,
+    notice: &Notice<'_>,
+) -> Option<Dump> {
+    let lists = !listed || listing::is_wanted(engine.config());
+    let listing = listing::after(interfaces, notice).filter(|_| lists);
+    tell_engine(now, engine, interfaces, notice);
+    let wanted = interfaces.handle(notice);
+    wanted.into_iter().chain(listing).min()
+}
+
 /// Tells the engine what of a notice is its business.
-fn tell_engine(engine: &mut Engine, interfaces: &Interfaces, notice: &Notice<'_>) {
+fn tell_engine(now: Instant, engine: &mut Engine, interfaces: &Interfaces, notice: &Notice<'_>) {
     let event = match *notice {
         Notice::Neighbor {
             index,
@@ -442,7 +460,7 @@ fn tell_engine(engine: &mut Engine, interfaces: &Interfaces, notice: &Notice<'_>
         Notice::Link(_) | Notice::LinkDeleted { .. } | Notice::Lost => None,
     };
     if let Some(event) = event {
-        engine.handle(clock::now(), event);
+        engine.handle(now, event);
     }
 }
 

@@ -23,6 +23,7 @@ use protocol::targets::Target;
 use protocol::time::Instant;
 use protocol::wire::{DropReason, MacAddress, SolicitedNode};
 
+use crate::sys::decimal;
 use crate::sys::netlink::Bridge;
 
 pub use client::{StatusArguments, StatusError, ask_summary, socket_of, status};
@@ -119,12 +120,12 @@ impl Cursor {
         }
     }
 
-    pub fn is_at_end(&self) -> bool {
+    fn is_at_end(&self) -> bool {
         matches!(self.place, Place::Beyond)
     }
 
     /// Writes the next piece. Where that fails, `output` is of no use from where it was, and the same piece comes again.
-    pub fn write(&mut self, view: &View<'_>, format: Format, output: Output<'_>) -> fmt::Result {
+    fn write(&mut self, view: &View<'_>, format: Format, output: Output<'_>) -> fmt::Result {
         let (piece, next) = self.piece(view);
         if let Some(piece) = piece {
             let first = self.listed == 0;
@@ -141,6 +142,23 @@ impl Cursor {
         }
         self.place = next;
         Ok(())
+    }
+
+    /// Writes as many pieces as fit; how many octets they are, none at the end.
+    pub fn fill(&mut self, view: &View<'_>, format: Format, buffer: &mut [u8]) -> usize {
+        let mut page = Page {
+            octets: buffer,
+            length: 0,
+        };
+        while !self.is_at_end() {
+            let before = page.length;
+            if self.write(view, format, &mut page).is_err() {
+                // It does not fit behind the others. Alone, each does.
+                page.length = before;
+                break;
+            }
+        }
+        page.length
     }
 
     /// The piece at the place, if there is one, and the next place.
@@ -248,6 +266,35 @@ impl View<'_> {
         let downstream = self.downstreams.get(usize::from(neighbor.port));
         downstream.map_or("", |downstream| downstream.name)
     }
+}
+
+/// A buffer being filled.
+struct Page<'b> {
+    octets: &'b mut [u8],
+    length: usize,
+}
+
+impl fmt::Write for Page<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.octets.get_mut(self.length..).unwrap_or_default();
+        room.get_mut(..text.len())
+            .ok_or(fmt::Error)?
+            .copy_from_slice(text.as_bytes());
+        self.length = self.length.saturating_add(text.len());
+        Ok(())
+    }
+}
+
+/// What a client asks: in which form, and for how many neighbors and groups.
+pub fn parse_question(question: &[u8]) -> Option<(Format, usize)> {
+    let forms: [(&[u8], Format); 3] = [
+        (b"text ", Format::Text),
+        (b"json ", Format::Json),
+        (b"metrics ", Format::Metrics),
+    ];
+    let asks = |(word, format): (&[u8], Format)| Some((format, question.strip_prefix(word)?));
+    let (format, limit) = forms.into_iter().find_map(asks)?;
+    Some((format, decimal(limit)? as usize))
 }
 
 /// A link-layer address as people write it.

@@ -3,7 +3,6 @@
 //! Nothing a client does holds up the loop: sockets do not block, what is written in one turn is bounded, the few clients have
 //! buffers of their own, and one that does not get on gives way.
 
-use std::fmt;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -14,9 +13,9 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chown, mkdir, read, unlink, write};
 use protocol::time::{Duration, Instant};
 
-use super::{Cursor, Format, View};
+use super::{Cursor, Format, View, parse_question};
+use crate::sys::errno;
 use crate::sys::readiness::pause;
-use crate::sys::{decimal, errno};
 
 /// Where the sockets are, unless the user says otherwise.
 pub const FOLDER: &str = "/var/run/mldproxy";
@@ -255,7 +254,7 @@ impl Client {
             // Where no more fits, or comes, it is no question.
             return Ok(more > 0 && *length < QUESTION);
         };
-        let Some((format, limit)) = asked.get(..end).and_then(parse) else {
+        let Some((format, limit)) = asked.get(..end).and_then(parse_question) else {
             return Ok(false);
         };
         self.state = State::Answered {
@@ -280,7 +279,7 @@ impl Client {
         for _ in 0..BATCH {
             if sent == filled {
                 *sent = 0;
-                *filled = fill(cursor, view, *format, buffer);
+                *filled = cursor.fill(view, *format, buffer);
                 if *filled == 0 {
                     return Ok(false);
                 }
@@ -305,50 +304,4 @@ fn lock(folder: OwnedFd) -> nix::Result<Flock<OwnedFd>> {
         pause(100);
     }
     Err(Errno::EWOULDBLOCK)
-}
-
-/// Writes as many pieces as fit; how many octets they are, none at the end.
-fn fill(cursor: &mut Cursor, view: &View<'_>, format: Format, buffer: &mut [u8]) -> usize {
-    let mut page = Page {
-        octets: buffer,
-        length: 0,
-    };
-    while !cursor.is_at_end() {
-        let before = page.length;
-        if cursor.write(view, format, &mut page).is_err() {
-            // It does not fit behind the others. Alone, each does.
-            page.length = before;
-            break;
-        }
-    }
-    page.length
-}
-
-/// A buffer being filled.
-struct Page<'b> {
-    octets: &'b mut [u8],
-    length: usize,
-}
-
-impl fmt::Write for Page<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = self.octets.get_mut(self.length..).unwrap_or_default();
-        room.get_mut(..text.len())
-            .ok_or(fmt::Error)?
-            .copy_from_slice(text.as_bytes());
-        self.length = self.length.saturating_add(text.len());
-        Ok(())
-    }
-}
-
-/// What a client asks: in which form, and for how many neighbors and groups.
-fn parse(question: &[u8]) -> Option<(Format, usize)> {
-    let forms: [(&[u8], Format); 3] = [
-        (b"text ", Format::Text),
-        (b"json ", Format::Json),
-        (b"metrics ", Format::Metrics),
-    ];
-    let asks = |(word, format): (&[u8], Format)| Some((format, question.strip_prefix(word)?));
-    let (format, limit) = forms.into_iter().find_map(asks)?;
-    Some((format, decimal(limit)? as usize))
 }

@@ -126,7 +126,8 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
             _ if !view.upstream_running => writeln!(out, "no carrier")?,
             Some(address) => writeln!(
                 out,
-                "up, {address}, {} in force",
+                "up, {}, {} in force",
+                short(address),
                 version(listener.version(config))
             )?,
             None => writeln!(out, "up, but without a valid link-local address")?,
@@ -137,7 +138,7 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
             out,
             "{:12}querier {} ({}), heard {} ago",
             "",
-            querier.address,
+            short(querier.address),
             version(querier.version),
             readable(view.seconds_since(querier.last_query))
         )?,
@@ -223,8 +224,11 @@ impl fmt::Display for Readable {
 
 #[cfg(test)]
 mod tests {
-    use protocol::engine::Engine;
-    use protocol::time::Instant;
+    use protocol::config::Config;
+    use protocol::engine::{Engine, Event};
+    use protocol::listener::Upstream;
+    use protocol::time::{Duration, Instant};
+    use protocol::wire::{ALL_NODES, MacAddress, Query, QueryVersion};
 
     use super::super::Downstream;
     use super::*;
@@ -264,6 +268,48 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn the_longest_link_local_addresses_upstream_fit_as_well() {
+        let long = "febf:1111:2222:3333:4444:5555:6666:7777".parse().unwrap();
+        let mut config = Config::new("a-name-as-can-b".parse().unwrap());
+        config.downstreams.push("lan".parse().unwrap()).unwrap();
+        let mut engine = Box::new(const { Engine::new() });
+        engine.start(config, [1; 16]);
+        let upstream = Upstream {
+            index: 1,
+            link_local: Some(long),
+            mtu: 1500,
+            mac: MacAddress([0; 6]),
+        };
+        engine.handle(Instant::ZERO, Event::Upstream(Some(upstream)));
+        let mut packet = [0; 128];
+        let query = Query {
+            source: long,
+            destination: ALL_NODES,
+            group: Ipv6Addr::UNSPECIFIED,
+            max_response_delay: Duration::ZERO,
+            version: QueryVersion::V1,
+        };
+        let length = query.emit(&mut packet).unwrap();
+        let (mac, packet) = (MacAddress([0; 6]), &packet[..length]);
+        engine.handle(Instant::ZERO, Event::UpstreamPacket { mac, packet });
+        let view = View {
+            name: "",
+            engine: &engine,
+            started: Instant::ZERO,
+            now: Instant::from_secs(5999),
+            upstream_running: true,
+            downstreams: heapless::Vec::new(),
+        };
+        let mut text = String::new();
+        write(&view, &Piece::Head, true, &mut text).unwrap();
+        assert!(text.contains("querier febf:…:4444:5555:6666:7777 (MLDv1)"));
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
     }
 
     #[test]

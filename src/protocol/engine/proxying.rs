@@ -144,11 +144,14 @@ impl Engine {
             if !self.config.learns(address) {
                 return;
             }
-            let is_of_host = table == KernelTable::Proxies || side != Side::Upstream;
+            let is_of_host = match table {
+                KernelTable::Proxies => self.config.ndp_proxy,
+                KernelTable::Routes => self.config.host_routes && side != Side::Upstream,
+            };
             let neighbor = self.neighbors.get(Subject::Address(address));
             if let Some(neighbor) = neighbor.filter(|_| is_of_host) {
-                let side = Side::Downstream(neighbor.port);
-                self.ndp_proxy.set(self.now, address, Some(side));
+                self.ndp_proxy
+                    .keep(address, Side::Downstream(neighbor.port));
             }
         }
         self.ndp_proxy.handle_listing(table, listing);
@@ -158,10 +161,9 @@ impl Engine {
     /// duplicates has to wait for the end of that.
     pub(super) fn follow_neighbors(&mut self) {
         while let Some((subject, port)) = self.neighbors.next_changed() {
-            if let Subject::Address(address) = subject
-                && !self.targets.is_detecting(address)
-            {
-                let side = port.map(Side::Downstream);
+            if let Subject::Address(address) = subject {
+                let settled = port.filter(|_| !self.targets.is_detecting(address));
+                let side = settled.map(Side::Downstream);
                 self.ndp_proxy.set(self.now, address, side);
             }
         }
@@ -281,7 +283,7 @@ impl Engine {
     }
 
     /// What can be sent from.
-    fn source_on(&self, side: Side) -> Option<(Ipv6Addr, MacAddress)> {
+    pub(super) fn source_on(&self, side: Side) -> Option<(Ipv6Addr, MacAddress)> {
         match side {
             Side::Upstream => {
                 let upstream = self.listener.upstream()?;

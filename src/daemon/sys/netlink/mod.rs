@@ -21,6 +21,12 @@ use message::{
 /// A socket that hears of every change of a link or IPv6 address, and of neighbors that are forgotten.
 pub struct Netlink {
     socket: OwnedFd,
+    reader: Reader,
+}
+
+/// Takes datagrams apart, whatever is in them, and follows the dump that they are a part of.
+#[derive(Default)]
+pub struct Reader {
     /// The dump under way; the kernel makes one at a time.
     dump: Option<Dump>,
     /// The kernel said that what it dumps changed meanwhile.
@@ -145,14 +151,13 @@ impl Netlink {
         )?;
         Ok(Netlink {
             socket,
-            dump: None,
-            inconsistent: false,
+            reader: Reader::default(),
         })
     }
 
     /// Asks for a dump; its end is told by [`Notice::Dumped`] or [`Notice::Lost`]. `EBUSY` while another one is under way.
     pub fn request(&mut self, dump: Dump) -> nix::Result<()> {
-        if self.dump.is_some() {
+        if self.reader.dump.is_some() {
             return Err(Errno::EBUSY);
         }
         let (message_type, family, header_length) = match dump {
@@ -170,8 +175,7 @@ impl Netlink {
         }
         let header = &header[..header_length];
         Request::new(message_type, libc::NLM_F_DUMP, header).send(&self.socket, DUMP_SEQUENCE)?;
-        self.dump = Some(dump);
-        self.inconsistent = false;
+        self.reader.begin(dump);
         Ok(())
     }
 
@@ -208,13 +212,22 @@ impl Netlink {
             Err(errno) => return Err(errno),
         };
         match buffer.get(..length) {
-            Some(datagram) => self.read(datagram, told),
+            Some(datagram) => self.reader.read(datagram, told),
             None => told(Notice::Lost),
         }
         Ok(true)
     }
+}
 
-    fn read(&mut self, datagram: &[u8], told: &mut dyn FnMut(Notice<'_>)) {
+impl Reader {
+    /// A dump was asked for.
+    pub fn begin(&mut self, dump: Dump) {
+        self.dump = Some(dump);
+        self.inconsistent = false;
+    }
+
+    /// Hands on what a datagram tells.
+    pub fn read(&mut self, datagram: &[u8], told: &mut dyn FnMut(Notice<'_>)) {
         for message in messages(datagram) {
             self.inconsistent |= message.flags & NLM_F_DUMP_INTR != 0;
             match i32::from(message.message_type) {
@@ -454,9 +467,9 @@ mod tests {
     use super::message::MESSAGE_HEADER;
     use super::*;
 
-    fn told(netlink: &mut Netlink, datagram: &[u8]) -> Vec<String> {
+    fn told(reader: &mut Reader, datagram: &[u8]) -> Vec<String> {
         let mut notices = Vec::new();
-        netlink.read(datagram, &mut |notice| notices.push(format!("{notice:?}")));
+        reader.read(datagram, &mut |notice| notices.push(format!("{notice:?}")));
         notices
     }
 
@@ -493,7 +506,7 @@ mod tests {
 
     #[test]
     fn whatever_the_octets_nothing_panics() {
-        let mut netlink = Netlink::open().unwrap();
+        let mut reader = Reader::default();
         let mut random = fastrand::Rng::with_seed(1);
         for _ in 0..20_000 {
             let mut datagram: Vec<u8> = (0..random.usize(..96)).map(|_| random.u8(..)).collect();
@@ -504,7 +517,7 @@ mod tests {
                 let message_type = random.u16(16..30).to_ne_bytes();
                 datagram[4..6].copy_from_slice(&message_type);
             }
-            told(&mut netlink, &datagram);
+            told(&mut reader, &datagram);
         }
     }
 
@@ -524,7 +537,7 @@ mod tests {
     #[cfg(target_endian = "little")]
     #[test]
     fn routes_to_what_is_on_a_link_are_told_of() {
-        let mut netlink = Netlink::open().unwrap();
+        let mut reader = Reader::default();
         let main: &[u8] = &[8, 0, 15, 0, 254, 0, 0, 0];
         let other_table: &[u8] = &[8, 0, 15, 0, 7, 0, 0, 0];
         let to: &[u8] = &[
@@ -538,7 +551,7 @@ mod tests {
         let host = [10, 128, 0, 0, 254, 77, 0, 1, 0, 0, 0, 0];
         let mut route = |header: &[u8], attributes: &[&[u8]]| {
             let octets = message(libc::RTM_NEWROUTE, header, attributes);
-            told(&mut netlink, &octets).pop()
+            told(&mut reader, &octets).pop()
         };
         assert_eq!(
             route(&host, &[main, to, metric, link]).unwrap(),
@@ -568,7 +581,7 @@ mod tests {
     #[cfg(target_endian = "little")]
     #[test]
     fn an_entry_to_answer_by_tells_who_made_it() {
-        let mut netlink = Netlink::open().unwrap();
+        let mut reader = Reader::default();
         let header = [10, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0x88, 1];
         let to: &[u8] = &[
             20, 0, 1, 0, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10,
@@ -578,7 +591,7 @@ mod tests {
             let expected = format!(
                 "ProxiedNeighbor {{ index: 3, address: 2001:db8::a, protocol: {protocol} }}"
             );
-            assert_eq!(told(&mut netlink, &octets), [expected]);
+            assert_eq!(told(&mut reader, &octets), [expected]);
         }
     }
 
@@ -591,16 +604,15 @@ mod tests {
             message[6..8].copy_from_slice(&flags.to_ne_bytes());
             message
         };
-        let mut netlink = Netlink::open().unwrap();
+        let mut reader = Reader::default();
         for (flags, message_type, expected) in [
             (0, libc::NLMSG_DONE, "Dumped(Links)"),
             (NLM_F_DUMP_INTR, libc::NLMSG_DONE, "Lost"),
             (0, libc::NLMSG_ERROR, "Lost"),
         ] {
-            netlink.dump = Some(Dump::Links);
-            netlink.inconsistent = false;
+            reader.begin(Dump::Links);
             let datagram = done(flags, message_type as u16);
-            assert_eq!(told(&mut netlink, &datagram), [expected]);
+            assert_eq!(told(&mut reader, &datagram), [expected]);
         }
     }
 }

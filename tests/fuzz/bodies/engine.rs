@@ -1,0 +1,305 @@
+//! Any sequence of events and failures, in stepped time.
+
+use std::net::Ipv6Addr;
+
+use protocol::config::{Port, Prefix, Side};
+use protocol::engine::Event;
+use protocol::ndp_proxy::{KernelTable, Listing};
+use protocol::time::Duration;
+use protocol::wire::{
+    Done, MacAddress, NeighborAdvertisement, NeighborSolicitation, Query, QueryVersion, RecordType,
+    ReportBuilder, ReportV1, SolicitedNode, Sources,
+};
+
+use super::bytes::Bytes;
+use super::frame::mend;
+use super::world::{World, config, downstream, upstream};
+
+/// So many addresses fill the table, and some have to give way. That takes long: few inputs do.
+const MANY: usize = 4300;
+const FEW: usize = 200;
+
+pub fn run(data: &[u8]) {
+    let mut bytes = Bytes(data);
+    let mut stage = Stage::new(&mut bytes);
+    while !bytes.is_empty() && !stage.world.is_tired() {
+        stage.step(&mut bytes);
+    }
+    stage.world.finish();
+}
+
+pub struct Stage {
+    pub world: World,
+    /// What is still to be told of the listing under way.
+    listing: Vec<(KernelTable, Listing)>,
+    /// How many came, and may come.
+    strangers: usize,
+    most: usize,
+}
+
+impl Stage {
+    pub fn new(bytes: &mut Bytes<'_>) -> Self {
+        let seed = bytes.octet();
+        let mut world = World::new(config(bytes), seed);
+        if seed & 1 == 0 {
+            world.handle(Event::Upstream(Some(upstream(&mut Bytes(&[])))));
+            let ports = world.engine.config().downstreams.len();
+            for port in 0..ports {
+                let downstream = downstream(&mut Bytes(&[0xfe, 15]));
+                world.handle(Event::Downstream(port as Port, Some(downstream)));
+            }
+        }
+        Stage {
+            world,
+            listing: Vec::new(),
+            strangers: 0,
+            most: if seed == u8::MAX { MANY } else { FEW },
+        }
+    }
+
+    fn port(&self, bytes: &mut Bytes<'_>) -> Port {
+        bytes.below(self.world.engine.config().downstreams.len()) as Port
+    }
+
+    pub fn step(&mut self, bytes: &mut Bytes<'_>) {
+        let mut buffer = [0; 1500];
+        match bytes.octet() % 32 {
+            0..=13 => {
+                let (port, mac) = (self.port(bytes), bytes.mac());
+                let packet = packet(bytes, &mut buffer);
+                self.world.handle(Event::Packet { port, mac, packet });
+            }
+            14..=16 => {
+                let mac = bytes.mac();
+                let packet = packet(bytes, &mut buffer);
+                self.world.handle(Event::UpstreamPacket { mac, packet });
+            }
+            17 => {
+                let upstream = bytes.flag().then(|| upstream(bytes));
+                self.world.handle(Event::Upstream(upstream));
+            }
+            18 => {
+                let port = self.port(bytes);
+                let downstream = bytes.flag().then(|| downstream(bytes));
+                self.world.handle(Event::Downstream(port, downstream));
+            }
+            19 => {
+                let (port, mac) = (self.port(bytes), bytes.mac());
+                let address = bytes.address();
+                let event = Event::Remembered { port, mac, address };
+                self.world.handle(event);
+            }
+            20 => self.world.handle(Event::Forgotten(bytes.address())),
+            21 => {
+                let (present, address) = (bytes.flag(), bytes.address());
+                self.world.handle(Event::Own { address, present });
+            }
+            22 if bytes.octet().is_multiple_of(8) => self.world.handle(Event::OwnUnknown),
+            22 => self.world.handle(Event::Renew),
+            23 => {
+                let mut prefix = || Prefix::of(bytes.address(), 64 + bytes.octet() % 65);
+                let prefixes = [prefix(), prefix()].map(|prefix| prefix.expect("a prefix"));
+                let prefixes = &prefixes[..bytes.below(3)];
+                self.world.handle(Event::UpstreamPrefixes(prefixes));
+            }
+            24 => self.list(bytes),
+            25 => {
+                // A link took entries and routes along without a word.
+                let address = bytes.address();
+                self.world.stale |= self.world.proxies.remove(&address)
+                    | self.world.routes.remove(&address).is_some();
+            }
+            26 => {
+                // Or a crash left them behind.
+                let address = bytes.address();
+                let side = Side::Downstream(self.port(bytes));
+                self.world.stale |= self.world.proxies.insert(address)
+                    | (self.world.routes.insert(address, side) != Some(side));
+            }
+            27 => self.world.failing = bytes.octet(),
+            28 if self.world.engine.config().per_mac == u16::MAX => self.flood(bytes),
+            28..=29 => {
+                let millis = bytes.number();
+                self.world.pass(Duration::from_millis(millis.into()));
+            }
+            30 => {
+                let seconds = bytes.octet();
+                self.world.pass(Duration::from_secs(seconds.into()));
+            }
+            _ => self.world.time_out(),
+        }
+    }
+
+    /// The kernel lists its tables at once, or other things happen meanwhile.
+    fn list(&mut self, bytes: &mut Bytes<'_>) {
+        if bytes.flag() && self.listing.is_empty() {
+            self.world.list();
+            return;
+        }
+        if self.listing.is_empty() {
+            let table = match bytes.flag() {
+                true => KernelTable::Proxies,
+                false => KernelTable::Routes,
+            };
+            let has = |address: &Ipv6Addr, side: Side| (table, Listing::Has(*address, side));
+            self.listing.push((table, Listing::Ends));
+            match table {
+                KernelTable::Proxies => {
+                    let proxies = self.world.proxies.iter();
+                    self.listing
+                        .extend(proxies.map(|address| has(address, Side::Upstream)));
+                }
+                KernelTable::Routes => {
+                    let routes = self.world.routes.iter();
+                    self.listing
+                        .extend(routes.map(|(address, side)| has(address, *side)));
+                }
+            }
+            self.listing.push((table, Listing::Begins));
+            // Until the end what it tells may be no longer so.
+            self.world.stale = true;
+        }
+        for _ in 0..=bytes.below(8) {
+            if let Some((table, listing)) = self.listing.pop() {
+                self.world.handle(Event::Listed(table, listing));
+            }
+        }
+    }
+
+    /// Many strangers at once.
+    fn flood(&mut self, bytes: &mut Bytes<'_>) {
+        let mut buffer = [0; 1500];
+        let many = 1 << bytes.below(13);
+        let (port, of_one_host, own) = (self.port(bytes), bytes.flag(), bytes.flag());
+        for _ in 0..many {
+            if self.strangers >= self.most {
+                break;
+            }
+            self.strangers += 1;
+            let number = self.strangers as u32;
+            let [_, a, b, c] = number.to_be_bytes();
+            let address = Ipv6Addr::from_bits(
+                0x2001_0db8_0000_0000 << 64 | 0x8000_0000_0100_0000 | u128::from(number),
+            );
+            let mac = match of_one_host {
+                true => MacAddress([2, 0, 0, 0, 1, 0]),
+                false => MacAddress([6, 0, 0, a, b, c]),
+            };
+            let target = if own {
+                "fe80::1".parse().expect("an address")
+            } else {
+                address
+            };
+            let solicitation = NeighborSolicitation {
+                source: if own { address } else { Ipv6Addr::UNSPECIFIED },
+                destination: SolicitedNode::of(target).group(),
+                target,
+                source_link_layer: None,
+            };
+            let length = solicitation.emit(&mut buffer).expect("there is room");
+            let packet = &buffer[..length];
+            self.world.tell(Event::Packet { port, mac, packet });
+        }
+        self.world.tire(many);
+        self.world.settle();
+    }
+}
+
+/// Any packet: one that a host, a router or a stranger may send, or octets as they are.
+fn packet<'b>(bytes: &mut Bytes<'_>, buffer: &'b mut [u8; 1500]) -> &'b [u8] {
+    let kind = bytes.octet() % 16;
+    let length = match kind {
+        // To the router, to its group, or to somebody else.
+        0..=3 => {
+            let (source, target) = (bytes.address(), bytes.address());
+            NeighborSolicitation {
+                source,
+                destination: SolicitedNode::of(target).group(),
+                target,
+                source_link_layer: None,
+            }
+            .emit(buffer)
+        }
+        4 => {
+            let target = bytes.address();
+            NeighborSolicitation {
+                source: Ipv6Addr::UNSPECIFIED,
+                destination: SolicitedNode::of(target).group(),
+                target,
+                source_link_layer: None,
+            }
+            .emit(buffer)
+        }
+        5..=7 => {
+            let (source, flags) = (bytes.address(), bytes.octet());
+            NeighborAdvertisement {
+                source,
+                destination: bytes.link_local(),
+                target: if flags & 1 == 0 {
+                    source
+                } else {
+                    bytes.address()
+                },
+                router: flags & 2 != 0,
+                solicited: flags & 4 == 0,
+                override_flag: flags & 8 != 0,
+                target_link_layer: (flags & 16 != 0).then(|| bytes.mac()),
+            }
+            .emit(buffer)
+        }
+        8..=10 => {
+            let source = bytes.link_local();
+            let mut report = ReportBuilder::new(buffer);
+            for _ in 0..=bytes.below(4) {
+                let record_type = match bytes.octet() % 8 {
+                    0 => RecordType::ModeIsInclude,
+                    1 => RecordType::ChangeToInclude,
+                    2 => RecordType::BlockOldSources,
+                    3 => RecordType::Unknown(7),
+                    4 => RecordType::ChangeToExclude,
+                    _ => RecordType::ModeIsExclude,
+                };
+                let group = SolicitedNode::of(bytes.address()).group();
+                assert!(report.push(record_type, group), "there is room");
+            }
+            report.finish(source)
+        }
+        11 => {
+            let (source, group) = (bytes.link_local(), bytes.address());
+            let group = SolicitedNode::of(group).group();
+            match bytes.flag() {
+                true => ReportV1 { source, group }.emit(buffer),
+                false => Done { source, group }.emit(buffer),
+            }
+        }
+        12..=13 => {
+            let (source, code) = (bytes.link_local(), bytes.octet());
+            Query {
+                source,
+                destination: protocol::wire::ALL_NODES,
+                group: Ipv6Addr::UNSPECIFIED,
+                max_response_delay: Duration::from_millis(u64::from(code) << 8),
+                version: match kind {
+                    12 => QueryVersion::V1,
+                    _ => QueryVersion::V2 {
+                        suppress_router_processing: code & 1 != 0,
+                        robustness: code & 7,
+                        query_interval: Duration::from_secs(code.into()),
+                        sources: Sources::default(),
+                    },
+                },
+            }
+            .emit(buffer)
+        }
+        _ => {
+            let length = bytes.octet();
+            let octets = bytes.take(length.into());
+            buffer[..octets.len()].copy_from_slice(octets);
+            if kind == 14 {
+                let _ = mend(&mut buffer[..octets.len()]);
+            }
+            Some(octets.len())
+        }
+    };
+    &buffer[..length.unwrap_or(0)]
+}

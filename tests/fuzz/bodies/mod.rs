@@ -1,0 +1,9 @@
+//! Each `run` takes any octets, and panics where what they lead to is wrong.
+
+mod bytes;
+pub mod engine;
+pub mod frame;
+mod json;
+pub mod netlink;
+pub mod status;
+mod world;

@@ -1,0 +1,626 @@
+//! An engine, the kernel as it would be if it did what it is told, and what must be true of both after each event.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv6Addr;
+use std::ops::{Deref, DerefMut};
+
+use protocol::config::{Config, Learn, MldMode, Port, Prefix, Side};
+use protocol::counters::Counter;
+use protocol::engine::{Action, BUFFER_LENGTH, Downstream, Engine, Event};
+use protocol::groups::{self, LEAVE_DELAY};
+use protocol::listener::Upstream;
+use protocol::ndp_proxy::{self, KernelTable};
+use protocol::neighbors::{self, Subject};
+use protocol::targets::{self, State};
+use protocol::time::{Duration, Instant};
+use protocol::wire::{Message, RecordType, SolicitedNode, parse};
+
+use super::bytes::Bytes;
+
+/// More than there can be to do at once by far: a change of each group, of each entry and route, and a question for each target on
+/// each link.
+const MANY: usize = 2 * groups::CAPACITY + 4 * ndp_proxy::CAPACITY + 33 * targets::CAPACITY;
+
+/// Of what is gone through, so that one input takes some milliseconds.
+const ENOUGH: usize = 50_000;
+
+pub struct World {
+    pub engine: Blank,
+    pub now: Instant,
+    upstream: Option<Upstream>,
+    downstreams: Vec<Option<Downstream>>,
+    own: BTreeSet<Ipv6Addr>,
+    joined: BTreeSet<Ipv6Addr>,
+    /// Since when nobody wants a group that is joined: from when on that may be, and from when on it is certain.
+    idle: BTreeMap<Ipv6Addr, (Instant, Instant)>,
+    learned: u64,
+    pub proxies: BTreeSet<Ipv6Addr>,
+    pub routes: BTreeMap<Ipv6Addr, Side>,
+    /// The kernel's tables may not be as the engine believes, before they are listed.
+    pub stale: bool,
+    /// A bit for each kind of action that fails now.
+    pub failing: u8,
+    /// What was gone through, so that one input does not take long.
+    work: usize,
+}
+
+const STARTED: Instant = Instant::from_secs(1_000);
+
+thread_local! {
+    /// One to use again: most of what a short input takes is the memory of a new one.
+    static FREE: Cell<Option<Box<Engine>>> = const { Cell::new(None) };
+}
+
+/// An engine that was never started.
+pub struct Blank(Option<Box<Engine>>);
+
+impl Blank {
+    fn take() -> Self {
+        let new = || Box::new(const { Engine::new() });
+        Blank(Some(FREE.take().unwrap_or_else(new)))
+    }
+}
+
+impl Deref for Blank {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        self.0.as_ref().expect("it is there until the end")
+    }
+}
+
+impl DerefMut for Blank {
+    fn deref_mut(&mut self) -> &mut Engine {
+        self.0.as_mut().expect("it is there until the end")
+    }
+}
+
+impl Drop for Blank {
+    fn drop(&mut self) {
+        if let Some(mut engine) = self.0.take() {
+            *engine = const { Engine::new() };
+            FREE.set(Some(engine));
+        }
+    }
+}
+
+impl World {
+    pub fn new(config: Config, seed: u8) -> Self {
+        config.check().expect("a configuration that can be run");
+        let mut engine = Blank::take();
+        let downstreams = config.downstreams.iter().map(|_| None).collect();
+        engine.start(config, [seed; 16]);
+        World {
+            engine,
+            now: STARTED,
+            upstream: None,
+            downstreams,
+            own: BTreeSet::new(),
+            joined: BTreeSet::new(),
+            idle: BTreeMap::new(),
+            learned: 0,
+            proxies: BTreeSet::new(),
+            routes: BTreeMap::new(),
+            stale: false,
+            failing: 0,
+            work: 0,
+        }
+    }
+
+    /// Takes an event, does what is to be done, and looks at everything.
+    pub fn handle(&mut self, event: Event<'_>) {
+        self.tell(event);
+        self.settle();
+    }
+
+    /// As the daemon does it: what the engine is told of the interfaces, the kernel's tables follow.
+    pub fn tell(&mut self, event: Event<'_>) {
+        match event {
+            Event::Upstream(upstream) => {
+                let index = |upstream: Option<Upstream>| upstream.map(|upstream| upstream.index);
+                if index(upstream) != index(self.upstream) {
+                    self.joined.clear();
+                    self.idle.clear();
+                    self.proxies.clear();
+                    self.routes.retain(|_, side| *side != Side::Upstream);
+                }
+                self.upstream = upstream;
+            }
+            Event::Downstream(port, downstream) => {
+                self.downstreams[usize::from(port)] = downstream;
+            }
+            Event::Own { address, present } => {
+                if address.is_unicast_link_local() || address.is_loopback() {
+                } else if present {
+                    self.own.insert(address);
+                } else {
+                    self.own.remove(&address);
+                }
+            }
+            Event::OwnUnknown => self.own.clear(),
+            Event::Packet { .. }
+            | Event::UpstreamPacket { .. }
+            | Event::Remembered { .. }
+            | Event::Forgotten(_)
+            | Event::UpstreamPrefixes(_)
+            | Event::Listed(..)
+            | Event::Renew => {}
+        }
+        self.engine.handle(self.now, event);
+    }
+
+    pub fn started(&self) -> Instant {
+        STARTED
+    }
+
+    pub fn upstream(&self) -> Option<Upstream> {
+        self.upstream
+    }
+
+    pub fn downstream(&self, port: usize) -> Option<Downstream> {
+        self.downstreams.get(port).copied().flatten()
+    }
+
+    pub fn settle(&mut self) {
+        self.drain();
+        self.check();
+        self.work += 100 + self.engine.neighbors().len() + self.engine.groups().len();
+    }
+
+    /// Much was done at once.
+    pub fn tire(&mut self, events: usize) {
+        self.work += 5 * events;
+    }
+
+    /// Is it time to come to an end?
+    pub fn is_tired(&self) -> bool {
+        self.work > ENOUGH
+    }
+
+    /// Lets time pass, and handles each deadline on its way, but of very many not all.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now.saturating_add(time);
+        for handled in 0.. {
+            let due = self.engine.next_deadline().filter(|(due, _)| *due <= end);
+            let Some((due, _)) = due else { break };
+            let late = handled >= 24 || self.is_tired();
+            self.now = if late { end } else { due.max(self.now) };
+            self.time_out();
+            if late {
+                break;
+            }
+        }
+        self.now = end;
+    }
+
+    pub fn time_out(&mut self) {
+        self.engine.handle_timeout(self.now);
+        self.settle();
+        if let Some((due, reason)) = self.engine.next_deadline() {
+            assert!(due > self.now, "a deadline that stays: {reason:?}");
+        }
+        if self.upstream.is_some() && !self.engine.groups().is_failing() {
+            for (group, (_, since)) in &self.idle {
+                let left_by = since.saturating_add(LEAVE_DELAY);
+                assert!(left_by > self.now, "{group} is not left");
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        let mut buffer = [0; BUFFER_LENGTH];
+        let mut again = [0; BUFFER_LENGTH];
+        for actions in 0.. {
+            assert!(actions < MANY, "actions never end");
+            let Some(action) = self.engine.poll_action(&mut buffer) else {
+                break;
+            };
+            let same = self.engine.poll_action(&mut again);
+            assert_eq!(same, Some(action), "until it is done");
+            assert!(again == buffer, "the same octets");
+            let succeeded = self.carry_out(&action, &buffer);
+            self.engine.done(self.now, &action, succeeded);
+        }
+    }
+
+    /// Did it succeed?
+    fn carry_out(&mut self, action: &Action, buffer: &[u8]) -> bool {
+        let kind = match action {
+            Action::Join(_) => 0,
+            Action::Leave(_) => 1,
+            Action::Report { .. } => 2,
+            Action::Ask { .. } => 3,
+            Action::Kernel(change) if change.table == KernelTable::Proxies => 4,
+            Action::Kernel(_) => 5,
+            Action::Solicit { .. } => 6,
+            Action::Advertise { .. } => 7,
+        };
+        let fails = self.failing & 1 << kind != 0;
+        match *action {
+            Action::Join(change) => {
+                assert!(self.upstream.is_some(), "there is nothing to join on");
+                let group = change.group.group();
+                assert!(!self.joined.contains(&group), "{group} is joined twice");
+                if !fails {
+                    self.joined.insert(group);
+                }
+            }
+            Action::Leave(change) => {
+                let group = change.group.group();
+                assert!(self.joined.contains(&group), "{group} is left twice");
+                if !fails {
+                    self.joined.remove(&group);
+                }
+                let full = self.engine.counters().get(Counter::RefusedFull) > 0;
+                let left_by = |(since, _): &(Instant, _)| since.saturating_add(LEAVE_DELAY);
+                let due = self.idle.get(&group).map(left_by);
+                let is_due = due.is_some_and(|due| due <= self.now);
+                // Where there was no room for another one, those that nobody wants are left at once.
+                assert!(is_due || full, "{group} is left at once");
+            }
+            Action::Report { length, group } => self.check_report(&buffer[..length], group),
+            Action::Ask { length, question } => {
+                let port = match question {
+                    neighbors::Question::Ask { port, .. }
+                    | neighbors::Question::Probe { port, .. } => port,
+                };
+                let downstream = self.downstreams[usize::from(port)].expect("it can be sent");
+                match parse(&buffer[..length]) {
+                    Ok(Message::Query(query)) => assert_eq!(query.source, downstream.link_local),
+                    Ok(Message::NeighborSolicitation(solicitation)) => {
+                        assert_eq!(solicitation.source, downstream.link_local);
+                    }
+                    other => panic!("not a question: {other:?}"),
+                }
+            }
+            Action::Kernel(change) => return self.change(&change, fails),
+            Action::Solicit { length: 0, .. } | Action::Advertise { length: 0, .. } => {
+                return false;
+            }
+            Action::Solicit {
+                length,
+                target,
+                group,
+                ..
+            } => {
+                let Ok(Message::NeighborSolicitation(sent)) = parse(&buffer[..length]) else {
+                    panic!("not a solicitation");
+                };
+                assert_eq!((sent.target, sent.destination), (target, group));
+            }
+            Action::Advertise {
+                length,
+                side,
+                target,
+                destination,
+                ..
+            } => {
+                let Ok(Message::NeighborAdvertisement(sent)) = parse(&buffer[..length]) else {
+                    panic!("not an advertisement");
+                };
+                assert_eq!((sent.target, sent.destination), (target, destination));
+                assert!(sent.router && !sent.override_flag);
+                if side == Side::Upstream {
+                    assert!(self.is_confirmed(target), "{target} is announced");
+                }
+            }
+        }
+        !fails
+    }
+
+    fn change(&mut self, change: &ndp_proxy::Change, fails: bool) -> bool {
+        let (address, side) = (change.address, change.side);
+        let there = match side {
+            Side::Upstream => self.upstream.is_some(),
+            Side::Downstream(port) => self.downstreams[usize::from(port)].is_some(),
+        };
+        if change.present {
+            assert!(there, "nothing can be added there: {change:?}");
+        }
+        if fails {
+            return false;
+        }
+        let right = match (change.table, change.present) {
+            (KernelTable::Proxies, true) => self.proxies.insert(address),
+            (KernelTable::Proxies, false) => self.proxies.remove(&address),
+            (KernelTable::Routes, true) => self.routes.insert(address, side).is_none(),
+            (KernelTable::Routes, false) => self.routes.remove(&address) == Some(side),
+        };
+        assert!(right || self.stale, "there already, or gone: {change:?}");
+        true
+    }
+
+    fn check_report(&self, packet: &[u8], destination: Ipv6Addr) {
+        let upstream = self.upstream.expect("reports go there");
+        let mtu = usize::try_from(upstream.mtu).unwrap_or(usize::MAX);
+        assert!(packet.len() <= mtu.clamp(1280, 1500));
+        match parse(packet) {
+            Ok(Message::ReportV2(report)) => {
+                assert_eq!(Some(report.source), upstream.link_local);
+                for record in report.records {
+                    assert_eq!(record.record_type, RecordType::ModeIsExclude);
+                    assert!(self.joined.contains(&record.group), "reported, not joined");
+                }
+            }
+            Ok(Message::ReportV1(report)) => {
+                assert_eq!(Some(report.source), upstream.link_local);
+                assert_eq!(report.group, destination);
+                assert!(self.joined.contains(&report.group), "reported, not joined");
+            }
+            other => panic!("not a report: {other:?}"),
+        }
+    }
+
+    fn is_confirmed(&self, address: Ipv6Addr) -> bool {
+        let neighbor = self.engine.neighbors().get(Subject::Address(address));
+        neighbor.is_some_and(|neighbor| neighbor.confirmed)
+    }
+
+    fn check(&mut self) {
+        self.check_neighbors();
+        self.check_groups();
+        self.check_kernel_tables();
+    }
+
+    fn check_neighbors(&self) {
+        let neighbors = self.engine.neighbors();
+        let config = self.engine.config();
+        assert!(neighbors.len() <= neighbors::CAPACITY);
+        assert_eq!(neighbors.iter().count(), neighbors.len());
+        let mut of_host: HashMap<[u8; 6], u16> = HashMap::new();
+        for (subject, neighbor) in neighbors.iter() {
+            assert!(usize::from(neighbor.port) < config.downstreams.len());
+            let (mac, _) = neighbors.host_of(neighbor).expect("it has a host");
+            *of_host.entry(mac.0).or_default() += 1;
+            match subject {
+                Subject::Address(address) => {
+                    assert!(config.learn != Learn::Mld && config.learns(address));
+                    assert!(!self.own.contains(&address), "{address} is the router's");
+                }
+                Subject::Listener(..) => assert!(config.learn != Learn::Ndp),
+            }
+        }
+        for (mac, host) in neighbors.hosts() {
+            let subjects = of_host.remove(&mac.0).unwrap_or_default();
+            assert_eq!(host.subjects, subjects, "{mac}");
+            assert!(subjects <= config.per_mac, "{mac} has too many");
+        }
+        assert!(of_host.is_empty(), "of hosts that are not known");
+        let targets = self.engine.targets();
+        assert!(targets.len() <= targets::CAPACITY);
+        assert!(targets.is_empty() || config.ndp_proxy);
+    }
+
+    fn check_groups(&mut self) {
+        let groups = self.engine.groups();
+        assert!(groups.len() <= groups::CAPACITY);
+        let mut wanted: HashMap<SolicitedNode, u16> = HashMap::new();
+        for (subject, _) in self.engine.neighbors().iter() {
+            *wanted.entry(subject.group()).or_default() += 1;
+        }
+        let mut joined = 0;
+        let (now, before) = (self.now, std::mem::take(&mut self.idle));
+        let learned = self.engine.counters().get(Counter::Learned);
+        for (group, state) in groups.iter() {
+            let members = wanted.remove(&group).unwrap_or_default();
+            assert_eq!(state.members, members, "{group}");
+            assert!(members > 0 || state.joined, "{group} is of no use");
+            assert_eq!(state.joined, self.joined.contains(&group.group()));
+            joined += usize::from(state.joined);
+            if members == 0 {
+                let (since, mut certain) = *before.get(&group.group()).unwrap_or(&(now, now));
+                if learned != self.learned {
+                    // What came and went at once may have been in it.
+                    certain = now;
+                }
+                self.idle.insert(group.group(), (since, certain));
+            }
+            if self.upstream.is_some() && !groups.is_failing() {
+                assert!(state.joined, "{group} is not joined");
+            }
+        }
+        self.learned = learned;
+        assert!(wanted.is_empty(), "groups that nobody keeps: {wanted:?}");
+        assert_eq!(joined, self.joined.len(), "groups that nobody knows of");
+        assert!(self.upstream.is_some() || self.joined.is_empty());
+    }
+
+    fn check_kernel_tables(&self) {
+        let (engine, config) = (&self.engine, self.engine.config());
+        let ndp_proxy = engine.ndp_proxy();
+        let (mut count, mut above, mut below) = (0, 0, 0);
+        for (address, proxied) in ndp_proxy.iter() {
+            count += 1;
+            let neighbor = engine.neighbors().get(Subject::Address(address));
+            let confirmed = neighbor.filter(|neighbor| neighbor.confirmed);
+            match proxied.side {
+                Some(Side::Upstream) => {
+                    above += 1;
+                    let target = engine.targets().get(address);
+                    let is_present = |target: &targets::Target| target.state == State::Present;
+                    assert!(target.is_some_and(is_present), "{address} is not upstream");
+                    assert_eq!(confirmed, None, "{address} is at two places");
+                }
+                Some(Side::Downstream(port)) => {
+                    below += usize::from(!proxied.kept);
+                    let known = neighbor.filter(|neighbor| neighbor.confirmed || proxied.kept);
+                    let known = known.map(|neighbor| neighbor.port);
+                    assert_eq!(known, Some(port), "{address} is not there");
+                }
+                None => assert!(
+                    proxied.proxied || proxied.routed.is_some(),
+                    "{address} is of no use"
+                ),
+            }
+            if !self.stale {
+                assert_eq!(proxied.proxied, self.proxies.contains(&address));
+                assert_eq!(proxied.routed.as_ref(), self.routes.get(&address));
+            }
+            if !ndp_proxy.is_failing(KernelTable::Proxies) {
+                let downstream = matches!(proxied.side, Some(Side::Downstream(_)));
+                assert_eq!(proxied.proxied, config.ndp_proxy && downstream, "{address}");
+            }
+            if !ndp_proxy.is_failing(KernelTable::Routes) {
+                let wanted = proxied.side.filter(|_| config.host_routes);
+                assert_eq!(proxied.routed, wanted, "{address}");
+            }
+        }
+        assert!(count <= ndp_proxy::CAPACITY);
+        if !self.stale && count < ndp_proxy::CAPACITY {
+            let known = |address: &Ipv6Addr| ndp_proxy.get(*address).is_some();
+            assert!(self.proxies.iter().all(known) && self.routes.keys().all(known));
+        }
+        if (config.ndp_proxy || config.host_routes || config.announce)
+            && count < ndp_proxy::CAPACITY
+        {
+            let neighbors = engine.neighbors().iter();
+            let confirmed = neighbors.filter_map(|(subject, neighbor)| match subject {
+                Subject::Address(address) if neighbor.confirmed => Some(address),
+                Subject::Address(_) | Subject::Listener(..) => None,
+            });
+            // One that its host detects duplicates of has to wait.
+            let settled = |address: &Ipv6Addr| {
+                !engine.targets().is_detecting(*address)
+                    || ndp_proxy
+                        .get(*address)
+                        .is_some_and(|proxied| proxied.side.is_some() && !proxied.kept)
+            };
+            let settled = confirmed.filter(settled).count();
+            assert_eq!(below, settled, "confirmed ones are left out");
+            let present = engine.targets().present_from(0).count();
+            assert_eq!(above, present, "targets are left out");
+        }
+    }
+
+    /// In the end all succeeds, all links are there, and the kernel lists its tables: then all is as it should be, and with time, when
+    /// nobody is heard of any more, all is gone.
+    pub fn finish(&mut self) {
+        self.failing = 0;
+        let mut bytes = Bytes(&[]);
+        self.handle(Event::Upstream(Some(upstream(&mut bytes))));
+        for port in 0..self.downstreams.len() {
+            let downstream = downstream(&mut bytes);
+            self.handle(Event::Downstream(port as Port, Some(downstream)));
+        }
+        self.list();
+        self.pass(Duration::from_secs(20));
+        assert!(!self.stale && !self.engine.groups().is_failing());
+        let config = self.engine.config();
+        let end = (config.address_timeout + config.expiry_interval).saturating_mul(3);
+        // One after the other: expired, no longer wanted, left.
+        for time in [end, end, end, Duration::from_secs(60)] {
+            self.now = self.now.saturating_add(time);
+            self.engine.handle_timeout(self.now);
+            self.settle();
+        }
+        let neighbors = self.engine.neighbors();
+        assert!(neighbors.is_empty() && neighbors.hosts().next().is_none());
+        assert!(self.engine.groups().is_empty() && self.joined.is_empty());
+        assert!(self.proxies.is_empty() && self.routes.is_empty());
+        assert_eq!(self.engine.ndp_proxy().iter().next(), None);
+    }
+
+    /// The kernel lists both tables, as they are.
+    pub fn list(&mut self) {
+        use protocol::ndp_proxy::Listing::{Begins, Ends, Has};
+        for table in [KernelTable::Proxies, KernelTable::Routes] {
+            self.tell(Event::Listed(table, Begins));
+            let there: Vec<(Ipv6Addr, Side)> = match table {
+                KernelTable::Proxies => {
+                    let proxies = self.proxies.iter();
+                    proxies.map(|address| (*address, Side::Upstream)).collect()
+                }
+                KernelTable::Routes => {
+                    let routes = self.routes.iter();
+                    routes.map(|(address, side)| (*address, *side)).collect()
+                }
+            };
+            for (address, side) in there {
+                self.tell(Event::Listed(table, Has(address, side)));
+            }
+            self.tell(Event::Listed(table, Ends));
+        }
+        // What is not learned may be another process's, and is left there.
+        let ndp_proxy = self.engine.ndp_proxy();
+        let known = |address: &Ipv6Addr| ndp_proxy.get(*address).is_some();
+        self.proxies.retain(known);
+        self.routes.retain(|address, _| known(address));
+        self.stale = false;
+        self.settle();
+    }
+}
+
+/// Any configuration that can be run.
+pub fn config(bytes: &mut Bytes<'_>) -> Config {
+    let mut config = Config::new("wan".parse().expect("a name"));
+    let flags = bytes.number();
+    let set = |bit: u32| flags >> bit & 1 != 0;
+    for name in ["br-lan", "guest", "iot"].iter().take(1 + bytes.below(3)) {
+        let name = name.parse().expect("a name");
+        config.downstreams.push(name).expect("there is room");
+    }
+    config.ndp_proxy = set(0);
+    config.host_routes = set(1);
+    config.announce = set(2);
+    config.ask = !set(3);
+    config.probe = !set(4) || set(3);
+    config.upstream_prefixes = set(5);
+    config.per_mac = if set(6) { 3 } else { 64 };
+    (config.join_rate, config.join_burst) = match set(7) {
+        true => (1, 4),
+        false => (50, 200),
+    };
+    config.learn = match flags >> 8 & 3 {
+        0 => Learn::Ndp,
+        1 => Learn::Mld,
+        _ => Learn::Both,
+    };
+    config.mld_mode = match flags >> 10 & 3 {
+        0 => MldMode::V1,
+        1 => MldMode::V2,
+        _ => MldMode::Auto,
+    };
+    let seconds = |code: u8| Duration::from_secs(u64::from(code));
+    if set(12) {
+        config.address_timeout = seconds(bytes.octet().max(1));
+        config.refresh_interval = seconds(bytes.octet());
+        config.expiry_interval = seconds(bytes.octet().max(1));
+    }
+    if set(13) {
+        let all = Prefix::new(Ipv6Addr::UNSPECIFIED, 0).expect("a prefix");
+        config.prefixes = heapless::Vec::from_slice(&[all]).expect("there is room");
+    }
+    if set(14) {
+        let excluded = Prefix::of(bytes.address(), 126).expect("a prefix");
+        config.excluded.push(excluded).expect("there is room");
+    }
+    if flags >> 13 == 7 {
+        // Enough to fill the tables.
+        config.per_mac = u16::MAX;
+        (config.join_rate, config.join_burst) = (100_000, 100_000);
+    }
+    config
+}
+
+pub fn upstream(bytes: &mut Bytes<'_>) -> Upstream {
+    let flags = bytes.octet();
+    Upstream {
+        index: 7 + u32::from(flags & 1),
+        link_local: (flags & 2 == 0).then(|| bytes.link_local()),
+        mtu: match flags >> 2 & 3 {
+            0 => 1500,
+            1 => 1280,
+            2 => 0,
+            _ => u32::MAX,
+        },
+        mac: bytes.mac(),
+    }
+}
+
+pub fn downstream(bytes: &mut Bytes<'_>) -> Downstream {
+    Downstream {
+        link_local: bytes.link_local(),
+        mac: bytes.mac(),
+    }
+}
