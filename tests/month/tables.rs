@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use protocol::config::{Port, Side};
 use protocol::engine::Downstream;
 use protocol::ndp_proxy::{Change, KernelTable, RETRY_INTERVAL};
+use protocol::targets::ANSWER_INTERVAL;
 
 use crate::model::{Model, Place};
 use crate::month::OTHERS;
@@ -27,6 +28,8 @@ pub struct Tables {
     pub unsettled: BTreeSet<Ipv6Addr>,
     /// When each target upstream advertised itself last.
     pub advertised: BTreeMap<Ipv6Addr, u64>,
+    /// When a host downstream detected duplicates of an address last: it is not the host's for as long as another one may answer.
+    detected: HashMap<Ipv6Addr, u64>,
     timeout: u64,
 }
 
@@ -51,8 +54,13 @@ impl Tables {
             failed: HashMap::new(),
             unsettled: BTreeSet::new(),
             advertised: BTreeMap::new(),
+            detected: HashMap::new(),
             timeout: 0,
         }
+    }
+
+    pub fn detects_duplicates(&mut self, now: u64, address: Ipv6Addr) {
+        self.detected.insert(address, now);
     }
 
     pub fn set_timeout(&mut self, timeout: u64) {
@@ -169,13 +177,16 @@ impl Tables {
                 let failed = self.failed.get(&(is_route, *address));
                 failed.is_some_and(|failed| now < failed + retry)
             };
+            let detected = self.detected.get(address);
+            let is_detecting = self.wants_proxies
+                && detected.is_some_and(|at| now < at + ANSWER_INTERVAL.as_millis() as u64);
             let wanted = self.wants_proxies && port.is_some();
             let there = self.proxies.contains(address);
             let proxy = wanted == there;
             let excused = self.lost_proxies
                 || failed(false)
                 || self.left_behind.contains(address)
-                || wanted && !has_upstream;
+                || wanted && (!has_upstream || is_detecting);
             assert!(
                 proxy || excused,
                 "proxy entry of {address} at {now}: wanted {wanted}, there {there}"
@@ -190,7 +201,7 @@ impl Tables {
             let excused = self.lost_routes
                 || failed(true)
                 || self.left_behind.contains(address)
-                || there.is_none() && wanted.is_some_and(|side| !is_up(side));
+                || there.is_none() && wanted.is_some_and(|side| is_detecting || !is_up(side));
             assert!(
                 route || excused,
                 "route to {address} at {now}: wanted {wanted:?}, there {there:?}"
@@ -203,6 +214,7 @@ impl Tables {
     pub fn check_all(&mut self, now: u64, kept: usize, subjects: usize) {
         let retry = RETRY_INTERVAL.as_millis() as u64;
         self.failed.retain(|_, failed| now < *failed + retry);
+        self.detected.retain(|_, at| now < *at + retry);
         let most = self.timeout + 10_000;
         for (address, side) in &self.routes {
             let at = self.advertised.get(address).copied();

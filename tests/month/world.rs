@@ -188,6 +188,11 @@ impl World {
         self.model.hear(self.now, port, mac, fact);
         self.tally.packets += 1;
         let packet = &packet;
+        if let Fact::Solicits { source, target } = &fact
+            && source.is_unspecified()
+        {
+            self.tables.detects_duplicates(self.now, *target);
+        }
         self.handle(Event::Packet { port, mac, packet });
         true
     }
