@@ -147,6 +147,18 @@ fn every_row_names_what_is_there() {
 }
 
 #[test]
+fn what_is_said_of_security_has_its_tests() {
+    let page = read("SECURITY.md").expect("it is there");
+    let named: Vec<_> = quoted(&page)
+        .into_iter()
+        .filter(|name| name.contains("::"))
+        .collect();
+    let missing: Vec<_> = named.iter().filter(|name| !is_test(name)).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:?}");
+    assert!(named.len() > 20, "{}", named.len());
+}
+
+#[test]
 fn the_page_counts_its_rows() {
     let page = read(PAGE).expect(PAGE);
     let rows = rows(&page).expect(PAGE);
