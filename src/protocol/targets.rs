@@ -5,6 +5,8 @@
 //! it brings along from the other link, and so take it away from the host (RFC 6957 §4.2.2 compares link-layer addresses for that
 //! reason, which the kernel does not).
 
+mod links;
+
 use core::net::Ipv6Addr;
 
 use crate::config::{Config, MAX_DOWNSTREAMS, Port, Side};
@@ -12,6 +14,8 @@ use crate::rate::Bucket;
 use crate::table::Table;
 use crate::time::{Duration, Instant};
 use crate::wire::MacAddress;
+
+use links::Links;
 
 /// The most targets kept. What [`RATE`] and [`BURST`] allow in [`ABSENT_INTERVAL`] fits.
 pub const CAPACITY: usize = 2048;
@@ -69,8 +73,8 @@ pub struct Target {
     asks: u8,
     /// Where it is still to be asked for.
     to_ask: Links,
-    /// The place of the one link where it was not asked for: who looked for it first is there, and would have been answered by it.
-    unasked: Option<u8>,
+    /// The one link where it was not asked for: who looked for it first is there, and would have been answered by it.
+    unasked: Option<Side>,
     /// Who asked first, and is still to be answered.
     asker: Option<Solicitation>,
     /// The downstreams where hosts detect duplicates of it.
@@ -78,10 +82,6 @@ pub struct Target {
     /// Who made it a target.
     host: MacAddress,
 }
-
-/// The upstream and downstreams, a bit each: the upstream's is the lowest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Links(u64);
 
 /// Why a target is not asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,11 +284,8 @@ impl Targets {
             return None;
         }
         for (_, address, target) in self.table.iter_from(0) {
-            if let Some(link) = target.to_ask.first() {
-                return Some((
-                    address,
-                    link.checked_sub(1).map_or(Side::Upstream, Side::Downstream),
-                ));
+            if let Some(side) = target.to_ask.first() {
+                return Some((address, side));
             }
         }
         self.is_asking = false;
@@ -299,7 +296,7 @@ impl Targets {
     pub(crate) fn asked(&mut self, address: Ipv6Addr, side: Side) {
         let slot = self.table.find(&address);
         if let Some((_, target)) = slot.and_then(|slot| self.table.get_mut(slot)) {
-            target.to_ask.remove(place(side));
+            target.to_ask.remove(side);
         }
     }
 
@@ -365,7 +362,7 @@ impl Targets {
         self.admit(now, solicitation.mac)?;
         let mut target = Target {
             to_ask: Links::all_but(solicitation.side, config.downstreams.len()),
-            unasked: Some(place(solicitation.side)),
+            unasked: Some(solicitation.side),
             ..Target::VACANT
         };
         target.begin(now, solicitation);
@@ -439,7 +436,7 @@ impl Targets {
             self.answer(asker);
         }
         for side in (0..MAX_DOWNSTREAMS as Port).map(Side::Downstream) {
-            if target.duplicates.contains(place(side)) && side != on && target.host != mac {
+            if target.duplicates.contains(side) && side != on && target.host != mac {
                 self.answer(Solicitation {
                     side,
                     mac: target.host,
@@ -482,7 +479,7 @@ impl Target {
     }
 
     fn is_to_ask_beyond(&self, side: Side) -> bool {
-        self.unasked.is_some_and(|link| link != place(side))
+        self.unasked.is_some_and(|unasked| unasked != side)
     }
 
     fn is_detecting(&self) -> bool {
@@ -494,7 +491,7 @@ impl Target {
         if solicitation.side == Side::Upstream {
             // The kernel answers there, once the target is known.
         } else if solicitation.source.is_unspecified() {
-            self.duplicates.insert(place(solicitation.side));
+            self.duplicates.insert(solicitation.side);
         } else {
             self.asker.get_or_insert(solicitation);
         }
@@ -503,49 +500,6 @@ impl Target {
     fn ask_again(&mut self, now: Instant) {
         self.asks = self.asks.saturating_add(1);
         self.until = now.saturating_add(ANSWER_INTERVAL);
-        self.to_ask.insert(place(Side::Upstream));
-    }
-}
-
-impl Links {
-    const NONE: Links = Links(0);
-
-    /// The upstream, and of so many downstreams all but one.
-    fn all_but(side: Side, downstreams: usize) -> Self {
-        let mut links = Links::NONE;
-        for place in 0..=u8::try_from(downstreams).unwrap_or_default() {
-            links.insert(place);
-        }
-        links.remove(place(side));
-        links
-    }
-
-    fn contains(self, place: u8) -> bool {
-        self.0 & Links::bit(place) != 0
-    }
-
-    fn insert(&mut self, place: u8) {
-        self.0 |= Links::bit(place);
-    }
-
-    fn remove(&mut self, place: u8) {
-        self.0 &= !Links::bit(place);
-    }
-
-    /// The lowest.
-    fn first(self) -> Option<u8> {
-        (self != Links::NONE).then(|| self.0.trailing_zeros() as u8)
-    }
-
-    fn bit(place: u8) -> u64 {
-        1_u64.rotate_left(place.into())
-    }
-}
-
-/// The place of a side among the links.
-fn place(side: Side) -> u8 {
-    match side {
-        Side::Upstream => 0,
-        Side::Downstream(port) => port.saturating_add(1),
+        self.to_ask.insert(Side::Upstream);
     }
 }
