@@ -133,8 +133,10 @@ impl NdpProxy {
             return;
         };
         let is_downstream = matches!(side, Some(Side::Downstream(_)));
-        let is_new = proxied.side.is_none() && is_downstream;
+        let was_there = proxied.side.is_some() && !proxied.kept;
+        let is_new = !was_there && is_downstream;
         proxied.side = side;
+        proxied.kept = false;
         if !is_downstream {
             // What is left in the kernel's tables does not bring it back.
             proxied.announcements = 0;

@@ -91,6 +91,10 @@ impl<K: Copy + Eq + Hash, V: Copy, const N: usize> Table<K, V, N> {
 
     /// The slot of `key`.
     pub fn find(&self, key: &K) -> Option<usize> {
+        // The hash is most of what it takes.
+        if self.length == 0 {
+            return None;
+        }
         let mut link = *self.chains.get(self.chain_of(key))?;
         while let Some(slot) = link.slot() {
             let candidate = self.slots.get(slot)?;

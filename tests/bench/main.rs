@@ -1,9 +1,15 @@
-//! `cargo bench`: what mldproxy costs, as a Markdown table. Takes about four minutes, most of it waiting on purpose.
+//! `cargo bench`: what mldproxy costs, as a Markdown table. Takes about four minutes, most of it waiting on purpose. `cargo bench --
+//! instructions` counts those of a frame by callgrind, and `cargo bench -- throughput` has it take in a million frames beside a floor.
 
+mod instructions;
 #[path = "../netns/lab.rs"]
 mod lab;
 #[path = "../netns/support.rs"]
 mod support;
+#[path = "../../src/daemon/sys/mod.rs"]
+#[allow(dead_code, unused_imports)]
+mod sys;
+mod throughput;
 
 use std::fs;
 use std::net::Ipv6Addr;
@@ -23,6 +29,13 @@ const IDLE: Duration = Duration::from_secs(120);
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
+    if instructions::is_child() {
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args().any(|argument| argument == "instructions") {
+        print!("{}", instructions::table());
+        return ExitCode::SUCCESS;
+    }
     let missing = lab::missing_tools(lab::TOOLS);
     let refused = lab::isolate().err();
     if !missing.is_empty() || refused.is_some() {
@@ -31,12 +44,11 @@ fn main() -> ExitCode {
         }
         return ExitCode::FAILURE;
     }
-    let octets = fs::metadata(env!("CARGO_BIN_EXE_mldproxy")).map_or(0, |file| file.len());
+    if std::env::args().any(|argument| argument == "throughput") {
+        throughput::measure();
+        return ExitCode::SUCCESS;
+    }
     println!("| what | figure |\n|---|---|");
-    println!(
-        "| program, for this machine, dynamically linked | {} kB |",
-        octets / 1000
-    );
     for hosts in [0, 10, 4096] {
         with_hosts(hosts);
     }

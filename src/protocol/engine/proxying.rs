@@ -133,6 +133,8 @@ impl Engine {
             release(groups, ndp_proxy, *now, subject);
         }
         targets.answered_downstream(target, sender.port, sender.mac);
+        // It may have waited for the end of the question.
+        neighbors.tell_again(subject);
     }
 
     /// The kernel lists a table. What is there for addresses that are never learned may be another process's, for another upstream. What

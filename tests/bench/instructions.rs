@@ -1,0 +1,237 @@
+//! Instructions a frame: the engine under callgrind, which counts them and so is the same on any day.
+
+use std::env;
+use std::fs;
+use std::net::Ipv6Addr;
+use std::process::Command;
+
+use protocol::config::Config;
+use protocol::engine::{BUFFER_LENGTH, Downstream, Engine, Event};
+use protocol::listener::Upstream;
+use protocol::time::{Duration, Instant};
+use protocol::wire::{
+    ALL_NODES, MacAddress, NeighborAdvertisement, NeighborSolicitation, Query, QueryVersion,
+    RecordType, ReportBuilder, SolicitedNode, Sources,
+};
+
+/// What the program is started anew with, under callgrind.
+const CHILD: &str = "--under-callgrind";
+
+/// So many of each kind, and as many groups in a report.
+const FRAMES: u16 = 16;
+const RECORDS: u16 = 20;
+
+/// What a frame is, and how the one of a number is built.
+type Kind = (&'static str, fn(u16) -> Vec<u8>);
+
+/// What is heard, in the order of the table.
+const KINDS: [Kind; 7] = [
+    ("Neighbor Solicitation of a known host", known_host),
+    ("Neighbor Solicitation of a new host", new_host),
+    ("duplicate address detection", duplicate_address_detection),
+    ("Neighbor Advertisement", advertisement),
+    ("MLDv2 report of 20 records", report),
+    ("MLDv2 query", query),
+    ("junk", junk),
+];
+
+/// With how many hosts known.
+const HOSTS: [u16; 2] = [16, 4096];
+
+const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+const NOW: Instant = Instant::from_secs(1_000_000);
+
+/// Where this process is one under callgrind, does its part; was it?
+pub fn is_child() -> bool {
+    let mut arguments = env::args().skip_while(|argument| argument != CHILD).skip(1);
+    let mut number = || arguments.next()?.parse::<usize>().ok();
+    let (Some(kind), Some(hosts)) = (number(), number()) else {
+        return false;
+    };
+    let mut engine = engine(hosts as u16);
+    let (_, frame) = KINDS[kind];
+    for number in 0..FRAMES {
+        let packet = frame(number);
+        take_in(&mut engine, mac(number), &packet);
+    }
+    true
+}
+
+/// A table with a row for each kind.
+pub fn table() -> String {
+    let mut table =
+        "| frame | 16 hosts known | 4,096 known | ratio |\n|---|---|---|---|\n".to_owned();
+    for (kind, (name, _)) in KINDS.iter().enumerate() {
+        let [few, many] = HOSTS.map(|hosts| count(kind, hosts));
+        let ratio = many as f64 / few as f64;
+        table += &format!("| {name} | {few} | {many} | {ratio:.2} |\n");
+    }
+    table
+}
+
+/// Instructions a frame.
+fn count(kind: usize, hosts: u16) -> u64 {
+    let out = env::temp_dir().join(format!("callgrind-{}-{kind}-{hosts}", std::process::id()));
+    let program = env::current_exe().expect("it runs");
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--collect-atstart=no"])
+        .arg("--toggle-collect=*take_in*")
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .arg(program)
+        .args([CHILD, &kind.to_string(), &hosts.to_string()])
+        .output()
+        .expect("valgrind");
+    assert!(output.status.success(), "{output:?}");
+    let counted = fs::read_to_string(&out).expect("it counted");
+    let _ = fs::remove_file(&out);
+    let totals = counted
+        .lines()
+        .find_map(|line| line.strip_prefix("totals: "));
+    let totals: u64 = totals.expect("totals").trim().parse().expect("a number");
+    totals / u64::from(FRAMES)
+}
+
+/// One frame in, and what is to be done because of it out.
+#[inline(never)]
+pub fn take_in(engine: &mut Engine, mac: MacAddress, packet: &[u8]) {
+    let port = 0;
+    engine.handle(NOW, Event::Packet { port, mac, packet });
+}
+
+fn engine(hosts: u16) -> Box<Engine> {
+    let mut config = Config::new("wan".parse().expect("a name"));
+    let downstream = "br-lan".parse().expect("a name");
+    config.downstreams.push(downstream).expect("there is room");
+    config.join_rate = 1_000_000;
+    config.join_burst = 1_000_000;
+    config.per_mac = u16::MAX;
+    let mut engine = Box::new(const { Engine::new() });
+    engine.start(config, [7; 16]);
+    let upstream = Upstream {
+        index: 2,
+        link_local: Some(ROUTER),
+        mtu: 1500,
+        mac: mac(u16::MAX),
+    };
+    engine.handle(NOW, Event::Upstream(Some(upstream)));
+    let downstream = Downstream {
+        link_local: ROUTER,
+        mac: mac(u16::MAX),
+    };
+    engine.handle(NOW, Event::Downstream(0, Some(downstream)));
+    for number in 0..hosts {
+        let packet = known_host(number);
+        let (port, mac, packet) = (0, mac(number), &*packet);
+        engine.handle(NOW, Event::Packet { port, mac, packet });
+        settle(&mut engine);
+    }
+    // All questions were asked: none is due while it is measured.
+    for second in 1..30 {
+        engine.handle_timeout(NOW.saturating_add(Duration::from_millis(second)));
+        settle(&mut engine);
+    }
+    engine
+}
+
+fn settle(engine: &mut Engine) {
+    let mut buffer = [0; BUFFER_LENGTH];
+    while let Some(action) = engine.poll_action(&mut buffer) {
+        engine.done(NOW, &action, true);
+    }
+}
+
+fn mac(number: u16) -> MacAddress {
+    let [high, low] = number.to_be_bytes();
+    MacAddress([2, 0, 0, 0, high, low])
+}
+
+fn address(number: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 1, number)
+}
+
+fn solicitation(source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    let unspecified = source.is_unspecified();
+    emitted(|buffer| {
+        let solicitation = NeighborSolicitation {
+            source,
+            destination: SolicitedNode::of(target).group(),
+            target,
+            source_link_layer: (!unspecified).then_some(mac(0)),
+        };
+        solicitation.emit(buffer)
+    })
+}
+
+fn known_host(number: u16) -> Vec<u8> {
+    solicitation(address(number), ROUTER)
+}
+
+fn new_host(number: u16) -> Vec<u8> {
+    solicitation(address(0x8000 + number), ROUTER)
+}
+
+fn duplicate_address_detection(number: u16) -> Vec<u8> {
+    solicitation(Ipv6Addr::UNSPECIFIED, address(number))
+}
+
+fn advertisement(number: u16) -> Vec<u8> {
+    emitted(|buffer| {
+        let advertisement = NeighborAdvertisement {
+            source: address(number),
+            destination: ALL_NODES,
+            target: address(number),
+            router: false,
+            solicited: false,
+            override_flag: true,
+            target_link_layer: Some(mac(number)),
+        };
+        advertisement.emit(buffer)
+    })
+}
+
+fn report(number: u16) -> Vec<u8> {
+    emitted(|buffer| {
+        let mut report = ReportBuilder::new(buffer);
+        for record in 0..RECORDS {
+            // The host's own, and others that are no solicited-node groups, such as mDNS.
+            let group = match record {
+                0 => SolicitedNode::of(address(number)).group(),
+                record => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb + record),
+            };
+            assert!(report.push(RecordType::ModeIsExclude, group));
+        }
+        report.finish(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, number))
+    })
+}
+
+fn query(_: u16) -> Vec<u8> {
+    emitted(|buffer| {
+        let query = Query {
+            source: ROUTER,
+            destination: ALL_NODES,
+            group: Ipv6Addr::UNSPECIFIED,
+            max_response_delay: Duration::from_secs(10),
+            version: QueryVersion::V2 {
+                suppress_router_processing: false,
+                robustness: 2,
+                query_interval: Duration::from_secs(125),
+                sources: Sources::default(),
+            },
+        };
+        query.emit(buffer)
+    })
+}
+
+/// A solicitation with a wrong checksum, which is found out late.
+fn junk(number: u16) -> Vec<u8> {
+    let mut packet = known_host(number);
+    packet[42] ^= 0xff;
+    packet
+}
+
+fn emitted(emit: impl FnOnce(&mut [u8]) -> Option<usize>) -> Vec<u8> {
+    let mut packet = vec![0; 1500];
+    let length = emit(&mut packet).expect("it fits");
+    packet.truncate(length);
+    packet
+}
