@@ -24,7 +24,7 @@ class Target:
         return OUTPUT / self.architecture / "mldproxy"
 
 
-# The budgets are some 3 % above what it takes. A seventh of the file is the NDP proxy. Beside it used to run another program: Debian's
+# The budgets are a little above what it takes. A seventh of the file is the NDP proxy. Beside it used to run another program: Debian's
 # ndppd for x86-64 is 162 kB, and needs the C++ library of 2.2 MB.
 # fmt: off
 TARGETS = (
