@@ -5,6 +5,7 @@
 //! address, which every node answers (RFC 3810 §5.1.15, §6.2) and which makes nobody a querier. One that does not answer is asked
 //! for each address, by the unicast solicitations of RFC 4861 §7.3.3. An answer renews and confirms; silence lets expire.
 
+mod belonging;
 mod host;
 mod question;
 
@@ -484,123 +485,6 @@ impl Neighbors {
     fn expect_check(&mut self, now: Instant, config: &Config) {
         self.next_check
             .get_or_insert(now.saturating_add(config.expiry_interval));
-    }
-
-    /// Makes a subject the host's, whosever it was. A host that has answered for it keeps it, for anybody can claim it: that one is
-    /// asked, and only where it does not answer the next claim counts. False where it is not the host's now.
-    fn is_handed_over(&mut self, now: Instant, config: &Config, slot: usize, number: u16) -> bool {
-        let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
-            return false;
-        };
-        if neighbor.host == number {
-            return true;
-        }
-        if neighbor.confirmed && !neighbor.asked_in_vain {
-            if neighbor.questions == 0 && now.since(neighbor.last_seen) >= CONTEST_INTERVAL {
-                self.doubt(now, slot);
-            }
-            return false;
-        }
-        if self
-            .hosts
-            .get(number)
-            .is_none_or(|host| host.subjects >= config.per_mac)
-        {
-            return false;
-        }
-        neighbor.confirmed = false;
-        // The new one is asked as soon as may be.
-        let due = now.max(neighbor.next_probe(now));
-        neighbor.questions = 0;
-        neighbor.asked_in_vain = false;
-        neighbor.due = due;
-        self.note_change(slot, true);
-        self.unlink(slot);
-        self.link(slot, number);
-        self.expect_question(due);
-        true
-    }
-
-    fn note_change(&mut self, slot: usize, has_changed: bool) {
-        if has_changed {
-            self.changed.insert(slot);
-            self.has_changed = true;
-        }
-    }
-
-    fn link(&mut self, slot: usize, number: u16) {
-        if let (Some(host), Some((_, neighbor))) =
-            (self.hosts.get_mut(number), self.subjects.get_mut(slot))
-        {
-            neighbor.host = number;
-            neighbor.next = host.first;
-            host.first = Link::to(slot);
-            host.subjects = host.subjects.saturating_add(1);
-        }
-    }
-
-    fn unlink(&mut self, slot: usize) {
-        let Some((_, neighbor)) = self.subjects.get(slot) else {
-            return;
-        };
-        let next = neighbor.next;
-        let Some(host) = self.hosts.get_mut(neighbor.host) else {
-            return;
-        };
-        host.subjects = host.subjects.saturating_sub(1);
-        if host.first == Link::to(slot) {
-            host.first = next;
-            return;
-        }
-        let mut link = host.first;
-        while let Some((_, before)) = link.slot().and_then(|slot| self.subjects.get_mut(slot)) {
-            if before.next == Link::to(slot) {
-                before.next = next;
-                return;
-            }
-            link = before.next;
-        }
-    }
-
-    fn remove_slot(&mut self, slot: usize) -> Option<Subject> {
-        self.unlink(slot);
-        let (subject, _) = self.subjects.remove(slot)?;
-        Some(subject)
-    }
-
-    /// The slot of the host's unconfirmed subject that was seen longest ago.
-    fn oldest_unconfirmed_of(&self, number: u16) -> Option<usize> {
-        let mut oldest: Option<(Instant, usize)> = None;
-        let mut link = self.hosts.get(number)?.first;
-        while let Some((slot, (_, neighbor))) = link
-            .slot()
-            .and_then(|slot| Some((slot, self.subjects.get(slot)?)))
-        {
-            let candidate = (neighbor.last_seen, slot);
-            if !neighbor.confirmed && oldest.is_none_or(|oldest| candidate < oldest) {
-                oldest = Some(candidate);
-            }
-            link = neighbor.next;
-        }
-        oldest.map(|(_, slot)| slot)
-    }
-
-    /// Of all unconfirmed subjects, one of the host that holds most, and of those the one that was seen longest ago.
-    fn least_deserving(&self) -> Option<usize> {
-        let unconfirmed = self
-            .subjects
-            .iter_from(0)
-            .filter(|(_, _, neighbor)| !neighbor.confirmed);
-        let holds = |neighbor: &Neighbor| {
-            self.hosts
-                .get(neighbor.host)
-                .map_or(0, |host| host.subjects)
-        };
-        unconfirmed
-            .min_by_key(|(_, _, neighbor)| {
-                (core::cmp::Reverse(holds(neighbor)), neighbor.last_seen)
-            })
-            .map(|(slot, _, _)| slot)
     }
 }
 
