@@ -57,12 +57,9 @@ impl SharedPrefixes {
     }
 
     fn say(&self, config: &Config) {
-        let on = |wanted: fn(Side) -> bool| {
-            let connected = self.connected.iter();
-            connected.filter(move |connected| wanted(connected.side))
-        };
-        for above in on(|side| side == Side::Upstream) {
-            for below in on(|side| side != Side::Upstream) {
+        let above = self.connected.iter();
+        for above in above.filter(|connected| connected.side == Side::Upstream) {
+            for below in &self.connected {
                 let Side::Downstream(port) = below.side else {
                     continue;
                 };

@@ -438,7 +438,7 @@ impl Engine {
                     source: downstream.link_local,
                     destination: target,
                     target,
-                    source_link_layer: (mac != MacAddress([0; 6])).then_some(mac),
+                    source_link_layer: proxying::some_address(mac),
                 };
                 solicitation.emit(buffer)
             }),

@@ -7,7 +7,7 @@ use core::net::Ipv6Addr;
 
 use crate::pending::Pending;
 use crate::table::{Full, Table};
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, bring_forward};
 use crate::wire::SolicitedNode;
 
 /// The most groups kept: one for each of 4,096 addresses, and 1,024 that wait to be left.
@@ -214,7 +214,7 @@ impl Groups {
             }
             let due = state.idle_since.saturating_add(LEAVE_DELAY);
             if now.is_some_and(|now| now < due) {
-                self.next_leave = Some(self.next_leave.map_or(due, |next| next.min(due)));
+                bring_forward(&mut self.next_leave, due);
             } else {
                 self.settle(slot);
             }

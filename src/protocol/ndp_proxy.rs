@@ -9,7 +9,7 @@ use core::net::Ipv6Addr;
 use crate::config::{Config, Side};
 use crate::pending::{Pending, SlotSet};
 use crate::table::Table;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, bring_forward};
 
 /// The most addresses kept: 4,096 downstream, 2,048 upstream, and 1,024 that are to be removed.
 pub const CAPACITY: usize = 7168;
@@ -266,7 +266,7 @@ impl NdpProxy {
             if proxied.announce_at <= now {
                 return Some(address);
             }
-            next = Some(next.map_or(proxied.announce_at, |next| next.min(proxied.announce_at)));
+            bring_forward(&mut next, proxied.announce_at);
         }
         self.next_announcement = next;
         None
@@ -358,8 +358,7 @@ impl NdpProxy {
     }
 
     fn expect_announcement(&mut self, due: Instant) {
-        let next = self.next_announcement.map_or(due, |next| next.min(due));
-        self.next_announcement = Some(next);
+        bring_forward(&mut self.next_announcement, due);
     }
 }
 

@@ -12,7 +12,7 @@ use core::net::Ipv6Addr;
 use crate::config::{Config, MAX_DOWNSTREAMS, Port, Side};
 use crate::rate::Bucket;
 use crate::table::Table;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, bring_forward};
 use crate::wire::MacAddress;
 
 use links::Links;
@@ -448,7 +448,7 @@ impl Targets {
     }
 
     fn expect_check(&mut self, due: Instant) {
-        self.next_check = Some(self.next_check.map_or(due, |next| next.min(due)));
+        bring_forward(&mut self.next_check, due);
     }
 }
 

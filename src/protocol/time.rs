@@ -2,6 +2,11 @@
 
 pub use core::time::Duration;
 
+/// Brings a deadline forward to `due`, where there is none or it is later.
+pub(crate) fn bring_forward(deadline: &mut Option<Instant>, due: Instant) {
+    *deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
+}
+
 /// A moment on a clock that never goes back. Arithmetic saturates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant {

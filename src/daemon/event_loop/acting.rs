@@ -33,7 +33,6 @@ impl EventLoop<'_> {
                 let name = &self.engine.config().upstream;
                 debug!("reporting to {group} on {name}, {length} octets");
                 let sent = self.send(Side::Upstream, length, group, None);
-                let name = &self.engine.config().upstream;
                 self.transmit_trouble
                     .note(sent, format_args!("sending on {name}"))
             }

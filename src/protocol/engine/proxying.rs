@@ -59,6 +59,8 @@ impl Engine {
         if self.config.ndp_proxy
             && self.learns(target)
             && self.neighbors.get(Subject::Address(target)).is_none()
+            // Who listens is looked for among all, but only where somebody does.
+            && self.groups.get(group).is_some()
             && self.neighbors.iter().any(listens)
         {
             self.look_for(Solicitation {
@@ -318,6 +320,6 @@ fn advertisement(
 }
 
 /// All zero on links without link-layer addresses.
-fn some_address(mac: MacAddress) -> Option<MacAddress> {
+pub(super) fn some_address(mac: MacAddress) -> Option<MacAddress> {
     (mac != MacAddress([0; 6])).then_some(mac)
 }

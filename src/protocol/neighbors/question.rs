@@ -4,7 +4,7 @@ use core::net::Ipv6Addr;
 
 use super::{Host, Neighbor, Neighbors, Subject};
 use crate::config::{Config, Port};
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, bring_forward};
 use crate::wire::MacAddress;
 
 /// How often a host is asked before its addresses are probed one by one.
@@ -75,7 +75,7 @@ impl Neighbors {
             return None;
         }
         let mut next: Option<Instant> = None;
-        let mut wait_until = |due: Instant| next = Some(next.map_or(due, |next| next.min(due)));
+        let mut wait_until = |due: Instant| bring_forward(&mut next, due);
         let quarter = config.address_timeout.checked_div(4).unwrap_or_default();
         let urgent_age = config.address_timeout.saturating_sub(quarter);
         let mut urgent = Longest(None);
@@ -217,7 +217,7 @@ impl Neighbors {
     }
 
     pub(super) fn expect_question(&mut self, due: Instant) {
-        self.next_question = Some(self.next_question.map_or(due, |next| next.min(due)));
+        bring_forward(&mut self.next_question, due);
     }
 }
 
