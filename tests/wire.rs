@@ -1,8 +1,8 @@
 //! The wire format against octets that this crate did not write. What stands in each golden is as tshark reads it; the checksum
 //! routine is this file's own.
 
+use protocol::time::Duration;
 use std::net::Ipv6Addr;
-use std::time::Duration;
 
 use protocol::wire::{
     ALL_NODES, Done, DropReason, MacAddress, Message, NeighborAdvertisement, NeighborSolicitation,

@@ -5,8 +5,8 @@ mod network;
 mod proxying;
 mod querier;
 
+use protocol::time::Duration;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use argh::FromArgs;
 use protocol::config::{Config, InterfaceName};

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::time::Duration;
+use protocol::time::Duration;
 
 use argh::FromArgs;
 use log::LevelFilter;

@@ -1,9 +1,9 @@
 //! `mldproxy query`: asks once who listens to which groups.
 
+use protocol::time::Duration;
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use argh::FromArgs;
 use nix::errno::Errno;
@@ -161,7 +161,7 @@ fn ask(arguments: &QueryArguments) -> Result<(), Failure> {
         arguments.wait.as_secs(),
     ));
     transmitter.send_to_group(index, destination, &buffer[..length])?;
-    let deadline = clock::now().saturating_add(arguments.wait + TRAVEL_TIME);
+    let deadline = clock::now().saturating_add(arguments.wait.saturating_add(TRAVEL_TIME));
 
     let mut listeners = Listeners::default();
     while wait_until(capture.as_fd(), deadline) {

@@ -1,6 +1,6 @@
 //! The values that arguments can have. An error is what the value is not.
 
-use std::time::Duration;
+use protocol::time::Duration;
 
 pub fn seconds(text: &str) -> Result<Duration, String> {
     match number(text) {

@@ -320,7 +320,8 @@ impl Prefix {
     }
 
     pub fn contains(&self, address: Ipv6Addr) -> bool {
-        address.to_bits() & Prefix::mask(self.length) == self.network.to_bits()
+        let differing = address.to_bits() ^ self.network.to_bits();
+        differing.leading_zeros() >= self.length.into()
     }
 
     /// The address, where there is room for no more.

@@ -6,7 +6,7 @@
 use core::net::Ipv6Addr;
 
 use crate::pending::Pending;
-use crate::table::{Full, Table};
+use crate::table::{Full, Key, Table};
 use crate::time::{Duration, Instant, bring_forward};
 use crate::wire::SolicitedNode;
 
@@ -41,6 +41,12 @@ pub struct Change {
     pub address: Ipv6Addr,
     /// Join or leave?
     pub join: bool,
+}
+
+impl Key for SolicitedNode {
+    fn bits(&self) -> u128 {
+        self.group().bits()
+    }
 }
 
 /// The groups wanted upstream, at most [`CAPACITY`]; a full table refuses the newcomer.

@@ -261,11 +261,9 @@ impl Listener {
         self.report_from = self.report_next;
         if self.report_from.is_some() && self.version(config) == MldVersion::V1 {
             let groups = u32::try_from(groups).unwrap_or(u32::MAX);
-            let pace = config
-                .refresh_interval
-                .checked_div(groups)
-                .filter(|pace| !pace.is_zero())
-                .unwrap_or(V1_PACE);
+            let interval = Some(config.refresh_interval).filter(|interval| !interval.is_zero());
+            let pace = interval.and_then(|interval| interval.checked_div(groups));
+            let pace = pace.unwrap_or(V1_PACE);
             // At least as long as time is told in, so that the deadline is a later one.
             let pace = pace.clamp(LEAST_PACE, V1_PACE);
             self.report_at = Some(now.saturating_add(pace));

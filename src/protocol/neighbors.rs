@@ -14,7 +14,7 @@ use core::net::Ipv6Addr;
 use crate::config::{Config, Port};
 use crate::pending::SlotSet;
 use crate::rate::Bucket;
-use crate::table::{Link, Table};
+use crate::table::{Key, Link, Table};
 use crate::time::{Duration, Instant};
 use crate::wire::{MacAddress, SolicitedNode};
 
@@ -30,7 +30,7 @@ pub const CAPACITY: usize = 4096;
 pub const CONTEST_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What makes a group wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// An address.
     Address(Ipv6Addr),
@@ -43,6 +43,16 @@ impl Subject {
         match self {
             Subject::Address(address) => SolicitedNode::of(address),
             Subject::Listener(group, _) => group,
+        }
+    }
+}
+
+impl Key for Subject {
+    fn bits(&self) -> u128 {
+        match self {
+            Subject::Address(address) => address.bits(),
+            // Nobody's address: the group's, with the number in a field that is 0.
+            Subject::Listener(group, host) => group.bits() | u128::from(*host) << 64,
         }
     }
 }
@@ -216,7 +226,8 @@ impl Neighbors {
             Some(number) => number,
             None => self.hosts.insert(now, config, sender, evidence)?,
         };
-        let again = self.question_delay(config);
+        // Before its host is borrowed, and only for who can be asked, since it is not for nothing.
+        let again = link_local.map(|_| self.question_delay(config));
         let host = self.hosts.get_mut(number)?;
         // What the kernel remembers may be from where the host was before.
         let has_moved = host.port != sender.port && evidence != Evidence::Remembered;
@@ -224,7 +235,7 @@ impl Neighbors {
             host.port = sender.port;
         }
         host.last_heard = now;
-        if link_local.is_some() {
+        if let Some(again) = again {
             // One that answers keeps its address, for anybody can send from another one in its name.
             if host.link_local.is_none() || host.unanswered > 0 {
                 host.link_local = link_local;

@@ -1,15 +1,19 @@
-//! Time as the caller tells it: milliseconds since a moment of the caller's choice.
-
-pub use core::time::Duration;
+//! Time as the caller tells it: milliseconds since a moment of the caller's choice. Arithmetic saturates.
 
 /// Brings a deadline forward to `due`, where there is none or it is later.
 pub(crate) fn bring_forward(deadline: &mut Option<Instant>, due: Instant) {
     *deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
 }
 
-/// A moment on a clock that never goes back. Arithmetic saturates.
+/// A moment on a clock that never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant {
+    millis: u64,
+}
+
+/// A span of time. That of `core` counts nanoseconds, for which a router's CPU of 32 bits divides, with each sum anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Duration {
     millis: u64,
 }
 
@@ -36,10 +40,57 @@ impl Instant {
     }
 
     /// The moment `duration` later; the last one there is, where that is out of range.
-    pub fn saturating_add(self, duration: Duration) -> Instant {
-        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    pub const fn saturating_add(self, duration: Duration) -> Instant {
         Instant {
-            millis: self.millis.saturating_add(millis),
+            millis: self.millis.saturating_add(duration.millis),
+        }
+    }
+}
+
+impl Duration {
+    pub const ZERO: Duration = Duration { millis: 0 };
+
+    pub const fn from_millis(millis: u64) -> Self {
+        Duration { millis }
+    }
+
+    pub const fn from_secs(seconds: u64) -> Self {
+        Duration {
+            millis: seconds.saturating_mul(1000),
+        }
+    }
+
+    pub const fn as_millis(self) -> u64 {
+        self.millis
+    }
+
+    /// Whole seconds.
+    pub const fn as_secs(self) -> u64 {
+        self.millis / 1000
+    }
+
+    pub const fn is_zero(self) -> bool {
+        self.millis == 0
+    }
+
+    pub const fn saturating_add(self, other: Duration) -> Duration {
+        Duration::from_millis(self.millis.saturating_add(other.millis))
+    }
+
+    /// Zero where `other` is longer.
+    pub const fn saturating_sub(self, other: Duration) -> Duration {
+        Duration::from_millis(self.millis.saturating_sub(other.millis))
+    }
+
+    pub const fn saturating_mul(self, factor: u32) -> Duration {
+        Duration::from_millis(self.millis.saturating_mul(factor as u64))
+    }
+
+    /// Rounded down; `None` where the divisor is 0.
+    pub const fn checked_div(self, divisor: u32) -> Option<Duration> {
+        match self.millis.checked_div(divisor as u64) {
+            Some(millis) => Some(Duration::from_millis(millis)),
+            None => None,
         }
     }
 }

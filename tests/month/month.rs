@@ -2,10 +2,10 @@
 
 mod links;
 
+use protocol::time::Duration;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::Ipv6Addr;
-use std::time::Duration;
 
 use protocol::config::{Config, Learn, Port};
 use protocol::engine::Event;
@@ -134,7 +134,7 @@ impl Month {
             _ => Learn::Both,
         };
         let follows_prefixes = config.upstream_prefixes;
-        let timeout = config.address_timeout.as_millis() as u64;
+        let timeout = config.address_timeout.as_millis();
         let mut world = World::new(config, random.fork());
         world.tables.set_timeout(timeout);
         let mut month = Month {

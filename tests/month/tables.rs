@@ -165,7 +165,7 @@ impl Tables {
         has_upstream: bool,
         downstreams: &[Option<Downstream>],
     ) {
-        let retry = RETRY_INTERVAL.as_millis() as u64;
+        let retry = RETRY_INTERVAL.as_millis();
         let mut unsettled = std::mem::take(&mut self.unsettled);
         unsettled.retain(|address| {
             let port = match model.place(*address) {
@@ -179,7 +179,7 @@ impl Tables {
             };
             let detected = self.detected.get(address);
             let is_detecting = self.wants_proxies
-                && detected.is_some_and(|at| now < at + ANSWER_INTERVAL.as_millis() as u64);
+                && detected.is_some_and(|at| now < at + ANSWER_INTERVAL.as_millis());
             let wanted = self.wants_proxies && port.is_some();
             let there = self.proxies.contains(address);
             let proxy = wanted == there;
@@ -212,7 +212,7 @@ impl Tables {
     }
 
     pub fn check_all(&mut self, now: u64, kept: usize, subjects: usize) {
-        let retry = RETRY_INTERVAL.as_millis() as u64;
+        let retry = RETRY_INTERVAL.as_millis();
         self.failed.retain(|_, failed| now < *failed + retry);
         self.detected.retain(|_, at| now < *at + retry);
         let most = self.timeout + 10_000;

@@ -99,8 +99,8 @@ impl World {
         use protocol::config::Learn;
         config.check().unwrap();
         let rules = Rules {
-            timeout: config.address_timeout.as_millis() as u64,
-            expiry_interval: config.expiry_interval.as_millis() as u64,
+            timeout: config.address_timeout.as_millis(),
+            expiry_interval: config.expiry_interval.as_millis(),
             learns_addresses: config.learn != Learn::Mld,
             learns_listeners: config.learn != Learn::Ndp,
             asks: config.ask,
@@ -256,7 +256,7 @@ impl World {
             if !is_idle {
                 membership.idle = None;
             } else if perhaps < 0 {
-                membership.unclear_until = Some(self.now + LEAVE_DELAY.as_millis() as u64);
+                membership.unclear_until = Some(self.now + LEAVE_DELAY.as_millis());
             } else if membership.joined {
                 membership.idle = Some(self.now);
             }
@@ -368,7 +368,7 @@ impl World {
         if join {
             self.joined += 1;
         } else {
-            let leave = LEAVE_DELAY.as_millis() as u64;
+            let leave = LEAVE_DELAY.as_millis();
             let since = membership.idle.take();
             assert!(
                 since.is_none_or(|since| self.now >= since + leave),
@@ -417,8 +417,8 @@ impl World {
     /// The joined groups and the kernel's tables are what they must be.
     fn check(&mut self) {
         self.tally.steps += 1;
-        let retry = groups::RETRY_INTERVAL.as_millis() as u64;
-        let leave = LEAVE_DELAY.as_millis() as u64;
+        let retry = groups::RETRY_INTERVAL.as_millis();
+        let leave = LEAVE_DELAY.as_millis();
         let has_upstream = self.upstream.is_some();
         let now = self.now;
         let mut is_exact = true;

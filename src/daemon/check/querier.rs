@@ -1,8 +1,8 @@
 //! Does the gateway ask who listens, and does the kernel hear it?
 
+use protocol::time::Duration;
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd as _;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use protocol::listener::{QUERIER_TIMEOUT, QUERY_INTERVAL};

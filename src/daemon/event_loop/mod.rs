@@ -27,6 +27,7 @@ use crate::sys::membership::Memberships;
 use crate::sys::netlink::tables::Tables;
 use crate::sys::netlink::{self, Dump, Netlink, Notice, PERMANENT_ROUTER};
 use crate::sys::packet::{Capture, Transmitter};
+use crate::sys::readiness::poll_timeout;
 use crate::sys::signal::Signals;
 
 /// How many packets of a downstream are taken in one go, before the others and the joins have their turn: more than a socket's
@@ -264,14 +265,10 @@ impl<'s> EventLoop<'s> {
             .as_ref()
             .and_then(|(server, _)| server.deadline());
         let deadlines = [deadline, self.capture_retry, client];
-        match deadlines.into_iter().flatten().min() {
-            None => PollTimeout::NONE,
-            Some(deadline) => {
-                // A wake-up that comes early because it did not fit changes nothing.
-                let left = deadline.since(clock::now());
-                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-            }
-        }
+        let deadline = deadlines.into_iter().flatten().min();
+        deadline.map_or(PollTimeout::NONE, |deadline| {
+            poll_timeout(deadline.since(clock::now()))
+        })
     }
 
     fn read_netlink(&mut self) {

@@ -1,8 +1,8 @@
 //! `mldproxy status`: asks a daemon on its control socket and prints the answer.
 
+use protocol::time::Duration;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use argh::FromArgs;
 use nix::errno::Errno;

@@ -7,6 +7,7 @@ use protocol::time::Instant;
 pub fn now() -> Instant {
     // The clock exists on every Linux, so this does not fail.
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Instant::ZERO, |time| {
-        Instant::ZERO.saturating_add(time.into())
+        let (seconds, nanoseconds) = (time.tv_sec() as u64, time.tv_nsec() as u64);
+        Instant::from_millis(seconds * 1000 + nanoseconds / 1_000_000)
     })
 }

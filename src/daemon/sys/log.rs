@@ -79,7 +79,7 @@ impl Log for Logger {
 /// With the seconds since the start: a calendar would cost 7 kB of the file, for a person who sees the lines come.
 fn write_for_terminal(line: &mut Line, started: Instant, record: &Record<'_>) -> fmt::Result {
     let since = clock::now().since(started);
-    let (seconds, tenths) = (since.as_secs(), since.subsec_millis() / 100);
+    let (seconds, tenths) = (since.as_secs(), since.as_millis() / 100 % 10);
     let (name, message) = (name(record.level()), record.args());
     write!(line, "{seconds:5}.{tenths} {name:5} {message}")
 }

@@ -6,7 +6,7 @@ use super::question::{ANSWER_WINDOW, ASKS, Longest, Question};
 use super::{CAPACITY, Evidence, Sender};
 use crate::config::{Config, Port};
 use crate::rate::Bucket;
-use crate::table::{Link, Table};
+use crate::table::{Key, Link, Table};
 use crate::time::{Duration, Instant};
 use crate::wire::MacAddress;
 
@@ -61,6 +61,13 @@ impl Host {
     /// It left two rounds of questions unanswered.
     pub(super) fn never_answers(&self) -> bool {
         self.unanswered >= ASKS.saturating_mul(2)
+    }
+}
+
+impl Key for MacAddress {
+    fn bits(&self) -> u128 {
+        let MacAddress([a, b, c, d, e, f]) = *self;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f]).into()
     }
 }
 

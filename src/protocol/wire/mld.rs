@@ -1,7 +1,6 @@
 //! MLDv1 (RFC 2710) and MLDv2 (RFC 3810): queries, reports and done messages, read and built.
 
 use core::net::Ipv6Addr;
-use core::time::Duration;
 
 use smoltcp::wire::MldAddressRecord;
 
@@ -11,6 +10,7 @@ use super::{
     DropReason, Envelope, TYPE_DONE, TYPE_QUERY, TYPE_REPORT_V1, TYPE_REPORT_V2, address_of,
     emit_mld,
 };
+use crate::time::Duration;
 
 /// `ff02::1`, where General Queries go (RFC 3810 §5.1.15).
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);

@@ -507,7 +507,7 @@ impl World {
         self.pass(Duration::from_secs(20));
         assert!(!self.stale && !self.engine.groups().is_failing());
         let config = self.engine.config();
-        let end = (config.address_timeout + config.expiry_interval).saturating_mul(3);
+        let end = config.address_timeout.saturating_add(config.expiry_interval).saturating_mul(3);
         // One after the other: expired, no longer wanted, left.
         for time in [end, end, end, Duration::from_secs(60)] {
             self.now = self.now.saturating_add(time);

@@ -1,7 +1,7 @@
 //! The router's links: prefixes, outages, the querier and the hosts upstream, and the listings of the kernel's tables.
 
+use protocol::time::Duration;
 use std::net::Ipv6Addr;
-use std::time::Duration;
 
 use protocol::config::{Port, Prefix, Side};
 use protocol::engine::{Downstream, Event};
