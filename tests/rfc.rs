@@ -159,6 +159,32 @@ fn what_is_said_of_security_has_its_tests() {
 }
 
 #[test]
+fn each_unsafe_block_is_one_that_the_page_justifies() {
+    let page = read("SECURITY.md").expect("it is there");
+    let (_, table) = page.split_once("| in | blocks |").expect("a table");
+    let rows = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let source = read("src/daemon/sys/ffi.rs").expect("it is there");
+    let mut justified = 0;
+    for row in rows {
+        let cells: Vec<_> = row.split(" | ").collect();
+        let [names, blocks, reason] = cells[..] else {
+            panic!("{row}");
+        };
+        assert!(reason.len() > 10, "{row}");
+        let blocks = blocks.split(',').next().expect("a number");
+        justified += blocks.parse::<usize>().expect("a number");
+        for name in quoted(names) {
+            assert!(has_word(&source, name), "{name}");
+        }
+    }
+    assert_eq!(source.matches("unsafe {").count(), justified);
+    assert!(page.contains(&format!("in {justified} blocks")));
+}
+
+#[test]
 fn the_page_counts_its_rows() {
     let page = read(PAGE).expect(PAGE);
     let rows = rows(&page).expect(PAGE);

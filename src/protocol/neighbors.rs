@@ -135,7 +135,6 @@ pub struct Neighbors {
     turn: u8,
     /// Those that were confirmed, or are so no longer, or moved.
     changed: SlotSet<{ CAPACITY / 32 }>,
-    has_changed: bool,
 }
 
 impl Neighbors {
@@ -151,7 +150,6 @@ impl Neighbors {
             pace: Instant::ZERO,
             turn: 0,
             changed: SlotSet::new(),
-            has_changed: false,
         }
     }
 
@@ -194,15 +192,11 @@ impl Neighbors {
 
     /// The next subject that changed, and the downstream where it is, if confirmed. Those that were removed are not among them.
     pub(crate) fn next_changed(&mut self) -> Option<(Subject, Option<Port>)> {
-        if !self.has_changed {
-            return None;
-        }
         while let Some(slot) = self.changed.take_first() {
             if let Some((subject, neighbor)) = self.subjects.get(slot) {
                 return Some((subject, neighbor.confirmed.then_some(neighbor.port)));
             }
         }
-        self.has_changed = false;
         None
     }
 

@@ -5,22 +5,35 @@ use crate::time::Instant;
 /// A set of slots, a bit each; `WORDS` times 32 of them.
 pub struct SlotSet<const WORDS: usize> {
     words: [u32; WORDS],
+    /// How many there are: whoever looks for one that is not there looks no further.
+    length: usize,
 }
 
 impl<const WORDS: usize> SlotSet<WORDS> {
     pub(crate) const fn new() -> Self {
-        SlotSet { words: [0; WORDS] }
+        SlotSet {
+            words: [0; WORDS],
+            length: 0,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.length == 0
     }
 
     pub(crate) fn insert(&mut self, slot: usize) {
         if let Some(word) = self.words.get_mut(slot / 32) {
+            let is_new = *word & Self::bit(slot) == 0;
             *word |= Self::bit(slot);
+            self.length = self.length.saturating_add(is_new.into());
         }
     }
 
     pub(crate) fn remove(&mut self, slot: usize) {
         if let Some(word) = self.words.get_mut(slot / 32) {
+            let was_there = *word & Self::bit(slot) != 0;
             *word &= !Self::bit(slot);
+            self.length = self.length.saturating_sub(was_there.into());
         }
     }
 
@@ -31,6 +44,9 @@ impl<const WORDS: usize> SlotSet<WORDS> {
 
     /// Takes the lowest slot out.
     pub(crate) fn take_first(&mut self) -> Option<usize> {
+        if self.is_empty() {
+            return None;
+        }
         let (place, word) = self
             .words
             .iter()
@@ -43,6 +59,9 @@ impl<const WORDS: usize> SlotSet<WORDS> {
 
     /// The lowest slot that is in this set and not in `other`.
     fn first_outside(&self, other: &Self) -> Option<usize> {
+        if self.is_empty() {
+            return None;
+        }
         let mut words = self.words.iter().zip(&other.words).enumerate();
         words.find_map(|(place, (ours, theirs))| lowest(place, ours & !theirs))
     }

@@ -28,7 +28,7 @@ impl Key for Ipv6Addr {
 
 /// At most `N` entries, `N` up to 65,534.
 pub struct Table<K, V, const N: usize> {
-    hash_key: [u8; 16],
+    hash_key: [u64; 2],
     /// The first slot of each chain.
     chains: [Link; N],
     slots: [Slot<K, V>; N],
@@ -78,7 +78,7 @@ impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
             value,
         };
         Table {
-            hash_key: [0; 16],
+            hash_key: [0; 2],
             chains: [Link::END; N],
             slots: [vacant; N],
             free: Link::END,
@@ -90,7 +90,7 @@ impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
     /// Sets the key of the hash, 16 random octets. To be called once, while the table is empty.
     pub fn set_hash_key(&mut self, hash_key: [u8; 16]) {
         debug_assert!(self.length == 0, "entries would be lost");
-        self.hash_key = hash_key;
+        self.hash_key = SipHasher13::new_with_key(&hash_key).keys().into();
     }
 
     pub fn len(&self) -> usize {
@@ -192,7 +192,8 @@ impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
     }
 
     fn chain_of(&self, key: &K) -> usize {
-        let hasher = SipHasher13::new_with_key(&self.hash_key);
+        let [first, second] = self.hash_key;
+        let hasher = SipHasher13::new_with_keys(first, second);
         let hash = hasher.hash(&key.bits().to_le_bytes());
         // The upper half as a fraction of the capacity, for which no CPU has to divide.
         ((hash >> 32).wrapping_mul(N as u64) >> 32) as usize

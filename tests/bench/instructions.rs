@@ -2,9 +2,11 @@
 
 use std::env;
 use std::fs;
+use std::hint::black_box;
 use std::net::Ipv6Addr;
 use std::process::Command;
 
+use crate::measure::verdict;
 use protocol::config::Config;
 use protocol::engine::{BUFFER_LENGTH, Downstream, Engine, Event};
 use protocol::listener::Upstream;
@@ -21,11 +23,11 @@ const CHILD: &str = "--under-callgrind";
 const FRAMES: u16 = 16;
 const RECORDS: u16 = 20;
 
-/// What a frame is, and how the one of a number is built.
+/// What a frame is, and how the one of a number is built; an empty one is none.
 type Kind = (&'static str, fn(u16) -> Vec<u8>);
 
 /// What is heard, in the order of the table.
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     ("Neighbor Solicitation of a known host", known_host),
     ("Neighbor Solicitation of a new host", new_host),
     ("duplicate address detection", duplicate_address_detection),
@@ -33,6 +35,9 @@ const KINDS: [Kind; 7] = [
     ("MLDv2 report of 20 records", report),
     ("MLDv2 query", query),
     ("junk", junk),
+    ("no frame: what the engine is asked after each", |_| {
+        Vec::new()
+    }),
 ];
 
 /// With how many hosts known.
@@ -50,23 +55,38 @@ pub fn is_child() -> bool {
     };
     let mut engine = engine(hosts as u16);
     let (_, frame) = KINDS[kind];
+    let mut buffer = [0; BUFFER_LENGTH];
     for number in 0..FRAMES {
         let packet = frame(number);
-        take_in(&mut engine, mac(number), &packet);
+        take_in(&mut engine, mac(number), &packet, &mut buffer);
     }
     true
 }
 
-/// A table with a row for each kind.
-pub fn table() -> String {
-    let mut table =
-        "| frame | 16 hosts known | 4,096 known | ratio |\n|---|---|---|---|\n".to_owned();
-    for (kind, (name, _)) in KINDS.iter().enumerate() {
-        let [few, many] = HOSTS.map(|hosts| count(kind, hosts));
-        let ratio = many as f64 / few as f64;
-        table += &format!("| {name} | {few} | {many} | {ratio:.2} |\n");
-    }
-    table
+pub fn section() -> String {
+    let counts = (0..KINDS.len()).map(|kind| HOSTS.map(|hosts| count(kind, hosts)));
+    let counts: Vec<_> = counts.collect();
+    let rows = KINDS.iter().zip(&counts).map(|((name, _), [few, many])| {
+        let ratio = *many as f64 / *few as f64;
+        format!("| {name} | {few} | {many} | {ratio:.2} |\n")
+    });
+    let [few, many] = counts[0];
+    format!(
+        "## Instructions a frame\n\n\
+         Counted by callgrind, and so the same on any day: what the engine does with one frame, the mean of {FRAMES} of each \
+         kind. {} hosts known, and {}, which is a full table. A new host at a full table has to find one that gives way \
+         for it, among all; `--join-rate` bounds how often.\n\n\
+         | frame | {} hosts known | {} known | ratio |\n|---|---|---|---|\n{}\n\
+         A known host's solicitation, instructions at {}: {}\nRatio: {}\n",
+        HOSTS[0],
+        HOSTS[1],
+        HOSTS[0],
+        HOSTS[1],
+        rows.collect::<String>(),
+        HOSTS[1],
+        verdict(many as f64, 1500.0),
+        verdict(many as f64 / few as f64, 1.1),
+    )
 }
 
 /// Instructions a frame.
@@ -91,11 +111,17 @@ fn count(kind: usize, hosts: u16) -> u64 {
     totals / u64::from(FRAMES)
 }
 
-/// One frame in, and what is to be done because of it out.
+/// One frame in; or what follows when there is no other one, before the loop sleeps.
 #[inline(never)]
-pub fn take_in(engine: &mut Engine, mac: MacAddress, packet: &[u8]) {
+pub fn take_in(engine: &mut Engine, mac: MacAddress, packet: &[u8], buffer: &mut [u8]) {
     let port = 0;
-    engine.handle(NOW, Event::Packet { port, mac, packet });
+    if packet.is_empty() {
+        engine.handle_timeout(NOW);
+        black_box(engine.poll_action(buffer));
+        black_box(engine.next_deadline());
+    } else {
+        engine.handle(NOW, Event::Packet { port, mac, packet });
+    }
 }
 
 fn engine(hosts: u16) -> Box<Engine> {

@@ -1,245 +1,125 @@
-//! `cargo bench`: what mldproxy costs, as a Markdown table. Takes about four minutes, most of it waiting on purpose. `cargo bench --
-//! instructions` counts those of a frame by callgrind, and `cargo bench -- throughput` has it take in a million frames beside a floor.
+//! `cargo bench`: what mldproxy costs, beside a floor and beside other NDP proxies. Writes BENCHMARKS.md, which takes about a quarter of
+//! an hour on a machine that has nothing else to do; `cargo bench -- NAME...` takes and prints only the sections named: instructions,
+//! throughput, upstream, latency, memory, answering, idle, sizes.
 
+mod answering;
+mod idle;
 mod instructions;
 #[path = "../netns/lab.rs"]
 mod lab;
+mod latency;
+mod measure;
+mod memory;
+mod sizes;
 #[path = "../netns/support.rs"]
 mod support;
 #[path = "../../src/daemon/sys/mod.rs"]
 #[allow(dead_code, unused_imports)]
 mod sys;
 mod throughput;
+mod upstream;
 
 use std::fs;
-use std::net::Ipv6Addr;
-use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitCode};
 
-use lab::{Frame, Lab, Process, Tap, UPSTREAM};
-use nix::sys::signal::Signal;
-use protocol::wire::{
-    ALL_MLDV2_ROUTERS, MacAddress, Message, NeighborSolicitation, RecordType, ReportBuilder, parse,
-};
-use support::{Host, SOON, UNLIMITED, address, expect_joined, start_between, status};
+type Section = (&'static str, fn() -> String);
 
-const IDLE: Duration = Duration::from_secs(120);
-const MINUTE: Duration = Duration::from_secs(60);
+/// In the order of the file. Each is Markdown from its heading on.
+const SECTIONS: [Section; 8] = [
+    ("instructions", instructions::section),
+    ("throughput", throughput::section),
+    ("upstream", upstream::section),
+    ("latency", latency::section),
+    ("memory", memory::section),
+    ("answering", answering::section),
+    ("idle", idle::section),
+    ("sizes", sizes::section),
+];
+
+const TOOLS: [(&str, &str); 2] = [("valgrind", "valgrind"), ("python3", "python3")];
 
 fn main() -> ExitCode {
     if instructions::is_child() {
         return ExitCode::SUCCESS;
     }
-    if std::env::args().any(|argument| argument == "instructions") {
-        print!("{}", instructions::table());
-        return ExitCode::SUCCESS;
-    }
-    let missing = lab::missing_tools(lab::TOOLS);
+    // Cargo adds options of its own.
+    let named: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|name| !name.starts_with('-'))
+        .collect();
+    let known = |name: &String| SECTIONS.iter().any(|(known, _)| known == name);
+    let unknown = named.iter().filter(|name| !known(name));
+    let unknown: Vec<_> = unknown.map(|name| format!("no section {name:?}")).collect();
+    let missing = lab::missing_tools(&[lab::TOOLS, &TOOLS].concat());
     let refused = lab::isolate().err();
-    if !missing.is_empty() || refused.is_some() {
-        for reason in missing.iter().chain(&refused) {
-            eprintln!("{reason}");
-        }
+    let reasons: Vec<_> = unknown.into_iter().chain(missing).chain(refused).collect();
+    if !reasons.is_empty() {
+        eprintln!("{}", reasons.join("\n"));
         return ExitCode::FAILURE;
     }
-    if std::env::args().any(|argument| argument == "throughput") {
-        throughput::measure();
-        return ExitCode::SUCCESS;
+    let mut report = preface();
+    for (name, section) in SECTIONS {
+        if named.is_empty() || named.iter().any(|wanted| wanted == name) {
+            // On a thread of its own, since it may be moved to one CPU.
+            let section = std::thread::spawn(section).join();
+            let Ok(section) = section else {
+                return ExitCode::FAILURE;
+            };
+            print!("{section}");
+            report += &section;
+        }
     }
-    println!("| what | figure |\n|---|---|");
-    for hosts in [0, 10, 4096] {
-        with_hosts(hosts);
+    if named.is_empty() {
+        fs::write("BENCHMARKS.md", report.trim_end().to_owned() + "\n")
+            .expect("the folder of the project");
     }
-    with_answering_hosts(4096);
     ExitCode::SUCCESS
 }
 
-fn with_hosts(hosts: u16) {
-    let lab = Lab::without_querier();
-    // As it is run, but for a time that keeps hosts who never speak again.
-    let options = ["--log-level", "info", "--address-timeout", "3600"];
-    let options = [&options[..], UNLIMITED].concat();
-    let mldproxy = start_between(&lab.rtr, &options, &[UPSTREAM, lab::DOWNSTREAM]);
-    let addresses: Vec<_> = (1..=hosts).map(address).collect();
-    Host::on(&lab.lan).solicits_from_all(&lab, &addresses);
-    expect_joined(&lab, &addresses);
-    println!(
-        "| memory of its own (RssAnon), {hosts} hosts | {} kB |",
-        status(&mldproxy, "RssAnon:")
-    );
-    println!(
-        "| memory in all (VmRSS), {hosts} hosts | {} kB |",
-        status(&mldproxy, "VmRSS:")
-    );
-
-    if hosts == 10 {
-        let before = (wake_ups(&mldproxy), cpu(&mldproxy), transmitted(&lab));
-        thread::sleep(IDLE);
-        let after = (wake_ups(&mldproxy), cpu(&mldproxy), transmitted(&lab));
-        let seconds = IDLE.as_secs();
-        println!(
-            "| wake-ups in {seconds} idle seconds, {hosts} hosts | {} |",
-            after.0 - before.0
-        );
-        println!(
-            "| CPU in {seconds} idle seconds, {hosts} hosts | {} ms |",
-            (after.1 - before.1) * 10
-        );
-        println!(
-            "| packets sent in {seconds} idle seconds, {hosts} hosts | {} |",
-            after.2 - before.2
-        );
-    }
-
-    let begin = Instant::now();
-    mldproxy.signal(Signal::SIGTERM);
-    mldproxy.wait(SOON);
-    let milliseconds = begin.elapsed().as_millis();
-    // The lab polls every 20 ms.
-    println!("| SIGTERM to its end, {hosts} hosts, at most | {milliseconds} ms |");
-}
-
-/// Each with a link-layer and a link-local address of its own, under the limits and times that are the default: what it costs to
-/// ask them all, over and over, to hear their answers, and to report their groups.
-fn with_answering_hosts(hosts: u16) {
-    let lab = Lab::without_querier();
-    let options = [
-        "--log-level",
-        "info",
-        "--learn",
-        "both",
-        "--join-rate",
-        "100000",
-        "--join-burst",
-        "100000",
-    ];
-    let mldproxy = start_between(&lab.rtr, &options, &[UPSTREAM, lab::DOWNSTREAM]);
-    let tap = Tap::open(&lab.lan, "eth0");
-    let enough = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let answering = scope.spawn(|| answer_questions(&tap, &enough));
-        for numbers in (1..=hosts).collect::<Vec<_>>().chunks(64) {
-            for number in numbers {
-                for source in [link_local(*number), address(*number)] {
-                    speak(&tap, *number, source);
-                }
-            }
-            let last = lab::solicited_node(address(numbers[numbers.len() - 1]));
-            lab::eventually("these are joined", SOON, || {
-                lab.rtr.joined(UPSTREAM).contains(&last)
-            });
-        }
-        let before = (cpu(&mldproxy), wake_ups(&mldproxy));
-        thread::sleep(MINUTE);
-        let after = (cpu(&mldproxy), wake_ups(&mldproxy));
-        // Ticks of 10 ms in 60 s, in hundredths of a percent.
-        let share = (after.0 - before.0) * 10_000 / 6000;
-        println!(
-            "| CPU while {hosts} hosts are asked, answer and are reported, of one core | {}.{:02} % |",
-            share / 100,
-            share % 100
-        );
-        println!("| wake-ups in a minute of that | {} |", after.1 - before.1);
-        println!(
-            "| memory of its own (RssAnon) after that | {} kB |",
-            status(&mldproxy, "RssAnon:")
-        );
-        let joined = lab.rtr.joined(UPSTREAM);
-        let kept = (1..=hosts)
-            .filter(|number| joined.contains(&lab::solicited_node(address(*number))))
-            .count();
-        println!("| hosts still joined after that | {kept} |");
-        enough.store(true, Ordering::Relaxed);
-        let answered = answering.join().expect("it does not panic");
-        println!("| questions answered | {answered} |");
-    });
-}
-
-fn mac(number: u16) -> [u8; 6] {
-    let [high, low] = number.to_be_bytes();
-    [2, 7, 0, 0, high, low]
-}
-
-fn link_local(number: u16) -> Ipv6Addr {
-    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 7, 0, number)
-}
-
-fn speak(tap: &Tap, number: u16, source: Ipv6Addr) {
-    let mut packet = vec![0; 128];
-    let destination = lab::solicited_node(lab::LAN_ROUTER);
-    let solicitation = NeighborSolicitation {
-        source,
-        destination,
-        target: lab::LAN_ROUTER,
-        source_link_layer: Some(MacAddress(mac(number))),
+/// What this is, and on what it was taken.
+fn preface() -> String {
+    let of_file = |path: &str, key: &str| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(key))
+            .unwrap_or_default();
+        line.rsplit(':')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
     };
-    let length = solicitation.emit(&mut packet).expect("it fits");
-    packet.truncate(length);
-    let destination = lab::group_mac(destination);
-    tap.send(&Frame {
-        source: mac(number),
-        destination,
-        packet,
-    });
-}
-
-/// Answers each General Query to one of the hosts with its report; how many there were.
-fn answer_questions(tap: &Tap, enough: &AtomicBool) -> u32 {
-    let mut answered = 0;
-    while !enough.load(Ordering::Relaxed) {
-        let Some(frame) = tap.receive(Duration::from_millis(100)) else {
-            continue;
-        };
-        let Ok(Message::Query(query)) = parse(&frame.packet) else {
-            continue;
-        };
-        let [2, 7, 0, 0, high, low] = frame.destination else {
-            continue;
-        };
-        let number = u16::from_be_bytes([high, low]);
-        let mut packet = vec![0; 128];
-        let mut report = ReportBuilder::new(&mut packet);
-        let _ = report.push(
-            RecordType::ModeIsExclude,
-            lab::solicited_node(address(number)),
-        );
-        let length = report.finish(query.destination).expect("it fits");
-        packet.truncate(length);
-        let destination = lab::group_mac(ALL_MLDV2_ROUTERS);
-        tap.send(&Frame {
-            source: mac(number),
-            destination,
-            packet,
-        });
-        answered += 1;
-    }
-    answered
-}
-
-fn wake_ups(process: &Process) -> u64 {
-    status(process, "voluntary_ctxt_switches:")
-}
-
-/// User and system time, in ticks of 10 ms.
-fn cpu(process: &Process) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid())).expect("it runs");
-    let (_, behind_name) = stat.rsplit_once(')').expect("a name");
-    let words: Vec<&str> = behind_name.split_whitespace().collect();
-    [11, 12]
-        .iter()
-        .map(|place| words[*place].parse::<u64>().expect("a number"))
-        .sum()
-}
-
-/// Packets that the upstream sent, the kernel's included.
-fn transmitted(lab: &Lab) -> u64 {
-    let shown = lab.rtr.run(&format!("ip -s link show dev {UPSTREAM}"));
-    let line = shown
-        .lines()
-        .last()
-        .expect("its last line is of what was sent");
-    let packets = line.split_whitespace().nth(1).expect("octets, packets");
-    packets.parse().expect("a number")
+    let said = |program: &str, argument: &str| {
+        let output = Command::new(program).arg(argument).output();
+        output.map_or_else(
+            |_| String::new(),
+            |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        )
+    };
+    let package = |name: &str| {
+        let output = Command::new("dpkg-query")
+            .args(["-W", "-f", "${Version}", name])
+            .output();
+        let version = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        version
+            .ok()
+            .filter(|version| !version.is_empty())
+            .unwrap_or_else(|| "not installed".to_owned())
+    };
+    format!(
+        "# Benchmarks\n\n\
+         Written by `cargo bench`; `cargo bench -- NAME` takes one section anew and prints it ({}). Everything runs in network namespaces \
+         of its own. What is compared runs in the same minutes, in turn, and ratios are those of one round; times of different \
+         machines cannot be compared. No test depends on a time.\n\n\
+         Taken with Linux {}, {} CPUs ({}), {}; ndppd {}, npd6 {} of Debian. mldproxy is built as for release: for size (`opt-level = \"z\"`), \
+         with glibc.\n\n",
+        SECTIONS.map(|(name, _)| name).join(", "),
+        said("uname", "-r"),
+        std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        of_file("/proc/cpuinfo", "model name"),
+        said("rustc", "-V"),
+        package("ndppd"),
+        package("npd6"),
+    )
 }

@@ -176,13 +176,7 @@ impl Host {
 
     /// In another one's name.
     pub fn looks_for_as(&self, mac: [u8; 6], source: Ipv6Addr, target: Ipv6Addr) {
-        let solicitation = NeighborSolicitation {
-            source,
-            destination: solicited_node(target),
-            target,
-            source_link_layer: Some(MacAddress(mac)),
-        };
-        self.send_solicitation(mac, &solicitation);
+        self.tap.send(&solicitation(mac, source, target));
     }
 
     /// As [`Self::solicits_from`], for many, in turns that no queue is too small for.
@@ -200,13 +194,7 @@ impl Host {
 
     /// Asks whether anybody else has the address (RFC 4862 §5.4.2).
     pub fn probes_for_duplicates(&self, target: Ipv6Addr) {
-        let solicitation = NeighborSolicitation {
-            source: Ipv6Addr::UNSPECIFIED,
-            destination: solicited_node(target),
-            target,
-            source_link_layer: None,
-        };
-        self.send_solicitation(self.mac, &solicitation);
+        self.looks_for(Ipv6Addr::UNSPECIFIED, target);
     }
 
     /// Announces the address to all nodes (RFC 4861 §7.2.6).
@@ -227,22 +215,30 @@ impl Host {
     }
 
     pub fn send(&self, destination: Ipv6Addr, packet: Vec<u8>) {
-        self.send_as(self.mac, destination, packet);
-    }
-
-    fn send_as(&self, source: [u8; 6], destination: Ipv6Addr, packet: Vec<u8>) {
         self.tap.send(&Frame {
-            source,
+            source: self.mac,
             destination: group_mac(destination),
             packet,
         });
     }
+}
 
-    fn send_solicitation(&self, mac: [u8; 6], solicitation: &NeighborSolicitation) {
-        let mut packet = vec![0; 128];
-        let length = solicitation.emit(&mut packet).expect("it fits");
-        packet.truncate(length);
-        self.send_as(mac, solicitation.destination, packet);
+/// A solicitation of a target; from `::` one of duplicate address detection.
+pub fn solicitation(mac: [u8; 6], source: Ipv6Addr, target: Ipv6Addr) -> Frame {
+    let destination = solicited_node(target);
+    let solicitation = NeighborSolicitation {
+        source,
+        destination,
+        target,
+        source_link_layer: (!source.is_unspecified()).then_some(MacAddress(mac)),
+    };
+    let mut packet = vec![0; 128];
+    let length = solicitation.emit(&mut packet).expect("it fits");
+    packet.truncate(length);
+    Frame {
+        source: mac,
+        destination: group_mac(destination),
+        packet,
     }
 }
 

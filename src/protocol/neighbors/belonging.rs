@@ -50,7 +50,6 @@ impl Neighbors {
     pub(super) fn note_change(&mut self, slot: usize, has_changed: bool) {
         if has_changed {
             self.changed.insert(slot);
-            self.has_changed = true;
         }
     }
 

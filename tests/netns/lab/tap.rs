@@ -70,11 +70,15 @@ impl Tap {
 
     #[track_caller]
     pub fn send(&self, frame: &Frame) {
+        self.try_send(frame).expect("the link is up and has room");
+    }
+
+    /// As [`Self::send`]; fails with `ENOBUFS` where the link has no room now.
+    pub fn try_send(&self, frame: &Frame) -> nix::Result<()> {
         let header = [&frame.destination[..], &frame.source, &ETHERTYPE_IPV6];
         let octets = [&header.concat()[..], &frame.packet].concat();
         let (fd, flags) = (self.socket.as_raw_fd(), MsgFlags::empty());
-        let sent = socket::sendto(fd, &octets, &self.link, flags);
-        sent.expect("the link is up and has room");
+        socket::sendto(fd, &octets, &self.link, flags).map(drop)
     }
 
     /// The next IPv6 packet, if one passes within `deadline`.

@@ -1,0 +1,104 @@
+//! Hosts that answer, each with a link-layer and a link-local address of its own, under the limits and times that are the default: what
+//! it costs to ask them all, over and over, to hear their answers, and to report their groups.
+
+use std::net::Ipv6Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use protocol::wire::{ALL_MLDV2_ROUTERS, Message, RecordType, ReportBuilder, parse};
+
+use crate::lab::{self, Frame, Lab, Tap, UPSTREAM, solicited_node};
+use crate::measure::{cpu, wake_ups};
+use crate::support::{SOON, address, solicitation, start, status};
+
+const HOSTS: u16 = 4096;
+const MINUTE: Duration = Duration::from_secs(60);
+
+pub fn section() -> String {
+    let lab = Lab::without_querier();
+    let options = [
+        "--log-level",
+        "info",
+        "--learn",
+        "both",
+        "--join-rate",
+        "100000",
+        "--join-burst",
+        "100000",
+    ];
+    let mldproxy = start(&lab, &options);
+    let tap = Tap::open(&lab.lan, "eth0");
+    let enough = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let answering = scope.spawn(|| answer_questions(&tap, &enough));
+        for numbers in (1..=HOSTS).collect::<Vec<_>>().chunks(64) {
+            for number in numbers {
+                for source in [link_local(*number), address(*number)] {
+                    tap.send(&solicitation(mac(*number), source, lab::LAN_ROUTER));
+                }
+            }
+            let last = solicited_node(address(numbers[numbers.len() - 1]));
+            lab::eventually("these are joined", SOON, || {
+                lab.rtr.joined(UPSTREAM).contains(&last)
+            });
+        }
+        let before = (cpu(&mldproxy), wake_ups(&mldproxy));
+        thread::sleep(MINUTE);
+        let after = (cpu(&mldproxy), wake_ups(&mldproxy));
+        enough.store(true, Ordering::Relaxed);
+        let answered = answering.join().expect("it does not panic");
+        let joined = lab.rtr.joined(UPSTREAM);
+        let is_kept = |number: &u16| joined.contains(&solicited_node(address(*number)));
+        format!(
+            "## A minute with {HOSTS} hosts that answer\n\n\
+             Each has a link-layer and a link-local address of its own, is asked over and over, answers by an MLD report, and is reported \
+             upstream.\n\n\
+             | | |\n|---|---|\n\
+             | CPU, of one core | {:.2} % |\n| wake-ups | {} |\n| questions answered since the start | {answered} |\n\
+             | hosts still joined | {} |\n| memory of its own (RssAnon) | {} kB |\n\n",
+            (after.0 - before.0) as f64 * 100.0 / MINUTE.as_nanos() as f64,
+            after.1 - before.1,
+            (1..=HOSTS).filter(is_kept).count(),
+            status(&mldproxy, "RssAnon:"),
+        )
+    })
+}
+
+fn mac(number: u16) -> [u8; 6] {
+    let [high, low] = number.to_be_bytes();
+    [2, 7, 0, 0, high, low]
+}
+
+fn link_local(number: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 7, 0, number)
+}
+
+/// Answers each General Query to one of the hosts with its report; how many there were.
+fn answer_questions(tap: &Tap, enough: &AtomicBool) -> u32 {
+    let mut answered = 0;
+    while !enough.load(Ordering::Relaxed) {
+        let Some(frame) = tap.receive(Duration::from_millis(100)) else {
+            continue;
+        };
+        let Ok(Message::Query(query)) = parse(&frame.packet) else {
+            continue;
+        };
+        let [2, 7, 0, 0, high, low] = frame.destination else {
+            continue;
+        };
+        let number = u16::from_be_bytes([high, low]);
+        let mut packet = vec![0; 128];
+        let mut report = ReportBuilder::new(&mut packet);
+        let _ = report.push(RecordType::ModeIsExclude, solicited_node(address(number)));
+        let length = report.finish(query.destination).expect("it fits");
+        packet.truncate(length);
+        tap.send(&Frame {
+            source: mac(number),
+            destination: lab::group_mac(ALL_MLDV2_ROUTERS),
+            packet,
+        });
+        answered += 1;
+    }
+    answered
+}

@@ -1,0 +1,87 @@
+//! What it costs while nothing happens, beside the NDP proxies that Debian has.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::lab::{Lab, Process, UPSTREAM};
+use crate::measure::{cpu, wake_ups};
+use crate::support::{Host, UNLIMITED, address, expect_joined};
+use crate::upstream::ndp_proxies;
+
+const IDLE: Duration = Duration::from_secs(120);
+const HOSTS: u16 = 10;
+
+/// What was counted at one time.
+struct Counts {
+    wake_ups: u64,
+    cpu: u64,
+    sent: u64,
+}
+
+pub fn section() -> String {
+    let labs: Vec<_> = ndp_proxies()
+        .map(|(name, start)| (name, Lab::without_querier(), start))
+        .collect();
+    let running: Vec<_> = labs
+        .iter()
+        .map(|(name, lab, start)| (*name, lab, start(lab)))
+        .collect();
+    let (mldproxy_lab, mldproxy) = with_hosts();
+    thread::sleep(Duration::from_secs(5));
+    let all = running
+        .iter()
+        .map(|(name, lab, process)| (format!("{name}, no host"), *lab, process))
+        .chain([(
+            format!("mldproxy, {HOSTS} hosts that never answer"),
+            &mldproxy_lab,
+            &mldproxy,
+        )]);
+    let all: Vec<_> = all.collect();
+    let before: Vec<_> = all
+        .iter()
+        .map(|(_, lab, process)| counts(lab, process))
+        .collect();
+    thread::sleep(IDLE);
+    let mut rows = String::new();
+    for ((name, lab, process), before) in all.iter().zip(before) {
+        let after = counts(lab, process);
+        rows += &format!(
+            "| {name} | {} | {:.2} ms | {} |\n",
+            after.wake_ups - before.wake_ups,
+            (after.cpu - before.cpu) as f64 / 1e6,
+            after.sent - before.sent
+        );
+    }
+    let seconds = IDLE.as_secs();
+    format!(
+        "## {seconds} idle seconds\n\n\
+         All at the same time, each in a network of its own, in which nobody says anything. Wake-ups are the process's voluntary context \
+         switches; packets are all that left the upstream, the kernel's among them.\n\n\
+         | | wake-ups | CPU | packets upstream |\n|---|---|---|---|\n{rows}\n"
+    )
+}
+
+/// It joins, and its hosts are kept without an answer.
+fn with_hosts() -> (Lab, Process) {
+    let lab = Lab::without_querier();
+    let options = ["--log-level", "info", "--address-timeout", "3600"];
+    let mldproxy = crate::support::start(&lab, &[&options[..], UNLIMITED].concat());
+    let addresses: Vec<_> = (1..=HOSTS).map(address).collect();
+    Host::on(&lab.lan).solicits_from_all(&lab, &addresses);
+    expect_joined(&lab, &addresses);
+    (lab, mldproxy)
+}
+
+fn counts(lab: &Lab, process: &Process) -> Counts {
+    let shown = lab.rtr.run(&format!("ip -s link show dev {UPSTREAM}"));
+    let last = shown
+        .lines()
+        .last()
+        .expect("its last line is of what was sent");
+    let packets = last.split_whitespace().nth(1).expect("octets, packets");
+    Counts {
+        wake_ups: wake_ups(process),
+        cpu: cpu(process),
+        sent: packets.parse().expect("a number"),
+    }
+}

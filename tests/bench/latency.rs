@@ -1,0 +1,123 @@
+//! From a new host's solicitation in the LAN to the MLD report upstream, beside a floor that receives and joins.
+
+use std::net::Ipv6Addr;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::net::if_::if_nametoindex;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use protocol::wire::{Message, parse};
+
+use crate::lab::{DOWNSTREAM, Lab, Tap, UPSTREAM, solicited_node};
+use crate::measure::{median, percentile, verdict};
+use crate::support::{Host, UNLIMITED, address, start_between};
+use crate::sys::membership::Memberships;
+use crate::sys::packet::{Capture, Interest};
+
+const ROUNDS: u16 = 5;
+/// In each round, of each.
+const HOSTS: u16 = 200;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub fn section() -> String {
+    let (mut floor, mut mldproxy) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        floor.extend(with_floor());
+        mldproxy.extend(with_mldproxy());
+    }
+    let row = |name: &str, delays: &[f64]| {
+        format!(
+            "| {name} | {:.2} ms | {:.2} ms |\n",
+            median(delays),
+            percentile(delays, 99)
+        )
+    };
+    let ratio = median(&mldproxy) / median(&floor);
+    format!(
+        "## From a new host to the report upstream\n\n\
+         A host that was never heard solicits in the LAN; the time from there to the MLD report of its group on the upstream's wire. The \
+         floor receives by the same filter and joins, and does nothing else. The kernel's own delay between a join and its report is \
+         in both. {} hosts each, {ROUNDS} rounds in turn.\n\n\
+         | | median | 99th percentile |\n|---|---|---|\n{}{}\nRatio of the medians: {ratio:.2}. {}\n",
+        u32::from(ROUNDS) * u32::from(HOSTS),
+        row("floor", &floor),
+        row("mldproxy", &mldproxy),
+        verdict(ratio, 1.5),
+    )
+}
+
+fn with_mldproxy() -> Vec<f64> {
+    let lab = Lab::without_querier();
+    let options = [&["--log-level", "info"], UNLIMITED].concat();
+    let _mldproxy = start_between(&lab.rtr, &options, &[UPSTREAM, DOWNSTREAM]);
+    delays(&lab)
+}
+
+fn with_floor() -> Vec<f64> {
+    let lab = Lab::without_querier();
+    let done = AtomicBool::new(false);
+    let (ready, is_ready) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| lab.rtr.within(|| receive_and_join(&ready, &done)));
+        is_ready.recv().expect("it listens");
+        let delays = delays(&lab);
+        done.store(true, Ordering::Relaxed);
+        delays
+    })
+}
+
+fn receive_and_join(ready: &mpsc::Sender<()>, done: &AtomicBool) {
+    let index = |name| if_nametoindex(name).expect("it is there");
+    let capture = Capture::open(index(DOWNSTREAM), Interest::Hosts).expect("root");
+    let upstream = index(UPSTREAM);
+    let mut memberships = Memberships::new();
+    let mut buffer = [0; 2048];
+    let mut slot = 0;
+    ready.send(()).expect("somebody waits");
+    while !done.load(Ordering::Relaxed) {
+        let mut descriptors = [PollFd::new(capture.as_fd(), PollFlags::POLLIN)];
+        poll(&mut descriptors, PollTimeout::from(50_u8)).expect("poll");
+        while let Some((packet, _)) = capture.receive(&mut buffer).expect("the link is up") {
+            let Some(source) = packet
+                .get(8..24)
+                .and_then(|source| <[u8; 16]>::try_from(source).ok())
+            else {
+                continue;
+            };
+            let group = solicited_node(source.into());
+            memberships
+                .join(slot, group, upstream)
+                .expect("there is room");
+            slot += 1;
+        }
+    }
+}
+
+/// Milliseconds, for one host after the other.
+fn delays(lab: &Lab) -> Vec<f64> {
+    let wire = Tap::open(&lab.rtr, UPSTREAM);
+    let host = Host::on(&lab.lan);
+    let delay = |number| {
+        let address = address(number);
+        let begin = Instant::now();
+        host.solicits_from(address);
+        let group = solicited_node(address);
+        let reported = || wire.receive(PATIENCE).expect("it is reported");
+        while !reports(&reported().packet, group) {}
+        begin.elapsed().as_secs_f64() * 1000.0
+    };
+    (1..=HOSTS).map(delay).collect()
+}
+
+fn reports(packet: &[u8], group: Ipv6Addr) -> bool {
+    match parse(packet) {
+        Ok(Message::ReportV2(report)) => report
+            .records
+            .into_iter()
+            .any(|record| record.group == group),
+        _ => false,
+    }
+}

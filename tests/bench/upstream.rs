@@ -1,0 +1,136 @@
+//! What a solicitation upstream for a host of the LAN costs, beside the NDP proxies that Debian has.
+
+use std::net::Ipv6Addr;
+
+use nix::unistd::Pid;
+
+use crate::lab::{self, Frame, Lab, Process, Tap, find_tool};
+use crate::measure::{Place, cpu, median, pin};
+use crate::support::{
+    Host, SOON, UNLIMITED, address, anonymous_memory, solicitation, start, status,
+};
+use crate::throughput::{FRAMES, HOSTS, send_all};
+
+const ROUNDS: usize = 3;
+
+/// An NDP proxy, and how it is started.
+pub type NdpProxy = (&'static str, fn(&Lab) -> Process);
+
+pub const NDP_PROXIES: [NdpProxy; 3] = [
+    ("mldproxy --ndp-proxy", |lab| {
+        let options = ["--ndp-proxy", "--learn", "both", "--log-level", "info"];
+        start(lab, &[&options[..], UNLIMITED].concat())
+    }),
+    ("ndppd", Lab::start_ndppd),
+    ("npd6", Lab::start_npd6),
+];
+
+/// Those of them that are there.
+pub fn ndp_proxies() -> impl Iterator<Item = NdpProxy> {
+    let is_there = |(name, _): &NdpProxy| name.starts_with("mldproxy") || find_tool(name).is_some();
+    NDP_PROXIES.into_iter().filter(is_there)
+}
+
+/// What a run cost and brought.
+struct Outcome {
+    /// Nanoseconds of CPU for each frame that was sent.
+    each: f64,
+    /// Of the frames that were sent, in percent.
+    answered: f64,
+    /// In kB, before any host was looked for and after all were.
+    memory: [u64; 2],
+    own_memory: [u64; 2],
+}
+
+pub fn section() -> String {
+    pin(Pid::from_raw(0), &Place::Sender);
+    let mut rows = String::new();
+    for (name, start) in ndp_proxies() {
+        let outcomes: Vec<_> = (0..ROUNDS).map(|_| run(start)).collect();
+        let of =
+            |figure: fn(&Outcome) -> f64| median(&outcomes.iter().map(figure).collect::<Vec<_>>());
+        rows += &format!(
+            "| {name} | {:.0} ns | {:.0} % | {:.0} kB, {:.0} kB | {:.0} kB, {:.0} kB |\n",
+            of(|outcome| outcome.each),
+            of(|outcome| outcome.answered),
+            of(|outcome| outcome.memory[0] as f64),
+            of(|outcome| outcome.own_memory[0] as f64),
+            of(|outcome| outcome.memory[1] as f64),
+            of(|outcome| outcome.own_memory[1] as f64),
+        );
+    }
+    format!(
+        "## A million solicitations upstream, beside other NDP proxies\n\n\
+         The gateway looks for {HOSTS} hosts of the LAN, {FRAMES} times in all, as fast as one CPU can; another CPU receives. All are \
+         addresses of one Linux host there, which each proxy has found before. CPU is that of the process, user and system, for \
+         each frame sent. Of mldproxy the kernel answers, which is in nobody's CPU here; ndppd asks a host again 30 s after its \
+         last answer; npd6 answers for a whole prefix and asks nobody. Answered are the advertisements that reach the gateway. \
+         Memory is all of it (VmRSS) and that of its own (RssAnon). Medians of {ROUNDS} runs.\n\n\
+         | | CPU a frame sent | answered | memory, no host | memory, {HOSTS} hosts |\n|---|---|---|---|---|\n{rows}\n"
+    )
+}
+
+fn run(start: fn(&Lab) -> Process) -> Outcome {
+    let lab = Lab::without_querier();
+    let targets: Vec<_> = (1..=HOSTS).map(address).collect();
+    let addresses = targets
+        .iter()
+        .map(|target| format!("addr add {target}/128 dev eth0 nodad"));
+    lab.lan.batch(&addresses.collect::<Vec<_>>().join("\n"));
+    let proxy = start(&lab);
+    let memory_before = memory(&proxy);
+    let gateway = Tap::open(&lab.gw, "eth0");
+    let frames: Vec<_> = targets
+        .iter()
+        .map(|target| solicitation(gateway.mac(), lab::GATEWAY, *target))
+        .collect();
+    find_hosts(&lab, &gateway, &frames, &targets);
+    pin(proxy.pid(), &Place::Receiver);
+    let before = (received(&lab), cpu(&proxy));
+    send_all(&gateway, &frames);
+    let after = (received(&lab), cpu(&proxy));
+    assert!(proxy.is_running(), "{}", proxy.log());
+    let memory_after = memory(&proxy);
+    Outcome {
+        each: (after.1 - before.1) as f64 / FRAMES as f64,
+        answered: (after.0 - before.0) as f64 * 100.0 / FRAMES as f64,
+        memory: [memory_before.0, memory_after.0],
+        own_memory: [memory_before.1, memory_after.1],
+    }
+}
+
+/// In all, and of its own.
+fn memory(proxy: &Process) -> (u64, u64) {
+    (status(proxy, "VmRSS:"), anonymous_memory(proxy))
+}
+
+/// Has the hosts speak, and the gateway look for each until it was answered.
+fn find_hosts(lab: &Lab, gateway: &Tap, frames: &[Frame], targets: &[Ipv6Addr]) {
+    let host = Host::on(&lab.lan);
+    for (frames, targets) in frames.chunks(50).zip(targets.chunks(50)) {
+        lab::eventually("the gateway is answered", SOON, || {
+            targets
+                .iter()
+                .for_each(|target| host.solicits_from(*target));
+            let before = received(lab);
+            frames.iter().for_each(|frame| gateway.send(frame));
+            let answered = || received(lab) - before >= frames.len() as u64;
+            lab::poll_for(std::time::Duration::from_millis(200), || {
+                answered().then_some(())
+            })
+            .is_some()
+        });
+    }
+}
+
+/// Packets that the gateway received.
+fn received(lab: &Lab) -> u64 {
+    let shown = lab.gw.run("ip -s link show dev eth0");
+    let mut lines = shown
+        .lines()
+        .skip_while(|line| !line.trim_start().starts_with("RX:"));
+    let packets = lines.nth(1).and_then(|line| line.split_whitespace().nth(1));
+    packets
+        .and_then(|packets| packets.parse().ok())
+        .expect("octets, packets")
+}
