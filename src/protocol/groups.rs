@@ -21,8 +21,10 @@ pub const LEAVE_DELAY: Duration = Duration::from_secs(10);
 /// A group, as wanted and as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// How many addresses map to it. The group is wanted while there is one.
+    /// How many addresses and listeners map to it. The group is wanted while there is one.
     pub members: u16,
+    /// How many of these are listeners, whose addresses are not known.
+    pub listeners: u16,
     /// Is the router a member upstream?
     pub joined: bool,
     /// The address that came or went last; the group's own where only a listener to it is known.
@@ -62,6 +64,7 @@ impl Groups {
     pub(crate) const fn new() -> Self {
         let vacant = Group {
             members: 0,
+            listeners: 0,
             joined: false,
             address: Ipv6Addr::UNSPECIFIED,
             idle_since: Instant::ZERO,
@@ -113,13 +116,14 @@ impl Groups {
             .map(|(slot, group, _)| (slot, group))
     }
 
-    /// The group is wanted once more, because of `address`.
+    /// The group is wanted once more, because of `address`; of a listener that is the group's own.
     pub(crate) fn acquire(&mut self, group: SolicitedNode, address: Ipv6Addr) -> Result<(), Full> {
         let slot = match self.table.find(&group) {
             Some(slot) => slot,
             None => {
                 let new = Group {
                     members: 0,
+                    listeners: 0,
                     joined: false,
                     address,
                     idle_since: Instant::ZERO,
@@ -136,19 +140,23 @@ impl Groups {
         };
         if let Some((_, state)) = self.table.get_mut(slot) {
             state.members = state.members.saturating_add(1);
+            let listens = address.is_multicast();
+            state.listeners = state.listeners.saturating_add(listens.into());
             state.address = address;
         }
         self.settle(slot);
         Ok(())
     }
 
-    /// The group is wanted once less, because `address` is gone.
+    /// The group is wanted once less, because `address` is gone, as it was told when it came.
     pub(crate) fn release(&mut self, now: Instant, group: SolicitedNode, address: Ipv6Addr) {
         let Some(slot) = self.table.find(&group) else {
             return;
         };
         if let Some((_, state)) = self.table.get_mut(slot) {
             state.members = state.members.saturating_sub(1);
+            let listened = address.is_multicast();
+            state.listeners = state.listeners.saturating_sub(listened.into());
             state.address = address;
             if state.members == 0 && state.joined {
                 state.idle_since = now;

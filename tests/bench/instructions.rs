@@ -77,7 +77,7 @@ pub fn section() -> String {
          kind. {} hosts known, and {}, which is a full table. A new host at a full table has to find one that gives way \
          for it, among all; `--join-rate` bounds how often.\n\n\
          | frame | {} hosts known | {} known | ratio |\n|---|---|---|---|\n{}\n\
-         A known host's solicitation, instructions at {}: {}\nRatio: {}\n",
+         A known host's solicitation at {} hosts. {}\nIts ratio. {}\n",
         HOSTS[0],
         HOSTS[1],
         HOSTS[0],

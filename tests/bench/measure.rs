@@ -37,7 +37,9 @@ pub fn percentile(figures: &[f64], percent: usize) -> f64 {
 /// A goal, and whether a figure is at most that.
 pub fn verdict(figure: f64, goal: f64) -> String {
     let met = if figure <= goal { "met" } else { "not met" };
-    format!("Goal: at most {goal}; **{met}** with {figure:.2}.\n")
+    let figure = format!("{figure:.2}");
+    let figure = figure.trim_end_matches(".00");
+    format!("Goal: at most {goal}; **{met}** with {figure}.\n")
 }
 
 /// Who sends has the first CPU for itself, and who receives the last one, where there are two: what the kernel does to deliver a

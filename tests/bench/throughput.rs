@@ -1,5 +1,6 @@
 //! A million solicitations of a thousand hosts at full speed: what each costs, beside a floor that only counts them.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -48,8 +49,8 @@ pub fn section() -> String {
     let rounds: Vec<[Cost; 3]> = (0..ROUNDS)
         .map(|_| {
             [
-                floor(&lab, &tap, &frames, receive_one),
-                floor(&lab, &tap, &frames, receive_several()),
+                floor(&lab, &tap, &frames, one_by_one),
+                floor(&lab, &tap, &frames, several_at_once),
                 daemon(&lab, &tap, &frames),
             ]
         })
@@ -106,13 +107,8 @@ pub fn send_all(tap: &Tap, frames: &[Frame]) {
     thread::sleep(Duration::from_millis(200));
 }
 
-/// Counts what `receive` says that there was, which is nothing at the end.
-fn floor(
-    lab: &Lab,
-    tap: &Tap,
-    frames: &[Frame],
-    receive: impl FnMut(&Capture) -> u64 + Send,
-) -> Cost {
+/// Counts what is received.
+fn floor(lab: &Lab, tap: &Tap, frames: &[Frame], receive: fn() -> Receive) -> Cost {
     let done = AtomicBool::new(false);
     let (ready, is_ready) = mpsc::channel();
     thread::scope(|scope| {
@@ -124,11 +120,8 @@ fn floor(
     })
 }
 
-fn count(
-    ready: &mpsc::Sender<()>,
-    done: &AtomicBool,
-    mut receive: impl FnMut(&Capture) -> u64,
-) -> Cost {
+fn count(ready: &mpsc::Sender<()>, done: &AtomicBool, receive: fn() -> Receive) -> Cost {
+    let mut receive = receive();
     pin(Pid::from_raw(0), &Place::Receiver);
     let index = nix::net::if_::if_nametoindex(DOWNSTREAM).expect("it is there");
     let capture = Capture::open(index, Interest::Hosts).expect("root");
@@ -152,27 +145,28 @@ fn count(
     }
 }
 
-fn receive_one(capture: &Capture) -> u64 {
+/// Takes what is there now; how many.
+type Receive = Box<dyn FnMut(&Capture) -> u64>;
+
+fn one_by_one() -> Receive {
     let mut buffer = [0; 2048];
-    let received = recv(
-        capture.as_fd().as_raw_fd(),
-        &mut buffer,
-        MsgFlags::MSG_DONTWAIT,
-    );
-    u64::from(received.is_ok())
+    let flags = MsgFlags::MSG_DONTWAIT;
+    Box::new(move |capture| {
+        let received = recv(capture.as_fd().as_raw_fd(), &mut buffer, flags);
+        received.is_ok().into()
+    })
 }
 
-fn receive_several() -> impl FnMut(&Capture) -> u64 + Send {
+fn several_at_once() -> Receive {
     let mut buffers = [[0; 2048]; BATCH];
-    move |capture| {
-        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
-        let mut slices = buffers
-            .each_mut()
-            .map(|buffer| [std::io::IoSliceMut::new(buffer)]);
-        let (fd, flags) = (capture.as_fd().as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+    let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
+    let flags = MsgFlags::MSG_DONTWAIT;
+    Box::new(move |capture| {
+        let mut slices = buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
+        let fd = capture.as_fd().as_raw_fd();
         let received = recvmmsg(fd, &mut headers, &mut slices, flags, None);
         received.map_or(0, |messages| messages.count() as u64)
-    }
+    })
 }
 
 fn daemon(lab: &Lab, tap: &Tap, frames: &[Frame]) -> Cost {

@@ -53,15 +53,11 @@ impl Engine {
         solicitation: &NeighborSolicitation,
     ) {
         let target = solicitation.target;
-        let group = SolicitedNode::of(target);
-        let listens =
-            |(subject, _)| matches!(subject, Subject::Listener(known, _) if known == group);
+        let group = self.groups.get(SolicitedNode::of(target));
         if self.config.ndp_proxy
             && self.learns(target)
             && self.neighbors.get(Subject::Address(target)).is_none()
-            // Who listens is looked for among all, but only where somebody does.
-            && self.groups.get(group).is_some()
-            && self.neighbors.iter().any(listens)
+            && group.is_some_and(|group| group.listeners > 0)
         {
             self.look_for(Solicitation {
                 side: Side::Upstream,

@@ -395,16 +395,19 @@ impl World {
     fn check_groups(&mut self) {
         let groups = self.engine.groups();
         assert!(groups.len() <= groups::CAPACITY);
-        let mut wanted: HashMap<SolicitedNode, u16> = HashMap::new();
+        // By how many, and by how many listeners among them.
+        let mut wanted: HashMap<SolicitedNode, (u16, u16)> = HashMap::new();
         for (subject, _) in self.engine.neighbors().iter() {
-            *wanted.entry(subject.group()).or_default() += 1;
+            let (members, listeners) = wanted.entry(subject.group()).or_default();
+            *members += 1;
+            *listeners += u16::from(matches!(subject, Subject::Listener(..)));
         }
         let mut joined = 0;
         let (now, before) = (self.now, std::mem::take(&mut self.idle));
         let learned = self.engine.counters().get(Counter::Learned);
         for (group, state) in groups.iter() {
-            let members = wanted.remove(&group).unwrap_or_default();
-            assert_eq!(state.members, members, "{group}");
+            let (members, listeners) = wanted.remove(&group).unwrap_or_default();
+            assert_eq!((state.members, state.listeners), (members, listeners), "{group}");
             assert!(members > 0 || state.joined, "{group} is of no use");
             assert_eq!(state.joined, self.joined.contains(&group.group()));
             joined += usize::from(state.joined);
