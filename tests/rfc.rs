@@ -1,7 +1,7 @@
 //! docs/rfc.md against the source: each row names what keeps it and the test of it, and both are there.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const PAGE: &str = "docs/rfc.md";
 
@@ -105,6 +105,21 @@ fn read(path: &str) -> Option<String> {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).ok()
 }
 
+/// Every file of Rust in a folder and below.
+fn sources(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let entries = fs::read_dir(folder).expect("it is there");
+    let mut files = Vec::new();
+    for path in entries.map(|entry| entry.expect("it is there").path()) {
+        if path.is_dir() {
+            files.extend(sources(path.to_str().expect("of letters")));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
 /// Does the name stand there, not as a part of another one?
 fn has_word(text: &str, name: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
@@ -181,6 +196,13 @@ fn each_unsafe_block_is_one_that_the_page_justifies() {
         }
     }
     assert_eq!(source.matches("unsafe {").count(), justified);
+    let elsewhere = sources("src").into_iter().filter(|path| {
+        let text = fs::read_to_string(path).expect("it is there");
+        !path.ends_with("sys/ffi.rs")
+            && (text.contains("unsafe {") || text.contains("(unsafe_code"))
+    });
+    let forbids = |path: &PathBuf| path.ends_with("protocol/lib.rs");
+    assert_eq!(elsewhere.filter(|path| !forbids(path)).count(), 0);
     assert!(page.contains(&format!("in {justified} blocks")));
 }
 

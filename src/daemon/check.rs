@@ -5,11 +5,11 @@ mod network;
 mod proxying;
 mod querier;
 
-use protocol::time::Duration;
 use std::process::ExitCode;
 
 use argh::FromArgs;
 use protocol::config::{Config, InterfaceName};
+use protocol::time::Duration;
 
 use crate::BAD_INPUT;
 use crate::output::complain;

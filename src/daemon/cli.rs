@@ -1,13 +1,12 @@
 //! The command line.
 
-use protocol::time::Duration;
-
 use argh::FromArgs;
 use log::LevelFilter;
 use protocol::config::{
     ADDRESS_TIMEOUT, Config, EXPIRY_INTERVAL, InterfaceName, JOIN_BURST, JOIN_RATE, Learn,
     MAX_DOWNSTREAMS, MAX_PREFIXES, MldMode, PER_MAC, Prefix, PrefixError, REFRESH_INTERVAL,
 };
+use protocol::time::Duration;
 
 use crate::check::CheckArguments;
 use crate::query::QueryArguments;

@@ -1,8 +1,10 @@
 //! Is another mldproxy at work on an upstream?
 
 use nix::errno::Errno;
+use protocol::time::Duration;
 
 use crate::status::{Quoted, ask_summary};
+use crate::sys::clock;
 use crate::sys::procfs::{listening_sockets, position};
 
 /// What was found out.
@@ -19,15 +21,19 @@ pub enum Instance {
     None,
 }
 
+/// How long all of them may take to answer. Anybody can listen under such a name, and say nothing.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Looks for one in this network namespace, by asking at every control socket.
 pub fn on_upstream(upstream: &str) -> Instance {
     let mut instance = Instance::None;
+    let deadline = clock::now().saturating_add(PATIENCE);
     let mark = format!("\"upstream\":{{\"interface\":{},", Quoted(upstream));
     listening_sockets(&mut |path| {
         if position(path, "mldproxy").is_none() {
             return;
         }
-        match ask_summary(path) {
+        match ask_summary(path, deadline) {
             Ok(summary) if position(&summary, &mark).is_some() => {
                 instance = Instance::Running {
                     last_query: last_query(&summary),

@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 
 use log::{debug, error, warn};
 use nix::errno::Errno;
-use protocol::config::Config;
+use protocol::config::{Config, GLOBAL_UNICAST};
 use protocol::engine::Engine;
 
 use cli::{Command, Run};
@@ -118,6 +118,14 @@ fn run(arguments: Run) -> ExitCode {
         warn!(
             "another mldproxy runs for {}: both do everything",
             arguments.config.upstream
+        );
+    }
+    let config = &arguments.config;
+    if config.host_routes && !config.upstream_prefixes && config.prefixes.contains(&GLOBAL_UNICAST)
+    {
+        warn!(
+            "--host-routes without --prefix: a host can have the way to any address, wherever that is; --prefix upstream keeps \
+             it to the provider's"
         );
     }
     let user = user.flatten();

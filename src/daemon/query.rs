@@ -1,6 +1,5 @@
 //! `mldproxy query`: asks once who listens to which groups.
 
-use protocol::time::Duration;
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd as _;
 use std::process::ExitCode;
@@ -9,6 +8,7 @@ use argh::FromArgs;
 use nix::errno::Errno;
 use protocol::config::{Config, InterfaceName};
 use protocol::listener::{QUERY_INTERVAL, ROBUSTNESS};
+use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, MacAddress, Message, Query, QueryVersion, Sources, parse};
 
 use crate::BAD_INPUT;

@@ -125,7 +125,7 @@ pub const BUFFER_LENGTH: usize = listener::MAX_PACKET;
 /// The most own addresses known; of more, the rest counts as anybody's.
 const MAX_OWN: usize = 64;
 /// Lines of joins and leaves a second, and at once, before they are for debugging alone.
-const LINE_RATE: u32 = 20;
+const LINE_RATE: u32 = 1;
 const LINE_BURST: u32 = 500;
 
 /// All state of the protocol. It is large: put it in a static, not on the stack.

@@ -26,6 +26,8 @@ use question::{ALL_QUESTIONS, DOUBT_INTERVAL};
 
 /// The most addresses and listeners kept.
 pub const CAPACITY: usize = 4096;
+/// As much of what the kernel remembers may be new at once.
+const REMEMBERED_BURST: u32 = CAPACITY as u32;
 /// How long a host that answered for an address is taken at its word while another one claims it.
 pub const CONTEST_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -125,6 +127,8 @@ pub struct Neighbors {
     newcomers: Bucket,
     /// For new subjects of hosts that answer.
     residents: Bucket,
+    /// For what the kernel remembers: a table full of it at the start, and then no more than of any others.
+    remembered: Bucket,
     /// When to look for subjects that timed out; none while there is nothing.
     next_check: Option<Instant>,
     /// No question is due before; none where none will be.
@@ -145,6 +149,7 @@ impl Neighbors {
             hosts: Hosts::new(),
             newcomers: Bucket::new(),
             residents: Bucket::new(),
+            remembered: Bucket::new(),
             next_check: None,
             next_question: None,
             pace: Instant::ZERO,
@@ -285,14 +290,16 @@ impl Neighbors {
             None
         };
         // A host that answers has a share of its own, which a flood of strangers does not use up.
-        let bucket = if answered {
-            &mut self.residents
-        } else {
-            &mut self.newcomers
+        let (bucket, burst) = match (evidence, answered) {
+            (Evidence::Remembered, _) => (&mut self.remembered, REMEMBERED_BURST),
+            (Evidence::Heard | Evidence::Answered, true) => {
+                (&mut self.residents, config.join_burst)
+            }
+            (Evidence::Heard | Evidence::Answered, false) => {
+                (&mut self.newcomers, config.join_burst)
+            }
         };
-        if evidence != Evidence::Remembered
-            && !bucket.take(now, config.join_rate, config.join_burst)
-        {
+        if !bucket.take(now, config.join_rate, burst) {
             return Err(Refusal::Rate);
         }
         if let Some(oldest) = oldest {

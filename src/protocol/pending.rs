@@ -17,8 +17,24 @@ impl<const WORDS: usize> SlotSet<WORDS> {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
+        let words = self
+            .words
+            .iter()
+            .enumerate()
+            .filter(|(_, word)| **word != 0);
+        words.flat_map(|(place, word)| {
+            let slots = place.saturating_mul(32)..place.saturating_add(1).saturating_mul(32);
+            slots.filter(move |slot| word & Self::bit(*slot) != 0)
+        })
     }
 
     pub(crate) fn insert(&mut self, slot: usize) {

@@ -10,6 +10,7 @@ mod links;
 use core::net::Ipv6Addr;
 
 use crate::config::{Config, MAX_DOWNSTREAMS, Port, Side};
+use crate::pending::SlotSet;
 use crate::rate::Bucket;
 use crate::table::Table;
 use crate::time::{Duration, Instant, bring_forward};
@@ -91,8 +92,8 @@ pub struct Refused;
 pub struct Targets {
     table: Table<Ipv6Addr, Target, CAPACITY>,
     newcomers: Bucket,
-    /// How many are [`State::Asked`].
-    open: usize,
+    /// Those that are [`State::Asked`].
+    asked: SlotSet<{ CAPACITY / 32 }>,
     /// There may be questions to be sent.
     is_asking: bool,
     answers: heapless::Deque<Solicitation, MAX_ANSWERS>,
@@ -105,7 +106,7 @@ impl Targets {
         Targets {
             table: Table::new(Ipv6Addr::UNSPECIFIED, Target::VACANT),
             newcomers: Bucket::new(),
-            open: 0,
+            asked: SlotSet::new(),
             is_asking: false,
             answers: heapless::Deque::new(),
             next_check: None,
@@ -209,7 +210,12 @@ impl Targets {
         let Some(slot) = self.table.find(&address) else {
             return false;
         };
-        let Some((_, target)) = self.table.get_mut(slot) else {
+        // Where it was not asked for, nobody answers, but somebody may claim it.
+        let Some((_, target)) = self
+            .table
+            .get_mut(slot)
+            .filter(|(_, target)| target.unasked != Some(Side::Upstream))
+        else {
             return false;
         };
         let before = *target;
@@ -221,9 +227,7 @@ impl Targets {
             host: before.host,
             ..Target::VACANT
         };
-        if before.state == State::Asked {
-            self.open = self.open.saturating_sub(1);
-        }
+        self.asked.remove(slot);
         self.expect_check(now.saturating_add(config.address_timeout));
         self.answer_waiting(address, &before, mac, Side::Upstream);
         before.state != State::Present
@@ -244,10 +248,8 @@ impl Targets {
     /// Forgets a target.
     pub(crate) fn remove(&mut self, address: Ipv6Addr) -> Option<Target> {
         let slot = self.table.find(&address)?;
+        self.asked.remove(slot);
         let (_, target) = self.table.remove(slot)?;
-        if target.state == State::Asked {
-            self.open = self.open.saturating_sub(1);
-        }
         Some(target)
     }
 
@@ -329,9 +331,7 @@ impl Targets {
                 }
                 State::Asked | State::Present if target.asks > 0 => {
                     ended(address, target.state);
-                    if target.state == State::Asked {
-                        self.open = self.open.saturating_sub(1);
-                    }
+                    self.asked.remove(slot);
                     let until = now.saturating_add(ABSENT_INTERVAL);
                     *target = Target {
                         state: State::Absent,
@@ -367,10 +367,8 @@ impl Targets {
         };
         target.begin(now, solicitation);
         let until = target.until;
-        self.table
-            .insert(solicitation.target, target)
-            .map_err(|_| Refused)?;
-        self.open = self.open.saturating_add(1);
+        let inserted = self.table.insert(solicitation.target, target);
+        self.asked.insert(inserted.map_err(|_| Refused)?);
         self.is_asking = true;
         self.expect_check(until);
         Ok(())
@@ -387,9 +385,7 @@ impl Targets {
         let Some((_, target)) = self.table.get_mut(slot) else {
             return Ok(());
         };
-        if target.state != State::Asked {
-            self.open = self.open.saturating_add(1);
-        }
+        self.asked.insert(slot);
         if let Some(link) = target.unasked.take() {
             target.to_ask.insert(link);
         }
@@ -402,11 +398,12 @@ impl Targets {
 
     /// May a host have one more target asked for?
     fn admit(&mut self, now: Instant, mac: MacAddress) -> Result<(), Refused> {
-        let of_host = |(_, _, target): &(usize, Ipv6Addr, &Target)| {
-            target.state == State::Asked && target.host == mac
+        let is_of_host = |slot: &usize| {
+            let target = self.table.get(*slot);
+            target.is_some_and(|(_, target)| target.host == mac)
         };
-        if self.open >= MAX_OPEN
-            || self.table.iter_from(0).filter(of_host).count() >= MAX_OPEN_OF_HOST
+        if self.asked.len() >= MAX_OPEN
+            || self.asked.iter().filter(is_of_host).count() >= MAX_OPEN_OF_HOST
             || !self.newcomers.take(now, RATE, BURST)
         {
             return Err(Refused);

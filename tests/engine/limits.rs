@@ -50,6 +50,21 @@ fn one_host_holds_64_addresses_and_a_65th_takes_the_place_of_its_oldest() {
 }
 
 #[test]
+fn of_what_the_kernel_remembers_a_tableful_comes_at_once_and_no_more() {
+    let mut stage = Stage::with_defaults();
+    for number in 0..4196 {
+        stage.handle(Event::Remembered {
+            port: 0,
+            mac: mac(number),
+            address: address(number),
+        });
+    }
+    assert_eq!(stage.count(Counter::Learned), 4096);
+    assert_eq!(stage.count(Counter::RefusedRate), 100);
+    assert_eq!(stage.count(Counter::Evicted), 0);
+}
+
+#[test]
 fn a_host_whose_addresses_are_all_confirmed_gets_no_more() {
     let mut stage = Stage::with(|config| config.per_mac = 1);
     stage.answered(1);

@@ -681,6 +681,26 @@ fn a_host_known_by_mld_alone_is_found_when_it_is_looked_for_upstream() {
 }
 
 #[test]
+fn what_was_asked_for_downstream_alone_cannot_be_claimed_upstream() {
+    let mut stage = Stage::proxying();
+    let fe80_1 = "fe80::1:1".parse().unwrap();
+    let listens = report(fe80_1, &[(RecordType::ModeIsExclude, group(1))]);
+    stage.receive_on(1, HOST, &listens);
+    let packet = solicitation(BESIDE, group(1), address(1));
+    let (mac, packet) = (GATEWAY, &*packet);
+    stage.handle(Event::UpstreamPacket { mac, packet });
+    assert_eq!(stage.sent().len(), 2, "each downstream is asked");
+    stage.advertised_upstream(GATEWAY, address(1));
+    assert_eq!(stage.routes(), []);
+    // Its host has it all the same.
+    stage.solicits(1, HOST, address(1), LINK_LOCAL);
+    stage.pass(1);
+    stage.receive_on(1, HOST, &listens);
+    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
+}
+
+#[test]
 fn a_new_address_is_announced_three_times_to_the_routers_upstream() {
     let mut stage = Stage::with(|config| {
         config.ndp_proxy = true;

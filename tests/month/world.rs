@@ -63,7 +63,10 @@ pub struct Tally {
     pub packets: u64,
     pub events: u64,
     pub steps: u64,
-    pub exact: u64,
+    /// Groups that were looked at, at each step.
+    pub groups: u64,
+    /// Of these, where the model could not tell.
+    pub unclear: u64,
     pub actions: u64,
     pub questions: u64,
     pub changes: u64,
@@ -421,7 +424,7 @@ impl World {
         let leave = LEAVE_DELAY.as_millis();
         let has_upstream = self.upstream.is_some();
         let now = self.now;
-        let mut is_exact = true;
+        let mut unclear = 0;
         let groups = &mut self.groups;
         let check = |group: &u32| {
             let Some(membership) = groups.get_mut(group) else {
@@ -441,7 +444,7 @@ impl World {
                 (true, true) => true,
                 (true, false) => failed,
                 (false, _) if is_unclear => {
-                    is_exact = false;
+                    unclear += 1;
                     true
                 }
                 (false, true) => failed || is_idle,
@@ -459,7 +462,8 @@ impl World {
             !(membership.joined && wanted)
         };
         self.unsettled.retain(check);
-        self.tally.exact += u64::from(is_exact);
+        self.tally.unclear += unclear;
+        self.tally.groups += self.groups.len() as u64;
         self.tables
             .check(now, &self.model, has_upstream, &self.downstreams);
 

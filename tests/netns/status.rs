@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -9,6 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+};
 
 use crate::lab::{DOWNSTREAM, Lab, Namespace, UPSTREAM, eventually, find_tool};
 use crate::support::{
@@ -32,6 +36,7 @@ crate::tests![
     an_upstream_without_a_carrier_is_told,
     a_daemon_that_does_not_answer_is_not_waited_for,
     a_lock_that_is_kept_keeps_nobody_from_starting,
+    who_listens_under_its_name_and_accepts_nobody_holds_up_nobody,
     clients_that_do_not_get_on_cost_nothing;
     json_is_of_its_schema_with_0_1_and_4096_neighbors needs [SCHEMA],
     promtool_accepts_the_metrics needs [PROMTOOL],
@@ -375,6 +380,27 @@ fn a_lock_that_is_kept_keeps_nobody_from_starting() {
     assert!(mldproxy.lines().contains(&expected), "{}", mldproxy.log());
     drop(kept);
     fs::remove_dir(folder).unwrap();
+}
+
+/// Anybody may have a socket of such a name.
+fn who_listens_under_its_name_and_accepts_nobody_holds_up_nobody() {
+    let lab = Lab::without_querier();
+    let path = format!("{}.mldproxy-too", lab.rtr.control_socket);
+    let full = lab.rtr.within(|| {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let open = || socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+        let address = UnixAddr::new(path.as_str()).unwrap();
+        let listener = open();
+        bind(listener.as_raw_fd(), &address).unwrap();
+        listen(&listener, Backlog::new(1).unwrap()).unwrap();
+        let waiting: Vec<_> = std::iter::repeat_with(open)
+            .take_while(|client| connect(client.as_raw_fd(), &address).is_ok())
+            .collect();
+        (listener, waiting)
+    });
+    start(&lab, &[]);
+    drop(full);
+    fs::remove_file(path).unwrap();
 }
 
 /// Asks without a process of its own.

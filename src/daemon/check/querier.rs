@@ -1,11 +1,11 @@
 //! Does the gateway ask who listens, and does the kernel hear it?
 
-use protocol::time::Duration;
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd as _;
 
 use nix::errno::Errno;
 use protocol::listener::{QUERIER_TIMEOUT, QUERY_INTERVAL};
+use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, Message, QueryVersion, parse};
 
 use super::findings::Findings;

@@ -1,26 +1,24 @@
 //! `mldproxy status`: asks a daemon on its control socket and prints the answer.
 
-use protocol::time::Duration;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::net::UnixStream;
 
 use argh::FromArgs;
 use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use nix::unistd::{read, write};
 use protocol::groups::CAPACITY;
+use protocol::time::{Duration, Instant};
 
 use super::FOLDER;
 use crate::output::{print, print_octets};
 use crate::sys::clock;
-use crate::sys::errno;
 use crate::sys::procfs::listening_sockets;
 use crate::sys::readiness::{pause, wait_until};
 use crate::values::{instance_name, number, socket_path};
 
 /// How long a daemon may say nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long its summary may take, of which nothing is shown until it is there.
-const SUMMARY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Print what a running mldproxy knows and does.
 #[derive(FromArgs)]
@@ -99,10 +97,9 @@ pub fn socket_of(name: &str) -> String {
     format!("{FOLDER}/{name}.sock")
 }
 
-/// All but the lists of a daemon's answer in JSON. One that takes long, or is longer than any, is cut off.
-pub fn ask_summary(path: &str) -> nix::Result<String> {
+/// All but the lists of a daemon's answer in JSON. One that is not there at the deadline, or is longer than any, is cut off.
+pub fn ask_summary(path: &str, deadline: Instant) -> nix::Result<String> {
     let stream = connect(path, "json 0\n")?;
-    let deadline = clock::now().saturating_add(SUMMARY_PATIENCE);
     let mut answer = [0; 8192];
     let mut length = 0;
     while wait_until(stream.as_fd(), deadline)
@@ -113,8 +110,12 @@ pub fn ask_summary(path: &str) -> nix::Result<String> {
     Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
+/// Waits for nobody: whoever listens and accepts nothing, until no more can wait, is no daemon.
 fn connect(path: &str, question: &str) -> nix::Result<UnixStream> {
-    let stream = errno(UnixStream::connect(path))?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    socket::connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let stream = UnixStream::from(stream);
     write(&stream, question.as_bytes())?;
     Ok(stream)
 }
@@ -130,7 +131,7 @@ fn copy(stream: &UnixStream) -> bool {
                 last = octets.last().copied();
                 print_octets(octets);
             }
-            Err(Errno::EINTR) => {}
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
             Ok(0) => return last == Some(b'\n'),
             Err(_) => return false,
         }

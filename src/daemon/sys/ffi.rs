@@ -148,10 +148,10 @@ pub fn keep_capabilities_as_another_user() -> nix::Result<()> {
 /// The user, the group and no supplementary groups of this thread, which is to be the only one: the C library's functions bring what
 /// it takes to tell other threads, 2 kB of it.
 pub fn become_user(id: u32, group: u32) -> nix::Result<()> {
-    #[cfg(not(target_arch = "arm"))]
+    #[cfg(not(any(target_arch = "arm", target_arch = "x86")))]
     use libc::{SYS_setgid, SYS_setgroups, SYS_setuid};
     // Without the number, these are of the days when users were 16 bits.
-    #[cfg(target_arch = "arm")]
+    #[cfg(any(target_arch = "arm", target_arch = "x86"))]
     use libc::{
         SYS_setgid32 as SYS_setgid, SYS_setgroups32 as SYS_setgroups, SYS_setuid32 as SYS_setuid,
     };
