@@ -570,6 +570,27 @@ fn an_outage_of_the_downstream_costs_no_host_that_answers_after_it() {
 }
 
 #[test]
+fn a_downstream_that_changes_without_an_end_costs_no_questions() {
+    use protocol::engine::Downstream;
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.reports(&[1]);
+    stage.pass(20);
+    stage.asked();
+    let downstream = |last| {
+        let mac = MacAddress([2, 0, 0, 0, 0xff, last]);
+        let link_local = ROUTER;
+        Some(Downstream { link_local, mac })
+    };
+    stage.handle(Event::Downstream(0, downstream(7)));
+    stage.handle(Event::Downstream(1, None));
+    stage.handle(Event::Downstream(1, downstream(1)));
+    stage.pass(20);
+    assert_eq!(stage.asked(), []);
+}
+
+#[test]
 fn a_host_that_was_doubted_twice_while_it_slept_is_asked_again_before_its_end() {
     let mut stage = Stage::with_defaults();
     stage.speaks();

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use protocol::config::Side;
 use protocol::counters::Counter;
-use protocol::engine::{Action, Event, Reason};
+use protocol::engine::{Action, Downstream, Event, Reason};
 use protocol::listener::Upstream;
 use protocol::ndp_proxy::{ANNOUNCEMENT_PACE, ANNOUNCEMENTS, KernelTable, Listing, RETRY_INTERVAL};
 use protocol::targets::{
@@ -106,6 +106,33 @@ fn without_the_options_the_kernels_tables_are_left_alone() {
 }
 
 #[test]
+fn each_option_does_its_own_part_alone() {
+    let options = [
+        [true, false, false],
+        [false, true, false],
+        [false, false, true],
+        [false; 3],
+    ];
+    for [ndp_proxy, host_routes, announce] in options {
+        let mut stage = Stage::with(|config| {
+            config.ndp_proxy = ndp_proxy;
+            config.host_routes = host_routes;
+            config.announce = announce;
+        });
+        stage.confirmed(0, HOST, address(1));
+        stage.pass(10);
+        let kept = stage.engine.ndp_proxy().iter().count() == 1;
+        let done = [
+            !stage.proxied.is_empty(),
+            !stage.routes.is_empty(),
+            !stage.sent().is_empty(),
+        ];
+        assert_eq!(done, [ndp_proxy, host_routes, announce]);
+        assert_eq!(kept, ndp_proxy || host_routes || announce);
+    }
+}
+
+#[test]
 fn a_listing_brings_back_what_is_missing_and_removes_what_was_left_behind() {
     let mut stage = Stage::proxying();
     stage.confirmed(0, HOST, address(1));
@@ -166,6 +193,31 @@ fn what_a_killed_process_left_for_a_host_that_is_known_stays_until_that_expires(
 }
 
 #[test]
+fn what_is_listed_of_a_host_that_answered_is_not_what_was_left_behind() {
+    let mut stage = Stage::with(|config| {
+        config.ndp_proxy = true;
+        config.host_routes = true;
+        config.announce = true;
+    });
+    stage.confirmed(0, HOST, address(1));
+    stage.pass(10);
+    assert_eq!(stage.sent().len(), usize::from(ANNOUNCEMENTS));
+    stage.list(KernelTable::Proxies, &[(address(1), Side::Upstream)]);
+    let routes = stage.routes();
+    stage.list(KernelTable::Routes, &routes);
+    let proxied = *stage.engine.ndp_proxy().get(address(1)).unwrap();
+    assert!(proxied.proxied && !proxied.kept);
+    let side = Some(Side::Downstream(0));
+    assert_eq!((proxied.side, proxied.routed), (side, side));
+    // It moves, and is not announced anew, since it was there.
+    stage.solicits(1, HOST, address(1), LINK_LOCAL);
+    stage.pass(10);
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
+    assert_eq!(stage.sent(), [""; 0]);
+    assert_eq!(stage.engine.ndp_proxy().get(address(2)), None);
+}
+
+#[test]
 fn another_upstream_gets_all_entries_anew_and_no_upstream_none() {
     let mut stage = Stage::proxying();
     stage.confirmed(0, HOST, address(1));
@@ -194,10 +246,38 @@ fn what_fails_is_tried_again_and_holds_up_nothing_else() {
     stage.confirmed(0, HOST, address(2));
     assert_eq!(stage.proxied, [address(2)].into());
     assert_eq!(stage.count(Counter::KernelTableFailed), 2);
+    let failing = |stage: &Stage| {
+        [KernelTable::Proxies, KernelTable::Routes]
+            .map(|table| stage.engine.ndp_proxy().is_failing(table))
+    };
+    assert_eq!(failing(&stage), [true, true]);
     stage.fails = |_| false;
     stage.pass(RETRY_INTERVAL.as_secs());
+    assert_eq!(failing(&stage), [false, false]);
     assert_eq!(stage.proxied, [address(1), address(2)].into());
     assert_eq!(stage.routes.len(), 2);
+}
+
+#[test]
+fn a_route_waits_for_its_downstream_and_is_there_as_soon_as_that_is() {
+    let mut stage = Stage::proxying();
+    stage.confirmed(1, OTHER, address(1));
+    stage.handle(Event::Downstream(1, None));
+    stage.routes.clear();
+    stage.list(KernelTable::Routes, &[]);
+    assert!(stage.routes.is_empty());
+    stage.pass(1);
+    let mac = MacAddress([2, 0, 0, 0, 0xff, 1]);
+    let link_local = ROUTER;
+    let downstream = Some(Downstream { link_local, mac });
+    stage.handle(Event::Downstream(1, downstream));
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
+    // What failed is tried again with what is new upstream.
+    stage.fails = |action| matches!(action, Action::Kernel(_));
+    stage.confirmed(1, OTHER, address(2));
+    stage.fails = |_| false;
+    stage.upstream(Some(UPSTREAM));
+    assert_eq!(stage.proxied, [address(1), address(2)].into());
 }
 
 #[test]
@@ -789,4 +869,68 @@ fn what_is_gone_is_announced_no_more_though_its_entry_stays() {
     stage.pass(5);
     assert_eq!(stage.proxied, [address(1)].into());
     assert_eq!(stage.sent(), [""; 0]);
+}
+
+#[test]
+fn what_is_done_is_counted_by_what_it_is_and_what_fails_apart_from_it() {
+    let mut stage = Stage::with(|config| {
+        config.ndp_proxy = true;
+        config.host_routes = true;
+        config.announce = true;
+    });
+    stage.solicits(0, HOST, "fe80::1:1".parse().unwrap(), ROUTER);
+    stage.confirmed(1, OTHER, address(1));
+    stage.solicits(0, HOST, address(9), BESIDE);
+    stage.advertised_upstream(GATEWAY, BESIDE);
+    stage.pass(60);
+    let starting = |lines: &[String], start: &str| {
+        let matching = lines.iter().filter(|line| line.starts_with(start));
+        matching.count() as u64
+    };
+    let questions: Vec<_> = stage
+        .questions
+        .iter()
+        .map(|(_, line)| line.clone())
+        .collect();
+    let sent = stage.sent();
+    let expected = [
+        (Counter::Reported, stage.reports.len() as u64),
+        (Counter::Asked, starting(&questions, "?")),
+        (Counter::Probed, starting(&questions, "!")),
+        (
+            Counter::Solicited,
+            starting(&sent, "wan ?") + starting(&sent, "lan1 ?"),
+        ),
+        (Counter::Answered, starting(&sent, "lan0 !")),
+        (Counter::Announced, starting(&sent, "wan !")),
+        (Counter::Joined, stage.joined.len() as u64),
+        (Counter::ProxyAdded, 1),
+        (Counter::RouteAdded, 2),
+    ];
+    for (counter, count) in expected {
+        assert!(count > 0, "{counter:?} was not tried");
+        assert_eq!(stage.count(counter), count, "{counter:?}");
+    }
+    assert_eq!(stage.count(Counter::TransmitFailed), 0);
+
+    stage.fails = |action| !matches!(action, Action::Kernel(_) | Action::Leave(_));
+    stage.handle(Event::Renew);
+    stage.solicits(0, HOST, address(9), BESIDE);
+    stage.confirmed(1, OTHER, address(2));
+    stage.pass(1);
+    assert!(stage.count(Counter::TransmitFailed) > 5);
+    assert!(stage.count(Counter::MembershipFailed) > 0);
+    for (counter, count) in &expected[..7] {
+        assert_eq!(stage.count(*counter), *count, "{counter:?} failed");
+    }
+    stage.pass(400);
+    assert_eq!(
+        stage.count(Counter::ProxyRemoved),
+        stage.count(Counter::ProxyAdded)
+    );
+    assert_eq!(
+        stage.count(Counter::RouteRemoved),
+        stage.count(Counter::RouteAdded)
+    );
+    assert_eq!(stage.count(Counter::Left), stage.count(Counter::Joined));
 }
