@@ -77,6 +77,60 @@ fn a_host_that_does_not_answer_is_asked_once_more() {
     assert_eq!(stage.asked(), questions(&twice[..1]), "but now and then");
 }
 
+/// It may have another one since, and the old one may have been forged.
+#[test]
+fn a_host_that_does_not_answer_where_it_was_asked_is_asked_at_its_new_link_local_address() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
+    let other = "fe80::2:2".parse().unwrap();
+    let group = SolicitedNode::of(ROUTER).group();
+    stage.receive(&solicitation(other, group, ROUTER));
+    stage.pass(10);
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::2:2")]));
+}
+
+#[test]
+fn a_host_without_addresses_is_asked_again_after_half_a_timeout_when_it_speaks() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.asked();
+    // Of what it listens to, nothing is an address of its own.
+    stage.receive(&report(FE80_1, &[(RecordType::ModeIsExclude, ALL_NODES)]));
+    assert!(stage.engine.neighbors().is_empty());
+    let asked_at = stage.now;
+    let speaks_at = |stage: &mut Stage, millis| {
+        stage.now = asked_at.saturating_add(Duration::from_millis(millis));
+        stage.engine.handle_timeout(stage.now);
+        stage.speaks();
+    };
+    speaks_at(&mut stage, 149_999);
+    speaks_at(&mut stage, 150_000);
+    stage.pass(1);
+    let [(millis, _)] = stage.questions[..] else {
+        panic!("not once: {:?}", stage.questions);
+    };
+    let waited = millis - asked_at.as_millis();
+    assert!((150_000..=150_050).contains(&waited), "{waited}");
+    stage.seen(address(1));
+    assert!(!stage.engine.neighbors().is_empty());
+}
+
+#[test]
+fn what_the_kernel_remembers_of_a_host_that_was_heard_elsewhere_does_not_move_it() {
+    let mut stage = Stage::with_defaults();
+    stage.seen(address(1));
+    let port = |stage: &Stage| stage.engine.neighbors().hosts().next().unwrap().1.port;
+    for number in [1, 2] {
+        let (port, mac, address) = (1, HOST, address(number));
+        stage.handle(Event::Remembered { port, mac, address });
+    }
+    assert_eq!(port(&stage), 0);
+    let packet = solicitation(address(2), SolicitedNode::of(ROUTER).group(), ROUTER);
+    stage.receive_on(1, HOST, &packet);
+    assert_eq!(port(&stage), 1);
+}
+
 #[test]
 fn a_silent_host_that_answers_stays_and_one_that_does_not_goes_within_a_timeout() {
     let mut stage = Stage::with_defaults();
@@ -166,6 +220,25 @@ fn an_advertisement_that_nobody_asked_for_confirms_nothing() {
             .iter()
             .all(|(_, neighbor)| !neighbor.confirmed)
     );
+}
+
+/// Anybody can send it at any time.
+#[test]
+fn an_advertisement_before_the_first_probe_confirms_nothing() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.pass(3);
+    let twice = [(0, "?fe80::1:1"), (2000, "?fe80::1:1")];
+    assert_eq!(stage.asked(), questions(&twice));
+    let confirmed = |stage: &Stage| stage.engine.neighbors().iter().next().unwrap().1.confirmed;
+    let answer = advertisement(address(1), ROUTER, address(1));
+    stage.receive(&answer);
+    assert!(!confirmed(&stage));
+    stage.pass(2);
+    assert_eq!(stage.asked()[0].1, PROBE_1);
+    stage.receive(&answer);
+    assert!(confirmed(&stage));
 }
 
 #[test]

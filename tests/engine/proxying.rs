@@ -218,6 +218,37 @@ fn what_is_listed_of_a_host_that_answered_is_not_what_was_left_behind() {
 }
 
 #[test]
+fn a_host_that_answers_by_mld_is_answered_for_and_one_that_merely_reports_keeps_what_was_left() {
+    let mut stage = Stage::proxying();
+    let fe80_1 = "fe80::1:1".parse().unwrap();
+    let (port, mac) = (0, HOST);
+    let listens = report(fe80_1, &[(RecordType::ModeIsExclude, group(1))]);
+    stage.handle(Event::Remembered {
+        port,
+        mac,
+        address: address(1),
+    });
+    stage.proxied.insert(address(1));
+    stage.list(KernelTable::Proxies, &[(address(1), Side::Upstream)]);
+    // It was probed, but not asked what it listens to.
+    stage.receive(&listens);
+    assert_eq!(stage.proxied, [address(1)].into());
+    let kept = |stage: &Stage| stage.engine.ndp_proxy().get(address(1)).unwrap().kept;
+    assert!(kept(&stage));
+    stage.receive(&advertisement(address(1), ROUTER, address(1)));
+    assert!(!kept(&stage));
+    assert_eq!(stage.proxied, [address(1)].into());
+
+    let mut stage = Stage::proxying();
+    stage.solicits(0, HOST, fe80_1, ROUTER);
+    stage.solicits(0, HOST, address(1), LINK_LOCAL);
+    assert!(stage.proxied.is_empty());
+    stage.receive(&listens);
+    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
+}
+
+#[test]
 fn another_upstream_gets_all_entries_anew_and_no_upstream_none() {
     let mut stage = Stage::proxying();
     stage.confirmed(0, HOST, address(1));
