@@ -222,6 +222,22 @@ fn an_advertisement_that_nobody_asked_for_confirms_nothing() {
     );
 }
 
+#[test]
+fn what_is_reported_within_five_seconds_of_a_question_is_its_answer() {
+    for (millis, confirms) in [(4_999, true), (5_000, false)] {
+        let mut stage = Stage::with_defaults();
+        stage.speaks();
+        stage.seen(address(1));
+        stage.pass(2);
+        let twice = [(0, "?fe80::1:1"), (2000, "?fe80::1:1")];
+        assert_eq!(stage.asked(), questions(&twice));
+        stage.now = stage.now.saturating_add(Duration::from_millis(millis));
+        stage.reports(&[1]);
+        let (_, neighbor) = stage.engine.neighbors().iter().next().unwrap();
+        assert_eq!(neighbor.confirmed, confirms, "{millis}");
+    }
+}
+
 /// Anybody can send it at any time.
 #[test]
 fn an_advertisement_before_the_first_probe_confirms_nothing() {

@@ -75,6 +75,19 @@ fn new_groups_come_200_at_once_and_50_a_second() {
 }
 
 #[test]
+fn new_hosts_that_report_are_limited_like_new_hosts_that_speak() {
+    let mut stage = Stage::with(|config| (config.join_rate, config.join_burst) = (1, 2));
+    for number in 1..=5_u32 {
+        let link_local = Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(number));
+        let records = [(RecordType::ModeIsExclude, group(number))];
+        stage.receive_from(mac(number), &report(link_local, &records));
+    }
+    assert_eq!(stage.joined, [group(1), group(2)].into());
+    assert_eq!(stage.count(Counter::RefusedRate), 3);
+    assert_eq!(stage.engine.neighbors().hosts().count(), 2);
+}
+
+#[test]
 fn spoofed_sources_push_out_each_other_and_no_host_that_answers() {
     let mut stage = Stage::with(|config| {
         config.join_rate = 1000;

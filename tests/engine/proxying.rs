@@ -1,16 +1,20 @@
 //! The NDP proxy: the kernel's tables follow the confirmed addresses, and hosts find what is on another link.
 
 use std::net::Ipv6Addr;
+use std::ops::Range;
 
 use protocol::config::Side;
 use protocol::counters::Counter;
 use protocol::engine::{Action, Downstream, Event, Reason};
 use protocol::listener::Upstream;
-use protocol::ndp_proxy::{ANNOUNCEMENT_PACE, ANNOUNCEMENTS, KernelTable, Listing, RETRY_INTERVAL};
+use protocol::ndp_proxy::{
+    ANNOUNCEMENT_PACE, ANNOUNCEMENTS, CAPACITY, KernelTable, Listing, RETRY_INTERVAL,
+};
 use protocol::targets::{
     ABSENT_INTERVAL, ANSWER_INTERVAL, ASKS, BURST, MAX_ANSWERS, MAX_OPEN, MAX_OPEN_OF_HOST,
     REACHABLE_INTERVAL, State,
 };
+use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, MacAddress, RecordType, SolicitedNode};
 
 use crate::stage::{
@@ -190,6 +194,29 @@ fn what_a_killed_process_left_for_a_host_that_is_known_stays_until_that_expires(
     assert_eq!(stage.count(Counter::ProxyAdded), 0, "it was there");
     stage.pass(400);
     assert!(stage.proxied.is_empty() && stage.routes.is_empty());
+}
+
+#[test]
+fn of_more_leftovers_than_there_is_room_for_the_rest_is_removed_after_a_later_listing() {
+    let mut stage = Stage::with_defaults();
+    let has: Vec<_> = (0..CAPACITY as u32 + 3)
+        .map(|number| (address(number), Side::Upstream))
+        .collect();
+    stage.proxied.extend(has.iter().map(|(address, _)| address));
+    stage.fails = |action| matches!(action, Action::Kernel(_));
+    stage.list(KernelTable::Proxies, &has);
+    assert_eq!(stage.proxied.len(), has.len());
+    stage.fails = |_| false;
+    stage.pass(RETRY_INTERVAL.as_secs());
+    assert_eq!(stage.proxied.len(), 3);
+    let rest: Vec<_> = stage
+        .proxied
+        .iter()
+        .map(|address| (*address, Side::Upstream))
+        .collect();
+    stage.list(KernelTable::Proxies, &rest);
+    assert!(stage.proxied.is_empty());
+    assert_eq!(stage.engine.ndp_proxy().iter().count(), 0);
 }
 
 #[test]
@@ -476,6 +503,9 @@ fn an_unsolicited_advertisement_keeps_no_target_alive() {
 fn a_target_that_nobody_looks_for_any_more_is_forgotten() {
     let mut stage = Stage::proxying();
     stage.finds_beside();
+    stage.solicits(0, HOST, address(1), address(2));
+    assert_eq!(stage.engine.targets().len(), 2);
+    assert!(!stage.engine.targets().is_empty());
     stage.pass(300);
     assert!(stage.engine.targets().is_empty() && stage.routes.is_empty());
     assert_eq!(stage.engine.ndp_proxy().iter().count(), 0);
@@ -740,6 +770,56 @@ fn one_host_that_looks_for_everything_leaves_room_for_others() {
     assert!(stage.engine.targets().len() <= MAX_OPEN);
     stage.pass(60);
     assert!(stage.engine.targets().is_empty());
+}
+
+/// However late the time-outs are handled.
+#[test]
+fn so_many_targets_are_asked_for_at_once_and_each_that_is_found_or_given_up_makes_room() {
+    let mut stage = Stage::proxying();
+    let target = |number| address(10_000 + number);
+    let look_for = |stage: &mut Stage, numbers: Range<u32>| {
+        for number in numbers {
+            stage.now = stage.now.saturating_add(Duration::from_millis(20));
+            let [_, _, a, b] = number.to_be_bytes();
+            let mac = MacAddress([2, 1, 0, 0, a, b]);
+            stage.solicits(0, mac, address(1), target(number));
+        }
+        let sent = stage.sent();
+        sent.iter().filter(|line| line.starts_with("wan ?")).count()
+    };
+    assert_eq!(look_for(&mut stage, 0..400), MAX_OPEN);
+    stage.advertised_upstream(GATEWAY, target(0));
+    assert_eq!(look_for(&mut stage, 400..500), 1);
+    let answer = advertisement(target(1), ROUTER, target(1));
+    stage.receive_on(1, OTHER, &answer);
+    assert_eq!(look_for(&mut stage, 500..600), 1);
+    stage.engine.handle_timeout(stage.now);
+    assert_eq!(look_for(&mut stage, 600..1000), MAX_OPEN);
+    // A target that was absent is asked for where it was not, which is one more.
+    stage.solicits(1, OTHER, address(2), target(2));
+    assert_eq!(stage.sent(), [""; 0]);
+    stage.engine.handle_timeout(stage.now);
+    stage.solicits(1, OTHER, address(2), target(2));
+    assert_eq!(stage.sent(), [format!("lan0 ?{}", target(2))]);
+    assert_eq!(look_for(&mut stage, 1000..1400), MAX_OPEN - 1);
+}
+
+/// The kernel answers there for what is downstream, and for the rest nobody may.
+#[test]
+fn what_is_upstream_is_neither_answered_for_nor_asked_for_when_it_is_looked_for_there() {
+    let mut stage = Stage::proxying();
+    let fe80_1 = "fe80::1:1".parse().unwrap();
+    let listens = report(fe80_1, &[(RecordType::ModeIsExclude, group(1))]);
+    stage.receive_on(1, HOST, &listens);
+    stage.solicits(0, OTHER, address(9), address(1));
+    stage.advertised_upstream(GATEWAY, address(1));
+    stage.sent();
+    stage.pass(REACHABLE_INTERVAL.as_secs());
+    let packet = solicitation(BESIDE, group(1), address(1));
+    let mac = MacAddress([2, 0, 0, 0, 0xaa, 1]);
+    let packet = &packet;
+    stage.handle(Event::UpstreamPacket { mac, packet });
+    assert_eq!(stage.sent(), [""; 0]);
 }
 
 #[test]
