@@ -4,7 +4,9 @@ use std::net::Ipv6Addr;
 
 use protocol::engine::Event;
 use protocol::time::Duration;
-use protocol::wire::{ALL_NODES, Done, MacAddress, RecordType, ReportV1, SolicitedNode};
+use protocol::wire::{
+    ALL_NODES, Done, MacAddress, NeighborAdvertisement, RecordType, ReportV1, SolicitedNode,
+};
 
 use crate::stage::{HOST, ROUTER, Stage, address, advertisement, group, report, solicitation};
 
@@ -236,6 +238,30 @@ fn what_is_reported_within_five_seconds_of_a_question_is_its_answer() {
         let (_, neighbor) = stage.engine.neighbors().iter().next().unwrap();
         assert_eq!(neighbor.confirmed, confirms, "{millis}");
     }
+}
+
+#[test]
+fn an_advertisement_to_somebody_else_or_one_that_is_not_solicited_answers_no_probe() {
+    let mut stage = Stage::with_defaults();
+    stage.seen(address(1));
+    assert_eq!(stage.asked(), questions(&[(0, PROBE_1)]));
+    let confirmed = |stage: &Stage| stage.engine.neighbors().iter().next().unwrap().1.confirmed;
+    stage.receive(&advertisement(address(1), address(2), address(1)));
+    let mut packet = [0; 128];
+    let unsolicited = NeighborAdvertisement {
+        source: address(1),
+        destination: ROUTER,
+        target: address(1),
+        router: false,
+        solicited: false,
+        override_flag: true,
+        target_link_layer: Some(HOST),
+    };
+    let length = unsolicited.emit(&mut packet).unwrap();
+    stage.receive(&packet[..length]);
+    let other = MacAddress([2, 0, 0, 0, 0, 9]);
+    stage.receive_from(other, &advertisement(address(1), ROUTER, address(1)));
+    assert!(!confirmed(&stage));
 }
 
 /// Anybody can send it at any time.

@@ -196,6 +196,30 @@ fn excluded_prefixes_and_own_addresses_are_not_learned() {
 }
 
 #[test]
+fn link_local_addresses_of_the_router_take_no_room_from_the_others() {
+    let mut stage = Stage::with_defaults();
+    let mut own = |address| {
+        let present = true;
+        stage.handle(Event::Own { address, present });
+    };
+    own(Ipv6Addr::LOCALHOST);
+    for number in 0..100_u16 {
+        own(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, number));
+    }
+    for number in 1..=64 {
+        own(address(number));
+        own(address(number));
+    }
+    for number in 1..=65 {
+        stage.seen_from(mac(number), address(number));
+    }
+    assert_eq!(stage.addresses(), [address(65)].into());
+    stage.handle(Event::OwnUnknown);
+    stage.seen_from(mac(1), address(1));
+    assert_eq!(stage.addresses(), [address(1), address(65)].into());
+}
+
+#[test]
 fn prefixes_of_the_upstream_are_followed_and_a_renumbering_drops_the_old_ones() {
     let mut stage = Stage::with(|config| {
         config.upstream_prefixes = true;

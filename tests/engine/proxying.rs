@@ -579,6 +579,44 @@ fn downstreams_are_proxied_among_each_other() {
 }
 
 #[test]
+fn an_address_that_nobody_has_confirmed_is_not_answered_for_on_another_downstream() {
+    let mut stage = Stage::proxying();
+    stage.solicits(0, HOST, address(1), LINK_LOCAL);
+    stage.solicits(1, OTHER, address(2), address(1));
+    assert_eq!(stage.sent(), [""; 0]);
+    stage.confirmed(0, HOST, address(1));
+    stage.solicits(1, OTHER, address(2), address(1));
+    assert_eq!(stage.sent().len(), 1);
+    // Nor for its own host, wherever that is now.
+    stage.solicits(1, HOST, "fe80::1:1".parse().unwrap(), address(1));
+    assert_eq!(stage.sent(), [""; 0]);
+}
+
+#[test]
+fn who_listens_is_asked_for_upstream_only_by_the_ndp_proxy_and_for_no_own_address() {
+    let asked = |ndp_proxy, own| {
+        let mut stage = Stage::with(|config| {
+            config.ndp_proxy = ndp_proxy;
+            config.host_routes = true;
+        });
+        if own {
+            let (address, present) = (address(1), true);
+            stage.handle(Event::Own { address, present });
+        }
+        let groups = [(RecordType::ModeIsExclude, group(1))];
+        stage.receive(&report("fe80::1:1".parse().unwrap(), &groups));
+        assert_eq!(stage.joined, [group(1)].into());
+        let packet = solicitation(BESIDE, group(1), address(1));
+        let (mac, packet) = (GATEWAY, &*packet);
+        stage.handle(Event::UpstreamPacket { mac, packet });
+        stage.sent().len()
+    };
+    assert_eq!(asked(true, false), 2);
+    assert_eq!(asked(false, false), 0);
+    assert_eq!(asked(true, true), 0);
+}
+
+#[test]
 fn duplicates_are_detected_across_the_router_in_every_direction() {
     let mut stage = Stage::proxying();
     let defended = |port: u8, target| vec![format!("lan{port} !{target} to {ALL_NODES}")];
