@@ -309,6 +309,7 @@ fn broken_packets() -> Vec<(DropReason, &'static str, Vec<u8>)> {
         (Truncated, "a Done of 23 octets", cut(DONE, 71)),
         (Truncated, "an MLDv1 report of 23 octets", cut(REPORT_V1, 71)),
         (NotIpv6, "version 4", unsealed(NS, |p| p[0] = 0x40)),
+        (NotIpv6, "version 4 and no payload", unsealed(NS, |p| { p.truncate(40); p[0] = 0x40; p[5] = 0; })),
         (NotIpv6, "version 7", unsealed(NS, |p| p[0] = 0x70)),
         (MulticastSource, "an NS", sealed(NS, |p| p[8..24].copy_from_slice(&ALL_NODES.octets()))),
         (HopByHopOption, "past the header", options(DONE, &[5, 2, 0, 0, 1, 1])),

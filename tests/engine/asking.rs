@@ -2,7 +2,8 @@
 
 use std::net::Ipv6Addr;
 
-use protocol::engine::Event;
+use protocol::engine::{Action, Event};
+use protocol::neighbors::Question;
 use protocol::time::Duration;
 use protocol::wire::{
     ALL_NODES, Done, MacAddress, NeighborAdvertisement, RecordType, ReportV1, SolicitedNode,
@@ -383,6 +384,23 @@ fn what_the_kernel_remembers_is_joined_at_once_and_asked_for() {
     // Nobody answered.
     stage.pass(330);
     assert_eq!(stage.joined, [].into());
+}
+
+#[test]
+fn what_the_kernel_remembers_is_asked_where_it_remembers_it() {
+    let mut stage = Stage::with_defaults();
+    let (port, mac, address) = (1, HOST, FE80_1);
+    stage.fails = |action| {
+        !matches!(
+            action,
+            Action::Ask {
+                question: Question::Ask { port: 1, .. },
+                ..
+            }
+        )
+    };
+    stage.handle(Event::Remembered { port, mac, address });
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
 }
 
 #[test]

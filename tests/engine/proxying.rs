@@ -456,6 +456,21 @@ fn a_target_that_does_not_answer_is_not_asked_for_again_for_thirty_seconds() {
 }
 
 #[test]
+fn a_target_that_does_not_answer_is_given_its_thirty_seconds_whatever_else_is_looked_for() {
+    let mut stage = Stage::proxying();
+    stage.solicits(0, HOST, address(1), BESIDE);
+    stage.pass(5);
+    stage.solicits(0, HOST, address(1), address(2));
+    stage.pass(5);
+    stage.sent();
+    stage.solicits(0, HOST, address(1), BESIDE);
+    assert_eq!(stage.sent(), [""; 0]);
+    stage.pass(21);
+    stage.solicits(0, HOST, address(1), BESIDE);
+    assert_eq!(stage.sent().len(), 2);
+}
+
+#[test]
 fn a_target_that_went_away_is_noticed_when_it_is_looked_for() {
     let mut stage = Stage::proxying();
     stage.finds_beside();
@@ -473,6 +488,19 @@ fn a_target_that_went_away_is_noticed_when_it_is_looked_for() {
     assert!(stage.routes.is_empty());
     stage.solicits(0, HOST, address(1), BESIDE);
     assert_eq!(stage.sent(), [""; 0]);
+}
+
+#[test]
+fn a_target_whose_answer_is_old_is_asked_once_however_many_look_for_it() {
+    let mut stage = Stage::proxying();
+    stage.finds_beside();
+    stage.pass(REACHABLE_INTERVAL.as_secs());
+    for _ in 0..5 {
+        stage.solicits(0, HOST, address(1), BESIDE);
+    }
+    let sent = stage.sent();
+    let asked = sent.iter().filter(|line| line.contains('?')).count();
+    assert_eq!((sent.len(), asked), (6, 1), "{sent:?}");
 }
 
 /// RFC 4861 §7.3.1: only an advertisement that was solicited confirms. §7.2.5: another one tells of a target that was not known.
