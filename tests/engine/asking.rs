@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use protocol::engine::{Action, Event};
-use protocol::neighbors::Question;
+use protocol::neighbors::{Question, Subject};
 use protocol::time::Duration;
 use protocol::wire::{
     ALL_NODES, Done, MacAddress, NeighborAdvertisement, RecordType, ReportV1, SolicitedNode,
@@ -263,6 +263,22 @@ fn an_advertisement_to_somebody_else_or_one_that_is_not_solicited_answers_no_pro
     let other = MacAddress([2, 0, 0, 0, 0, 9]);
     stage.receive_from(other, &advertisement(address(1), ROUTER, address(1)));
     assert!(!confirmed(&stage));
+}
+
+#[test]
+fn once_it_has_answered_what_a_host_reports_from_another_address_or_link_is_no_answer() {
+    let other = "fe80::2:2".parse().unwrap();
+    for (port, source, confirms) in [(0, FE80_1, true), (0, other, false), (1, FE80_1, false)] {
+        let mut stage = Stage::with_defaults();
+        stage.speaks();
+        stage.seen(address(1));
+        stage.reports(&[2]);
+        let listens = [(RecordType::ModeIsExclude, group(1))];
+        stage.receive_on(port, HOST, &report(source, &listens));
+        let address = Subject::Address(address(1));
+        let neighbor = stage.engine.neighbors().get(address).unwrap();
+        assert_eq!(neighbor.confirmed, confirms, "{source} on {port}");
+    }
 }
 
 /// Anybody can send it at any time.
@@ -553,6 +569,38 @@ fn a_renewal_asks_all_hosts_and_reports_all_groups() {
 }
 
 #[test]
+fn a_renewal_asks_a_host_that_was_asked_just_now() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.reports(&[1]);
+    stage.asked();
+    stage.pass(2);
+    stage.handle(Event::Renew);
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
+}
+
+#[test]
+fn what_has_been_due_longest_is_asked_first() {
+    let mut stage = Stage::with(|config| config.ask = false);
+    stage.seen(address(1));
+    stage.receive(&advertisement(address(1), ROUTER, address(1)));
+    stage.pass(149);
+    for number in 2..42 {
+        stage.seen(address(number));
+    }
+    stage.asked();
+    // It is due in a second, and the others take two.
+    stage.pass(4);
+    let asked = stage.asked();
+    let place = asked.iter().position(|(_, question)| question == PROBE_1);
+    assert!(
+        place.is_some_and(|place| place >= 39),
+        "{place:?} of {asked:?}"
+    );
+}
+
+#[test]
 fn a_host_that_moves_is_asked_where_it_is() {
     let mut stage = Stage::with_defaults();
     stage.speaks();
@@ -618,6 +666,29 @@ fn a_confirmed_address_stays_with_its_host_until_that_does_not_answer() {
     assert_eq!(owner(&stage), thief);
     assert_eq!(stage.joined, [group(1)].into());
     assert_eq!(stage.changes.len(), 1);
+}
+
+/// So that there is time for all of them, 20 a second, and for three tenths of the timeout beside.
+#[test]
+fn the_more_hosts_there_are_the_sooner_each_is_asked_again() {
+    for (others, seconds) in [(0, 150), (2_399, 150), (2_999, 120), (4_000, 75)] {
+        let mut stage = Stage::with(|config| config.probe = false);
+        for number in 0..others {
+            let [_, _, a, b] = u32::to_be_bytes(number);
+            let (port, mac) = (0, MacAddress([2, 1, 0, 0, a, b]));
+            let address = address(10_000 + number);
+            stage.handle(Event::Remembered { port, mac, address });
+        }
+        stage.speaks();
+        stage.seen(address(1));
+        stage.pass(1);
+        stage.reports(&[1]);
+        stage.asked();
+        stage.pass(seconds - 1);
+        assert_eq!(stage.asked(), [], "{others}");
+        stage.pass(2);
+        assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]), "{others}");
+    }
 }
 
 #[test]

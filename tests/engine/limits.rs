@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use protocol::config::Prefix;
 use protocol::counters::Counter;
 use protocol::engine::{Downstream, Event};
+use protocol::time::Duration;
 use protocol::wire::{MacAddress, RecordType, SolicitedNode};
 
 use crate::stage::{ROUTER, Stage, address, advertisement, group, report, solicitation};
@@ -167,6 +168,34 @@ fn where_the_table_is_full_the_host_with_most_addresses_gives_way() {
     assert!((0..3096).all(|number| addresses.contains(&address(number))));
     assert!((5000..5100).all(|number| !addresses.contains(&address(number))));
     assert!((7000..7100).all(|number| addresses.contains(&address(number))));
+}
+
+#[test]
+fn a_new_host_takes_the_place_of_the_one_without_addresses_that_was_silent_longest() {
+    let mut stage = Stage::with(|config| config.address_timeout = Duration::from_secs(3600));
+    let link_local = |number: u32| Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(number));
+    let remember = |stage: &mut Stage, number, address| {
+        let (port, mac) = (0, mac(number));
+        stage.handle(Event::Remembered { port, mac, address });
+    };
+    remember(&mut stage, 0, address(0));
+    stage.pass(1);
+    remember(&mut stage, 1, link_local(1));
+    stage.pass(1);
+    // Of as many addresses as there may be each can be another host's, and then there is room for some more.
+    let most = 4096 + 256;
+    for number in 2..most {
+        remember(&mut stage, number, link_local(number));
+    }
+    let knows = |stage: &Stage, number| {
+        let mut hosts = stage.engine.neighbors().hosts();
+        hosts.any(|(known, _)| known == mac(number))
+    };
+    assert!(knows(&stage, 1));
+    stage.seen_from(mac(most), address(most));
+    assert_eq!(stage.engine.neighbors().hosts().count(), most as usize);
+    assert!(knows(&stage, 0) && !knows(&stage, 1) && knows(&stage, 2));
+    assert_eq!(stage.addresses(), [address(0), address(most)].into());
 }
 
 #[test]
