@@ -467,6 +467,21 @@ fn no_address_is_probed_twice_within_a_second() {
 }
 
 #[test]
+fn what_was_seen_this_moment_is_not_doubted_for_a_second() {
+    let mut stage = Stage::with(|config| config.ask = false);
+    stage.seen(address(2));
+    stage.seen(address(1));
+    stage.handle(Event::Forgotten(address(1)));
+    stage.pass(2);
+    let asked = stage.asked();
+    let first = asked.iter().find(|(_, question)| question == PROBE_1);
+    assert!(
+        first.is_some_and(|(at, _)| (1000..1100).contains(at)),
+        "{asked:?}"
+    );
+}
+
+#[test]
 fn who_is_said_to_leave_is_asked_first_and_gone_within_a_minute() {
     for v2 in [true, false] {
         let leave = |stage: &mut Stage, number| {
@@ -689,6 +704,34 @@ fn the_more_hosts_there_are_the_sooner_each_is_asked_again() {
         stage.pass(2);
         assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]), "{others}");
     }
+}
+
+#[test]
+fn the_last_probe_has_a_second_for_its_answer_before_another_host_may_claim_the_address() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.reports(&[1]);
+    let thief = MacAddress([2, 0, 0, 0, 0, 9]);
+    let claim = solicitation(address(1), SolicitedNode::of(ROUTER).group(), ROUTER);
+    let host_of = |stage: &Stage| {
+        let neighbors = stage.engine.neighbors();
+        let neighbor = neighbors.get(Subject::Address(address(1))).unwrap();
+        neighbors.host_of(neighbor).unwrap().0
+    };
+    stage.pass(40);
+    stage.asked();
+    stage.receive_from(thief, &claim);
+    stage.pass(6);
+    assert_eq!(stage.asked().len(), 5);
+    stage.now = stage.now.saturating_add(Duration::from_millis(900));
+    stage.engine.handle_timeout(stage.now);
+    stage.drain();
+    stage.receive_from(thief, &claim);
+    assert_eq!(host_of(&stage), HOST);
+    stage.pass(1);
+    stage.receive_from(thief, &claim);
+    assert_eq!(host_of(&stage), thief);
 }
 
 #[test]
