@@ -858,6 +858,22 @@ fn a_host_that_was_doubted_twice_while_it_slept_is_asked_again_before_its_end() 
 }
 
 #[test]
+fn a_round_that_ends_at_three_quarters_of_the_timeout_is_the_last() {
+    let asked_after = |seconds| {
+        let mut stage = Stage::with(|config| config.ask = false);
+        stage.seen(address(1));
+        stage.receive(&advertisement(address(1), ROUTER, address(1)));
+        stage.pass(seconds);
+        stage.asked();
+        stage.handle(Event::Forgotten(address(1)));
+        stage.pass(300 - seconds);
+        stage.asked().len()
+    };
+    assert_eq!(asked_after(221), 6);
+    assert_eq!(asked_after(222), 3);
+}
+
+#[test]
 fn an_address_takes_the_place_of_the_listener_that_its_host_was_known_as() {
     let mut stage = Stage::with_defaults();
     stage.speaks();
