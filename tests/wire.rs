@@ -280,6 +280,22 @@ fn mldv2_reports_are_read_and_written() {
     }
 }
 
+/// RFC 3810 §4.2: to include no source is not to listen.
+#[test]
+fn who_includes_some_sources_listens_and_who_includes_none_does_not() {
+    for included in [1, 3] {
+        let packet = sealed(REPORT_V2_SOURCES, |p| {
+            p[56] = included;
+            p[108] = included;
+        });
+        let Ok(Message::ReportV2(report)) = parse(&packet) else {
+            panic!("not a report");
+        };
+        let listens: Vec<_> = report.records.map(|record| record.listens()).collect();
+        assert_eq!(listens, [Some(true), Some(false), Some(true)]);
+    }
+}
+
 #[test]
 fn every_drop_reason_has_a_packet() {
     let mut rows = broken_packets();
