@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use protocol::wire::{
     ALL_NODES, Done, DropReason, MacAddress, Message, NeighborAdvertisement, NeighborSolicitation,
-    Query, QueryVersion, Record, RecordType, ReportBuilder, ReportV1, Sources, parse,
+    Query, QueryVersion, Record, RecordType, ReportBuilder, ReportV1, SolicitedNode, Sources,
+    parse,
 };
 
 /// Emitted by Linux 6.18: a ping to a neighbor not yet known.
@@ -198,6 +199,15 @@ fn advertisements_are_read_and_written() {
     let flags = [true, false, true];
     let unsolicited = advertisement("2001:db8::2", "ff02::1", flags, Some(2));
     read_and_written(NA_UNSOLICITED, &unsolicited);
+}
+
+#[test]
+fn a_solicited_node_group_is_written_as_its_address() {
+    let group = SolicitedNode::of(ip("2001:db8::1:2345"));
+    assert_eq!(
+        format!("{group} {group:?}"),
+        "ff02::1:ff01:2345 ff02::1:ff01:2345"
+    );
 }
 
 #[test]
