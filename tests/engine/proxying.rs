@@ -991,6 +991,36 @@ fn announcements_of_several_addresses_are_a_little_apart() {
 }
 
 #[test]
+fn an_announcement_that_waits_for_its_turn_is_not_hurried_by_what_is_removed() {
+    let mut stage = Stage::with(|config| {
+        config.host_routes = true;
+        config.announce = true;
+    });
+    let packets = [1, 2].map(|number| advertisement(address(number), ROUTER, address(number)));
+    for number in [1, 2] {
+        stage.solicits(0, HOST, address(number), LINK_LOCAL);
+    }
+    stage.pass(1);
+    for packet in &packets {
+        let (port, mac) = (0, HOST);
+        let event = Event::Packet { port, mac, packet };
+        stage.engine.handle(stage.now, event);
+    }
+    stage.drain();
+    assert_eq!(stage.sent().len(), 1);
+    stage.routes.insert(address(7), Side::Downstream(0));
+    let routes = stage.routes();
+    stage.list(KernelTable::Routes, &routes);
+    assert_eq!(
+        (stage.routes.len(), stage.count(Counter::RouteRemoved)),
+        (2, 1)
+    );
+    assert_eq!(stage.sent(), [""; 0]);
+    stage.pass(1);
+    assert!(stage.sent().len() >= 2);
+}
+
+#[test]
 fn an_announcement_waits_for_an_upstream_that_it_can_be_sent_from() {
     let mut stage = Stage::with(|config| {
         config.ndp_proxy = true;
