@@ -6,7 +6,8 @@ use std::net::Ipv6Addr;
 
 use protocol::wire::{
     ALL_NODES, Done, DropReason, MacAddress, Message, NeighborAdvertisement, NeighborSolicitation,
-    Query, QueryVersion, Record, RecordType, ReportBuilder, ReportV1, Sources, parse,
+    Query, QueryVersion, Record, RecordType, ReportBuilder, ReportV1, SolicitedNode, Sources,
+    parse,
 };
 
 /// Emitted by Linux 6.18: a ping to a neighbor not yet known.
@@ -201,6 +202,15 @@ fn advertisements_are_read_and_written() {
 }
 
 #[test]
+fn a_solicited_node_group_is_written_as_its_address() {
+    let group = SolicitedNode::of(ip("2001:db8::1:2345"));
+    assert_eq!(
+        format!("{group} {group:?}"),
+        "ff02::1:ff01:2345 ff02::1:ff01:2345"
+    );
+}
+
+#[test]
 fn queries_are_read_and_written() {
     let query = |destination, group, milliseconds, version| {
         Message::Query(Query {
@@ -280,6 +290,22 @@ fn mldv2_reports_are_read_and_written() {
     }
 }
 
+/// RFC 3810 §4.2: to include no source is not to listen.
+#[test]
+fn who_includes_some_sources_listens_and_who_includes_none_does_not() {
+    for included in [1, 3] {
+        let packet = sealed(REPORT_V2_SOURCES, |p| {
+            p[56] = included;
+            p[108] = included;
+        });
+        let Ok(Message::ReportV2(report)) = parse(&packet) else {
+            panic!("not a report");
+        };
+        let listens: Vec<_> = report.records.map(|record| record.listens()).collect();
+        assert_eq!(listens, [Some(true), Some(false), Some(true)]);
+    }
+}
+
 #[test]
 fn every_drop_reason_has_a_packet() {
     let mut rows = broken_packets();
@@ -309,6 +335,7 @@ fn broken_packets() -> Vec<(DropReason, &'static str, Vec<u8>)> {
         (Truncated, "a Done of 23 octets", cut(DONE, 71)),
         (Truncated, "an MLDv1 report of 23 octets", cut(REPORT_V1, 71)),
         (NotIpv6, "version 4", unsealed(NS, |p| p[0] = 0x40)),
+        (NotIpv6, "version 4 and no payload", unsealed(NS, |p| { p.truncate(40); p[0] = 0x40; p[5] = 0; })),
         (NotIpv6, "version 7", unsealed(NS, |p| p[0] = 0x70)),
         (MulticastSource, "an NS", sealed(NS, |p| p[8..24].copy_from_slice(&ALL_NODES.octets()))),
         (HopByHopOption, "past the header", options(DONE, &[5, 2, 0, 0, 1, 1])),

@@ -492,4 +492,126 @@ mod tests {
         zero.address_timeout = Duration::ZERO;
         assert_eq!(zero.check(), Err(ConfigError::Zero("--address-timeout")));
     }
+
+    /// As it is written.
+    fn text(value: &impl fmt::Display) -> heapless::String<200> {
+        let mut text = heapless::String::new();
+        fmt::write(&mut text, format_args!("{value}")).unwrap();
+        text
+    }
+
+    #[test]
+    fn limits_of_zero_are_named() {
+        for (option, per_mac, join_rate, join_burst) in [
+            ("--per-mac", 0, 1, 1),
+            ("--join-rate", 1, 0, 1),
+            ("--join-burst", 1, 1, 0),
+        ] {
+            let limits = Config {
+                per_mac,
+                join_rate,
+                join_burst,
+                ..config(&["br-lan"])
+            };
+            assert_eq!(limits.check(), Err(ConfigError::ZeroLimit(option)));
+        }
+    }
+
+    #[test]
+    fn something_has_to_be_left_to_learn() {
+        let excluding = |prefix: &str| {
+            let mut config = config(&["br-lan"]);
+            config.excluded.push(prefix.parse().unwrap()).unwrap();
+            config
+        };
+        let nothing = Err(ConfigError::NothingToLearn);
+        assert_eq!(excluding("2000::/3").check(), nothing);
+        assert_eq!(excluding("::/0").check(), nothing);
+        assert_eq!(excluding("2000::/4").check(), Ok(()), "the other half");
+        assert_eq!(excluding("4000::/3").check(), Ok(()), "beside it");
+        let mut without = config(&["br-lan"]);
+        without.prefixes.clear();
+        assert_eq!(without.check(), nothing);
+        without.upstream_prefixes = true;
+        assert_eq!(without.check(), Ok(()), "the upstream will name them");
+    }
+
+    #[test]
+    fn what_is_for_confirmed_addresses_wants_hosts_asked_or_probed() {
+        let options: [fn(&mut Config); 3] = [
+            |config| config.ndp_proxy = true,
+            |config| config.host_routes = true,
+            |config| config.announce = true,
+        ];
+        for set in options {
+            let mut config = config(&["br-lan"]);
+            set(&mut config);
+            assert_eq!(config.check(), Ok(()));
+            config.ask = false;
+            assert_eq!(config.check(), Ok(()), "probed");
+            (config.ask, config.probe) = (true, false);
+            assert_eq!(config.check(), Ok(()), "asked");
+            config.ask = false;
+            assert_eq!(config.check(), Err(ConfigError::NothingConfirmed));
+        }
+        let mut silent = config(&["br-lan"]);
+        (silent.ask, silent.probe) = (false, false);
+        assert_eq!(silent.check(), Ok(()), "there is nothing to confirm for");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_by_the_name_of_the_interface_or_option() {
+        let name: InterfaceName = "br-lan".parse().unwrap();
+        assert_eq!((name.as_str(), &*text(&name)), ("br-lan", "br-lan"));
+        let errors = [
+            (ConfigError::NoDownstream, "no downstream"),
+            (
+                ConfigError::DownstreamIsUpstream(name.clone()),
+                "br-lan is named as upstream",
+            ),
+            (ConfigError::DownstreamTwice(name), "br-lan is named twice"),
+            (
+                ConfigError::Zero("--address-timeout"),
+                "--address-timeout is 0",
+            ),
+            (ConfigError::ZeroLimit("--per-mac"), "--per-mac is 0"),
+            (ConfigError::NothingToLearn, "--exclude covers every prefix"),
+            (
+                ConfigError::NothingConfirmed,
+                "--ndp-proxy, --host-routes and --announce",
+            ),
+        ];
+        for (error, start) in errors {
+            assert!(text(&error).starts_with(start), "{error}");
+        }
+        assert!(text(&InterfaceNameError).contains("1 to 15 characters"));
+    }
+
+    #[test]
+    fn prefixes_are_written_as_they_are_read_and_the_one_that_was_meant_is_named() {
+        let wrong = |prefix: &str| text(&prefix.parse::<Prefix>().unwrap_err());
+        for prefix in ["::/0", "2001:db8::/64", "2001:db8::9/128"] {
+            assert_eq!(text(&prefix.parse::<Prefix>().unwrap()), prefix);
+        }
+        assert!(wrong("2001:db8::1/64").ends_with("did you mean 2001:db8::/64?"));
+        assert!(wrong("2001:db8::/129").contains("at most 128 bits"));
+        assert!(wrong("2001:db8::").contains("such as 2001:db8::/64"));
+    }
+
+    #[test]
+    fn an_address_is_in_its_prefix_of_any_length() {
+        let address = "2001:db8:ffff::9".parse().unwrap();
+        for (length, prefix) in [
+            (0, "::/0"),
+            (33, "2001:db8:8000::/33"),
+            (128, "2001:db8:ffff::9/128"),
+        ] {
+            let prefix: Prefix = prefix.parse().unwrap();
+            assert_eq!(Prefix::of(address, length), Ok(prefix));
+            assert!(prefix.contains(address));
+            let single = (length == 128).then_some(address);
+            assert_eq!(prefix.single_address(), single);
+        }
+        assert_eq!(Prefix::of(address, 129), Err(PrefixError::TooLong));
+    }
 }

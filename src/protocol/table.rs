@@ -231,6 +231,18 @@ mod tests {
     }
 
     #[test]
+    fn which_keys_share_a_chain_is_the_hash_keys_secret() {
+        let chains = |octet| {
+            let mut table: Table<u32, (), 64> = Table::new(0, ());
+            table.set_hash_key([octet; 16]);
+            [0, 1, 2, 3, 4, 5, 6, 7].map(|key| table.chain_of(&key))
+        };
+        assert_ne!(chains(1), chains(2));
+        assert_ne!(chains(0), chains(1));
+        assert_eq!(chains(2), chains(2));
+    }
+
+    #[test]
     fn agrees_with_a_plain_list_whatever_the_chains() {
         let mut table: Table<u32, u32, 16> = Table::new(0, 0);
         let mut model: heapless::Vec<(u32, u32), 16> = heapless::Vec::new();

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use protocol::wire::{ALL_MLDV2_ROUTERS, Message, RecordType, ReportBuilder, parse};
 
+use crate::hosts::{introduce, mac};
 use crate::lab::{self, Frame, Lab, Tap, UPSTREAM, solicited_node};
 use crate::measure::{cpu, wake_ups};
-use crate::support::{SOON, address, solicitation, start, status};
+use crate::support::{self, address, start, status};
 
 const HOSTS: u16 = 4096;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -32,17 +33,10 @@ pub fn section() -> String {
     let enough = AtomicBool::new(false);
     thread::scope(|scope| {
         let answering = scope.spawn(|| answer_questions(&tap, &enough));
-        for numbers in (1..=HOSTS).collect::<Vec<_>>().chunks(64) {
-            for number in numbers {
-                for source in [link_local(*number), address(*number)] {
-                    tap.send(&solicitation(mac(*number), source, lab::LAN_ROUTER));
-                }
-            }
-            let last = solicited_node(address(numbers[numbers.len() - 1]));
-            lab::eventually("these are joined", SOON, || {
-                lab.rtr.joined(UPSTREAM).contains(&last)
-            });
-        }
+        introduce(&lab, &tap, 1..=HOSTS, |number| {
+            let from = |source| support::solicitation(mac(number), source, lab::LAN_ROUTER);
+            [link_local(number), address(number)].map(from).to_vec()
+        });
         let before = (cpu(&mldproxy), wake_ups(&mldproxy));
         thread::sleep(MINUTE);
         let after = (cpu(&mldproxy), wake_ups(&mldproxy));
@@ -63,11 +57,6 @@ pub fn section() -> String {
             status(&mldproxy, "RssAnon:"),
         )
     })
-}
-
-fn mac(number: u16) -> [u8; 6] {
-    let [high, low] = number.to_be_bytes();
-    [2, 7, 0, 0, high, low]
 }
 
 fn link_local(number: u16) -> Ipv6Addr {

@@ -3,9 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::lab::{Lab, Process, UPSTREAM};
+use crate::hosts::{introduce, solicitation};
+use crate::lab::{Lab, Process, Tap, UPSTREAM};
 use crate::measure::{cpu, wake_ups};
-use crate::support::{Host, UNLIMITED, address, expect_joined};
+use crate::support::{UNLIMITED, address, expect_joined};
 use crate::upstream::ndp_proxies;
 
 const IDLE: Duration = Duration::from_secs(120);
@@ -67,7 +68,8 @@ fn with_hosts() -> (Lab, Process) {
     let options = ["--log-level", "info", "--address-timeout", "3600"];
     let mldproxy = crate::support::start(&lab, &[&options[..], UNLIMITED].concat());
     let addresses: Vec<_> = (1..=HOSTS).map(address).collect();
-    Host::on(&lab.lan).solicits_from_all(&lab, &addresses);
+    let tap = Tap::open(&lab.lan, "eth0");
+    introduce(&lab, &tap, 1..=HOSTS, |number| vec![solicitation(number)]);
     expect_joined(&lab, &addresses);
     (lab, mldproxy)
 }

@@ -27,7 +27,7 @@ const RECORDS: u16 = 20;
 type Kind = (&'static str, fn(u16) -> Vec<u8>);
 
 /// What is heard, in the order of the table.
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     ("Neighbor Solicitation of a known host", known_host),
     ("Neighbor Solicitation of a new host", new_host),
     ("duplicate address detection", duplicate_address_detection),
@@ -35,10 +35,11 @@ const KINDS: [Kind; 8] = [
     ("MLDv2 report of 20 records", report),
     ("MLDv2 query", query),
     ("junk", junk),
-    ("no frame: what the engine is asked after each", |_| {
-        Vec::new()
-    }),
+    ("no frame: what the engine is asked after each", nothing),
+    ("no frame: a question is due, at most 20 a second", nothing),
 ];
+const NEW_HOST: usize = 1;
+const QUESTION: usize = 8;
 
 /// With how many hosts known.
 const HOSTS: [u16; 2] = [16, 4096];
@@ -53,12 +54,16 @@ pub fn is_child() -> bool {
     let (Some(kind), Some(hosts)) = (number(), number()) else {
         return false;
     };
-    let mut engine = engine(hosts as u16);
+    let mut engine = engine(hosts as u16, kind == QUESTION);
     let (_, frame) = KINDS[kind];
+    let first_host = if kind == NEW_HOST { 0x8000 } else { 0 };
     let mut buffer = [0; BUFFER_LENGTH];
     for number in 0..FRAMES {
         let packet = frame(number);
-        take_in(&mut engine, mac(number), &packet, &mut buffer);
+        let now = NOW.saturating_add(Duration::from_secs(number.into()));
+        let mac = mac(first_host + number);
+        take_in(&mut engine, now, mac, &packet, &mut buffer);
+        settle(&mut engine, now);
     }
     true
 }
@@ -113,24 +118,33 @@ fn count(kind: usize, hosts: u16) -> u64 {
 
 /// One frame in; or what follows when there is no other one, before the loop sleeps.
 #[inline(never)]
-pub fn take_in(engine: &mut Engine, mac: MacAddress, packet: &[u8], buffer: &mut [u8]) {
+pub fn take_in(
+    engine: &mut Engine,
+    now: Instant,
+    mac: MacAddress,
+    packet: &[u8],
+    buffer: &mut [u8],
+) {
     let port = 0;
     if packet.is_empty() {
-        engine.handle_timeout(NOW);
+        engine.handle_timeout(now);
         black_box(engine.poll_action(buffer));
         black_box(engine.next_deadline());
     } else {
-        engine.handle(NOW, Event::Packet { port, mac, packet });
+        engine.handle(now, Event::Packet { port, mac, packet });
     }
 }
 
-fn engine(hosts: u16) -> Box<Engine> {
+/// With so many hosts known, and nothing left to do for them but to ask them, if they are asked at all.
+fn engine(hosts: u16, probe: bool) -> Box<Engine> {
     let mut config = Config::new("wan".parse().expect("a name"));
     let downstream = "br-lan".parse().expect("a name");
     config.downstreams.push(downstream).expect("there is room");
     config.join_rate = 1_000_000;
     config.join_burst = 1_000_000;
     config.per_mac = u16::MAX;
+    config.ask = false;
+    config.probe = probe;
     let mut engine = Box::new(const { Engine::new() });
     engine.start(config, [7; 16]);
     let upstream = Upstream {
@@ -149,20 +163,15 @@ fn engine(hosts: u16) -> Box<Engine> {
         let packet = known_host(number);
         let (port, mac, packet) = (0, mac(number), &*packet);
         engine.handle(NOW, Event::Packet { port, mac, packet });
-        settle(&mut engine);
-    }
-    // All questions were asked: none is due while it is measured.
-    for second in 1..30 {
-        engine.handle_timeout(NOW.saturating_add(Duration::from_millis(second)));
-        settle(&mut engine);
+        settle(&mut engine, NOW);
     }
     engine
 }
 
-fn settle(engine: &mut Engine) {
+fn settle(engine: &mut Engine, now: Instant) {
     let mut buffer = [0; BUFFER_LENGTH];
     while let Some(action) = engine.poll_action(&mut buffer) {
-        engine.done(NOW, &action, true);
+        engine.done(now, &action, true);
     }
 }
 
@@ -246,6 +255,10 @@ fn query(_: u16) -> Vec<u8> {
         };
         query.emit(buffer)
     })
+}
+
+fn nothing(_: u16) -> Vec<u8> {
+    Vec::new()
 }
 
 /// A solicitation with a wrong checksum, which is found out late.

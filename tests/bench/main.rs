@@ -3,6 +3,7 @@
 //! throughput, upstream, latency, memory, answering, idle, sizes.
 
 mod answering;
+mod hosts;
 mod idle;
 mod instructions;
 #[path = "../netns/lab.rs"]
@@ -112,7 +113,7 @@ fn preface() -> String {
          Written by `cargo bench`; `cargo bench -- NAME` takes one section anew and prints it ({}). Everything runs in network namespaces \
          of its own. What is compared runs in the same minutes, in turn, and ratios are those of one round; times of different \
          machines cannot be compared. No test depends on a time.\n\n\
-         Taken with Linux {}, {} CPUs ({}), {}; ndppd {}, npd6 {} of Debian. mldproxy is built as for release: for size (`opt-level = \"z\"`), \
+         Taken with Linux {}, {} CPUs ({}), {}; ndppd {}, npd6 {} of Debian. mldproxy is built as for release: for size (`opt-level = \"z\"`, but for the checksum), \
          with glibc.\n\n",
         SECTIONS.map(|(name, _)| name).join(", "),
         said("uname", "-r"),

@@ -11,9 +11,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::wire::{Message, RecordType, parse};
 
+use crate::hosts::{introduce, solicitation};
 use crate::lab::{DOWNSTREAM, Lab, Process, Tap, UPSTREAM, solicited_node};
 use crate::measure::{median, percentile};
-use crate::support::{Host, SOON, UNLIMITED, address, expect_joined, start, status};
+use crate::support::{SOON, UNLIMITED, address, expect_joined, start, status};
 
 const STARTS: usize = 20;
 /// As long as no packet says more.
@@ -24,7 +25,7 @@ pub fn section() -> String {
     let starts: Vec<_> = (0..STARTS).map(|_| first_join()).collect();
     format!(
         "## Memory, and what hosts cost\n\n\
-         Hosts that speak once and are kept; the build of the benchmark (x86-64, glibc, with symbols). Of its own is RssAnon, which a \
+         Hosts, each with a link-layer address of its own, that speak once and are kept; the build of the benchmark (x86-64, glibc, with symbols). Of its own is RssAnon, which a \
          router has to find; the rest of the memory are pages of files. A refresh is what SIGHUP starts: the MLDv2 packets until every \
          group was reported. The end is from SIGTERM until the process is gone, looked for every 20 ms.\n\n\
          | hosts | memory of its own | in all (VmRSS) | packets a refresh | the end within |\n|---|---|---|---|---|\n{rows}\n\
@@ -40,7 +41,8 @@ fn with_hosts(hosts: u16) -> String {
     let options = ["--log-level", "info", "--address-timeout", "3600"];
     let mldproxy = start(&lab, &[&options[..], UNLIMITED].concat());
     let addresses: Vec<_> = (1..=hosts).map(address).collect();
-    Host::on(&lab.lan).solicits_from_all(&lab, &addresses);
+    let tap = Tap::open(&lab.lan, "eth0");
+    introduce(&lab, &tap, 1..=hosts, |number| vec![solicitation(number)]);
     expect_joined(&lab, &addresses);
     let own = status(&mldproxy, "RssAnon:");
     let all = status(&mldproxy, "VmRSS:");

@@ -2,9 +2,12 @@
 
 use std::net::Ipv6Addr;
 
-use protocol::engine::Event;
+use protocol::engine::{Action, Event};
+use protocol::neighbors::{Question, Subject};
 use protocol::time::Duration;
-use protocol::wire::{ALL_NODES, Done, MacAddress, RecordType, ReportV1, SolicitedNode};
+use protocol::wire::{
+    ALL_NODES, Done, MacAddress, NeighborAdvertisement, RecordType, ReportV1, SolicitedNode,
+};
 
 use crate::stage::{HOST, ROUTER, Stage, address, advertisement, group, report, solicitation};
 
@@ -75,6 +78,60 @@ fn a_host_that_does_not_answer_is_asked_once_more() {
     stage.speaks();
     stage.pass(10);
     assert_eq!(stage.asked(), questions(&twice[..1]), "but now and then");
+}
+
+/// It may have another one since, and the old one may have been forged.
+#[test]
+fn a_host_that_does_not_answer_where_it_was_asked_is_asked_at_its_new_link_local_address() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
+    let other = "fe80::2:2".parse().unwrap();
+    let group = SolicitedNode::of(ROUTER).group();
+    stage.receive(&solicitation(other, group, ROUTER));
+    stage.pass(10);
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::2:2")]));
+}
+
+#[test]
+fn a_host_without_addresses_is_asked_again_after_half_a_timeout_when_it_speaks() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.asked();
+    // Of what it listens to, nothing is an address of its own.
+    stage.receive(&report(FE80_1, &[(RecordType::ModeIsExclude, ALL_NODES)]));
+    assert!(stage.engine.neighbors().is_empty());
+    let asked_at = stage.now;
+    let speaks_at = |stage: &mut Stage, millis| {
+        stage.now = asked_at.saturating_add(Duration::from_millis(millis));
+        stage.engine.handle_timeout(stage.now);
+        stage.speaks();
+    };
+    speaks_at(&mut stage, 149_999);
+    speaks_at(&mut stage, 150_000);
+    stage.pass(1);
+    let [(millis, _)] = stage.questions[..] else {
+        panic!("not once: {:?}", stage.questions);
+    };
+    let waited = millis - asked_at.as_millis();
+    assert!((150_000..=150_050).contains(&waited), "{waited}");
+    stage.seen(address(1));
+    assert!(!stage.engine.neighbors().is_empty());
+}
+
+#[test]
+fn what_the_kernel_remembers_of_a_host_that_was_heard_elsewhere_does_not_move_it() {
+    let mut stage = Stage::with_defaults();
+    stage.seen(address(1));
+    let port = |stage: &Stage| stage.engine.neighbors().hosts().next().unwrap().1.port;
+    for number in [1, 2] {
+        let (port, mac, address) = (1, HOST, address(number));
+        stage.handle(Event::Remembered { port, mac, address });
+    }
+    assert_eq!(port(&stage), 0);
+    let packet = solicitation(address(2), SolicitedNode::of(ROUTER).group(), ROUTER);
+    stage.receive_on(1, HOST, &packet);
+    assert_eq!(port(&stage), 1);
 }
 
 #[test]
@@ -166,6 +223,81 @@ fn an_advertisement_that_nobody_asked_for_confirms_nothing() {
             .iter()
             .all(|(_, neighbor)| !neighbor.confirmed)
     );
+}
+
+#[test]
+fn what_is_reported_within_five_seconds_of_a_question_is_its_answer() {
+    for (millis, confirms) in [(4_999, true), (5_000, false)] {
+        let mut stage = Stage::with_defaults();
+        stage.speaks();
+        stage.seen(address(1));
+        stage.pass(2);
+        let twice = [(0, "?fe80::1:1"), (2000, "?fe80::1:1")];
+        assert_eq!(stage.asked(), questions(&twice));
+        stage.now = stage.now.saturating_add(Duration::from_millis(millis));
+        stage.reports(&[1]);
+        let (_, neighbor) = stage.engine.neighbors().iter().next().unwrap();
+        assert_eq!(neighbor.confirmed, confirms, "{millis}");
+    }
+}
+
+#[test]
+fn an_advertisement_to_somebody_else_or_one_that_is_not_solicited_answers_no_probe() {
+    let mut stage = Stage::with_defaults();
+    stage.seen(address(1));
+    assert_eq!(stage.asked(), questions(&[(0, PROBE_1)]));
+    let confirmed = |stage: &Stage| stage.engine.neighbors().iter().next().unwrap().1.confirmed;
+    stage.receive(&advertisement(address(1), address(2), address(1)));
+    let mut packet = [0; 128];
+    let unsolicited = NeighborAdvertisement {
+        source: address(1),
+        destination: ROUTER,
+        target: address(1),
+        router: false,
+        solicited: false,
+        override_flag: true,
+        target_link_layer: Some(HOST),
+    };
+    let length = unsolicited.emit(&mut packet).unwrap();
+    stage.receive(&packet[..length]);
+    let other = MacAddress([2, 0, 0, 0, 0, 9]);
+    stage.receive_from(other, &advertisement(address(1), ROUTER, address(1)));
+    assert!(!confirmed(&stage));
+}
+
+#[test]
+fn once_it_has_answered_what_a_host_reports_from_another_address_or_link_is_no_answer() {
+    let other = "fe80::2:2".parse().unwrap();
+    for (port, source, confirms) in [(0, FE80_1, true), (0, other, false), (1, FE80_1, false)] {
+        let mut stage = Stage::with_defaults();
+        stage.speaks();
+        stage.seen(address(1));
+        stage.reports(&[2]);
+        let listens = [(RecordType::ModeIsExclude, group(1))];
+        stage.receive_on(port, HOST, &report(source, &listens));
+        let address = Subject::Address(address(1));
+        let neighbor = stage.engine.neighbors().get(address).unwrap();
+        assert_eq!(neighbor.confirmed, confirms, "{source} on {port}");
+    }
+}
+
+/// Anybody can send it at any time.
+#[test]
+fn an_advertisement_before_the_first_probe_confirms_nothing() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.pass(3);
+    let twice = [(0, "?fe80::1:1"), (2000, "?fe80::1:1")];
+    assert_eq!(stage.asked(), questions(&twice));
+    let confirmed = |stage: &Stage| stage.engine.neighbors().iter().next().unwrap().1.confirmed;
+    let answer = advertisement(address(1), ROUTER, address(1));
+    stage.receive(&answer);
+    assert!(!confirmed(&stage));
+    stage.pass(2);
+    assert_eq!(stage.asked()[0].1, PROBE_1);
+    stage.receive(&answer);
+    assert!(confirmed(&stage));
 }
 
 #[test]
@@ -271,6 +403,23 @@ fn what_the_kernel_remembers_is_joined_at_once_and_asked_for() {
 }
 
 #[test]
+fn what_the_kernel_remembers_is_asked_where_it_remembers_it() {
+    let mut stage = Stage::with_defaults();
+    let (port, mac, address) = (1, HOST, FE80_1);
+    stage.fails = |action| {
+        !matches!(
+            action,
+            Action::Ask {
+                question: Question::Ask { port: 1, .. },
+                ..
+            }
+        )
+    };
+    stage.handle(Event::Remembered { port, mac, address });
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
+}
+
+#[test]
 fn what_the_kernel_forgets_is_asked_for_and_not_dropped() {
     let mut stage = Stage::with_defaults();
     stage.speaks();
@@ -315,6 +464,21 @@ fn no_address_is_probed_twice_within_a_second() {
             assert!(pair[1] - pair[0] >= 1000, "{answers}: {times:?}");
         }
     }
+}
+
+#[test]
+fn what_was_seen_this_moment_is_not_doubted_for_a_second() {
+    let mut stage = Stage::with(|config| config.ask = false);
+    stage.seen(address(2));
+    stage.seen(address(1));
+    stage.handle(Event::Forgotten(address(1)));
+    stage.pass(2);
+    let asked = stage.asked();
+    let first = asked.iter().find(|(_, question)| question == PROBE_1);
+    assert!(
+        first.is_some_and(|(at, _)| (1000..1100).contains(at)),
+        "{asked:?}"
+    );
 }
 
 #[test]
@@ -420,6 +584,38 @@ fn a_renewal_asks_all_hosts_and_reports_all_groups() {
 }
 
 #[test]
+fn a_renewal_asks_a_host_that_was_asked_just_now() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.reports(&[1]);
+    stage.asked();
+    stage.pass(2);
+    stage.handle(Event::Renew);
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
+}
+
+#[test]
+fn what_has_been_due_longest_is_asked_first() {
+    let mut stage = Stage::with(|config| config.ask = false);
+    stage.seen(address(1));
+    stage.receive(&advertisement(address(1), ROUTER, address(1)));
+    stage.pass(149);
+    for number in 2..42 {
+        stage.seen(address(number));
+    }
+    stage.asked();
+    // It is due in a second, and the others take two.
+    stage.pass(4);
+    let asked = stage.asked();
+    let place = asked.iter().position(|(_, question)| question == PROBE_1);
+    assert!(
+        place.is_some_and(|place| place >= 39),
+        "{place:?} of {asked:?}"
+    );
+}
+
+#[test]
 fn a_host_that_moves_is_asked_where_it_is() {
     let mut stage = Stage::with_defaults();
     stage.speaks();
@@ -485,6 +681,57 @@ fn a_confirmed_address_stays_with_its_host_until_that_does_not_answer() {
     assert_eq!(owner(&stage), thief);
     assert_eq!(stage.joined, [group(1)].into());
     assert_eq!(stage.changes.len(), 1);
+}
+
+/// So that there is time for all of them, 20 a second, and for three tenths of the timeout beside.
+#[test]
+fn the_more_hosts_there_are_the_sooner_each_is_asked_again() {
+    for (others, seconds) in [(0, 150), (2_399, 150), (2_999, 120), (4_000, 75)] {
+        let mut stage = Stage::with(|config| config.probe = false);
+        for number in 0..others {
+            let [_, _, a, b] = u32::to_be_bytes(number);
+            let (port, mac) = (0, MacAddress([2, 1, 0, 0, a, b]));
+            let address = address(10_000 + number);
+            stage.handle(Event::Remembered { port, mac, address });
+        }
+        stage.speaks();
+        stage.seen(address(1));
+        stage.pass(1);
+        stage.reports(&[1]);
+        stage.asked();
+        stage.pass(seconds - 1);
+        assert_eq!(stage.asked(), [], "{others}");
+        stage.pass(2);
+        assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]), "{others}");
+    }
+}
+
+#[test]
+fn the_last_probe_has_a_second_for_its_answer_before_another_host_may_claim_the_address() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.reports(&[1]);
+    let thief = MacAddress([2, 0, 0, 0, 0, 9]);
+    let claim = solicitation(address(1), SolicitedNode::of(ROUTER).group(), ROUTER);
+    let host_of = |stage: &Stage| {
+        let neighbors = stage.engine.neighbors();
+        let neighbor = neighbors.get(Subject::Address(address(1))).unwrap();
+        neighbors.host_of(neighbor).unwrap().0
+    };
+    stage.pass(40);
+    stage.asked();
+    stage.receive_from(thief, &claim);
+    stage.pass(6);
+    assert_eq!(stage.asked().len(), 5);
+    stage.now = stage.now.saturating_add(Duration::from_millis(900));
+    stage.engine.handle_timeout(stage.now);
+    stage.drain();
+    stage.receive_from(thief, &claim);
+    assert_eq!(host_of(&stage), HOST);
+    stage.pass(1);
+    stage.receive_from(thief, &claim);
+    assert_eq!(host_of(&stage), thief);
 }
 
 #[test]
@@ -570,6 +817,27 @@ fn an_outage_of_the_downstream_costs_no_host_that_answers_after_it() {
 }
 
 #[test]
+fn a_downstream_that_changes_without_an_end_costs_no_questions() {
+    use protocol::engine::Downstream;
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    stage.seen(address(1));
+    stage.reports(&[1]);
+    stage.pass(20);
+    stage.asked();
+    let downstream = |last| {
+        let mac = MacAddress([2, 0, 0, 0, 0xff, last]);
+        let link_local = ROUTER;
+        Some(Downstream { link_local, mac })
+    };
+    stage.handle(Event::Downstream(0, downstream(7)));
+    stage.handle(Event::Downstream(1, None));
+    stage.handle(Event::Downstream(1, downstream(1)));
+    stage.pass(20);
+    assert_eq!(stage.asked(), []);
+}
+
+#[test]
 fn a_host_that_was_doubted_twice_while_it_slept_is_asked_again_before_its_end() {
     let mut stage = Stage::with_defaults();
     stage.speaks();
@@ -587,6 +855,22 @@ fn a_host_that_was_doubted_twice_while_it_slept_is_asked_again_before_its_end() 
     stage.receive(&advertisement(address(1), ROUTER, address(1)));
     stage.pass(200);
     assert_eq!(stage.joined, [group(1)].into());
+}
+
+#[test]
+fn a_round_that_ends_at_three_quarters_of_the_timeout_is_the_last() {
+    let asked_after = |seconds| {
+        let mut stage = Stage::with(|config| config.ask = false);
+        stage.seen(address(1));
+        stage.receive(&advertisement(address(1), ROUTER, address(1)));
+        stage.pass(seconds);
+        stage.asked();
+        stage.handle(Event::Forgotten(address(1)));
+        stage.pass(300 - seconds);
+        stage.asked().len()
+    };
+    assert_eq!(asked_after(221), 6);
+    assert_eq!(asked_after(222), 3);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use protocol::config::Prefix;
 use protocol::counters::Counter;
 use protocol::engine::{Downstream, Event};
+use protocol::time::Duration;
 use protocol::wire::{MacAddress, RecordType, SolicitedNode};
 
 use crate::stage::{ROUTER, Stage, address, advertisement, group, report, solicitation};
@@ -90,6 +91,19 @@ fn new_groups_come_200_at_once_and_50_a_second() {
 }
 
 #[test]
+fn new_hosts_that_report_are_limited_like_new_hosts_that_speak() {
+    let mut stage = Stage::with(|config| (config.join_rate, config.join_burst) = (1, 2));
+    for number in 1..=5_u32 {
+        let link_local = Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(number));
+        let records = [(RecordType::ModeIsExclude, group(number))];
+        stage.receive_from(mac(number), &report(link_local, &records));
+    }
+    assert_eq!(stage.joined, [group(1), group(2)].into());
+    assert_eq!(stage.count(Counter::RefusedRate), 3);
+    assert_eq!(stage.engine.neighbors().hosts().count(), 2);
+}
+
+#[test]
 fn spoofed_sources_push_out_each_other_and_no_host_that_answers() {
     let mut stage = Stage::with(|config| {
         config.join_rate = 1000;
@@ -172,6 +186,34 @@ fn where_the_table_is_full_the_host_with_most_addresses_gives_way() {
 }
 
 #[test]
+fn a_new_host_takes_the_place_of_the_one_without_addresses_that_was_silent_longest() {
+    let mut stage = Stage::with(|config| config.address_timeout = Duration::from_secs(3600));
+    let link_local = |number: u32| Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(number));
+    let remember = |stage: &mut Stage, number, address| {
+        let (port, mac) = (0, mac(number));
+        stage.handle(Event::Remembered { port, mac, address });
+    };
+    remember(&mut stage, 0, address(0));
+    stage.pass(1);
+    remember(&mut stage, 1, link_local(1));
+    stage.pass(1);
+    // Of as many addresses as there may be each can be another host's, and then there is room for some more.
+    let most = 4096 + 256;
+    for number in 2..most {
+        remember(&mut stage, number, link_local(number));
+    }
+    let knows = |stage: &Stage, number| {
+        let mut hosts = stage.engine.neighbors().hosts();
+        hosts.any(|(known, _)| known == mac(number))
+    };
+    assert!(knows(&stage, 1));
+    stage.seen_from(mac(most), address(most));
+    assert_eq!(stage.engine.neighbors().hosts().count(), most as usize);
+    assert!(knows(&stage, 0) && !knows(&stage, 1) && knows(&stage, 2));
+    assert_eq!(stage.addresses(), [address(0), address(most)].into());
+}
+
+#[test]
 fn excluded_prefixes_and_own_addresses_are_not_learned() {
     let mut stage = Stage::with(|config| {
         config
@@ -195,6 +237,30 @@ fn excluded_prefixes_and_own_addresses_are_not_learned() {
     own(&mut stage, false);
     stage.seen(address(1));
     assert_eq!(stage.joined, [group(1)].into());
+}
+
+#[test]
+fn link_local_addresses_of_the_router_take_no_room_from_the_others() {
+    let mut stage = Stage::with_defaults();
+    let mut own = |address| {
+        let present = true;
+        stage.handle(Event::Own { address, present });
+    };
+    own(Ipv6Addr::LOCALHOST);
+    for number in 0..100_u16 {
+        own(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, number));
+    }
+    for number in 1..=64 {
+        own(address(number));
+        own(address(number));
+    }
+    for number in 1..=65 {
+        stage.seen_from(mac(number), address(number));
+    }
+    assert_eq!(stage.addresses(), [address(65)].into());
+    stage.handle(Event::OwnUnknown);
+    stage.seen_from(mac(1), address(1));
+    assert_eq!(stage.addresses(), [address(1), address(65)].into());
 }
 
 #[test]

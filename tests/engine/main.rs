@@ -2,6 +2,7 @@
 
 mod asking;
 mod limits;
+mod log_lines;
 mod main_job;
 mod proxying;
 mod stage;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use protocol::counters::Counter;
-use protocol::engine::{Action, Reason};
+use protocol::engine::{Action, Event, Reason};
 use protocol::listener::Upstream;
 use protocol::time::{Duration, Instant};
 use protocol::wire::{ALL_NODES, DropReason, SolicitedNode};
@@ -246,6 +246,89 @@ fn a_group_is_refused_while_groups_that_cannot_be_left_fill_the_table() {
     stage.fails = |_| false;
     stage.pass(2);
     assert_eq!(stage.joined.len(), 1025);
+}
+
+/// An address becomes the router's own, and is gone at once.
+fn goes(stage: &mut Stage, number: u32) {
+    let (address, present) = (address(number), true);
+    stage.handle(Event::Own { address, present });
+}
+
+#[test]
+fn each_group_is_left_ten_seconds_after_its_own_last_address() {
+    let mut stage = Stage::new();
+    for number in [1, 2, 3] {
+        stage.seen(address(number));
+    }
+    goes(&mut stage, 1);
+    stage.pass(4);
+    goes(&mut stage, 2);
+    stage.pass(6);
+    assert_eq!(stage.joined, [group(2), group(3)].into());
+    stage.pass(3);
+    assert_eq!(stage.joined, [group(2), group(3)].into());
+    stage.pass(1);
+    assert_eq!(stage.joined, [group(3)].into());
+    // One that was wanted again in between begins anew.
+    goes(&mut stage, 3);
+    stage.pass(9);
+    stage.seen(twin(3));
+    let (address, present) = (twin(3), true);
+    stage.handle(Event::Own { address, present });
+    stage.pass(9);
+    assert_eq!(stage.joined, [group(3)].into());
+    stage.pass(1);
+    assert_eq!(stage.joined, [].into());
+}
+
+#[test]
+fn a_group_that_was_wanted_while_there_was_no_upstream_is_not_joined_when_nobody_wants_it_any_more()
+{
+    let mut stage = Stage::without_upstream();
+    stage.seen(address(1));
+    goes(&mut stage, 1);
+    assert!(stage.engine.groups().is_empty());
+    stage.upstream(Some(UPSTREAM));
+    assert_eq!(stage.changes, [""; 0]);
+}
+
+#[test]
+fn a_join_that_failed_waits_for_its_second_whatever_is_left_meanwhile() {
+    let mut stage = Stage::new();
+    assert!(!stage.engine.groups().is_failing());
+    stage.seen(address(1));
+    goes(&mut stage, 1);
+    stage.fails = |action| matches!(action, Action::Join(_));
+    let at = |stage: &mut Stage, millis: u64| {
+        stage.now = Instant::from_millis(1_000_000 + millis);
+        stage.engine.handle_timeout(stage.now);
+        stage.drain();
+    };
+    at(&mut stage, 9_500);
+    stage.seen(address(2));
+    assert!(stage.engine.groups().is_failing());
+    at(&mut stage, 10_000);
+    assert_eq!(stage.joined, [].into(), "the other one is left");
+    assert_eq!(stage.count(Counter::MembershipFailed), 1);
+    at(&mut stage, 10_499);
+    assert_eq!(stage.count(Counter::MembershipFailed), 1);
+    stage.fails = |_| false;
+    at(&mut stage, 10_500);
+    assert_eq!(stage.joined, [group(2)].into());
+    assert!(!stage.engine.groups().is_failing());
+}
+
+#[test]
+fn the_time_of_the_last_report_is_known() {
+    let mut stage = Stage::new();
+    stage.seen(address(1));
+    assert_eq!(stage.engine.listener().last_report(), None);
+    stage.pass(60);
+    assert_eq!(stage.engine.listener().last_report(), Some(stage.now));
+    stage.fails = |action| matches!(action, Action::Report { .. });
+    let sent = stage.now;
+    stage.pass(100);
+    assert_eq!(stage.engine.listener().last_report(), Some(sent));
 }
 
 #[test]

@@ -1,16 +1,20 @@
 //! The NDP proxy: the kernel's tables follow the confirmed addresses, and hosts find what is on another link.
 
 use std::net::Ipv6Addr;
+use std::ops::Range;
 
 use protocol::config::Side;
 use protocol::counters::Counter;
-use protocol::engine::{Action, Event, Reason};
+use protocol::engine::{Action, Downstream, Event, Reason};
 use protocol::listener::Upstream;
-use protocol::ndp_proxy::{ANNOUNCEMENT_PACE, ANNOUNCEMENTS, KernelTable, Listing, RETRY_INTERVAL};
+use protocol::ndp_proxy::{
+    ANNOUNCEMENT_PACE, ANNOUNCEMENTS, CAPACITY, KernelTable, Listing, RETRY_INTERVAL,
+};
 use protocol::targets::{
     ABSENT_INTERVAL, ANSWER_INTERVAL, ASKS, BURST, MAX_ANSWERS, MAX_OPEN, MAX_OPEN_OF_HOST,
     REACHABLE_INTERVAL, State,
 };
+use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, MacAddress, RecordType, SolicitedNode};
 
 use crate::stage::{
@@ -106,6 +110,33 @@ fn without_the_options_the_kernels_tables_are_left_alone() {
 }
 
 #[test]
+fn each_option_does_its_own_part_alone() {
+    let options = [
+        [true, false, false],
+        [false, true, false],
+        [false, false, true],
+        [false; 3],
+    ];
+    for [ndp_proxy, host_routes, announce] in options {
+        let mut stage = Stage::with(|config| {
+            config.ndp_proxy = ndp_proxy;
+            config.host_routes = host_routes;
+            config.announce = announce;
+        });
+        stage.confirmed(0, HOST, address(1));
+        stage.pass(10);
+        let kept = stage.engine.ndp_proxy().iter().count() == 1;
+        let done = [
+            !stage.proxied.is_empty(),
+            !stage.routes.is_empty(),
+            !stage.sent().is_empty(),
+        ];
+        assert_eq!(done, [ndp_proxy, host_routes, announce]);
+        assert_eq!(kept, ndp_proxy || host_routes || announce);
+    }
+}
+
+#[test]
 fn a_listing_brings_back_what_is_missing_and_removes_what_was_left_behind() {
     let mut stage = Stage::proxying();
     stage.confirmed(0, HOST, address(1));
@@ -166,6 +197,85 @@ fn what_a_killed_process_left_for_a_host_that_is_known_stays_until_that_expires(
 }
 
 #[test]
+fn of_more_leftovers_than_there_is_room_for_the_rest_is_removed_after_a_later_listing() {
+    let mut stage = Stage::with_defaults();
+    let has: Vec<_> = (0..CAPACITY as u32 + 3)
+        .map(|number| (address(number), Side::Upstream))
+        .collect();
+    stage.proxied.extend(has.iter().map(|(address, _)| address));
+    stage.fails = |action| matches!(action, Action::Kernel(_));
+    stage.list(KernelTable::Proxies, &has);
+    assert_eq!(stage.proxied.len(), has.len());
+    stage.fails = |_| false;
+    stage.pass(RETRY_INTERVAL.as_secs());
+    assert_eq!(stage.proxied.len(), 3);
+    let rest: Vec<_> = stage
+        .proxied
+        .iter()
+        .map(|address| (*address, Side::Upstream))
+        .collect();
+    stage.list(KernelTable::Proxies, &rest);
+    assert!(stage.proxied.is_empty());
+    assert_eq!(stage.engine.ndp_proxy().iter().count(), 0);
+}
+
+#[test]
+fn what_is_listed_of_a_host_that_answered_is_not_what_was_left_behind() {
+    let mut stage = Stage::with(|config| {
+        config.ndp_proxy = true;
+        config.host_routes = true;
+        config.announce = true;
+    });
+    stage.confirmed(0, HOST, address(1));
+    stage.pass(10);
+    assert_eq!(stage.sent().len(), usize::from(ANNOUNCEMENTS));
+    stage.list(KernelTable::Proxies, &[(address(1), Side::Upstream)]);
+    let routes = stage.routes();
+    stage.list(KernelTable::Routes, &routes);
+    let proxied = *stage.engine.ndp_proxy().get(address(1)).unwrap();
+    assert!(proxied.proxied && !proxied.kept);
+    let side = Some(Side::Downstream(0));
+    assert_eq!((proxied.side, proxied.routed), (side, side));
+    // It moves, and is not announced anew, since it was there.
+    stage.solicits(1, HOST, address(1), LINK_LOCAL);
+    stage.pass(10);
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
+    assert_eq!(stage.sent(), [""; 0]);
+    assert_eq!(stage.engine.ndp_proxy().get(address(2)), None);
+}
+
+#[test]
+fn a_host_that_answers_by_mld_is_answered_for_and_one_that_merely_reports_keeps_what_was_left() {
+    let mut stage = Stage::proxying();
+    let fe80_1 = "fe80::1:1".parse().unwrap();
+    let (port, mac) = (0, HOST);
+    let listens = report(fe80_1, &[(RecordType::ModeIsExclude, group(1))]);
+    stage.handle(Event::Remembered {
+        port,
+        mac,
+        address: address(1),
+    });
+    stage.proxied.insert(address(1));
+    stage.list(KernelTable::Proxies, &[(address(1), Side::Upstream)]);
+    // It was probed, but not asked what it listens to.
+    stage.receive(&listens);
+    assert_eq!(stage.proxied, [address(1)].into());
+    let kept = |stage: &Stage| stage.engine.ndp_proxy().get(address(1)).unwrap().kept;
+    assert!(kept(&stage));
+    stage.receive(&advertisement(address(1), ROUTER, address(1)));
+    assert!(!kept(&stage));
+    assert_eq!(stage.proxied, [address(1)].into());
+
+    let mut stage = Stage::proxying();
+    stage.solicits(0, HOST, fe80_1, ROUTER);
+    stage.solicits(0, HOST, address(1), LINK_LOCAL);
+    assert!(stage.proxied.is_empty());
+    stage.receive(&listens);
+    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
+}
+
+#[test]
 fn another_upstream_gets_all_entries_anew_and_no_upstream_none() {
     let mut stage = Stage::proxying();
     stage.confirmed(0, HOST, address(1));
@@ -194,10 +304,38 @@ fn what_fails_is_tried_again_and_holds_up_nothing_else() {
     stage.confirmed(0, HOST, address(2));
     assert_eq!(stage.proxied, [address(2)].into());
     assert_eq!(stage.count(Counter::KernelTableFailed), 2);
+    let failing = |stage: &Stage| {
+        [KernelTable::Proxies, KernelTable::Routes]
+            .map(|table| stage.engine.ndp_proxy().is_failing(table))
+    };
+    assert_eq!(failing(&stage), [true, true]);
     stage.fails = |_| false;
     stage.pass(RETRY_INTERVAL.as_secs());
+    assert_eq!(failing(&stage), [false, false]);
     assert_eq!(stage.proxied, [address(1), address(2)].into());
     assert_eq!(stage.routes.len(), 2);
+}
+
+#[test]
+fn a_route_waits_for_its_downstream_and_is_there_as_soon_as_that_is() {
+    let mut stage = Stage::proxying();
+    stage.confirmed(1, OTHER, address(1));
+    stage.handle(Event::Downstream(1, None));
+    stage.routes.clear();
+    stage.list(KernelTable::Routes, &[]);
+    assert!(stage.routes.is_empty());
+    stage.pass(1);
+    let mac = MacAddress([2, 0, 0, 0, 0xff, 1]);
+    let link_local = ROUTER;
+    let downstream = Some(Downstream { link_local, mac });
+    stage.handle(Event::Downstream(1, downstream));
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
+    // What failed is tried again with what is new upstream.
+    stage.fails = |action| matches!(action, Action::Kernel(_));
+    stage.confirmed(1, OTHER, address(2));
+    stage.fails = |_| false;
+    stage.upstream(Some(UPSTREAM));
+    assert_eq!(stage.proxied, [address(1), address(2)].into());
 }
 
 #[test]
@@ -318,6 +456,21 @@ fn a_target_that_does_not_answer_is_not_asked_for_again_for_thirty_seconds() {
 }
 
 #[test]
+fn a_target_that_does_not_answer_is_given_its_thirty_seconds_whatever_else_is_looked_for() {
+    let mut stage = Stage::proxying();
+    stage.solicits(0, HOST, address(1), BESIDE);
+    stage.pass(5);
+    stage.solicits(0, HOST, address(1), address(2));
+    stage.pass(5);
+    stage.sent();
+    stage.solicits(0, HOST, address(1), BESIDE);
+    assert_eq!(stage.sent(), [""; 0]);
+    stage.pass(21);
+    stage.solicits(0, HOST, address(1), BESIDE);
+    assert_eq!(stage.sent().len(), 2);
+}
+
+#[test]
 fn a_target_that_went_away_is_noticed_when_it_is_looked_for() {
     let mut stage = Stage::proxying();
     stage.finds_beside();
@@ -335,6 +488,19 @@ fn a_target_that_went_away_is_noticed_when_it_is_looked_for() {
     assert!(stage.routes.is_empty());
     stage.solicits(0, HOST, address(1), BESIDE);
     assert_eq!(stage.sent(), [""; 0]);
+}
+
+#[test]
+fn a_target_whose_answer_is_old_is_asked_once_however_many_look_for_it() {
+    let mut stage = Stage::proxying();
+    stage.finds_beside();
+    stage.pass(REACHABLE_INTERVAL.as_secs());
+    for _ in 0..5 {
+        stage.solicits(0, HOST, address(1), BESIDE);
+    }
+    let sent = stage.sent();
+    let asked = sent.iter().filter(|line| line.contains('?')).count();
+    assert_eq!((sent.len(), asked), (6, 1), "{sent:?}");
 }
 
 /// RFC 4861 §7.3.1: only an advertisement that was solicited confirms. §7.2.5: another one tells of a target that was not known.
@@ -365,6 +531,9 @@ fn an_unsolicited_advertisement_keeps_no_target_alive() {
 fn a_target_that_nobody_looks_for_any_more_is_forgotten() {
     let mut stage = Stage::proxying();
     stage.finds_beside();
+    stage.solicits(0, HOST, address(1), address(2));
+    assert_eq!(stage.engine.targets().len(), 2);
+    assert!(!stage.engine.targets().is_empty());
     stage.pass(300);
     assert!(stage.engine.targets().is_empty() && stage.routes.is_empty());
     assert_eq!(stage.engine.ndp_proxy().iter().count(), 0);
@@ -435,6 +604,44 @@ fn downstreams_are_proxied_among_each_other() {
         [format!("lan1 !{} to {}", address(3), address(2))]
     );
     assert!(stage.addresses().contains(&address(3)));
+}
+
+#[test]
+fn an_address_that_nobody_has_confirmed_is_not_answered_for_on_another_downstream() {
+    let mut stage = Stage::proxying();
+    stage.solicits(0, HOST, address(1), LINK_LOCAL);
+    stage.solicits(1, OTHER, address(2), address(1));
+    assert_eq!(stage.sent(), [""; 0]);
+    stage.confirmed(0, HOST, address(1));
+    stage.solicits(1, OTHER, address(2), address(1));
+    assert_eq!(stage.sent().len(), 1);
+    // Nor for its own host, wherever that is now.
+    stage.solicits(1, HOST, "fe80::1:1".parse().unwrap(), address(1));
+    assert_eq!(stage.sent(), [""; 0]);
+}
+
+#[test]
+fn who_listens_is_asked_for_upstream_only_by_the_ndp_proxy_and_for_no_own_address() {
+    let asked = |ndp_proxy, own| {
+        let mut stage = Stage::with(|config| {
+            config.ndp_proxy = ndp_proxy;
+            config.host_routes = true;
+        });
+        if own {
+            let (address, present) = (address(1), true);
+            stage.handle(Event::Own { address, present });
+        }
+        let groups = [(RecordType::ModeIsExclude, group(1))];
+        stage.receive(&report("fe80::1:1".parse().unwrap(), &groups));
+        assert_eq!(stage.joined, [group(1)].into());
+        let packet = solicitation(BESIDE, group(1), address(1));
+        let (mac, packet) = (GATEWAY, &*packet);
+        stage.handle(Event::UpstreamPacket { mac, packet });
+        stage.sent().len()
+    };
+    assert_eq!(asked(true, false), 2);
+    assert_eq!(asked(false, false), 0);
+    assert_eq!(asked(true, true), 0);
 }
 
 #[test]
@@ -631,6 +838,56 @@ fn one_host_that_looks_for_everything_leaves_room_for_others() {
     assert!(stage.engine.targets().is_empty());
 }
 
+/// However late the time-outs are handled.
+#[test]
+fn so_many_targets_are_asked_for_at_once_and_each_that_is_found_or_given_up_makes_room() {
+    let mut stage = Stage::proxying();
+    let target = |number| address(10_000 + number);
+    let look_for = |stage: &mut Stage, numbers: Range<u32>| {
+        for number in numbers {
+            stage.now = stage.now.saturating_add(Duration::from_millis(20));
+            let [_, _, a, b] = number.to_be_bytes();
+            let mac = MacAddress([2, 1, 0, 0, a, b]);
+            stage.solicits(0, mac, address(1), target(number));
+        }
+        let sent = stage.sent();
+        sent.iter().filter(|line| line.starts_with("wan ?")).count()
+    };
+    assert_eq!(look_for(&mut stage, 0..400), MAX_OPEN);
+    stage.advertised_upstream(GATEWAY, target(0));
+    assert_eq!(look_for(&mut stage, 400..500), 1);
+    let answer = advertisement(target(1), ROUTER, target(1));
+    stage.receive_on(1, OTHER, &answer);
+    assert_eq!(look_for(&mut stage, 500..600), 1);
+    stage.engine.handle_timeout(stage.now);
+    assert_eq!(look_for(&mut stage, 600..1000), MAX_OPEN);
+    // A target that was absent is asked for where it was not, which is one more.
+    stage.solicits(1, OTHER, address(2), target(2));
+    assert_eq!(stage.sent(), [""; 0]);
+    stage.engine.handle_timeout(stage.now);
+    stage.solicits(1, OTHER, address(2), target(2));
+    assert_eq!(stage.sent(), [format!("lan0 ?{}", target(2))]);
+    assert_eq!(look_for(&mut stage, 1000..1400), MAX_OPEN - 1);
+}
+
+/// The kernel answers there for what is downstream, and for the rest nobody may.
+#[test]
+fn what_is_upstream_is_neither_answered_for_nor_asked_for_when_it_is_looked_for_there() {
+    let mut stage = Stage::proxying();
+    let fe80_1 = "fe80::1:1".parse().unwrap();
+    let listens = report(fe80_1, &[(RecordType::ModeIsExclude, group(1))]);
+    stage.receive_on(1, HOST, &listens);
+    stage.solicits(0, OTHER, address(9), address(1));
+    stage.advertised_upstream(GATEWAY, address(1));
+    stage.sent();
+    stage.pass(REACHABLE_INTERVAL.as_secs());
+    let packet = solicitation(BESIDE, group(1), address(1));
+    let mac = MacAddress([2, 0, 0, 0, 0xaa, 1]);
+    let packet = &packet;
+    stage.handle(Event::UpstreamPacket { mac, packet });
+    assert_eq!(stage.sent(), [""; 0]);
+}
+
 #[test]
 fn answers_wait_within_bounds() {
     let mut stage = Stage::proxying();
@@ -754,6 +1011,36 @@ fn announcements_of_several_addresses_are_a_little_apart() {
 }
 
 #[test]
+fn an_announcement_that_waits_for_its_turn_is_not_hurried_by_what_is_removed() {
+    let mut stage = Stage::with(|config| {
+        config.host_routes = true;
+        config.announce = true;
+    });
+    let packets = [1, 2].map(|number| advertisement(address(number), ROUTER, address(number)));
+    for number in [1, 2] {
+        stage.solicits(0, HOST, address(number), LINK_LOCAL);
+    }
+    stage.pass(1);
+    for packet in &packets {
+        let (port, mac) = (0, HOST);
+        let event = Event::Packet { port, mac, packet };
+        stage.engine.handle(stage.now, event);
+    }
+    stage.drain();
+    assert_eq!(stage.sent().len(), 1);
+    stage.routes.insert(address(7), Side::Downstream(0));
+    let routes = stage.routes();
+    stage.list(KernelTable::Routes, &routes);
+    assert_eq!(
+        (stage.routes.len(), stage.count(Counter::RouteRemoved)),
+        (2, 1)
+    );
+    assert_eq!(stage.sent(), [""; 0]);
+    stage.pass(1);
+    assert!(stage.sent().len() >= 2);
+}
+
+#[test]
 fn an_announcement_waits_for_an_upstream_that_it_can_be_sent_from() {
     let mut stage = Stage::with(|config| {
         config.ndp_proxy = true;
@@ -809,4 +1096,68 @@ fn what_is_gone_is_announced_no_more_though_its_entry_stays() {
     stage.pass(5);
     assert_eq!(stage.proxied, [address(1)].into());
     assert_eq!(stage.sent(), [""; 0]);
+}
+
+#[test]
+fn what_is_done_is_counted_by_what_it_is_and_what_fails_apart_from_it() {
+    let mut stage = Stage::with(|config| {
+        config.ndp_proxy = true;
+        config.host_routes = true;
+        config.announce = true;
+    });
+    stage.solicits(0, HOST, "fe80::1:1".parse().unwrap(), ROUTER);
+    stage.confirmed(1, OTHER, address(1));
+    stage.solicits(0, HOST, address(9), BESIDE);
+    stage.advertised_upstream(GATEWAY, BESIDE);
+    stage.pass(60);
+    let starting = |lines: &[String], start: &str| {
+        let matching = lines.iter().filter(|line| line.starts_with(start));
+        matching.count() as u64
+    };
+    let questions: Vec<_> = stage
+        .questions
+        .iter()
+        .map(|(_, line)| line.clone())
+        .collect();
+    let sent = stage.sent();
+    let expected = [
+        (Counter::Reported, stage.reports.len() as u64),
+        (Counter::Asked, starting(&questions, "?")),
+        (Counter::Probed, starting(&questions, "!")),
+        (
+            Counter::Solicited,
+            starting(&sent, "wan ?") + starting(&sent, "lan1 ?"),
+        ),
+        (Counter::Answered, starting(&sent, "lan0 !")),
+        (Counter::Announced, starting(&sent, "wan !")),
+        (Counter::Joined, stage.joined.len() as u64),
+        (Counter::ProxyAdded, 1),
+        (Counter::RouteAdded, 2),
+    ];
+    for (counter, count) in expected {
+        assert!(count > 0, "{counter:?} was not tried");
+        assert_eq!(stage.count(counter), count, "{counter:?}");
+    }
+    assert_eq!(stage.count(Counter::TransmitFailed), 0);
+
+    stage.fails = |action| !matches!(action, Action::Kernel(_) | Action::Leave(_));
+    stage.handle(Event::Renew);
+    stage.solicits(0, HOST, address(9), BESIDE);
+    stage.confirmed(1, OTHER, address(2));
+    stage.pass(1);
+    assert!(stage.count(Counter::TransmitFailed) > 5);
+    assert!(stage.count(Counter::MembershipFailed) > 0);
+    for (counter, count) in &expected[..7] {
+        assert_eq!(stage.count(*counter), *count, "{counter:?} failed");
+    }
+    stage.pass(400);
+    assert_eq!(
+        stage.count(Counter::ProxyRemoved),
+        stage.count(Counter::ProxyAdded)
+    );
+    assert_eq!(
+        stage.count(Counter::RouteRemoved),
+        stage.count(Counter::RouteAdded)
+    );
+    assert_eq!(stage.count(Counter::Left), stage.count(Counter::Joined));
 }

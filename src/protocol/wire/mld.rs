@@ -464,9 +464,11 @@ mod tests {
         assert_eq!(decode_response_code(0x8000), 32_768);
         assert_eq!(decode_response_code(u16::MAX), 8_387_584);
         assert_eq!(encode_response_code(32_769), 0x8000);
+        assert_eq!(encode_response_code(8_388_608), u16::MAX);
         assert_eq!(encode_response_code(u32::MAX), u16::MAX);
         assert_eq!(decode_query_interval(0x80), 128);
         assert_eq!(decode_query_interval(u8::MAX), 31_744);
+        assert_eq!(encode_query_interval(32_768), u8::MAX);
         assert_eq!(encode_query_interval(u64::MAX), u8::MAX);
     }
 }
