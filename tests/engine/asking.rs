@@ -942,3 +942,21 @@ fn one_host_that_sows_doubt_does_not_take_all_the_questions() {
     assert!((5..=30).contains(&asked), "{asked}");
     assert_eq!(stage.joined, [group(1)].into());
 }
+
+#[test]
+fn a_renewal_asks_hosts_without_addresses_too() {
+    let mut stage = Stage::with_defaults();
+    stage.speaks();
+    // It answers, but of what it listens to nothing is an address of its own.
+    stage.receive(&report(FE80_1, &[(RecordType::ModeIsExclude, ALL_NODES)]));
+    stage.asked();
+    stage.pass(11);
+    stage.handle(Event::Renew);
+    stage.pass(1);
+    let at_once = stage.asked();
+    stage.pass(199);
+    stage.speaks();
+    stage.pass(10);
+    let when_it_speaks = stage.asked();
+    assert_eq!((at_once.len(), when_it_speaks.len()), (1, 1));
+}

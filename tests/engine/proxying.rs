@@ -1161,3 +1161,18 @@ fn what_is_done_is_counted_by_what_it_is_and_what_fails_apart_from_it() {
     );
     assert_eq!(stage.count(Counter::Left), stage.count(Counter::Joined));
 }
+
+#[test]
+fn announcements_keep_their_distance_whatever_comes_between_them() {
+    let mut stage = Stage::with(|config| config.announce = true);
+    for number in [1, 2, 3] {
+        stage.solicits(0, HOST, address(number), LINK_LOCAL);
+    }
+    stage.pass(1);
+    let mut sent = 0;
+    for number in [1, 2, 3] {
+        stage.receive(&advertisement(address(number), ROUTER, address(number)));
+        sent += stage.sent().len();
+    }
+    assert_eq!(sent, 1, "in one moment");
+}
