@@ -80,6 +80,8 @@ pub struct NdpProxy {
     announces: bool,
     /// No announcement is due before; none where none will be.
     next_announcement: Option<Instant>,
+    /// None may be sent before.
+    pace: Instant,
 }
 
 impl NdpProxy {
@@ -93,6 +95,7 @@ impl NdpProxy {
             wants_routes: false,
             announces: false,
             next_announcement: None,
+            pace: Instant::ZERO,
         }
     }
 
@@ -254,7 +257,7 @@ impl NdpProxy {
 
     /// The address to announce next, the same one again until [`Self::announced`] is told of it.
     pub(crate) fn poll_announcement(&mut self, now: Instant) -> Option<Ipv6Addr> {
-        if self.next_announcement.is_none_or(|due| now < due) {
+        if self.next_announcement().is_none_or(|due| now < due) {
             return None;
         }
         let mut next: Option<Instant> = None;
@@ -279,11 +282,11 @@ impl NdpProxy {
             proxied.announcements = proxied.announcements.saturating_sub(1);
             proxied.announce_at = now.saturating_add(ANNOUNCEMENT_INTERVAL);
         }
-        self.next_announcement = Some(now.saturating_add(ANNOUNCEMENT_PACE));
+        self.pace = now.saturating_add(ANNOUNCEMENT_PACE);
     }
 
     pub(crate) fn next_announcement(&self) -> Option<Instant> {
-        self.next_announcement
+        self.next_announcement.map(|due| due.max(self.pace))
     }
 
     /// When to try again what failed.

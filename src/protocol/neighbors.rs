@@ -319,7 +319,6 @@ impl Neighbors {
             } else {
                 now
             },
-            host: number,
             ..Neighbor::VACANT
         };
         let slot = self

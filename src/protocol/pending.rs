@@ -83,7 +83,7 @@ impl<const WORDS: usize> SlotSet<WORDS> {
     }
 
     const fn bit(slot: usize) -> u32 {
-        1_u32.rotate_left(slot as u32 % 32)
+        1_u32.rotate_left(slot as u32)
     }
 }
 

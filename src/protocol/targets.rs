@@ -224,7 +224,6 @@ impl Targets {
             mac,
             last_seen: now,
             until: now.saturating_add(config.address_timeout),
-            host: before.host,
             ..Target::VACANT
         };
         self.asked.remove(slot);
@@ -336,7 +335,6 @@ impl Targets {
                     *target = Target {
                         state: State::Absent,
                         until,
-                        host: target.host,
                         unasked: target.unasked,
                         ..Target::VACANT
                     };

@@ -954,9 +954,10 @@ fn a_renewal_asks_hosts_without_addresses_too() {
     stage.handle(Event::Renew);
     stage.pass(1);
     let at_once = stage.asked();
+    stage.receive(&report(FE80_1, &[(RecordType::ModeIsExclude, ALL_NODES)]));
     stage.pass(199);
     stage.speaks();
-    stage.pass(10);
+    stage.pass(1);
     let when_it_speaks = stage.asked();
     assert_eq!((at_once.len(), when_it_speaks.len()), (1, 1));
 }

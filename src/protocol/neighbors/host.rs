@@ -148,22 +148,24 @@ impl Hosts {
         }
         let host = Host {
             port: sender.port,
-            last_heard: now,
             ..Host::VACANT
         };
         let slot = self.table.insert(sender.mac, host).ok()?;
         u16::try_from(slot).ok()
     }
 
-    /// Asks every host on these ports.
-    pub(super) fn ask_all(&mut self, now: Instant, on: impl Fn(Port) -> bool) {
+    /// Asks every host on these ports that can be asked; is there one?
+    pub(super) fn ask_all(&mut self, now: Instant, on: impl Fn(Port) -> bool) -> bool {
+        let mut any = false;
         for slot in self.table.slots() {
             if let Some((_, host)) = self.table.get_mut(slot).filter(|(_, host)| on(host.port)) {
                 host.unanswered = 0;
                 host.asked = None;
                 host.due = host.link_local.map(|_| now);
+                any |= host.due.is_some();
             }
         }
+        any
     }
 
     /// Offers the questions to hosts that are due; tells `wait_until` of those that are not yet.

@@ -171,7 +171,9 @@ impl Neighbors {
 
     /// Asks every host on these ports again.
     pub(crate) fn ask_all(&mut self, now: Instant, on: impl Fn(Port) -> bool) {
-        self.hosts.ask_all(now, &on);
+        if self.hosts.ask_all(now, &on) {
+            self.expect_question(now);
+        }
         for slot in self.subjects.slots() {
             let port = self.subjects.get(slot).map(|(_, neighbor)| neighbor.port);
             if port.is_some_and(&on) {
