@@ -116,7 +116,7 @@ fn preface() -> String {
          Taken with Linux {}, {} CPUs ({}), {}; ndppd {}, npd6 {} of Debian. mldproxy is built as for release: for size (`opt-level = \"z\"`, but for the checksum), \
          with glibc.\n\n",
         SECTIONS.map(|(name, _)| name).join(", "),
-        said("uname", "-r"),
+        said("uname", "-r").split('-').next().unwrap_or_default(),
         std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         of_file("/proc/cpuinfo", "model name"),
         said("rustc", "-V"),

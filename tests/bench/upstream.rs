@@ -66,7 +66,7 @@ pub fn section() -> String {
          each frame sent. Of mldproxy the kernel answers, which is in nobody's CPU here; ndppd asks a host again 30 s after its \
          last answer; npd6 answers for a whole prefix and asks nobody. Answered are the advertisements that reach the gateway. \
          Memory is all of it (VmRSS) and that of its own (RssAnon). Medians of {ROUNDS} runs.\n\n\
-         | | CPU a frame sent | answered | memory, no host | memory, {HOSTS} hosts |\n|---|---|---|---|---|\n{rows}\n"
+         | | CPU a frame sent | answered | memory at the start | memory, {HOSTS} hosts |\n|---|---|---|---|---|\n{rows}\n"
     )
 }
 
