@@ -524,3 +524,31 @@ impl Neighbor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_hashed_as_something_else() {
+        let address = |last| Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, last);
+        let [one, two] = [1, 2].map(address);
+        let [first, second] = [one, two].map(SolicitedNode::of);
+        let keys = [
+            Subject::Address(one).bits(),
+            Subject::Address(two).bits(),
+            Subject::Address(first.group()).bits(),
+            Subject::Listener(first, 1).bits(),
+            Subject::Listener(second, 1).bits(),
+            Subject::Listener(first, 2).bits(),
+            Subject::Listener(first, 0x8000).bits(),
+            MacAddress([2, 0, 0, 0, 0, 1]).bits(),
+            MacAddress([2, 0, 0, 0, 0, 2]).bits(),
+            second.bits(),
+        ];
+        for (at, key) in keys.iter().enumerate() {
+            assert!(!keys[..at].contains(key), "{at}");
+        }
+        assert_eq!(one.bits(), u128::from(one));
+    }
+}
