@@ -152,3 +152,29 @@ impl<const WORDS: usize> Pending<WORDS> {
         self.failed = SlotSet::new();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_has_what_was_put_in_and_not_taken_out() {
+        let mut set = SlotSet::<2>::new();
+        assert!(set.is_empty());
+        for slot in [63, 0, 31, 32, 5, 5, 64, 1000] {
+            set.insert(slot);
+        }
+        for slot in [31, 31, 6, 64] {
+            set.remove(slot);
+        }
+        let slots: heapless::Vec<usize, 64> = set.iter().collect();
+        assert_eq!(slots, [0, 5, 32, 63]);
+        assert_eq!(set.len(), 4);
+        assert!(set.contains(32) && !set.contains(31));
+        for slot in slots {
+            assert_eq!(set.take_first(), Some(slot));
+        }
+        assert_eq!(set.take_first(), None);
+        assert!(set.is_empty());
+    }
+}
