@@ -19,7 +19,7 @@ use protocol::wire::{ALL_NODES, MacAddress, RecordType, SolicitedNode};
 
 use crate::stage::{
     GATEWAY, HOST, LINK_LOCAL, ROUTER, Stage, UPSTREAM, address, advertisement, group, report,
-    solicitation,
+    solicitation, twin,
 };
 
 const OTHER: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
@@ -935,6 +935,17 @@ fn a_host_known_by_mld_alone_is_found_when_it_is_looked_for_upstream() {
     assert_eq!(stage.proxied, [address(1)].into());
     assert_eq!(stage.sent(), [""; 0], "the kernel answers upstream");
     assert_eq!(solicit(&mut stage, address(1)), [""; 0]);
+}
+
+#[test]
+fn in_the_group_of_known_addresses_alone_nobody_is_asked_for_another_one() {
+    let mut stage = Stage::proxying();
+    stage.confirmed(0, HOST, address(1));
+    stage.sent();
+    let packet = solicitation(BESIDE, group(1), twin(1));
+    let (mac, packet) = (GATEWAY, &*packet);
+    stage.handle(Event::UpstreamPacket { mac, packet });
+    assert_eq!(stage.sent(), [""; 0]);
 }
 
 #[test]
