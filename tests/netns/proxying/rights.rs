@@ -12,18 +12,20 @@ use crate::lab::{
 use crate::support::{SOON, expect_joined, start};
 
 crate::tests![
-    without_the_capability_one_line_says_so_and_groups_are_joined;
+    without_the_capability_one_line_says_so_and_groups_are_joined,
+    who_makes_routes_to_all_addresses_is_warned;
     settings_that_cannot_be_set_are_told_in_one_line needs [OTHER_USERS],
     settings_that_are_right_already_are_no_matter needs [OTHER_USERS],
     another_user_proxies_and_puts_the_settings_back needs [OTHER_USERS],
 ];
 
-/// Starts mldproxy by a program that takes rights away before, and with the log that a user has.
+/// Starts mldproxy by a program that takes rights away before, for the LAN's prefix, and with the log that a user has.
 fn start_by(lab: &Lab, wrapper: &[&str], options: &[&str]) -> Process {
     let mut command = Command::new(wrapper[0]);
     command.args(&wrapper[1..]);
     command.arg(env!("CARGO_BIN_EXE_mldproxy")).arg("run");
     command.args(["--socket", &lab.rtr.control_socket, "--learn", "ndp"]);
+    command.args(["--prefix", "2001:db8:1::/64"]);
     command.args(options).args([UPSTREAM, DOWNSTREAM]);
     let mldproxy = lab.rtr.spawn(&command);
     mldproxy.wait_for_line("proxying ", SOON);
@@ -96,6 +98,19 @@ fn without_the_capability_one_line_says_so_and_groups_are_joined() {
     }
 }
 
+fn who_makes_routes_to_all_addresses_is_warned() {
+    let lab = Lab::without_querier();
+    let warns = |options: &[&str]| {
+        let mldproxy = start(&lab, options);
+        let warned = |line: &String| line.starts_with("warn: --host-routes without --prefix: ");
+        mldproxy.lines().iter().any(warned)
+    };
+    assert!(warns(&["--host-routes"]));
+    assert!(!warns(&["--host-routes", "--prefix", "upstream"]));
+    assert!(!warns(&["--host-routes", "--prefix", "2001:db8::/32"]));
+    assert!(!warns(&["--ndp-proxy"]));
+}
+
 fn settings_that_cannot_be_set_are_told_in_one_line() {
     let lab = Lab::without_querier();
     let mldproxy = start_by(&lab, READ_ONLY, BOTH);
@@ -131,7 +146,8 @@ fn settings_that_are_right_already_are_no_matter() {
 
 fn another_user_proxies_and_puts_the_settings_back() {
     let lab = Lab::new();
-    let mldproxy = start(&lab, &[BOTH, &["--user", "nobody"]].concat());
+    let options = ["--user", "nobody", "--prefix", "2001:db8:1::/64"];
+    let mldproxy = start(&lab, &[BOTH, &options].concat());
     lab.lan_host_speaks();
     expect_tables(&lab, &[LAN_HOST], "as another user");
     assert_eq!(settings(&lab.rtr), PROXYING);
