@@ -4,11 +4,9 @@ use std::cell::RefCell;
 use std::net::Ipv6Addr;
 
 use log::{LevelFilter, Log, Metadata, Record};
+use protocol::config::MldVersion;
 use protocol::engine::{Action, Event};
-use protocol::time::Duration;
-use protocol::wire::{
-    ALL_NODES, MacAddress, Query, QueryVersion, RecordType, SolicitedNode, Sources,
-};
+use protocol::wire::{MacAddress, RecordType, SolicitedNode};
 
 use crate::stage::{
     GATEWAY, HOST, LINK_LOCAL, ROUTER, Stage, address, advertisement, group, report, solicitation,
@@ -58,30 +56,8 @@ fn of_level(level: &str) -> Vec<String> {
     lines
 }
 
-fn v2() -> QueryVersion<'static> {
-    QueryVersion::V2 {
-        suppress_router_processing: false,
-        robustness: 2,
-        query_interval: Duration::from_secs(125),
-        sources: Sources::default(),
-    }
-}
-
-/// A router upstream asks for all groups.
-fn query(stage: &mut Stage, router: u16, version: QueryVersion<'_>) {
-    let query = Query {
-        source: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, router),
-        destination: ALL_NODES,
-        group: Ipv6Addr::UNSPECIFIED,
-        max_response_delay: Duration::from_secs(10),
-        version,
-    };
-    let mut packet = [0; 128];
-    let length = query.emit(&mut packet).unwrap();
-    let (mac, packet) = (GATEWAY, &packet[..length]);
-    stage.handle(Event::UpstreamPacket { mac, packet });
-}
-
+const FE80_AA: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xaa);
+const FE80_BB: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xbb);
 const FE80_1: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, 1);
 
 #[test]
@@ -225,10 +201,10 @@ fn a_querier_is_told_when_it_is_heard_and_when_it_is_silent() {
     listen();
     let mut stage = Stage::new();
     let heard = "info: fe80::aa is the querier upstream";
-    query(&mut stage, 0xaa, QueryVersion::V1);
+    stage.query_of(FE80_AA, MldVersion::V1);
     assert_eq!(lines(), [heard, "info: MLDv1 is in force upstream"]);
     stage.pass(200);
-    query(&mut stage, 0xaa, QueryVersion::V1);
+    stage.query_of(FE80_AA, MldVersion::V1);
     assert_eq!(lines(), [""; 0], "as before");
     stage.pass(259);
     assert_eq!(lines(), [""; 0]);
@@ -237,7 +213,7 @@ fn a_querier_is_told_when_it_is_heard_and_when_it_is_silent() {
     assert_eq!(lines(), [silent, "info: MLDv2 is in force upstream"]);
     stage.pass(1000);
     assert_eq!(lines(), [""; 0], "it was said");
-    query(&mut stage, 0xaa, v2());
+    stage.query_of(FE80_AA, MldVersion::V2);
     assert_eq!(lines(), [heard]);
 }
 
@@ -246,13 +222,13 @@ fn queriers_that_take_turns_are_told_once_a_minute_and_another_version_always() 
     listen();
     let mut stage = Stage::new();
     for _ in 0..5 {
-        query(&mut stage, 0xaa, v2());
-        query(&mut stage, 0xbb, v2());
+        stage.query_of(FE80_AA, MldVersion::V2);
+        stage.query_of(FE80_BB, MldVersion::V2);
     }
     assert_eq!(lines(), ["info: fe80::aa is the querier upstream"]);
-    query(&mut stage, 0xaa, QueryVersion::V1);
+    stage.query_of(FE80_AA, MldVersion::V1);
     assert_eq!(lines(), ["info: MLDv1 is in force upstream"]);
     stage.pass(60);
-    query(&mut stage, 0xbb, v2());
+    stage.query_of(FE80_BB, MldVersion::V2);
     assert_eq!(lines(), ["info: fe80::bb is the querier upstream"]);
 }

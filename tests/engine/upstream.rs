@@ -15,6 +15,11 @@ const QUERIER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xaa);
 
 impl Stage {
     fn query(&mut self, version: MldVersion) {
+        self.query_of(QUERIER, version);
+    }
+
+    /// A router upstream asks for all groups.
+    pub fn query_of(&mut self, source: Ipv6Addr, version: MldVersion) {
         let version = match version {
             MldVersion::V1 => QueryVersion::V1,
             MldVersion::V2 => QueryVersion::V2 {
@@ -25,7 +30,7 @@ impl Stage {
             },
         };
         let query = Query {
-            source: QUERIER,
+            source,
             destination: ALL_NODES,
             group: Ipv6Addr::UNSPECIFIED,
             max_response_delay: Duration::from_secs(10),
