@@ -2,8 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use crate::lab::{self, Frame, Lab, Tap, UPSTREAM, solicited_node};
-use crate::support::{self, SOON, address};
+use crate::lab::{self, Frame, Lab, Process, Tap, UPSTREAM, solicited_node};
+use crate::support::{self, SOON, UNLIMITED, address, expect_joined, start};
 
 pub fn mac(number: u16) -> [u8; 6] {
     let [high, low] = number.to_be_bytes();
@@ -13,6 +13,18 @@ pub fn mac(number: u16) -> [u8; 6] {
 /// A host's, for the router.
 pub fn solicitation(number: u16) -> Frame {
     support::solicitation(mac(number), address(number), lab::LAN_ROUTER)
+}
+
+/// A network whose hosts speak once and are kept, by an mldproxy with a time that is long enough for that.
+pub fn silent(hosts: u16) -> (Lab, Process) {
+    let lab = Lab::without_querier();
+    let options = ["--log-level", "info", "--address-timeout", "3600"];
+    let mldproxy = start(&lab, &[&options[..], UNLIMITED].concat());
+    let tap = Tap::open(&lab.lan, "eth0");
+    introduce(&lab, &tap, 1..=hosts, |number| vec![solicitation(number)]);
+    let addresses: Vec<_> = (1..=hosts).map(address).collect();
+    expect_joined(&lab, &addresses);
+    (lab, mldproxy)
 }
 
 /// Has each speak, in turns that no queue is too small for, until its group is joined.

@@ -3,10 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::hosts::{introduce, solicitation};
-use crate::lab::{Lab, Process, Tap, UPSTREAM};
-use crate::measure::{cpu, wake_ups};
-use crate::support::{UNLIMITED, address, expect_joined};
+use crate::hosts::silent;
+use crate::lab::{Lab, Process, UPSTREAM};
+use crate::measure::{cpu, packets, wake_ups};
 use crate::upstream::ndp_proxies;
 
 const IDLE: Duration = Duration::from_secs(120);
@@ -27,7 +26,7 @@ pub fn section() -> String {
         .iter()
         .map(|(name, lab, start)| (*name, lab, start(lab)))
         .collect();
-    let (mldproxy_lab, mldproxy) = with_hosts();
+    let (mldproxy_lab, mldproxy) = silent(HOSTS);
     thread::sleep(Duration::from_secs(5));
     let all = running
         .iter()
@@ -62,28 +61,10 @@ pub fn section() -> String {
     )
 }
 
-/// It joins, and its hosts are kept without an answer.
-fn with_hosts() -> (Lab, Process) {
-    let lab = Lab::without_querier();
-    let options = ["--log-level", "info", "--address-timeout", "3600"];
-    let mldproxy = crate::support::start(&lab, &[&options[..], UNLIMITED].concat());
-    let addresses: Vec<_> = (1..=HOSTS).map(address).collect();
-    let tap = Tap::open(&lab.lan, "eth0");
-    introduce(&lab, &tap, 1..=HOSTS, |number| vec![solicitation(number)]);
-    expect_joined(&lab, &addresses);
-    (lab, mldproxy)
-}
-
 fn counts(lab: &Lab, process: &Process) -> Counts {
-    let shown = lab.rtr.run(&format!("ip -s link show dev {UPSTREAM}"));
-    let last = shown
-        .lines()
-        .last()
-        .expect("its last line is of what was sent");
-    let packets = last.split_whitespace().nth(1).expect("octets, packets");
     Counts {
         wake_ups: wake_ups(process),
         cpu: cpu(process),
-        sent: packets.parse().expect("a number"),
+        sent: packets(&lab.rtr, UPSTREAM, "TX:"),
     }
 }

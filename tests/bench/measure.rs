@@ -5,7 +5,7 @@ use std::fs;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::lab::Process;
+use crate::lab::{Namespace, Process};
 use crate::support::status;
 
 /// Nanoseconds on a CPU, of all its threads.
@@ -20,6 +20,19 @@ pub fn cpu(process: &Process) -> u64 {
 
 pub fn wake_ups(process: &Process) -> u64 {
     status(process, "voluntary_ctxt_switches:")
+}
+
+/// Packets that an interface sent (`TX:`) or received (`RX:`), the kernel's included.
+pub fn packets(namespace: &Namespace, interface: &str, direction: &str) -> u64 {
+    let shown = namespace.run(&format!("ip -s link show dev {interface}"));
+    let mut lines = shown
+        .lines()
+        .skip_while(|line| !line.trim_start().starts_with(direction));
+    // Octets, packets.
+    let packets = lines.nth(1).and_then(|line| line.split_whitespace().nth(1));
+    packets
+        .and_then(|packets| packets.parse().ok())
+        .expect("a number")
 }
 
 /// The middle one, or the lower one of two.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::Ipv6Addr;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,10 +10,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::wire::{Message, RecordType, parse};
 
-use crate::hosts::{introduce, solicitation};
+use crate::hosts::silent;
 use crate::lab::{DOWNSTREAM, Lab, Process, Tap, UPSTREAM, solicited_node};
 use crate::measure::{median, percentile};
-use crate::support::{SOON, UNLIMITED, address, expect_joined, start, status};
+use crate::support::{SOON, address, status};
 
 const STARTS: usize = 20;
 /// As long as no packet says more.
@@ -36,17 +35,10 @@ pub fn section() -> String {
 }
 
 fn with_hosts(hosts: u16) -> String {
-    let lab = Lab::without_querier();
-    // A time that keeps hosts who never speak again.
-    let options = ["--log-level", "info", "--address-timeout", "3600"];
-    let mldproxy = start(&lab, &[&options[..], UNLIMITED].concat());
-    let addresses: Vec<_> = (1..=hosts).map(address).collect();
-    let tap = Tap::open(&lab.lan, "eth0");
-    introduce(&lab, &tap, 1..=hosts, |number| vec![solicitation(number)]);
-    expect_joined(&lab, &addresses);
+    let (lab, mldproxy) = silent(hosts);
     let own = status(&mldproxy, "RssAnon:");
     let all = status(&mldproxy, "VmRSS:");
-    let packets = packets_of_refresh(&lab, &mldproxy, &addresses);
+    let packets = packets_of_refresh(&lab, &mldproxy, hosts);
 
     let begin = Instant::now();
     mldproxy.signal(Signal::SIGTERM);
@@ -56,8 +48,8 @@ fn with_hosts(hosts: u16) -> String {
 }
 
 /// How many reports it takes to name all groups.
-fn packets_of_refresh(lab: &Lab, mldproxy: &Process, addresses: &[Ipv6Addr]) -> usize {
-    let mut missing: BTreeSet<_> = addresses.iter().copied().map(solicited_node).collect();
+fn packets_of_refresh(lab: &Lab, mldproxy: &Process, hosts: u16) -> usize {
+    let mut missing: BTreeSet<_> = (1..=hosts).map(address).map(solicited_node).collect();
     let wire = Tap::open(&lab.rtr, UPSTREAM);
     // What the kernel has to say of its joins, and of those of the start.
     while wire.receive(PATIENCE).is_some() {}

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use nix::unistd::Pid;
 
 use crate::lab::{self, Frame, Lab, Process, Tap, find_tool};
-use crate::measure::{Place, cpu, median, pin};
+use crate::measure::{Place, cpu, median, packets, pin};
 use crate::support::{
     Host, SOON, UNLIMITED, address, anonymous_memory, solicitation, start, status,
 };
@@ -123,14 +123,6 @@ fn find_hosts(lab: &Lab, gateway: &Tap, frames: &[Frame], targets: &[Ipv6Addr]) 
     }
 }
 
-/// Packets that the gateway received.
 fn received(lab: &Lab) -> u64 {
-    let shown = lab.gw.run("ip -s link show dev eth0");
-    let mut lines = shown
-        .lines()
-        .skip_while(|line| !line.trim_start().starts_with("RX:"));
-    let packets = lines.nth(1).and_then(|line| line.split_whitespace().nth(1));
-    packets
-        .and_then(|packets| packets.parse().ok())
-        .expect("octets, packets")
+    packets(&lab.gw, "eth0", "RX:")
 }

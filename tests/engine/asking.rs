@@ -646,6 +646,13 @@ fn neighbor_time(stage: &Stage) -> protocol::time::Instant {
     stage.engine.neighbors().iter().next().unwrap().1.last_seen
 }
 
+/// Whose `address(1)` is.
+fn owner(stage: &Stage) -> MacAddress {
+    let neighbors = stage.engine.neighbors();
+    let neighbor = neighbors.get(Subject::Address(address(1))).unwrap();
+    neighbors.host_of(neighbor).unwrap().0
+}
+
 #[test]
 fn a_confirmed_address_stays_with_its_host_until_that_does_not_answer() {
     let mut stage = Stage::with_defaults();
@@ -654,10 +661,6 @@ fn a_confirmed_address_stays_with_its_host_until_that_does_not_answer() {
     stage.reports(&[1]);
     let thief = MacAddress([2, 0, 0, 0, 0, 9]);
     let claim = solicitation(address(1), SolicitedNode::of(ROUTER).group(), ROUTER);
-    let owner = |stage: &Stage| {
-        let mut hosts = stage.engine.neighbors().hosts();
-        hosts.find(|(_, host)| host.subjects == 1).unwrap().0
-    };
     stage.pass(20);
     stage.asked();
     stage.receive_from(thief, &claim);
@@ -714,11 +717,6 @@ fn the_last_probe_has_a_second_for_its_answer_before_another_host_may_claim_the_
     stage.reports(&[1]);
     let thief = MacAddress([2, 0, 0, 0, 0, 9]);
     let claim = solicitation(address(1), SolicitedNode::of(ROUTER).group(), ROUTER);
-    let host_of = |stage: &Stage| {
-        let neighbors = stage.engine.neighbors();
-        let neighbor = neighbors.get(Subject::Address(address(1))).unwrap();
-        neighbors.host_of(neighbor).unwrap().0
-    };
     stage.pass(40);
     stage.asked();
     stage.receive_from(thief, &claim);
@@ -728,10 +726,10 @@ fn the_last_probe_has_a_second_for_its_answer_before_another_host_may_claim_the_
     stage.engine.handle_timeout(stage.now);
     stage.drain();
     stage.receive_from(thief, &claim);
-    assert_eq!(host_of(&stage), HOST);
+    assert_eq!(owner(&stage), HOST);
     stage.pass(1);
     stage.receive_from(thief, &claim);
-    assert_eq!(host_of(&stage), thief);
+    assert_eq!(owner(&stage), thief);
 }
 
 #[test]
