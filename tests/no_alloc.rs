@@ -175,13 +175,14 @@ fn count_allocations(path: &str) -> u64 {
         Tables::open().expect("netlink"),
         Transmitter::open().expect("a packet socket"),
         Some((server, "wan")),
-    );
+    )
+    .expect("epoll");
     let count = |event_loop: &EventLoop<'_>, counter| event_loop.engine().counters().get(counter);
     let measured = measure(|| {
         while count(&event_loop, Counter::NeighborSolicitation) < FRAMES
             || count(&event_loop, Counter::Probed) < 5
         {
-            event_loop.turn().expect("poll");
+            event_loop.turn().expect("epoll");
         }
     });
     // A line of the log allocates nothing either.

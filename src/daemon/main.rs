@@ -185,6 +185,7 @@ fn proxy(config: Config, status: Option<(Server, &str)>, user: Option<User>) -> 
     let mut engine = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut buffers = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
     engine.start(config, seed);
+    let no_events = |errno: Errno| format!("waiting for events: {}", errno.desc());
     let mut event_loop = EventLoop::new(
         &mut engine,
         &mut buffers,
@@ -193,12 +194,11 @@ fn proxy(config: Config, status: Option<(Server, &str)>, user: Option<User>) -> 
         tables,
         transmitter,
         status,
-    );
+    )
+    .map_err(no_events)?;
     let ended = event_loop.run();
     log_counters(event_loop.engine());
-    ended
-        .map(drop)
-        .map_err(|errno| format!("waiting for events: {}", errno.desc()))
+    ended.map(drop).map_err(no_events)
 }
 
 fn log_counters(engine: &Engine) {

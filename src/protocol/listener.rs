@@ -7,7 +7,7 @@
 use core::net::Ipv6Addr;
 
 use crate::config::{Config, MldMode, MldVersion};
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, earliest};
 use crate::wire::{
     IPV6_MIN_MTU, MacAddress, Query, QueryVersion, RecordType, ReportBuilder, ReportV1,
     SolicitedNode,
@@ -273,8 +273,7 @@ impl Listener {
     /// When to send the next report, to start the next refresh, to change the version, or to miss the querier.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let report = self.report_at.filter(|_| self.report_from.is_some());
-        let deadlines = [report, self.next_refresh, self.v1_until, self.silence_at];
-        deadlines.into_iter().flatten().min()
+        earliest(&[report, self.next_refresh, self.v1_until, self.silence_at])
     }
 
     pub(crate) fn handle_timeout(

@@ -9,7 +9,7 @@ use core::net::Ipv6Addr;
 use crate::config::{Config, Side};
 use crate::pending::{Pending, SlotSet};
 use crate::table::Table;
-use crate::time::{Duration, Instant, bring_forward};
+use crate::time::{Duration, Instant, bring_forward, earliest};
 
 /// The most addresses kept: 4,096 downstream, 2,048 upstream, and 1,024 that are to be removed.
 pub const CAPACITY: usize = 7168;
@@ -291,8 +291,7 @@ impl NdpProxy {
 
     /// When to try again what failed.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let retries = [self.proxies.next_deadline(), self.routes.next_deadline()];
-        retries.into_iter().flatten().min()
+        earliest(&[self.proxies.next_deadline(), self.routes.next_deadline()])
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {

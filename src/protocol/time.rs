@@ -5,6 +5,11 @@ pub(crate) fn bring_forward(deadline: &mut Option<Instant>, due: Instant) {
     *deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
 }
 
+/// The first of deadlines; `None` where there is none.
+pub fn earliest(deadlines: &[Option<Instant>]) -> Option<Instant> {
+    deadlines.iter().copied().flatten().min()
+}
+
 /// A moment on a clock that never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant {

@@ -6,11 +6,12 @@ use protocol::engine::Event;
 use protocol::listener::Upstream;
 use protocol::time::Instant;
 
-use super::{DownstreamPort, EventLoop, RETRY_INTERVAL};
+use super::{DownstreamPort, EventLoop, PORTS, RETRY_INTERVAL, UPSTREAM};
 use crate::report::Path;
 use crate::sys::clock;
 use crate::sys::netlink::{Dump, PERMANENT_ROUTER};
 use crate::sys::packet::{Capture, Interest};
+use crate::sys::readiness::{Poller, Token, Until};
 
 impl EventLoop<'_> {
     /// Brings memberships, captures and the engine in line with the interfaces that are there.
@@ -78,6 +79,7 @@ impl EventLoop<'_> {
             Interest::Queries
         };
         let retry = follow(
+            (&self.poller, UPSTREAM),
             &mut self.upstream_capture,
             index(upstream),
             interest,
@@ -91,7 +93,8 @@ impl EventLoop<'_> {
 
     fn follow_downstreams(&mut self) {
         let interfaces = self.interfaces.downstreams().iter();
-        for (number, (port, interface)) in self.ports.iter_mut().zip(interfaces).enumerate() {
+        let ports = self.ports.iter_mut().zip(interfaces).enumerate();
+        for ((number, (port, interface)), token) in ports.zip(PORTS..) {
             let name = &interface.name;
             if port.generation != interface.generation {
                 *port = DownstreamPort {
@@ -101,6 +104,7 @@ impl EventLoop<'_> {
                 };
             }
             let retry = follow(
+                (&self.poller, token),
                 &mut port.capture,
                 interface.index,
                 Interest::Hosts,
@@ -164,6 +168,7 @@ impl EventLoop<'_> {
 
 /// Brings a capture in line with the interface that is there; when to try again.
 fn follow(
+    (poller, token): (&Poller, Token),
     capture: &mut Option<Capture>,
     index: Option<u32>,
     interest: Interest,
@@ -173,7 +178,11 @@ fn follow(
         return None;
     }
     *capture = None;
-    let opened = Capture::open(index?, interest).map(|opened| *capture = Some(opened));
+    let opened = Capture::open(index?, interest).and_then(|opened| {
+        poller.add(&opened, token, Until::Readable)?;
+        *capture = Some(opened);
+        Ok(())
+    });
     let retry = clock::now().saturating_add(RETRY_INTERVAL);
     (!note(opened)).then_some(retry)
 }

@@ -4,10 +4,10 @@ use log::info;
 use protocol::config::{Config, Side};
 use protocol::engine::Event;
 use protocol::ndp_proxy::{KernelTable, Listing};
+use protocol::time::Instant;
 
 use super::EventLoop;
 use crate::interfaces::Interfaces;
-use crate::sys::clock;
 use crate::sys::netlink::tables::PROTOCOL;
 use crate::sys::netlink::{Dump, Link, Notice, Route};
 
@@ -82,10 +82,10 @@ pub(super) fn event(interfaces: &Interfaces, notice: &Notice<'_>) -> Option<Even
 impl EventLoop<'_> {
     /// Lists the tables as often as the groups are refreshed, since somebody may have removed what nobody tells of. Nothing wakes up for
     /// it, but for the refresh.
-    pub(super) fn list_now_and_then(&mut self) {
+    pub(super) fn list_now_and_then(&mut self, now: Instant) {
         let config = self.engine.config();
         let interval = config.refresh_interval;
-        let is_due = clock::now().since(self.last_listing) >= interval && !interval.is_zero();
+        let is_due = now.since(self.last_listing) >= interval && !interval.is_zero();
         if is_due && self.listed && is_wanted(config) {
             self.dump = self.dump.or(Some(Dump::ProxiedNeighbors));
         }

@@ -1,33 +1,30 @@
-//! The loop: wait, read, feed the engine, drain its actions, repeat. One thread, one poll(2), no heap.
+//! The loop: wait, read, feed the engine, drain its actions, repeat. One thread, one epoll(7), no heap.
 
 mod acting;
 mod following;
 mod listing;
 
-use std::os::fd::AsFd;
-
 use log::{debug, info, warn};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use protocol::config::{MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix};
 use protocol::engine::{self, Downstream, Engine, Event};
 use protocol::listener::Upstream;
 use protocol::ndp_proxy::{KernelTable, Listing};
-use protocol::time::{Duration, Instant};
+use protocol::time::{Duration, Instant, earliest};
 use protocol::wire::MacAddress;
 
 use crate::interfaces::Interfaces;
 use crate::proxy_settings::ProxySettings;
 use crate::report::{Trouble, log_summary};
 use crate::shared_prefixes::SharedPrefixes;
-use crate::status::{self, Answers, CLIENTS, Readiness, Server, View};
+use crate::status::{self, Answers, Server, View};
 use crate::sys::clock;
 use crate::sys::membership::Memberships;
 use crate::sys::netlink::tables::Tables;
 use crate::sys::netlink::{self, Dump, Netlink, Notice, PERMANENT_ROUTER};
 use crate::sys::packet::{Capture, Transmitter};
-use crate::sys::readiness::poll_timeout;
+use crate::sys::readiness::{Poller, Token, Tokens, Until};
 use crate::sys::signal::Signals;
 
 /// How many packets of a downstream are taken in one go, before the others and the joins have their turn: more than a socket's
@@ -35,6 +32,14 @@ use crate::sys::signal::Signals;
 const BATCH: usize = 512;
 /// Until a capture that could not be opened is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the descriptors are called in a set of those that are ready. The first ones are the control socket's.
+const SIGNALS: Token = status::TOKENS;
+const NETLINK: Token = SIGNALS + 1;
+const UPSTREAM: Token = NETLINK + 1;
+/// The first of the downstreams'.
+const PORTS: Token = UPSTREAM + 1;
+const _: () = assert!(PORTS as usize + MAX_DOWNSTREAMS <= u64::BITS as usize);
 
 /// What is read and what is sent. It is large: put it in a static, not on the stack.
 pub struct Buffers {
@@ -71,6 +76,7 @@ struct DownstreamPort {
 pub struct EventLoop<'s> {
     engine: &'s mut Engine,
     buffers: &'s mut Buffers,
+    poller: Poller,
     signals: Signals,
     netlink: Netlink,
     tables: Tables,
@@ -109,7 +115,8 @@ pub struct EventLoop<'s> {
 }
 
 impl<'s> EventLoop<'s> {
-    /// Puts the engine, started with a checked configuration, and the sockets together, and asks for the interfaces.
+    /// Puts the engine, started with a checked configuration, and the sockets together, and asks for the interfaces. Fails only where
+    /// epoll(7) cannot be used.
     pub fn new(
         engine: &'s mut Engine,
         buffers: &'s mut Buffers,
@@ -118,13 +125,20 @@ impl<'s> EventLoop<'s> {
         tables: Tables,
         transmitter: Transmitter,
         status: Option<(Server, &'s str)>,
-    ) -> Self {
+    ) -> nix::Result<Self> {
+        let poller = Poller::new()?;
+        poller.add(&signals, SIGNALS, Until::Readable)?;
+        poller.add(&netlink, NETLINK, Until::Readable)?;
+        if let Some((server, _)) = &status {
+            server.watch(&poller)?;
+        }
         let interfaces = Interfaces::new(engine.config());
         let downstreams = engine.config().downstreams.iter();
         let ports = downstreams.map(|_| DownstreamPort::default()).collect();
         let mut event_loop = EventLoop {
             engine,
             buffers,
+            poller,
             signals,
             netlink,
             tables,
@@ -154,14 +168,14 @@ impl<'s> EventLoop<'s> {
             route_trouble: Trouble::default(),
         };
         event_loop.request_dump();
-        event_loop
+        Ok(event_loop)
     }
 
     pub fn engine(&self) -> &Engine {
         self.engine
     }
 
-    /// Runs until a signal asks for the end, and leaves all groups; that signal. Fails only where poll(2) cannot be called at all.
+    /// Runs until a signal asks for the end, and leaves all groups; that signal. Fails only where epoll(7) cannot be used.
     pub fn run(&mut self) -> nix::Result<Signal> {
         let signal = loop {
             if let Some(signal) = self.turn()? {
@@ -181,94 +195,52 @@ impl<'s> EventLoop<'s> {
     /// Sleeps until there is something to do, and does it; the signal that asks for the end.
     pub fn turn(&mut self) -> nix::Result<Option<Signal>> {
         self.act();
-        let ready = self.wait()?;
-        if ready.signal {
+        let ready = self.poller.wait(self.timeout())?;
+        // For all that is read in one go: to read the clock is a system call on some routers.
+        let now = clock::now();
+        if ready.contains(SIGNALS) {
             match self.signals.receive() {
                 Some(Signal::SIGHUP) => {
                     info!("SIGHUP: asking all hosts and reporting all groups anew");
                     self.dump = Some(Dump::Links);
-                    self.engine.handle(clock::now(), Event::Renew);
+                    self.engine.handle(now, Event::Renew);
                 }
                 Some(Signal::SIGUSR1) => log_summary(self.engine),
                 None => {}
                 Some(signal) => return Ok(Some(signal)),
             }
         }
-        if ready.netlink {
+        let is_told = ready.contains(NETLINK);
+        if is_told {
             self.read_netlink();
         }
-        self.list_now_and_then();
+        self.list_now_and_then(now);
         self.request_dump();
-        self.follow_interfaces();
-        if ready.upstream {
-            self.read_upstream();
+        if is_told || self.capture_retry.is_some_and(|due| due <= now) {
+            self.follow_interfaces();
         }
-        for port in 0..self.ports.len() {
-            if ready.ports & 1 << port != 0 {
-                self.read_port(port);
+        if ready.contains(UPSTREAM) {
+            self.read_upstream(now);
+        }
+        for (port, token) in (0..self.ports.len()).zip(PORTS..) {
+            if ready.contains(token) {
+                self.read_port(now, port);
             }
         }
-        self.engine.handle_timeout(clock::now());
-        self.serve_status(ready.status);
+        self.engine.handle_timeout(now);
+        self.serve_status(now, ready);
         Ok(None)
     }
 
-    fn wait(&mut self) -> nix::Result<Ready> {
-        let mut descriptors: heapless::Vec<PollFd<'_>, { MAX_DOWNSTREAMS + 3 + 1 + CLIENTS }> =
-            heapless::Vec::new();
-        let mut add_for = |descriptor, flags| {
-            // There is room for all.
-            let _ = descriptors.push(PollFd::new(descriptor, flags));
-        };
-        let mut add = |descriptor| add_for(descriptor, PollFlags::POLLIN);
-        add(self.signals.as_fd());
-        add(self.netlink.as_fd());
-        let captures = self.ports.iter().map(|port| &port.capture);
-        let captures = || std::iter::once(&self.upstream_capture).chain(captures.clone());
-        captures()
-            .flatten()
-            .for_each(|capture| add(capture.as_fd()));
-        if let Some((server, _)) = &self.status {
-            server.poll_for(&mut add_for);
-        }
-        match poll(&mut descriptors, self.timeout()) {
-            Ok(_) => {}
-            Err(Errno::EINTR) => return Ok(Ready::default()),
-            Err(errno) => return Err(errno),
-        }
-        let mut results = descriptors
-            .iter()
-            .map(|descriptor| descriptor.any().unwrap_or(true));
-        let mut next = || results.next().unwrap_or(false);
-        let (signal, netlink) = (next(), next());
-        let mut ready_captures = captures().map(|capture| capture.is_some() && next());
-        let upstream = ready_captures.next().unwrap_or(false);
-        let ports = bits(ready_captures);
-        let status = self
-            .status
-            .as_ref()
-            .map(|(server, _)| server.readiness(next));
-        Ok(Ready {
-            signal,
-            netlink,
-            upstream,
-            ports,
-            status: status.unwrap_or_default(),
-        })
-    }
-
     /// Until the one deadline; none where nothing is ever due by itself.
-    fn timeout(&self) -> PollTimeout {
+    fn timeout(&self) -> Option<Duration> {
         let deadline = self.engine.next_deadline().map(|(deadline, _)| deadline);
         let client = self
             .status
             .as_ref()
             .and_then(|(server, _)| server.deadline());
-        let deadlines = [deadline, self.capture_retry, client];
-        let deadline = deadlines.into_iter().flatten().min();
-        deadline.map_or(PollTimeout::NONE, |deadline| {
-            poll_timeout(deadline.since(clock::now()))
-        })
+        let deadline = earliest(&[deadline, self.capture_retry, client])?;
+        Some(deadline.since(clock::now()))
     }
 
     fn read_netlink(&mut self) {
@@ -323,11 +295,11 @@ impl<'s> EventLoop<'s> {
         }
     }
 
-    fn serve_status(&mut self, ready: Readiness) {
+    fn serve_status(&mut self, now: Instant, ready: Tokens) {
         let Some((server, name)) = &mut self.status else {
             return;
         };
-        if !server.is_due(ready, clock::now()) {
+        if !server.is_due(ready, now) {
             return;
         }
         let ports = self.ports.iter().zip(self.interfaces.downstreams());
@@ -335,7 +307,7 @@ impl<'s> EventLoop<'s> {
             name,
             engine: self.engine,
             started: self.started,
-            now: clock::now(),
+            now,
             upstream_running: self.interfaces.upstream_interface().running,
             downstreams: ports
                 .map(|(port, interface)| status::Downstream {
@@ -349,10 +321,10 @@ impl<'s> EventLoop<'s> {
                 })
                 .collect(),
         };
-        server.serve(ready, &view, &mut self.buffers.answers);
+        server.serve(&self.poller, ready, &view, &mut self.buffers.answers);
     }
 
-    fn read_upstream(&mut self) {
+    fn read_upstream(&mut self, now: Instant) {
         let EventLoop {
             engine,
             upstream_capture,
@@ -361,12 +333,12 @@ impl<'s> EventLoop<'s> {
         } = self;
         let retry = read(upstream_capture, &mut buffers.receive, |packet, mac| {
             let mac = MacAddress(mac);
-            engine.handle(clock::now(), Event::UpstreamPacket { mac, packet });
+            engine.handle(now, Event::UpstreamPacket { mac, packet });
         });
         self.capture_retry = self.capture_retry.max(retry);
     }
 
-    fn read_port(&mut self, number: usize) {
+    fn read_port(&mut self, now: Instant, number: usize) {
         let EventLoop {
             engine,
             ports,
@@ -382,7 +354,7 @@ impl<'s> EventLoop<'s> {
                 mac: MacAddress(mac),
                 packet,
             };
-            engine.handle(clock::now(), event);
+            engine.handle(now, event);
         });
         self.capture_retry = self.capture_retry.max(retry);
     }
@@ -480,22 +452,4 @@ fn read(
         }
     }
     None
-}
-
-/// What is to be read, or written.
-#[derive(Default)]
-struct Ready {
-    signal: bool,
-    netlink: bool,
-    upstream: bool,
-    /// A bit for each [`Port`].
-    ports: u32,
-    status: Readiness,
-}
-
-/// A bit for each that is true, the lowest for the first.
-fn bits(values: impl Iterator<Item = bool>) -> u32 {
-    values
-        .enumerate()
-        .fold(0, |bits, (number, value)| bits | u32::from(value) << number)
 }

@@ -28,7 +28,7 @@ use crate::sys::netlink::Bridge;
 
 pub use client::{StatusArguments, StatusError, ask_summary, socket_of, status};
 use server::FOLDER;
-pub use server::{Answers, BindError, CLIENTS, Readiness, Server};
+pub use server::{Answers, BindError, Server, TOKENS};
 
 /// What an piece is written to: a buffer that may be too short for it.
 type Output<'b> = &'b mut dyn fmt::Write;

@@ -3,19 +3,18 @@
 //! Nothing a client does holds up the loop: sockets do not block, what is written in one turn is bounded, the few clients have
 //! buffers of their own, and one that does not get on gives way.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
-use nix::poll::PollFlags;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chown, mkdir, read, unlink, write};
 use protocol::time::{Duration, Instant};
 
 use super::{Cursor, Format, View, parse_question};
 use crate::sys::errno;
-use crate::sys::readiness::pause;
+use crate::sys::readiness::{Poller, Token, Tokens, Until, pause};
 
 /// Where the sockets are, unless the user says otherwise.
 pub const FOLDER: &str = "/var/run/mldproxy";
@@ -43,14 +42,13 @@ pub struct Server {
     listener: UnixListener,
     path: String,
     clients: [Option<Client>; CLIENTS],
+    /// Newcomers are waited for.
+    has_place: bool,
 }
 
-/// What of a [`Server`] is ready, as poll(2) said: a bit for each client.
-#[derive(Clone, Copy, Default)]
-pub struct Readiness {
-    pub newcomer: bool,
-    pub clients: u32,
-}
+/// The tokens below this are the server's: one for each client, and one for newcomers.
+pub const TOKENS: Token = NEWCOMER + 1;
+const NEWCOMER: Token = CLIENTS as Token;
 
 /// Why there is no control socket.
 pub enum BindError {
@@ -116,7 +114,13 @@ impl Server {
             listener,
             path: path.to_owned(),
             clients: [const { None }; CLIENTS],
+            has_place: true,
         })
+    }
+
+    /// Has newcomers waited for, with tokens below [`TOKENS`].
+    pub fn watch(&self, poller: &Poller) -> nix::Result<()> {
+        poller.add(&self.listener, NEWCOMER, Until::Readable)
     }
 
     /// Makes another user the owner of the socket, and of its folder where that is [`FOLDER`], so that this user can remove it.
@@ -129,36 +133,9 @@ impl Server {
         }
     }
 
-    /// What to wait for: newcomers where there is room for one, then the clients.
-    pub fn poll_for<'s>(&'s self, mut add: impl FnMut(BorrowedFd<'s>, PollFlags)) {
-        if self.place().is_some() {
-            add(self.listener.as_fd(), PollFlags::POLLIN);
-        }
-        for client in self.clients.iter().flatten() {
-            add(
-                client.stream.as_fd(),
-                match client.state {
-                    State::Asking(_) => PollFlags::POLLIN,
-                    State::Answered { .. } => PollFlags::POLLOUT,
-                },
-            );
-        }
-    }
-
-    /// What of it is ready, as `next` says of one after the other.
-    pub fn readiness(&self, mut next: impl FnMut() -> bool) -> Readiness {
-        let newcomer = self.place().is_some() && next();
-        let mut clients = 0;
-        for (number, client) in self.clients.iter().enumerate() {
-            clients |= u32::from(client.is_some() && next()) << number;
-        }
-        Readiness { newcomer, clients }
-    }
-
     /// Is there anything to do at `now`?
-    pub fn is_due(&self, ready: Readiness, now: Instant) -> bool {
-        ready.newcomer
-            || ready.clients != 0
+    pub fn is_due(&self, ready: Tokens, now: Instant) -> bool {
+        (0..TOKENS).any(|token| ready.contains(token))
             || self.deadline().is_some_and(|deadline| deadline <= now)
     }
 
@@ -172,18 +149,24 @@ impl Server {
     }
 
     /// Goes on with all clients that are ready, and drops those that did not get on.
-    pub fn serve(&mut self, ready: Readiness, view: &View<'_>, answers: &mut Answers) {
-        let slots = self.clients.iter_mut().zip(&mut answers.0);
-        for (number, (slot, buffer)) in slots.enumerate() {
-            let ready = ready.clients & 1 << number != 0;
-            if slot
-                .as_mut()
-                .is_some_and(|client| !client.stays(ready, view, buffer))
-            {
-                *slot = None;
-            }
+    pub fn serve(
+        &mut self,
+        poller: &Poller,
+        ready: Tokens,
+        view: &View<'_>,
+        answers: &mut Answers,
+    ) {
+        for ((slot, buffer), token) in self.clients.iter_mut().zip(&mut answers.0).zip(0..) {
+            slot.take_if(|client| {
+                let before = client.until();
+                let stays = client.stays(ready.contains(token), view, buffer);
+                let until = client.until();
+                let is_watched =
+                    || until == before || poller.change(&client.stream, token, until).is_ok();
+                !(stays && is_watched())
+            });
         }
-        if ready.newcomer
+        if ready.contains(NEWCOMER)
             && let Some(place) = self.place()
             && let (Some(slot), Some(buffer)) =
                 (self.clients.get_mut(place), answers.0.get_mut(place))
@@ -198,7 +181,23 @@ impl Server {
                 end: view.now.saturating_add(LONGEST),
             };
             // Most have asked by now, and so are never in another newcomer's way.
-            *slot = client.stays(true, view, buffer).then_some(client);
+            let stays = client.stays(true, view, buffer);
+            let is_watched = || {
+                let added = poller.add(&client.stream, place as Token, client.until());
+                added.is_ok()
+            };
+            *slot = (stays && is_watched()).then_some(client);
+        }
+        let has_place = self.place().is_some();
+        if self.has_place != has_place {
+            let until = if has_place {
+                Until::Readable
+            } else {
+                Until::Never
+            };
+            // What is watched can be changed, always.
+            let _ = poller.change(&self.listener, NEWCOMER, until);
+            self.has_place = has_place;
         }
     }
 
@@ -226,6 +225,14 @@ impl Drop for Server {
 }
 
 impl Client {
+    /// What it waits for.
+    fn until(&self) -> Until {
+        match self.state {
+            State::Asking(_) => Until::Readable,
+            State::Answered { .. } => Until::Writable,
+        }
+    }
+
     /// Reads or writes what can be; false once there is no more to do, or it cannot be done, or took too long.
     fn stays(&mut self, ready: bool, view: &View<'_>, buffer: &mut [u8]) -> bool {
         if view.now >= self.deadline {
