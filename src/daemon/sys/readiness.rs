@@ -12,7 +12,7 @@ use super::clock;
 /// How many are told of at once. The kernel tells of the rest the next time, before it tells of the same ones again.
 const AT_ONCE: usize = 8;
 
-/// Waits for many descriptors. Those that are silent cost nothing, which with poll(2) is most of what it costs to be woken up.
+/// Waits for many descriptors. With poll(2) those that are silent would each cost something whenever another one wakes the process up.
 pub struct Poller(Epoll);
 
 /// What is waited for.
