@@ -42,8 +42,6 @@ pub struct Server {
     listener: UnixListener,
     path: String,
     clients: [Option<Client>; CLIENTS],
-    /// Newcomers are waited for.
-    has_place: bool,
 }
 
 /// The tokens below this are the server's: one for each client, and one for newcomers.
@@ -114,11 +112,10 @@ impl Server {
             listener,
             path: path.to_owned(),
             clients: [const { None }; CLIENTS],
-            has_place: true,
         })
     }
 
-    /// Has newcomers waited for, with tokens below [`TOKENS`].
+    /// Has newcomers waited for. Tokens below [`TOKENS`] are the server's.
     pub fn watch(&self, poller: &Poller) -> nix::Result<()> {
         poller.add(&self.listener, NEWCOMER, Until::Readable)
     }
@@ -156,6 +153,7 @@ impl Server {
         view: &View<'_>,
         answers: &mut Answers,
     ) {
+        let had_place = self.place().is_some();
         for ((slot, buffer), token) in self.clients.iter_mut().zip(&mut answers.0).zip(0..) {
             slot.take_if(|client| {
                 let before = client.until();
@@ -189,7 +187,7 @@ impl Server {
             *slot = (stays && is_watched()).then_some(client);
         }
         let has_place = self.place().is_some();
-        if self.has_place != has_place {
+        if had_place != has_place {
             let until = if has_place {
                 Until::Readable
             } else {
@@ -197,7 +195,6 @@ impl Server {
             };
             // What is watched can be changed, always.
             let _ = poller.change(&self.listener, NEWCOMER, until);
-            self.has_place = has_place;
         }
     }
 
