@@ -46,7 +46,7 @@ use protocol::engine::Engine;
 use protocol::time::Duration;
 use protocol::wire::{NeighborSolicitation, SolicitedNode};
 
-use event_loop::{Buffers, EventLoop};
+use event_loop::{Buffers, EventLoop, Sockets};
 use lab::{Frame, Namespace, Tap, group_mac};
 use status::Server;
 use sys::netlink::Netlink;
@@ -167,9 +167,7 @@ fn count_allocations(path: &str) -> u64 {
     let Ok(server) = Server::bind(path) else {
         panic!("no control socket {path}")
     };
-    let mut event_loop = EventLoop::new(
-        &mut engine,
-        &mut buffers,
+    let sockets = Sockets::new(
         Signals::block().expect("signals"),
         Netlink::open().expect("netlink"),
         Tables::open().expect("netlink"),
@@ -177,6 +175,7 @@ fn count_allocations(path: &str) -> u64 {
         Some((server, "wan")),
     )
     .expect("epoll");
+    let mut event_loop = EventLoop::new(&mut engine, &mut buffers, sockets);
     let count = |event_loop: &EventLoop<'_>, counter| event_loop.engine().counters().get(counter);
     let measured = measure(|| {
         while count(&event_loop, Counter::NeighborSolicitation) < FRAMES

@@ -27,7 +27,7 @@ use protocol::config::{Config, GLOBAL_UNICAST};
 use protocol::engine::Engine;
 
 use cli::{Command, Run};
-use event_loop::{Buffers, EventLoop};
+use event_loop::{Buffers, EventLoop, Sockets};
 use instance::Instance;
 use snapshot::Snapshot;
 use status::{BindError, Server, StatusError, socket_of};
@@ -186,16 +186,8 @@ fn proxy(config: Config, status: Option<(Server, &str)>, user: Option<User>) -> 
     let mut buffers = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
     engine.start(config, seed);
     let no_events = |errno: Errno| format!("waiting for events: {}", errno.desc());
-    let mut event_loop = EventLoop::new(
-        &mut engine,
-        &mut buffers,
-        signals,
-        netlink,
-        tables,
-        transmitter,
-        status,
-    )
-    .map_err(no_events)?;
+    let sockets = Sockets::new(signals, netlink, tables, transmitter, status).map_err(no_events)?;
+    let mut event_loop = EventLoop::new(&mut engine, &mut buffers, sockets);
     let ended = event_loop.run();
     log_counters(event_loop.engine());
     ended.map(drop).map_err(no_events)

@@ -87,9 +87,10 @@ impl EventLoop<'_> {
         let index = self.interfaces.index_of(side);
         // The engine writes nothing where it knows of nothing to send from.
         let index = index.filter(|_| length > 0).ok_or(Errno::ENODEV)?;
+        let transmitter = &self.sockets.transmitter;
         match mac {
-            Some(mac) => self.transmitter.send(index, mac.0, packet),
-            None => self.transmitter.send_to_group(index, destination, packet),
+            Some(mac) => transmitter.send(index, mac.0, packet),
+            None => transmitter.send_to_group(index, destination, packet),
         }
     }
 
@@ -114,17 +115,18 @@ impl EventLoop<'_> {
 
     fn change_table(&mut self, change: ndp_proxy::Change) -> bool {
         let address = change.address;
+        let tables = &self.sockets.tables;
         let result = match (self.interfaces.index_of(change.side), change.table) {
             // With the interface all of it went.
             (None, _) => Ok(()),
             (Some(index), KernelTable::Proxies) if change.present => {
-                add_proxy(&self.tables, index, address)
+                add_proxy(tables, index, address)
             }
-            (Some(index), KernelTable::Proxies) => self.tables.remove_proxy(index, address),
+            (Some(index), KernelTable::Proxies) => tables.remove_proxy(index, address),
             (Some(index), KernelTable::Routes) if change.present => {
-                self.tables.add_route(index, address)
+                tables.add_route(index, address)
             }
-            (Some(index), KernelTable::Routes) => self.tables.remove_route(index, address),
+            (Some(index), KernelTable::Routes) => tables.remove_route(index, address),
         };
         if result.is_ok() && self.engine.ndp_proxy().is_failing(change.table) {
             return true;

@@ -79,7 +79,7 @@ impl EventLoop<'_> {
             Interest::Queries
         };
         let retry = follow(
-            (&self.poller, UPSTREAM),
+            (&self.sockets.poller, UPSTREAM),
             &mut self.upstream_capture,
             index(upstream),
             interest,
@@ -104,7 +104,7 @@ impl EventLoop<'_> {
                 };
             }
             let retry = follow(
-                (&self.poller, token),
+                (&self.sockets.poller, token),
                 &mut port.capture,
                 interface.index,
                 Interest::Hosts,
@@ -146,7 +146,10 @@ impl EventLoop<'_> {
                 );
                 port.changed_bridge = Some((index, bridge.multicast_router));
                 // A refusal is told by a notice.
-                let _ = self.netlink.set_multicast_router(index, PERMANENT_ROUTER);
+                let _ = self
+                    .sockets
+                    .netlink
+                    .set_multicast_router(index, PERMANENT_ROUTER);
             }
         }
     }
@@ -158,7 +161,7 @@ impl EventLoop<'_> {
                 && interface.index == Some(index)
             {
                 info!("{}: mcast_router is {before} again", interface.name);
-                if let Err(errno) = self.netlink.set_multicast_router(index, before) {
+                if let Err(errno) = self.sockets.netlink.set_multicast_router(index, before) {
                     warn!("{}: {}", interface.name, errno.desc());
                 }
             }

@@ -100,13 +100,13 @@ impl EventLoop<'_> {
                 && proxied.proxied
             {
                 removed += 1;
-                let _ = self.tables.remove_proxy(index, address);
+                let _ = self.sockets.tables.remove_proxy(index, address);
             }
             if let Some(side) = proxied.routed
                 && let Some(index) = self.interfaces.index_of(side)
             {
                 removed += 1;
-                let _ = self.tables.remove_route(index, address);
+                let _ = self.sockets.tables.remove_route(index, address);
             }
         }
         if removed > 0 {

@@ -72,10 +72,8 @@ struct DownstreamPort {
     changed_bridge: Option<(u32, u8)>,
 }
 
-/// All that the daemon holds open, and the engine.
-pub struct EventLoop<'s> {
-    engine: &'s mut Engine,
-    buffers: &'s mut Buffers,
+/// What the daemon has open from its start to its end.
+pub struct Sockets<'s> {
     poller: Poller,
     signals: Signals,
     netlink: Netlink,
@@ -83,6 +81,39 @@ pub struct EventLoop<'s> {
     transmitter: Transmitter,
     /// The control socket, and the name of this instance on it.
     status: Option<(Server, &'s str)>,
+}
+
+impl<'s> Sockets<'s> {
+    /// Waits for them from now on. Fails only where epoll(7) cannot be used.
+    pub fn new(
+        signals: Signals,
+        netlink: Netlink,
+        tables: Tables,
+        transmitter: Transmitter,
+        status: Option<(Server, &'s str)>,
+    ) -> nix::Result<Self> {
+        let poller = Poller::new()?;
+        poller.add(&signals, SIGNALS, Until::Readable)?;
+        poller.add(&netlink, NETLINK, Until::Readable)?;
+        if let Some((server, _)) = &status {
+            server.watch(&poller)?;
+        }
+        Ok(Sockets {
+            poller,
+            signals,
+            netlink,
+            tables,
+            transmitter,
+            status,
+        })
+    }
+}
+
+/// All that the daemon holds open, and the engine.
+pub struct EventLoop<'s> {
+    engine: &'s mut Engine,
+    buffers: &'s mut Buffers,
+    sockets: Sockets<'s>,
     started: Instant,
     memberships: Memberships,
     /// One for each downstream that is there, at its [`Port`].
@@ -115,35 +146,15 @@ pub struct EventLoop<'s> {
 }
 
 impl<'s> EventLoop<'s> {
-    /// Puts the engine, started with a checked configuration, and the sockets together, and asks for the interfaces. Fails only where
-    /// epoll(7) cannot be used.
-    pub fn new(
-        engine: &'s mut Engine,
-        buffers: &'s mut Buffers,
-        signals: Signals,
-        netlink: Netlink,
-        tables: Tables,
-        transmitter: Transmitter,
-        status: Option<(Server, &'s str)>,
-    ) -> nix::Result<Self> {
-        let poller = Poller::new()?;
-        poller.add(&signals, SIGNALS, Until::Readable)?;
-        poller.add(&netlink, NETLINK, Until::Readable)?;
-        if let Some((server, _)) = &status {
-            server.watch(&poller)?;
-        }
+    /// Puts the engine, started with a checked configuration, and the sockets together, and asks for the interfaces.
+    pub fn new(engine: &'s mut Engine, buffers: &'s mut Buffers, sockets: Sockets<'s>) -> Self {
         let interfaces = Interfaces::new(engine.config());
         let downstreams = engine.config().downstreams.iter();
         let ports = downstreams.map(|_| DownstreamPort::default()).collect();
         let mut event_loop = EventLoop {
             engine,
             buffers,
-            poller,
-            signals,
-            netlink,
-            tables,
-            transmitter,
-            status,
+            sockets,
             started: clock::now(),
             memberships: Memberships::new(),
             ports,
@@ -168,7 +179,7 @@ impl<'s> EventLoop<'s> {
             route_trouble: Trouble::default(),
         };
         event_loop.request_dump();
-        Ok(event_loop)
+        event_loop
     }
 
     pub fn engine(&self) -> &Engine {
@@ -195,11 +206,11 @@ impl<'s> EventLoop<'s> {
     /// Sleeps until there is something to do, and does it; the signal that asks for the end.
     pub fn turn(&mut self) -> nix::Result<Option<Signal>> {
         self.act();
-        let ready = self.poller.wait(self.timeout())?;
+        let ready = self.sockets.poller.wait(self.timeout())?;
         // For all that is read in one go: to read the clock is a system call on some routers.
         let now = clock::now();
         if ready.contains(SIGNALS) {
-            match self.signals.receive() {
+            match self.sockets.signals.receive() {
                 Some(Signal::SIGHUP) => {
                     info!("SIGHUP: asking all hosts and reporting all groups anew");
                     self.dump = Some(Dump::Links);
@@ -236,6 +247,7 @@ impl<'s> EventLoop<'s> {
     fn timeout(&self) -> Option<Duration> {
         let deadline = self.engine.next_deadline().map(|(deadline, _)| deadline);
         let client = self
+            .sockets
             .status
             .as_ref()
             .and_then(|(server, _)| server.deadline());
@@ -247,7 +259,7 @@ impl<'s> EventLoop<'s> {
         for _ in 0..BATCH {
             let EventLoop {
                 engine,
-                netlink,
+                sockets,
                 interfaces,
                 shared_prefixes,
                 buffers,
@@ -256,13 +268,15 @@ impl<'s> EventLoop<'s> {
                 dump,
                 ..
             } = self;
-            let more = netlink.receive(&mut buffers.receive, &mut |notice| {
-                *dumped |= matches!(notice, Notice::Dumped(Dump::Addresses));
-                *listed |= matches!(notice, Notice::Dumped(Dump::Routes));
-                shared_prefixes.note(engine.config(), interfaces, &notice);
-                let wanted = take_in(clock::now(), engine, interfaces, *listed, &notice);
-                *dump = dump.iter().copied().chain(wanted).min();
-            });
+            let more = sockets
+                .netlink
+                .receive(&mut buffers.receive, &mut |notice| {
+                    *dumped |= matches!(notice, Notice::Dumped(Dump::Addresses));
+                    *listed |= matches!(notice, Notice::Dumped(Dump::Routes));
+                    shared_prefixes.note(engine.config(), interfaces, &notice);
+                    let wanted = take_in(clock::now(), engine, interfaces, *listed, &notice);
+                    *dump = dump.iter().copied().chain(wanted).min();
+                });
             match more {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -278,7 +292,7 @@ impl<'s> EventLoop<'s> {
 
     fn request_dump(&mut self) {
         let Some(dump) = self.dump else { return };
-        match self.netlink.request(dump) {
+        match self.sockets.netlink.request(dump) {
             Ok(()) => {
                 if dump == Dump::ProxiedNeighbors {
                     self.last_listing = clock::now();
@@ -296,7 +310,7 @@ impl<'s> EventLoop<'s> {
     }
 
     fn serve_status(&mut self, now: Instant, ready: Tokens) {
-        let Some((server, name)) = &mut self.status else {
+        let Some((server, name)) = &mut self.sockets.status else {
             return;
         };
         if !server.is_due(ready, now) {
@@ -321,7 +335,12 @@ impl<'s> EventLoop<'s> {
                 })
                 .collect(),
         };
-        server.serve(&self.poller, ready, &view, &mut self.buffers.answers);
+        server.serve(
+            &self.sockets.poller,
+            ready,
+            &view,
+            &mut self.buffers.answers,
+        );
     }
 
     fn read_upstream(&mut self, now: Instant) {
