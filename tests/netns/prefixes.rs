@@ -1,15 +1,18 @@
 //! Which addresses are learned.
 
+use std::mem;
 use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
 
 use crate::lab::{DOWNSTREAM, LAN_ROUTER, Lab, ROUTER, UPSTREAM, eventually, solicited_node};
 use crate::support::{
-    Host, SOON, address, expect_among_joined, expect_joined, missing_of, start, summary,
+    Host, SOON, address, expect_among_joined, expect_joined, missing_of, start, status, summary,
 };
 
 crate::tests![
     a_renumbering_drops_the_old_prefix,
     an_upstream_without_addresses_has_no_prefix_yet,
+    a_prefix_that_comes_late_counts_for_hosts_that_are_silent,
     an_excluded_prefix_is_not_learned,
     the_routers_own_addresses_are_not_joined,
 ];
@@ -59,6 +62,33 @@ fn an_upstream_without_addresses_has_no_prefix_yet() {
     });
     // The first one is in the kernel's neighbour table, which is read when there is a prefix.
     expect_joined(&lab, &[address(1), address(2)]);
+}
+
+/// Nobody says anything, so for some seconds nothing but the prefix wakes mldproxy up.
+fn a_prefix_that_comes_late_counts_for_hosts_that_are_silent() {
+    let lab = Lab::without_querier();
+    let host = address(1);
+    lab.rtr.run(&format!(
+        "ip addr del {ROUTER}/64 dev {UPSTREAM}
+         ip neigh replace {host} lladdr 02:00:00:00:01:01 dev {DOWNSTREAM} nud stale"
+    ));
+    for silent in [&lab.gw, &lab.lan] {
+        silent.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
+    }
+    let mldproxy = start(&lab, &["--prefix", "upstream"]);
+    let (mut wake_ups, mut since) = (0, Instant::now());
+    eventually("nothing more to do", SOON, || {
+        let now = status(&mldproxy, "voluntary_ctxt_switches:");
+        if mem::replace(&mut wake_ups, now) != now {
+            since = Instant::now();
+        }
+        since.elapsed() > Duration::from_secs(2)
+    });
+    lab.rtr
+        .run(&format!("ip addr add {ROUTER}/64 dev {UPSTREAM} nodad"));
+    eventually("its host is joined for", Duration::from_secs(5), || {
+        missing_of(&lab, &[host]).is_empty()
+    });
 }
 
 fn an_excluded_prefix_is_not_learned() {

@@ -1,24 +1,22 @@
 //! Following the interfaces: memberships, captures and the engine are brought in line with those that are there.
 
 use log::{info, warn};
-use protocol::config::Port;
+use protocol::config::{InterfaceName, Port};
 use protocol::engine::Event;
 use protocol::listener::Upstream;
 use protocol::time::Instant;
 
-use super::{DownstreamPort, EventLoop, PORTS, RETRY_INTERVAL, UPSTREAM};
-use crate::report::Path;
-use crate::sys::clock;
+use super::{DownstreamPort, EventLoop, PORTS, UPSTREAM};
+use crate::report::{Path, Trouble};
 use crate::sys::netlink::{Dump, PERMANENT_ROUTER};
 use crate::sys::packet::{Capture, Interest};
 use crate::sys::readiness::{Poller, Token, Until};
 
 impl EventLoop<'_> {
     /// Brings memberships, captures and the engine in line with the interfaces that are there.
-    pub(super) fn follow_interfaces(&mut self) {
-        self.capture_retry = None;
-        self.follow_upstream();
-        self.follow_downstreams();
+    pub(super) fn follow_interfaces(&mut self, now: Instant) {
+        self.follow_upstream(now);
+        self.follow_downstreams(now);
         if !self.dumped {
             return;
         }
@@ -35,7 +33,7 @@ impl EventLoop<'_> {
         }
     }
 
-    fn follow_upstream(&mut self) {
+    fn follow_upstream(&mut self, now: Instant) {
         let upstream = self.interfaces.upstream();
         let index = |upstream: Option<Upstream>| upstream.map(|upstream| upstream.index);
         let generation = self.interfaces.upstream_generation();
@@ -46,14 +44,14 @@ impl EventLoop<'_> {
             self.upstream_capture = None;
             self.upstream = None;
             self.memberships.leave_all();
-            self.engine.handle(clock::now(), Event::Upstream(None));
+            self.engine.handle(now, Event::Upstream(None));
         }
         if upstream != self.upstream {
             if index(upstream) != index(self.upstream) {
                 self.memberships.leave_all();
             }
             self.upstream = upstream;
-            self.engine.handle(clock::now(), Event::Upstream(upstream));
+            self.engine.handle(now, Event::Upstream(upstream));
         }
         let config = self.engine.config();
         match index(upstream) {
@@ -63,37 +61,41 @@ impl EventLoop<'_> {
             Some(_) => {}
             None => self.settings.interface_is_gone(),
         }
-        let prefixes = self.interfaces.upstream_prefixes();
         // Not before the first dump, which would tell of one after the other.
-        if self.dumped && prefixes != self.upstream_prefixes {
-            self.upstream_prefixes = prefixes;
-            let prefixes = Event::UpstreamPrefixes(&self.upstream_prefixes);
-            self.engine.handle(clock::now(), prefixes);
-            // Among those the kernel knows there may be some that count now.
-            self.dump = self.dump.into_iter().chain([Dump::Neighbors]).min();
+        if self.dumped && config.upstream_prefixes {
+            let prefixes = self.interfaces.upstream_prefixes();
+            if prefixes != self.upstream_prefixes {
+                self.upstream_prefixes = prefixes;
+                let prefixes = Event::UpstreamPrefixes(&self.upstream_prefixes);
+                self.engine.handle(now, prefixes);
+                // Among those the kernel knows there may be some that count now.
+                self.dump = self.dump.into_iter().chain([Dump::Neighbors]).min();
+            }
         }
-        let name = &self.engine.config().upstream;
-        let interest = if self.engine.config().ndp_proxy {
+        let config = self.engine.config();
+        let interest = if config.ndp_proxy {
             Interest::QueriesAndNeighbors
         } else {
             Interest::Queries
         };
-        let retry = follow(
+        let followed = follow(
             (&self.sockets.poller, UPSTREAM),
-            &mut self.upstream_capture,
-            index(upstream),
-            interest,
-            |opened| {
-                self.capture_trouble
-                    .note(opened, format_args!("listening on {name}"))
-            },
+            (
+                &mut self.upstream_capture,
+                &mut self.upstream_capture_trouble,
+            ),
+            (index(upstream), interest),
+            &config.upstream,
         );
-        self.capture_retry = self.capture_retry.max(retry);
+        if !followed {
+            self.try_again(now);
+        }
     }
 
-    fn follow_downstreams(&mut self) {
+    fn follow_downstreams(&mut self, now: Instant) {
         let interfaces = self.interfaces.downstreams().iter();
         let ports = self.ports.iter_mut().zip(interfaces).enumerate();
+        let mut all_followed = true;
         for ((number, (port, interface)), token) in ports.zip(PORTS..) {
             let name = &interface.name;
             if port.generation != interface.generation {
@@ -103,17 +105,12 @@ impl EventLoop<'_> {
                     ..DownstreamPort::default()
                 };
             }
-            let retry = follow(
+            all_followed &= follow(
                 (&self.sockets.poller, token),
-                &mut port.capture,
-                interface.index,
-                Interest::Hosts,
-                |opened| {
-                    self.capture_trouble
-                        .note(opened, format_args!("listening on {name}"))
-                },
+                (&mut port.capture, &mut port.capture_trouble),
+                (interface.index, Interest::Hosts),
+                name,
             );
-            self.capture_retry = self.capture_retry.max(retry);
 
             if interface.master != port.master {
                 port.master = interface.master;
@@ -128,7 +125,7 @@ impl EventLoop<'_> {
             if downstream != port.downstream {
                 port.downstream = downstream;
                 let event = Event::Downstream(number as Port, downstream);
-                self.engine.handle(clock::now(), event);
+                self.engine.handle(now, event);
             }
 
             // A bridge that snoops hides, from a capture on itself, solicitations to groups that nobody on the LAN joined. As a
@@ -152,6 +149,9 @@ impl EventLoop<'_> {
                     .set_multicast_router(index, PERMANENT_ROUTER);
             }
         }
+        if !all_followed {
+            self.try_again(now);
+        }
     }
 
     /// Puts back what was changed of the bridges that are still there.
@@ -169,23 +169,22 @@ impl EventLoop<'_> {
     }
 }
 
-/// Brings a capture in line with the interface that is there; when to try again.
+/// Brings a capture in line with the interface that is there. Did that succeed?
 fn follow(
     (poller, token): (&Poller, Token),
-    capture: &mut Option<Capture>,
-    index: Option<u32>,
-    interest: Interest,
-    mut note: impl FnMut(nix::Result<()>) -> bool,
-) -> Option<Instant> {
+    (capture, trouble): (&mut Option<Capture>, &mut Trouble),
+    (index, interest): (Option<u32>, Interest),
+    name: &InterfaceName,
+) -> bool {
     if capture.as_ref().map(Capture::index) == index {
-        return None;
+        return true;
     }
     *capture = None;
-    let opened = Capture::open(index?, interest).and_then(|opened| {
+    let Some(index) = index else { return true };
+    let opened = Capture::open(index, interest).and_then(|opened| {
         poller.add(&opened, token, Until::Readable)?;
         *capture = Some(opened);
         Ok(())
     });
-    let retry = clock::now().saturating_add(RETRY_INTERVAL);
-    (!note(opened)).then_some(retry)
+    trouble.note(opened, format_args!("listening on {name}"))
 }

@@ -30,7 +30,7 @@ use crate::sys::signal::Signals;
 /// How many packets of a downstream are taken in one go, before the others and the joins have their turn: more than a socket's
 /// receive buffer holds by default (256 small ones), since to read is quick and to join is not, and what does not fit is lost.
 const BATCH: usize = 512;
-/// Until a capture that could not be opened is tried again.
+/// Until what failed is tried again: a capture to be opened, or netlink to be asked.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the descriptors are called in a set of those that are ready. The first ones are the control socket's.
@@ -63,6 +63,7 @@ impl Buffers {
 #[derive(Default)]
 struct DownstreamPort {
     capture: Option<Capture>,
+    capture_trouble: Trouble,
     generation: u32,
     /// As the engine was told last.
     downstream: Option<Downstream>,
@@ -120,6 +121,7 @@ pub struct EventLoop<'s> {
     ports: heapless::Vec<DownstreamPort, MAX_DOWNSTREAMS>,
     /// Hears queries upstream.
     upstream_capture: Option<Capture>,
+    upstream_capture_trouble: Trouble,
     interfaces: Interfaces,
     /// As the engine was told last.
     upstream: Option<Upstream>,
@@ -136,8 +138,8 @@ pub struct EventLoop<'s> {
     last_listing: Instant,
     settings: ProxySettings,
     shared_prefixes: SharedPrefixes,
-    capture_retry: Option<Instant>,
-    capture_trouble: Trouble,
+    /// When what failed is to be tried again.
+    retry: Option<Instant>,
     membership_trouble: Trouble,
     transmit_trouble: Trouble,
     netlink_trouble: Trouble,
@@ -159,6 +161,7 @@ impl<'s> EventLoop<'s> {
             memberships: Memberships::new(),
             ports,
             upstream_capture: None,
+            upstream_capture_trouble: Trouble::default(),
             interfaces,
             upstream: None,
             upstream_generation: 0,
@@ -170,15 +173,14 @@ impl<'s> EventLoop<'s> {
             last_listing: Instant::ZERO,
             settings: ProxySettings::default(),
             shared_prefixes: SharedPrefixes::default(),
-            capture_retry: None,
-            capture_trouble: Trouble::default(),
+            retry: None,
             membership_trouble: Trouble::default(),
             transmit_trouble: Trouble::default(),
             netlink_trouble: Trouble::default(),
             proxy_trouble: Trouble::default(),
             route_trouble: Trouble::default(),
         };
-        event_loop.request_dump();
+        event_loop.request_dump(event_loop.started);
         event_loop
     }
 
@@ -223,13 +225,14 @@ impl<'s> EventLoop<'s> {
         }
         let is_told = ready.contains(NETLINK);
         if is_told {
-            self.read_netlink();
+            self.read_netlink(now);
+        }
+        if is_told || self.retry.is_some_and(|due| due <= now) {
+            self.retry = None;
+            self.follow_interfaces(now);
         }
         self.list_now_and_then(now);
-        self.request_dump();
-        if is_told || self.capture_retry.is_some_and(|due| due <= now) {
-            self.follow_interfaces();
-        }
+        self.request_dump(now);
         if ready.contains(UPSTREAM) {
             self.read_upstream(now);
         }
@@ -251,11 +254,11 @@ impl<'s> EventLoop<'s> {
             .status
             .as_ref()
             .and_then(|(server, _)| server.deadline());
-        let deadline = earliest(&[deadline, self.capture_retry, client])?;
+        let deadline = earliest(&[deadline, self.retry, client])?;
         Some(deadline.since(clock::now()))
     }
 
-    fn read_netlink(&mut self) {
+    fn read_netlink(&mut self, now: Instant) {
         for _ in 0..BATCH {
             let EventLoop {
                 engine,
@@ -274,7 +277,7 @@ impl<'s> EventLoop<'s> {
                     *dumped |= matches!(notice, Notice::Dumped(Dump::Addresses));
                     *listed |= matches!(notice, Notice::Dumped(Dump::Routes));
                     shared_prefixes.note(engine.config(), interfaces, &notice);
-                    let wanted = take_in(clock::now(), engine, interfaces, *listed, &notice);
+                    let wanted = take_in(now, engine, interfaces, *listed, &notice);
                     *dump = dump.iter().copied().chain(wanted).min();
                 });
             match more {
@@ -282,7 +285,7 @@ impl<'s> EventLoop<'s> {
                 Ok(false) => break,
                 Err(errno) => {
                     self.netlink_trouble
-                        .note(Err(errno), format_args!("reading netlink"));
+                        .note(Err(errno), format_args!("netlink"));
                     self.dump = Some(Dump::Links);
                     break;
                 }
@@ -290,23 +293,28 @@ impl<'s> EventLoop<'s> {
         }
     }
 
-    fn request_dump(&mut self) {
+    fn request_dump(&mut self, now: Instant) {
         let Some(dump) = self.dump else { return };
-        match self.sockets.netlink.request(dump) {
-            Ok(()) => {
-                if dump == Dump::ProxiedNeighbors {
-                    self.last_listing = clock::now();
-                }
-                begin(clock::now(), self.engine, &mut self.interfaces, dump);
-                self.dump = None;
-            }
+        let requested = self.sockets.netlink.request(dump);
+        if requested == Err(Errno::EBUSY) {
             // Its end will wake the loop.
-            Err(Errno::EBUSY) => {}
-            Err(errno) => {
-                let what = format_args!("asking netlink");
-                self.netlink_trouble.note(Err(errno), what);
-            }
+            return;
         }
+        let what = format_args!("netlink");
+        if !self.netlink_trouble.note(requested, what) {
+            self.try_again(now);
+            return;
+        }
+        if dump == Dump::ProxiedNeighbors {
+            self.last_listing = now;
+        }
+        begin(now, self.engine, &mut self.interfaces, dump);
+        self.dump = None;
+    }
+
+    fn try_again(&mut self, now: Instant) {
+        let due = now.saturating_add(RETRY_INTERVAL);
+        self.retry = earliest(&[self.retry, Some(due)]);
     }
 
     fn serve_status(&mut self, now: Instant, ready: Tokens) {
@@ -350,11 +358,13 @@ impl<'s> EventLoop<'s> {
             buffers,
             ..
         } = self;
-        let retry = read(upstream_capture, &mut buffers.receive, |packet, mac| {
+        let is_open = read(upstream_capture, &mut buffers.receive, |packet, mac| {
             let mac = MacAddress(mac);
             engine.handle(now, Event::UpstreamPacket { mac, packet });
         });
-        self.capture_retry = self.capture_retry.max(retry);
+        if !is_open {
+            self.try_again(now);
+        }
     }
 
     fn read_port(&mut self, now: Instant, number: usize) {
@@ -367,7 +377,7 @@ impl<'s> EventLoop<'s> {
         let Some(port) = ports.get_mut(number) else {
             return;
         };
-        let retry = read(&mut port.capture, &mut buffers.receive, |packet, mac| {
+        let is_open = read(&mut port.capture, &mut buffers.receive, |packet, mac| {
             let event = Event::Packet {
                 port: number as Port,
                 mac: MacAddress(mac),
@@ -375,7 +385,9 @@ impl<'s> EventLoop<'s> {
             };
             engine.handle(now, event);
         });
-        self.capture_retry = self.capture_retry.max(retry);
+        if !is_open {
+            self.try_again(now);
+        }
     }
 }
 
@@ -452,23 +464,24 @@ fn tell_engine(now: Instant, engine: &mut Engine, interfaces: &Interfaces, notic
     }
 }
 
-/// Hands on what a capture has heard, as far as [`BATCH`]. One that fails is closed; when to open it anew.
+/// Hands on what a capture has heard, as far as [`BATCH`]. One that fails is closed; false then.
 fn read(
     capture: &mut Option<Capture>,
     buffer: &mut [u8],
     mut take: impl FnMut(&[u8], [u8; 6]),
-) -> Option<Instant> {
+) -> bool {
+    let Some(opened) = capture else { return true };
     for _ in 0..BATCH {
-        match capture.as_ref()?.receive(buffer) {
+        match opened.receive(buffer) {
             Ok(Some((packet, mac))) => take(packet, mac),
             // It goes on by itself once the link is up again.
-            Ok(None) | Err(Errno::ENETDOWN) => return None,
+            Ok(None) | Err(Errno::ENETDOWN) => break,
             Err(errno) => {
                 debug!("reading packets: {}; opening anew", errno.desc());
                 *capture = None;
-                return Some(clock::now().saturating_add(RETRY_INTERVAL));
+                return false;
             }
         }
     }
-    None
+    true
 }

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chown, mkdir, read, unlink, write};
-use protocol::time::{Duration, Instant};
+use protocol::time::{Duration, Instant, earliest};
 
 use super::{Cursor, Format, View, parse_question};
 use crate::sys::errno;
@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(30);
 /// The longest question, in octets.
 const QUESTION: usize = 32;
+/// Until a newcomer is let in, where none could be.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Buffers of an answer that are written to one client before packets have their turn again.
 const BATCH: usize = 4;
 
@@ -42,6 +44,8 @@ pub struct Server {
     listener: UnixListener,
     path: String,
     clients: [Option<Client>; CLIENTS],
+    /// Until when nobody is let in: the system had no descriptor left for one, who still waits.
+    closed_until: Option<Instant>,
 }
 
 /// The tokens below this are the server's: one for each client, and one for newcomers.
@@ -112,6 +116,7 @@ impl Server {
             listener,
             path: path.to_owned(),
             clients: [const { None }; CLIENTS],
+            closed_until: None,
         })
     }
 
@@ -138,11 +143,9 @@ impl Server {
 
     /// When [`Self::serve`] is to be called though nothing is ready.
     pub fn deadline(&self) -> Option<Instant> {
-        self.clients
-            .iter()
-            .flatten()
-            .map(|client| client.deadline)
-            .min()
+        let clients = self.clients.iter().flatten();
+        let client = clients.map(|client| client.deadline).min();
+        earliest(&[client, self.closed_until])
     }
 
     /// Goes on with all clients that are ready, and drops those that did not get on.
@@ -153,7 +156,8 @@ impl Server {
         view: &View<'_>,
         answers: &mut Answers,
     ) {
-        let had_place = self.place().is_some();
+        let was_open = self.is_open();
+        self.closed_until.take_if(|until| *until <= view.now);
         for ((slot, buffer), token) in self.clients.iter_mut().zip(&mut answers.0).zip(0..) {
             slot.take_if(|client| {
                 let before = client.until();
@@ -168,27 +172,18 @@ impl Server {
             && let Some(place) = self.place()
             && let (Some(slot), Some(buffer)) =
                 (self.clients.get_mut(place), answers.0.get_mut(place))
-            && let Ok((stream, _)) = self.listener.accept()
-            && stream.set_nonblocking(true).is_ok()
         {
-            let deadline = view.now.saturating_add(PATIENCE);
-            let mut client = Client {
-                stream,
-                state: State::Asking(0),
-                deadline,
-                end: view.now.saturating_add(LONGEST),
-            };
-            // Most have asked by now, and so are never in another newcomer's way.
-            let stays = client.stays(true, view, buffer);
-            let is_watched = || {
-                let added = poller.add(&client.stream, place as Token, client.until());
-                added.is_ok()
-            };
-            *slot = (stays && is_watched()).then_some(client);
+            match errno(self.listener.accept()) {
+                Ok((stream, _)) => {
+                    *slot = Client::admit(stream, (poller, place as Token), view, buffer);
+                }
+                Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
+                Err(_) => self.closed_until = Some(view.now.saturating_add(RETRY_INTERVAL)),
+            }
         }
-        let has_place = self.place().is_some();
-        if had_place != has_place {
-            let until = if has_place {
+        let is_open = self.is_open();
+        if was_open != is_open {
+            let until = if is_open {
                 Until::Readable
             } else {
                 Until::Never
@@ -196,6 +191,11 @@ impl Server {
             // What is watched can be changed, always.
             let _ = poller.change(&self.listener, NEWCOMER, until);
         }
+    }
+
+    /// Are newcomers let in?
+    fn is_open(&self) -> bool {
+        self.closed_until.is_none() && self.place().is_some()
     }
 
     /// Where a newcomer goes: to a free place, or to that of a client that has not asked yet, since to connect and be silent
@@ -222,6 +222,25 @@ impl Drop for Server {
 }
 
 impl Client {
+    /// One that has come, unless it has its answer already.
+    fn admit(
+        stream: UnixStream,
+        (poller, token): (&Poller, Token),
+        view: &View<'_>,
+        buffer: &mut [u8],
+    ) -> Option<Self> {
+        stream.set_nonblocking(true).ok()?;
+        let mut client = Client {
+            stream,
+            state: State::Asking(0),
+            deadline: view.now.saturating_add(PATIENCE),
+            end: view.now.saturating_add(LONGEST),
+        };
+        // Most have asked by now, and so are never in another newcomer's way.
+        let stays = client.stays(true, view, buffer);
+        (stays && poller.add(&client.stream, token, client.until()).is_ok()).then_some(client)
+    }
+
     /// What it waits for.
     fn until(&self) -> Until {
         match self.state {
@@ -308,4 +327,66 @@ fn lock(folder: OwnedFd) -> nix::Result<Flock<OwnedFd>> {
         pause(100);
     }
     Err(Errno::EWOULDBLOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
+    use std::os::fd::AsFd;
+    use std::{env, process};
+
+    use nix::sched::{CloneFlags, unshare};
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    use nix::unistd::dup;
+    use protocol::config::Config;
+    use protocol::engine::Engine;
+
+    use super::*;
+
+    /// With no descriptor left, who asks waits, and the loop does not turn meanwhile.
+    #[test]
+    fn who_cannot_be_let_in_waits_and_wakes_nobody() {
+        // The descriptors of this thread, not of the other tests; and not a thousand million of them.
+        unshare(CloneFlags::CLONE_FILES).unwrap();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, soft.min(4096), hard).unwrap();
+        let path = env::temp_dir().join(format!("mldproxy-full-{}", process::id()));
+        let Ok(mut server) = Server::bind(path.to_str().unwrap()) else {
+            panic!("no control socket {path:?}")
+        };
+        let poller = Poller::new().unwrap();
+        server.watch(&poller).unwrap();
+        let mut engine = Box::new(const { Engine::new() });
+        engine.start(Config::new("wan".parse().unwrap()), [0; 16]);
+        let mut answers = Box::new(Answers::new());
+        let mut serve = |server: &mut Server, seconds| {
+            let ready = poller.wait(Some(Duration::ZERO)).unwrap();
+            let view = View {
+                name: "wan",
+                engine: &engine,
+                started: Instant::ZERO,
+                now: Instant::from_secs(seconds),
+                upstream_running: true,
+                downstreams: heapless::Vec::new(),
+            };
+            server.serve(&poller, ready, &view, &mut answers);
+            ready.contains(NEWCOMER)
+        };
+
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(b"text 0\n").unwrap();
+        let taken: Vec<OwnedFd> = std::iter::from_fn(|| dup(client.as_fd()).ok()).collect();
+        assert!(serve(&mut server, 1));
+        assert_eq!(server.deadline(), Some(Instant::from_secs(2)));
+        assert!(!serve(&mut server, 1), "it wakes the loop again");
+        drop(taken);
+        // From its deadline on it is waited for again.
+        assert!(!serve(&mut server, 2));
+        assert!(serve(&mut server, 2));
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("mldproxy"), "{answer}");
+    }
 }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use protocol::time::{Duration, Instant};
 
 use super::clock;
@@ -45,10 +45,7 @@ impl Poller {
 
     /// Waits until something is ready or has failed, at most so long, for ever without a limit. None where a signal came.
     pub fn wait(&self, limit: Option<Duration>) -> nix::Result<Tokens> {
-        let timeout = limit.map_or(EpollTimeout::NONE, |limit| {
-            // What is longer than the longest wakes up early.
-            EpollTimeout::try_from(limit.as_millis()).unwrap_or(EpollTimeout::MAX)
-        });
+        let timeout = limit.map_or(PollTimeout::NONE, timeout);
         let mut events = [EpollEvent::empty(); AT_ONCE];
         let length = match self.0.wait(&mut events, timeout) {
             Ok(length) => length,
@@ -79,14 +76,17 @@ impl Until {
     }
 }
 
+/// What is longer than the longest wakes up early.
+fn timeout(limit: Duration) -> PollTimeout {
+    PollTimeout::try_from(limit.as_millis()).unwrap_or(PollTimeout::MAX)
+}
+
 /// Waits until something can be read; false at the deadline.
 pub fn wait_until(descriptor: BorrowedFd<'_>, deadline: Instant) -> bool {
     let mut descriptors = [PollFd::new(descriptor, PollFlags::POLLIN)];
     loop {
         let left = deadline.since(clock::now());
-        // What is longer than the longest wakes up early.
-        let timeout = PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX);
-        match poll(&mut descriptors, timeout) {
+        match poll(&mut descriptors, timeout(left)) {
             Ok(0) if left.is_zero() => return false,
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return !left.is_zero(),
