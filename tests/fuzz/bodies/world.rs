@@ -18,8 +18,8 @@ use protocol::wire::{Message, RecordType, SolicitedNode, parse};
 
 use super::bytes::Bytes;
 
-/// More than there can be to do at once by far: a change of each group, of each entry and route, and a question for each target on
-/// each link.
+/// What an event of a link or of the kernel's tables may bring about, at the most: a change of each group, of each entry and route, and
+/// a question for each target on each link.
 const MANY: usize = 2 * groups::CAPACITY + 4 * ndp_proxy::CAPACITY + 33 * targets::CAPACITY;
 
 /// Of what is gone through, so that one input takes some milliseconds.
@@ -110,8 +110,15 @@ impl World {
 
     /// Takes an event, does what is to be done, and looks at everything.
     pub fn handle(&mut self, event: Event<'_>) {
+        let most = match event {
+            // What it speaks of has some octets each.
+            Event::Packet { packet, .. } | Event::UpstreamPacket { packet, .. } => {
+                100 + packet.len() / 5
+            }
+            _ => MANY,
+        };
         self.tell(event);
-        self.settle();
+        self.settle_within(most);
     }
 
     /// As the daemon does it: what the engine is told of the interfaces, the kernel's tables follow.
@@ -163,8 +170,16 @@ impl World {
     }
 
     pub fn settle(&mut self) {
-        self.drain();
+        self.settle_within(MANY);
+    }
+
+    /// Does all there is to do, at most so many actions, and looks at everything.
+    fn settle_within(&mut self, most: usize) {
+        self.drain(most);
         self.check();
+        if let Some((due, reason)) = self.engine.next_deadline() {
+            assert!(due > self.now, "a deadline that stays: {reason:?}");
+        }
         self.work += 100 + self.engine.neighbors().len() + self.engine.groups().len();
     }
 
@@ -197,9 +212,6 @@ impl World {
     pub fn time_out(&mut self) {
         self.engine.handle_timeout(self.now);
         self.settle();
-        if let Some((due, reason)) = self.engine.next_deadline() {
-            assert!(due > self.now, "a deadline that stays: {reason:?}");
-        }
         if self.upstream.is_some() && !self.engine.groups().is_failing() {
             for (group, (_, since)) in &self.idle {
                 let left_by = since.saturating_add(LEAVE_DELAY);
@@ -208,11 +220,11 @@ impl World {
         }
     }
 
-    fn drain(&mut self) {
+    fn drain(&mut self, most: usize) {
         let mut buffer = [0; BUFFER_LENGTH];
         let mut again = [0; BUFFER_LENGTH];
         for actions in 0.. {
-            assert!(actions < MANY, "actions never end");
+            assert!(actions < most, "actions never end");
             let Some(action) = self.engine.poll_action(&mut buffer) else {
                 break;
             };

@@ -103,7 +103,6 @@ fn flood(upstream: &Tap, look_for: impl Fn(u16, Ipv6Addr)) -> (Duration, usize) 
         }
     }
     let taken = start.elapsed();
-    assert!(taken < 2 * PAUSE * u32::from(COUNT / AT_ONCE), "{taken:?}");
     asked += frames(upstream, QUIET).filter(of_flood).count();
     (taken, asked)
 }
