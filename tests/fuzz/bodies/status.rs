@@ -1,15 +1,28 @@
 //! Whatever is asked on the control socket, of an engine in any state; and the answer is what its format says.
 
+use std::io::{ErrorKind, Read};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{env, fs, process};
+
+use nix::sys::socket::{MsgFlags, send};
 use protocol::config::InterfaceName;
+use protocol::time::Duration;
 
 use super::bytes::Bytes;
 use super::engine::Stage;
 use super::json;
-use crate::status::{Cursor, Downstream, Format, View, parse_question};
+use crate::status::{Answers, Cursor, Downstream, Format, Server, View, parse_question};
 use crate::sys::netlink::Bridge;
+use crate::sys::readiness::Poller;
 
 /// Of the server's buffers, which may be larger, not smaller.
 const LEAST: usize = 4096;
+/// The longest question, with the end of its line.
+const QUESTION: usize = 32;
 /// The widest line of the text.
 const COLUMNS: usize = 80;
 
@@ -58,7 +71,72 @@ pub fn run(data: &[u8]) {
         let answer = str::from_utf8(&answer).expect("UTF-8");
         check(format, answer);
     }
+    talk(data, &view(&stage, &names, flags));
     stage.world.finish();
+}
+
+/// The same octets as a client sends them, in two pieces: the server answers if the first line is a question, and hangs up.
+fn talk(data: &[u8], view: &View<'_>) {
+    let Some((first, sent)) = data.split_first() else {
+        return;
+    };
+    let sent = &sent[..sent.len().min(2 * QUESTION)];
+    let cut = usize::from(*first) % (sent.len() + 1);
+    let folder = Folder::new();
+    let path = folder.0.join("socket");
+    let Ok(mut server) = Server::bind(path.to_str().expect("UTF-8")) else {
+        panic!("no control socket {path:?}")
+    };
+    let poller = Poller::new().expect("epoll");
+    server.watch(&poller).expect("epoll");
+    let mut answers = Box::new(Answers::new());
+    let mut serve = || {
+        let ready = poller.wait(Some(Duration::ZERO)).expect("epoll");
+        server.serve(&poller, ready, view, &mut answers);
+    };
+    let mut client = UnixStream::connect(&path).expect("a server");
+    client.set_nonblocking(true).expect("a socket");
+    for piece in [&sent[..cut], &sent[cut..]] {
+        // What was enough already is not read to its end.
+        let _ = send(client.as_raw_fd(), piece, MsgFlags::MSG_NOSIGNAL);
+        serve();
+    }
+    let _ = client.shutdown(Shutdown::Write);
+    let mut answer = Vec::new();
+    for turns in 0.. {
+        assert!(turns < 1000, "it never hangs up");
+        serve();
+        match client.read_to_end(&mut answer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            // It is reset where not all was read.
+            _ => break,
+        }
+    }
+    let line = sent.iter().take(QUESTION).position(|octet| *octet == b'\n');
+    match line.and_then(|end| parse_question(&sent[..end])) {
+        Some((format, _)) => check(format, str::from_utf8(&answer).expect("UTF-8")),
+        None => assert!(answer.is_empty(), "an answer to nothing"),
+    }
+}
+
+/// One of its own for each socket, since who binds takes turns with all others in the same one.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("mldproxy-fuzz-{}-{number}", process::id());
+        let path = env::temp_dir().join(name);
+        fs::create_dir(&path).expect("a new folder");
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 fn check(format: Format, answer: &str) {
