@@ -7,7 +7,7 @@ use core::net::Ipv6Addr;
 
 use crate::pending::Pending;
 use crate::table::{Full, Key, Table};
-use crate::time::{Duration, Instant, bring_forward, earliest};
+use crate::time::{Duration, Instant, bring_forward};
 use crate::wire::SolicitedNode;
 
 /// The most groups kept: one for each of 4,096 addresses, and 1,024 that wait to be left.
@@ -205,7 +205,8 @@ impl Groups {
 
     /// When to try again what failed, or when a group is to be left.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        earliest(&[self.pending.next_deadline(), self.next_leave])
+        let retry = self.pending.next_deadline();
+        retry.into_iter().chain(self.next_leave).min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {

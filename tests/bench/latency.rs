@@ -40,7 +40,7 @@ pub fn section() -> String {
         "## From a new host to the report upstream\n\n\
          A host that was never heard solicits in the LAN; the time from there to the MLD report of its group on the upstream's wire. The \
          floor receives by the same filter and joins, and does nothing else. The kernel's own delay between a join and its report, of two \
-         ticks of its clock and more, is in both. {} hosts each, {ROUNDS} rounds in turn.\n\n\
+         ticks of its clock and more, is in both. ndppd and npd6 join no host's group. {} hosts each, {ROUNDS} rounds in turn.\n\n\
          | | median | 99th percentile |\n|---|---|---|\n{}{}\nmldproxy's median is {:.2} ms above the floor's. Ratio of the medians. {}\n",
         u32::from(ROUNDS) * u32::from(HOSTS),
         row("floor", &floor),

@@ -25,7 +25,7 @@ pub fn section() -> String {
     format!(
         "## Memory, and what hosts cost\n\n\
          Hosts, each with a link-layer address of its own, that speak once and are kept; the build of the benchmark (x86-64, glibc, with symbols). Of its own is RssAnon, which a \
-         router has to find; the rest of the memory are pages of files. A refresh is what SIGHUP starts: the MLDv2 packets until every \
+         router has to find; the rest of the memory are pages of files. That of ndppd and npd6, who keep no hosts by themselves, is above. A refresh is what SIGHUP starts: the MLDv2 packets until every \
          group was reported. The end is from SIGTERM until the process is gone, looked for every 20 ms.\n\n\
          | hosts | memory of its own | in all (VmRSS) | packets a refresh | the end within |\n|---|---|---|---|---|\n{rows}\n\
          From exec to the first join, of a host in the kernel's neighbour table: {:.1} ms (median of {STARTS}; at most {:.1} ms).\n\n",

@@ -125,11 +125,11 @@ pub fn section() -> String {
          The floor is a loop of poll and recv on the same packet socket with the same filter, which counts; so are the others of that \
          name, but for what they say. CPU is that of the \
          process, user and system; lost is what its socket had no room for. mldproxy runs as by default, without `--ndp-proxy`, but with \
-         limits that let all hosts in at once. {ROUNDS} rounds, each of them in turn; medians, \
+         limits that let all hosts in at once, and with an `--address-timeout` of an hour, so that none is asked meanwhile. {ROUNDS} rounds, each of them in turn; medians, \
          and the median of the rounds' ratios.\n\n\
          | | CPU a frame | lost | sleeps a frame | ratio to the floor |\n|---|---|---|---|---|\n{rows}\n{}\n\
          mldproxy waits for five descriptors, by epoll: poll would look at each of them, the silent ones too, whenever a packet wakes it up. \
-         The rest of what it does above the floor are some 2,500 instructions a frame, of which the engine's are above, and the tables of \
+         The rest of what it does above the floor are some 2,500 instructions a frame (callgrind, of the whole process), of which the engine's are above, and the tables of \
          a thousand hosts, which pass through the CPU's cache. Of packets that come so fast as a veth brings them there is seldom more \
          than one to take, so that recvmmsg costs the floor more than it saves, and mldproxy does without.\n\n",
         verdict(ratio(MLDPROXY), 1.15),

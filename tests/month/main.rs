@@ -64,5 +64,10 @@ fn run(seed: u64) {
         started.elapsed().as_secs_f64(),
         100.0 * unclear
     );
-    assert!(unclear < 0.05, "the model is seldom certain: {unclear}");
+    assert!(unclear < 0.01, "the model is seldom certain: {unclear}");
+    assert!(
+        1000 * tally.unclear_packets <= tally.packets,
+        "the model does without {} packets",
+        tally.unclear_packets
+    );
 }

@@ -258,6 +258,11 @@ impl Model {
         self.expect_check(now);
     }
 
+    /// When those that were not heard for long are looked for.
+    pub fn next_check(&self) -> Option<u64> {
+        self.next_check
+    }
+
     fn expect_check(&mut self, now: u64) {
         self.next_check
             .get_or_insert(now + self.rules.expiry_interval);

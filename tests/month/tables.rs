@@ -5,11 +5,14 @@ use std::net::Ipv6Addr;
 
 use protocol::config::{Port, Side};
 use protocol::engine::Downstream;
-use protocol::ndp_proxy::{Change, KernelTable, RETRY_INTERVAL};
-use protocol::targets::ANSWER_INTERVAL;
+use protocol::ndp_proxy::{Change, KernelTable};
 
 use crate::model::{Model, Place};
 use crate::month::OTHERS;
+
+/// Until a change that failed is tried again, and for how long another node may answer duplicate address detection, in milliseconds.
+const RETRY_INTERVAL: u64 = 10_000;
+const ANSWER_INTERVAL: u64 = 1_000;
 
 pub struct Tables {
     wants_proxies: bool,
@@ -165,7 +168,6 @@ impl Tables {
         has_upstream: bool,
         downstreams: &[Option<Downstream>],
     ) {
-        let retry = RETRY_INTERVAL.as_millis();
         let mut unsettled = std::mem::take(&mut self.unsettled);
         unsettled.retain(|address| {
             let port = match model.place(*address) {
@@ -175,11 +177,11 @@ impl Tables {
             };
             let failed = |is_route| {
                 let failed = self.failed.get(&(is_route, *address));
-                failed.is_some_and(|failed| now < failed + retry)
+                failed.is_some_and(|failed| now < failed + RETRY_INTERVAL)
             };
             let detected = self.detected.get(address);
-            let is_detecting = self.wants_proxies
-                && detected.is_some_and(|at| now < at + ANSWER_INTERVAL.as_millis());
+            let is_detecting =
+                self.wants_proxies && detected.is_some_and(|at| now < at + ANSWER_INTERVAL);
             let wanted = self.wants_proxies && port.is_some();
             let there = self.proxies.contains(address);
             let proxy = wanted == there;
@@ -212,9 +214,9 @@ impl Tables {
     }
 
     pub fn check_all(&mut self, now: u64, kept: usize, subjects: usize) {
-        let retry = RETRY_INTERVAL.as_millis();
-        self.failed.retain(|_, failed| now < *failed + retry);
-        self.detected.retain(|_, at| now < *at + retry);
+        self.failed
+            .retain(|_, failed| now < *failed + RETRY_INTERVAL);
+        self.detected.retain(|_, at| now < *at + RETRY_INTERVAL);
         let most = self.timeout + 10_000;
         for (address, side) in &self.routes {
             let at = self.advertised.get(address).copied();

@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use protocol::config::{Config, Port, Side};
 use protocol::counters::Counter;
 use protocol::engine::{Action, BUFFER_LENGTH, Downstream, Engine, Event};
-use protocol::groups::{self, LEAVE_DELAY};
+use protocol::groups;
 use protocol::listener::Upstream;
 use protocol::neighbors::{Question, Subject};
 use protocol::time::Instant;
@@ -15,6 +15,10 @@ use protocol::wire::{MacAddress, Message, parse};
 use crate::facts::{Fact, group_of};
 use crate::model::{Key, Model, Rules};
 use crate::tables::Tables;
+
+/// How long a group that nobody wants stays joined, and until what failed of it is tried again, in milliseconds.
+const LEAVE_DELAY: u64 = 10_000;
+const RETRY_INTERVAL: u64 = 1_000;
 
 /// A group upstream, as it is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -259,7 +263,7 @@ impl World {
             if !is_idle {
                 membership.idle = None;
             } else if perhaps < 0 {
-                membership.unclear_until = Some(self.now + LEAVE_DELAY.as_millis());
+                membership.unclear_until = Some(self.now + LEAVE_DELAY);
             } else if membership.joined {
                 membership.idle = Some(self.now);
             }
@@ -371,7 +375,7 @@ impl World {
         if join {
             self.joined += 1;
         } else {
-            let leave = LEAVE_DELAY.as_millis();
+            let leave = LEAVE_DELAY;
             let since = membership.idle.take();
             assert!(
                 since.is_none_or(|since| self.now >= since + leave),
@@ -420,8 +424,8 @@ impl World {
     /// The joined groups and the kernel's tables are what they must be.
     fn check(&mut self) {
         self.tally.steps += 1;
-        let retry = groups::RETRY_INTERVAL.as_millis();
-        let leave = LEAVE_DELAY.as_millis();
+        let retry = RETRY_INTERVAL;
+        let leave = LEAVE_DELAY;
         let has_upstream = self.upstream.is_some();
         let now = self.now;
         let mut unclear = 0;
@@ -471,6 +475,22 @@ impl World {
         assert!(
             next.is_none_or(|(next, _)| next.as_millis() > now),
             "a deadline that stays: {next:?} at {now}"
+        );
+        // Nothing that the model waits for is slept through.
+        let unsettled = self.unsettled.iter().filter_map(|group| {
+            let membership = self.groups.get(group)?;
+            let wanted = membership.wanted > 0;
+            let is_clear = wanted || membership.perhaps == 0 && membership.unclear_until.is_none();
+            let retry = membership.failed.map(|failed| failed + RETRY_INTERVAL);
+            let leave = membership.idle.map(|since| since + LEAVE_DELAY);
+            let due = leave.max(retry);
+            due.filter(|_| has_upstream && is_clear && wanted != membership.joined)
+        });
+        let awaited = unsettled.chain(self.model.next_check()).min();
+        let next = next.map(|(next, _)| next.as_millis());
+        assert!(
+            awaited.is_none_or(|awaited| next.is_some_and(|next| next <= awaited)),
+            "the next deadline is {next:?}, expected by {awaited:?}"
         );
         if self.tally.steps.is_multiple_of(4096) {
             self.check_all();
