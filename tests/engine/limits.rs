@@ -75,6 +75,27 @@ fn a_host_whose_addresses_are_all_confirmed_gets_no_more() {
 }
 
 #[test]
+fn a_table_full_of_addresses_whose_hosts_answer_lets_nobody_else_in() {
+    let mut stage = Stage::with_defaults();
+    for host in 0..64 {
+        let link_local = Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(host));
+        let numbers = 64 * host..64 * (host + 1);
+        stage.seen_from(mac(host), link_local);
+        for number in numbers.clone() {
+            stage.seen_from(mac(host), address(number));
+        }
+        stage.pass(2);
+        let records = numbers.map(|number| (RecordType::ModeIsExclude, group(number)));
+        stage.receive_from(mac(host), &report(link_local, &records.collect::<Vec<_>>()));
+    }
+    assert_eq!(stage.addresses().len(), 4096);
+    stage.seen_from(mac(1000), address(5000));
+    assert_eq!(stage.count(Counter::RefusedFull), 1);
+    assert_eq!(stage.count(Counter::Evicted), 0);
+    assert!(!stage.addresses().contains(&address(5000)));
+}
+
+#[test]
 fn new_groups_come_200_at_once_and_50_a_second() {
     let mut stage = Stage::with_defaults();
     let flood = |stage: &mut Stage| {

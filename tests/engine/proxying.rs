@@ -810,6 +810,16 @@ fn what_is_upstream_cannot_be_claimed_downstream_while_it_answers() {
 }
 
 #[test]
+fn a_neighbor_upstream_that_nobody_looked_for_can_be_claimed_until_the_claimant_is_silent() {
+    let mut stage = Stage::proxying();
+    stage.confirmed(0, HOST, BESIDE);
+    stage.advertised_upstream(GATEWAY, BESIDE);
+    assert_eq!(stage.proxied, [BESIDE].into());
+    stage.pass(400);
+    assert!(stage.proxied.is_empty());
+}
+
+#[test]
 fn one_host_that_looks_for_everything_leaves_room_for_others() {
     let mut stage = Stage::proxying();
     for number in 0..10_000 {
