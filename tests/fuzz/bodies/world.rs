@@ -90,7 +90,7 @@ impl World {
         config.check().expect("a configuration that can be run");
         let mut engine = Blank::take();
         let downstreams = config.downstreams.iter().map(|_| None).collect();
-        engine.start(config, [seed; 16]);
+        engine.start(config, [seed.max(1); 16]);
         World {
             engine,
             now: STARTED,
