@@ -133,7 +133,7 @@ impl<const WORDS: usize> Pending<WORDS> {
 
     /// Did something fail that was not tried again yet?
     pub(crate) fn is_failing(&self) -> bool {
-        self.retry_at.is_some()
+        !self.failed.is_empty()
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
@@ -156,6 +156,21 @@ impl<const WORDS: usize> Pending<WORDS> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_tried_again_early_fails_no_more() {
+        let mut pending = Pending::<1>::new();
+        for slot in [3, 4] {
+            pending.set(slot, true);
+            pending.fail(slot, Instant::from_secs(10));
+        }
+        pending.set(3, true);
+        assert_eq!(pending.next(), Some(3));
+        assert!(pending.is_failing(), "the other one does");
+        pending.set(3, false);
+        pending.set(4, true);
+        assert!(!pending.is_failing());
+    }
 
     #[test]
     fn a_set_has_what_was_put_in_and_not_taken_out() {

@@ -66,6 +66,12 @@ impl Tables {
         self.detected.insert(address, now);
     }
 
+    /// Does a host detect duplicates of it, so that another one that answers has it?
+    pub fn is_detecting(&self, now: u64, address: Ipv6Addr) -> bool {
+        let detected = self.detected.get(&address);
+        self.wants_proxies && detected.is_some_and(|at| now < at + ANSWER_INTERVAL)
+    }
+
     pub fn set_timeout(&mut self, timeout: u64) {
         self.timeout = timeout;
     }
@@ -179,9 +185,7 @@ impl Tables {
                 let failed = self.failed.get(&(is_route, *address));
                 failed.is_some_and(|failed| now < failed + RETRY_INTERVAL)
             };
-            let detected = self.detected.get(address);
-            let is_detecting =
-                self.wants_proxies && detected.is_some_and(|at| now < at + ANSWER_INTERVAL);
+            let is_detecting = self.is_detecting(now, *address);
             let wanted = self.wants_proxies && port.is_some();
             let there = self.proxies.contains(address);
             let proxy = wanted == there;

@@ -185,7 +185,11 @@ impl World {
         if self.downstreams[usize::from(port)].is_none() {
             return false;
         }
-        if self.model.is_unclear(self.now, mac, fact) {
+        // The model knows nothing of duplicates.
+        let is_duplicate = matches!(fact, Fact::Advertises { target, .. }
+            if self.tables.is_detecting(self.now, *target)
+                && self.model.subjects.get(&Key::Address(*target)).is_some_and(|known| known.host != mac));
+        if is_duplicate || self.model.is_unclear(self.now, mac, fact) {
             self.tally.unclear_packets += 1;
             return false;
         }
