@@ -379,10 +379,9 @@ impl World {
         if join {
             self.joined += 1;
         } else {
-            let leave = LEAVE_DELAY;
             let since = membership.idle.take();
             assert!(
-                since.is_none_or(|since| self.now >= since + leave),
+                since.is_none_or(|since| self.now >= since + LEAVE_DELAY),
                 "group {group:06x} is left too early"
             );
             self.joined -= 1;
@@ -428,8 +427,6 @@ impl World {
     /// The joined groups and the kernel's tables are what they must be.
     fn check(&mut self) {
         self.tally.steps += 1;
-        let retry = RETRY_INTERVAL;
-        let leave = LEAVE_DELAY;
         let has_upstream = self.upstream.is_some();
         let now = self.now;
         let mut unclear = 0;
@@ -442,8 +439,12 @@ impl World {
             if wanted {
                 membership.unclear_until = None;
             }
-            let failed = membership.failed.is_some_and(|failed| now < failed + retry);
-            let is_idle = membership.idle.is_some_and(|since| now < since + leave);
+            let failed = membership
+                .failed
+                .is_some_and(|failed| now < failed + RETRY_INTERVAL);
+            let is_idle = membership
+                .idle
+                .is_some_and(|since| now < since + LEAVE_DELAY);
             let is_unclear = !wanted
                 && (membership.perhaps > 0
                     || membership.unclear_until.is_some_and(|until| now < until));
