@@ -37,7 +37,9 @@ counters! {
     Evicted = "evicted",
     /// Refused, since their host held as many as it may.
     RefusedHostQuota = "refused_per_mac",
-    /// Refused for now, since there were more new ones at once than are allowed.
+    /// New groups that waited for their turn to be joined, since there were more at once than are allowed.
+    JoinDelayed = "joins_delayed",
+    /// Refused for now, since the table was full, and more new ones at once wanted others' places than are allowed.
     RefusedRate = "refused_rate",
     /// Refused, since a table was full.
     RefusedFull = "refused_full",

@@ -22,7 +22,9 @@ use crate::neighbors::{ASK_RESPONSE_DELAY, Neighbors, Question, Sender, Subject}
 use crate::rate::Bucket;
 use crate::targets::Targets;
 use crate::time::Instant;
-use crate::wire::{self, MacAddress, Message, NeighborSolicitation, Query, QueryVersion, Sources};
+use crate::wire::{
+    self, MacAddress, Message, NeighborSolicitation, Query, QueryVersion, SolicitedNode, Sources,
+};
 
 use log_lines::{Because, Named, Throttle, log_change};
 
@@ -111,6 +113,8 @@ pub enum Reason {
     Membership,
     /// Hosts are to be asked whether they are still there.
     Question,
+    /// A host that could not be taken in when it was heard is to be tried again.
+    Latecomer,
     /// A change of the kernel's tables that failed is to be tried again.
     KernelTable,
     /// What was found of targets elsewhere is to be looked at again.
@@ -145,6 +149,7 @@ pub struct Engine {
     lines: Bucket,
     quota_lines: Throttle,
     rate_lines: Throttle,
+    join_lines: Throttle,
     full_lines: Throttle,
     querier_lines: Throttle,
 }
@@ -170,6 +175,7 @@ impl Engine {
             lines: Bucket::new(),
             quota_lines: Throttle::new(),
             rate_lines: Throttle::new(),
+            join_lines: Throttle::new(),
             full_lines: Throttle::new(),
             querier_lines: Throttle::new(),
         }
@@ -241,6 +247,7 @@ impl Engine {
         ndp_proxy.handle_timeout(*now);
         listener.handle_timeout(*now, config, log_change);
         self.handle_target_timeout();
+        self.admit_latecomers();
         self.follow_neighbors();
     }
 
@@ -281,7 +288,7 @@ impl Engine {
             Action::Report { .. } => Counter::Reported,
             Action::Ask { question, .. } => match question {
                 Question::Ask { .. } => Counter::Asked,
-                Question::Probe { .. } => Counter::Probed,
+                Question::Probe { .. } | Question::Resolve { .. } => Counter::Probed,
             },
             Action::Solicit { .. } => Counter::Solicited,
             Action::Advertise { side, .. } => match side {
@@ -324,7 +331,8 @@ impl Engine {
         let deadlines = [
             (self.neighbors.next_check(), Reason::Expiry),
             (self.listener.next_deadline(), Reason::Refresh),
-            (self.groups.next_deadline(), Reason::Membership),
+            (self.groups.next_deadline(&self.config), Reason::Membership),
+            (self.neighbors.next_latecomer_at(), Reason::Latecomer),
             (self.neighbors.next_question(), Reason::Question),
             (self.ndp_proxy.next_deadline(), Reason::KernelTable),
             (self.targets.next_deadline(), Reason::Target),
@@ -432,20 +440,39 @@ impl Engine {
                 };
                 query.emit(buffer)
             }),
-            Question::Probe { port, target, .. } => self.downstream(port).and_then(|downstream| {
-                let mac = downstream.mac;
-                let solicitation = NeighborSolicitation {
-                    source: downstream.link_local,
-                    destination: target,
-                    target,
-                    source_link_layer: proxying::some_address(mac),
-                };
-                solicitation.emit(buffer)
-            }),
+            Question::Probe { port, target, .. } => self
+                .solicitation(port, target, target)
+                .and_then(|solicitation| solicitation.emit(buffer)),
+            Question::Resolve { port, target, .. } => {
+                let group = SolicitedNode::of(target).group();
+                self.solicitation(port, group, target)
+                    .and_then(|solicitation| solicitation.emit(buffer))
+            }
         };
         // Nothing can be sent there now, which is no different from a question that is lost on its way.
         let length = length.unwrap_or(0);
         Some(Action::Ask { length, question })
+    }
+
+    /// A solicitation for a target downstream; `None` while nothing can be sent there.
+    fn solicitation(
+        &self,
+        port: Port,
+        destination: Ipv6Addr,
+        target: Ipv6Addr,
+    ) -> Option<NeighborSolicitation> {
+        let Downstream { link_local, mac } = self.downstream(port)?;
+        Some(NeighborSolicitation {
+            source: link_local,
+            destination,
+            target,
+            source_link_layer: proxying::some_address(mac),
+        })
+    }
+
+    /// Must the actions be polled before the next packet is handled? Else there might be more answers than can wait.
+    pub fn has_to_act(&self) -> bool {
+        self.targets.has_to_answer()
     }
 
     fn downstream(&self, port: Port) -> Option<Downstream> {

@@ -2,12 +2,17 @@
 //!
 //! RFC 4861 §7.2.1: a node must not leave a solicited-node group while any of its addresses still maps to it. So a group is joined
 //! with the first address and left with the last.
+//!
+//! Each join costs the gateway a report, so new groups are joined at a limited rate. Those for which there is no token yet wait for
+//! one; none is forgotten.
 
 use core::net::Ipv6Addr;
 
-use crate::pending::Pending;
+use crate::config::Config;
+use crate::pending::{Pending, SlotSet};
+use crate::rate::Bucket;
 use crate::table::{Full, Key, Table};
-use crate::time::{Duration, Instant, bring_forward};
+use crate::time::{Duration, Instant, bring_forward, earliest};
 use crate::wire::SolicitedNode;
 
 /// The most groups kept: one for each of 4,096 addresses, and 1,024 that wait to be left.
@@ -51,11 +56,31 @@ impl Key for SolicitedNode {
     }
 }
 
+/// Who makes a new group wanted, and so how long it may have to wait for its join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A host that the kernel remembers: its group is joined at once, so that a restart costs it nothing.
+    Remembered,
+    /// A host that has answered a question.
+    Resident,
+    /// Any other host.
+    Newcomer,
+}
+
+const WORDS: usize = CAPACITY / 32;
+/// As many groups of hosts that the kernel remembers are joined at once.
+const REMEMBERED_BURST: u32 = CAPACITY as u32;
+
 /// The groups wanted upstream, at most [`CAPACITY`]; a full table refuses the newcomer.
 pub struct Groups {
     table: Table<SolicitedNode, Group, CAPACITY>,
     /// Slots whose group is wanted and not joined, or joined and not wanted.
-    pending: Pending<{ CAPACITY / 32 }>,
+    pending: Pending<WORDS>,
+    /// Slots of wanted groups that wait for a token before their first join.
+    residents: Queue,
+    newcomers: Queue,
+    /// For what the kernel remembers: a table full of it at the start, and then no more than of any others.
+    remembered: Bucket,
     /// No group's delay before it is left ends earlier.
     next_leave: Option<Instant>,
 }
@@ -72,6 +97,9 @@ impl Groups {
         Groups {
             table: Table::new(SolicitedNode::of(Ipv6Addr::UNSPECIFIED), vacant),
             pending: Pending::new(),
+            residents: Queue::new(),
+            newcomers: Queue::new(),
+            remembered: Bucket::new(),
             next_leave: None,
         }
     }
@@ -116,8 +144,37 @@ impl Groups {
             .map(|(slot, group, _)| (slot, group))
     }
 
-    /// The group is wanted once more, because of `address`; of a listener that is the group's own.
-    pub(crate) fn acquire(&mut self, group: SolicitedNode, address: Ipv6Addr) -> Result<(), Full> {
+    fn waits(&self, slot: usize) -> bool {
+        self.residents.slots.contains(slot) || self.newcomers.slots.contains(slot)
+    }
+
+    /// How many groups wait for a token before their first join.
+    pub fn waiting(&self) -> usize {
+        let residents = self.residents.slots.len();
+        residents.saturating_add(self.newcomers.slots.len())
+    }
+
+    /// Can the group be wanted? Asks nobody while there is room for any.
+    pub(crate) fn has_room_for(&self, group: SolicitedNode) -> bool {
+        self.table.len() < CAPACITY || self.table.find(&group).is_some()
+    }
+
+    /// Where the table is full, those that wait to be left make room for the next one.
+    pub(crate) fn make_room(&mut self) {
+        if self.table.len() >= CAPACITY {
+            self.leave_idle(None);
+        }
+    }
+
+    /// The group is wanted once more, because of `address`; of a listener that is the group's own. Does its join have to wait?
+    pub(crate) fn acquire(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        group: SolicitedNode,
+        address: Ipv6Addr,
+        standing: Standing,
+    ) -> Result<bool, Full> {
         let slot = match self.table.find(&group) {
             Some(slot) => slot,
             None => {
@@ -128,24 +185,29 @@ impl Groups {
                     address,
                     idle_since: Instant::ZERO,
                 };
-                match self.table.insert(group, new) {
-                    Ok(slot) => slot,
-                    Err(Full) => {
-                        // Those that wait to be left make room for the next one.
-                        self.leave_idle(None);
-                        return Err(Full);
-                    }
+                let slot = self.table.insert(group, new)?;
+                let is_free = standing == Standing::Remembered
+                    && self
+                        .remembered
+                        .take(now, config.join_rate, REMEMBERED_BURST);
+                if !is_free {
+                    self.newcomers.slots.insert(slot);
                 }
+                slot
             }
         };
+        if standing == Standing::Resident {
+            self.prefer(slot);
+        }
         if let Some((_, state)) = self.table.get_mut(slot) {
             state.members = state.members.saturating_add(1);
             let listens = address.is_multicast();
             state.listeners = state.listeners.saturating_add(listens.into());
             state.address = address;
         }
+        self.admit(now, config);
         self.settle(slot);
-        Ok(())
+        Ok(self.waits(slot))
     }
 
     /// The group is wanted once less, because `address` is gone, as it was told when it came.
@@ -166,6 +228,33 @@ impl Groups {
             }
         }
         self.settle(slot);
+    }
+
+    /// A host that has answered wants the group, which so waits before those of strangers.
+    pub(crate) fn vouch_for(&mut self, group: SolicitedNode) {
+        if self.newcomers.slots.is_empty() {
+            return;
+        }
+        if let Some(slot) = self.table.find(&group) {
+            self.prefer(slot);
+        }
+    }
+
+    fn prefer(&mut self, slot: usize) {
+        if self.newcomers.slots.contains(slot) {
+            self.newcomers.slots.remove(slot);
+            self.residents.slots.insert(slot);
+        }
+    }
+
+    /// Has as many waiting groups joined as there are tokens for.
+    pub(crate) fn admit(&mut self, now: Instant, config: &Config) {
+        while let Some(slot) = self.residents.next(now, config) {
+            self.settle(slot);
+        }
+        while let Some(slot) = self.newcomers.next(now, config) {
+            self.settle(slot);
+        }
     }
 
     /// The next change to carry out. The same one again until [`Self::done`] is told of it.
@@ -203,10 +292,14 @@ impl Groups {
         }
     }
 
-    /// When to try again what failed, or when a group is to be left.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let retry = self.pending.next_deadline();
-        retry.into_iter().chain(self.next_leave).min()
+    /// When to try again what failed, when a group is to be left, or when there is a token for one that waits.
+    pub(crate) fn next_deadline(&self, config: &Config) -> Option<Instant> {
+        earliest(&[
+            self.pending.next_deadline(),
+            self.next_leave,
+            self.residents.next_token(config),
+            self.newcomers.next_token(config),
+        ])
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
@@ -241,9 +334,48 @@ impl Groups {
             return;
         };
         let wanted = state.members > 0;
-        self.pending.set(slot, wanted != state.joined);
-        if !wanted && !state.joined {
+        let joined = state.joined;
+        let may_change = !self.waits(slot);
+        self.pending.set(slot, wanted != joined && may_change);
+        if !wanted && !joined {
+            self.residents.slots.remove(slot);
+            self.newcomers.slots.remove(slot);
             self.table.remove(slot);
         }
+    }
+}
+
+/// Slots in a row before a token bucket.
+struct Queue {
+    slots: SlotSet<WORDS>,
+    bucket: Bucket,
+    /// Where the next one is looked for, so that none is passed over for ever.
+    turn: usize,
+}
+
+impl Queue {
+    const fn new() -> Self {
+        Queue {
+            slots: SlotSet::new(),
+            bucket: Bucket::new(),
+            turn: 0,
+        }
+    }
+
+    /// Takes out the next slot, if there is one and a token for it.
+    fn next(&mut self, now: Instant, config: &Config) -> Option<usize> {
+        let (rate, burst) = (config.join_rate, config.join_burst);
+        if self.slots.is_empty() || !self.bucket.take(now, rate, burst) {
+            return None;
+        }
+        let slot = self.slots.take_from(self.turn)?;
+        self.turn = slot.saturating_add(1);
+        Some(slot)
+    }
+
+    /// When there is a token for the next slot; `None` where no slot waits.
+    fn next_token(&self, config: &Config) -> Option<Instant> {
+        let token = || self.bucket.next_token(config.join_rate, config.join_burst);
+        (!self.slots.is_empty()).then(token)
     }
 }

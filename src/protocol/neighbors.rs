@@ -1,12 +1,17 @@
 //! What was seen downstream: addresses and listeners, whose they are, when they were seen last, and how their hosts are asked.
 //!
-//! A host is known by its link-layer address. Some time before an address times out, and at once where only the kernel or
-//! a stranger's word speaks for it, a host is asked which groups it listens to: by an MLDv2 General Query to its link-local
-//! address, which every node answers (RFC 3810 §5.1.15, §6.2) and which makes nobody a querier. One that does not answer is asked
-//! for each address, by the unicast solicitations of RFC 4861 §7.3.3. An answer renews and confirms; silence lets expire.
+//! A host is known by its link and its link-layer address there. Some time before an address times out, and at once where only the
+//! kernel or a stranger's word speaks for it, a host is asked which groups it listens to: by an MLDv2 General Query to its link-local
+//! address, which every node answers (RFC 3810 §5.1.15, §6.2) and which makes nobody a querier. One that does not answer is probed
+//! for each address, by the unicast solicitations of RFC 4861 §7.3.3. Where these are in vain too, the address is resolved anew, by
+//! multicast solicitations on its link and on that of the last host that claimed it: another host may have it by now. An answer renews
+//! and confirms; silence lets expire.
+//!
+//! What there is room for is taken in at once. What has to take another's place is taken in at a limited rate.
 
 mod belonging;
 mod host;
+mod latecomers;
 mod question;
 
 use core::net::Ipv6Addr;
@@ -15,21 +20,18 @@ use crate::config::{Config, Port};
 use crate::pending::SlotSet;
 use crate::rate::Bucket;
 use crate::table::{Key, Link, Table};
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 use crate::wire::{MacAddress, SolicitedNode};
 
 pub use host::Host;
-pub use question::{ASK_RESPONSE_DELAY, ASKS, PROBES, Question};
+pub use question::{ASK_RESPONSE_DELAY, ASKS, PROBES, Question, RESOLUTIONS};
 
 use host::Hosts;
-use question::{ALL_QUESTIONS, DOUBT_INTERVAL};
+use latecomers::Latecomers;
+use question::ALL_QUESTIONS;
 
 /// The most addresses and listeners kept.
 pub const CAPACITY: usize = 4096;
-/// As much of what the kernel remembers may be new at once.
-const REMEMBERED_BURST: u32 = CAPACITY as u32;
-/// How long a host that answered for an address is taken at its word while another one claims it.
-pub const CONTEST_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What makes a group wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,17 +64,19 @@ impl Key for Subject {
 /// What is known of a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbor {
-    /// Where it was seen last.
-    pub port: Port,
     pub last_seen: Instant,
     /// Its host has answered a question for it.
     pub confirmed: bool,
-    /// Questions since it was seen last: [`ASKS`] to the host, then [`PROBES`].
+    /// Questions since it was seen last: [`ASKS`] to the host, then [`PROBES`], then [`RESOLUTIONS`].
     pub questions: u8,
     /// Its host said that it is gone. If no question is answered, it is.
     revoked: bool,
-    /// A whole round of questions was not answered.
+    /// All questions but the last resolution were not answered: whoever answers that one, or claims the address, has it.
     asked_in_vain: bool,
+    /// Where another host claimed it since its own was heard of.
+    claimed: Option<Port>,
+    /// The resolution that is due is the one there.
+    resolves_claim: bool,
     /// When to ask next.
     due: Instant,
     /// The host's number.
@@ -81,12 +85,19 @@ pub struct Neighbor {
     next: Link,
 }
 
-/// Who was heard, and where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who was heard, and where: what a host is known by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sender {
     pub port: Port,
     /// All zero on links without link-layer addresses, where all that is heard is one host's.
     pub mac: MacAddress,
+}
+
+impl Sender {
+    /// Does the link have link-layer addresses?
+    pub(crate) fn has_mac(self) -> bool {
+        self.mac != MacAddress([0; 6])
+    }
 }
 
 /// How good the evidence is that a subject is there.
@@ -96,6 +107,8 @@ pub enum Evidence {
     Remembered,
     /// A packet said so.
     Heard,
+    /// An advertisement to this router said so, as one does that answers a solicitation.
+    Advertised,
     /// Its host said so when asked.
     Answered,
 }
@@ -103,8 +116,8 @@ pub enum Evidence {
 /// What a sighting was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sighting {
-    /// It was not known.
-    New,
+    /// It was not known. Is it an address that was known by a listener, whose place it took?
+    New { was_listener: bool },
     /// It was known, and is now good for another timeout.
     Renewed,
 }
@@ -124,11 +137,10 @@ pub enum Refusal {
 pub struct Neighbors {
     subjects: Table<Subject, Neighbor, CAPACITY>,
     hosts: Hosts,
+    /// For new subjects that take the place of others, of any host and of hosts that answer.
     newcomers: Bucket,
-    /// For new subjects of hosts that answer.
     residents: Bucket,
-    /// For what the kernel remembers: a table full of it at the start, and then no more than of any others.
-    remembered: Bucket,
+    latecomers: Latecomers,
     /// When to look for subjects that timed out; none while there is nothing.
     next_check: Option<Instant>,
     /// No question is due before; none where none will be.
@@ -149,7 +161,7 @@ impl Neighbors {
             hosts: Hosts::new(),
             newcomers: Bucket::new(),
             residents: Bucket::new(),
-            remembered: Bucket::new(),
+            latecomers: Latecomers::new(),
             next_check: None,
             next_question: None,
             pace: Instant::ZERO,
@@ -187,11 +199,11 @@ impl Neighbors {
     }
 
     /// Whose it is.
-    pub fn host_of(&self, neighbor: &Neighbor) -> Option<(MacAddress, &Host)> {
+    pub fn host_of(&self, neighbor: &Neighbor) -> Option<(Sender, &Host)> {
         self.hosts.entry(neighbor.host)
     }
 
-    pub fn hosts(&self) -> impl Iterator<Item = (MacAddress, &Host)> {
+    pub fn hosts(&self) -> impl Iterator<Item = (Sender, &Host)> {
         self.hosts.iter()
     }
 
@@ -199,7 +211,9 @@ impl Neighbors {
     pub(crate) fn next_changed(&mut self) -> Option<(Subject, Option<Port>)> {
         while let Some(slot) = self.changed.take_first() {
             if let Some((subject, neighbor)) = self.subjects.get(slot) {
-                return Some((subject, neighbor.confirmed.then_some(neighbor.port)));
+                let host = self.hosts.entry(neighbor.host);
+                let port = host.map(|(sender, _)| sender.port);
+                return Some((subject, port.filter(|_| neighbor.confirmed)));
             }
         }
         None
@@ -221,18 +235,17 @@ impl Neighbors {
         link_local: Option<Ipv6Addr>,
         evidence: Evidence,
     ) -> Option<u16> {
-        let number = match self.hosts.find(sender.mac) {
+        let number = match self.hosts.find(sender) {
             Some(number) => number,
-            None => self.hosts.insert(now, config, sender, evidence)?,
+            None => {
+                let may_displace =
+                    evidence != Evidence::Remembered && !self.latecomers.come_first();
+                self.hosts.insert(now, config, sender, may_displace)?
+            }
         };
         // Before its host is borrowed, and only for who can be asked, since it is not for nothing.
         let again = link_local.map(|_| self.question_delay(config));
         let host = self.hosts.get_mut(number)?;
-        // What the kernel remembers may be from where the host was before.
-        let has_moved = host.port != sender.port && evidence != Evidence::Remembered;
-        if has_moved {
-            host.port = sender.port;
-        }
         host.last_heard = now;
         if let Some(again) = again {
             // One that answers keeps its address, for anybody can send from another one in its name.
@@ -240,12 +253,10 @@ impl Neighbors {
                 host.link_local = link_local;
             }
             // One with addresses is asked when they are due. One without may have some that were never heard.
-            // One that moved is asked which addresses it brought along.
-            let again = if has_moved { DOUBT_INTERVAL } else { again };
             let lately = |asked: Instant| now < asked.saturating_add(again);
             if config.ask
                 && host.due.is_none()
-                && (has_moved || host.subjects == 0)
+                && host.subjects == 0
                 && !host.asked.is_some_and(lately)
             {
                 host.due = Some(now);
@@ -256,7 +267,12 @@ impl Neighbors {
         Some(number)
     }
 
-    /// Notes that a subject of a host that was [heard](Self::heard) is there. What has to make room for it goes to `evicted`.
+    /// Notes that a subject of a host that was [heard](Self::heard) is there. What has to make room for it goes to `evicted`. Where its
+    /// group has no room, a new one is refused before anybody has to.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is what is known of the sighting"
+    )]
     pub(crate) fn sighted(
         &mut self,
         now: Instant,
@@ -264,57 +280,51 @@ impl Neighbors {
         subject: Subject,
         number: u16,
         evidence: Evidence,
+        has_room: bool,
         mut evicted: impl FnMut(Subject),
     ) -> Result<Sighting, Refusal> {
-        let (port, subjects, answered) = self.hosts.get(number).map_or((0, 0, false), |host| {
-            (host.port, host.subjects, host.answered)
-        });
         if let Some(slot) = self.subjects.find(&subject) {
-            if evidence != Evidence::Remembered && self.is_handed_over(now, config, slot, number) {
+            if evidence == Evidence::Remembered {
+                return Ok(Sighting::Renewed);
+            }
+            let answers = evidence == Evidence::Advertised && self.is_answer(config, slot, number);
+            if self.is_handed_over(now, config, slot, number) {
+                if answers {
+                    self.confirm(slot, number);
+                }
                 let due = self.expect_next_question(now, config);
                 if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
-                    let has_moved = neighbor.port != port;
-                    neighbor.port = port;
                     neighbor.renew(now, due);
-                    self.note_change(slot, has_moved);
                 }
             }
             return Ok(Sighting::Renewed);
         }
-        let oldest = if subjects >= config.per_mac {
-            Some(
-                self.oldest_unconfirmed_of(number)
-                    .ok_or(Refusal::HostQuota)?,
-            )
-        } else {
-            None
+        if !has_room {
+            return Err(Refusal::Full);
+        }
+        // The address takes the place of the listener that its host was known as.
+        let listener = match subject {
+            Subject::Address(_) => Subject::Listener(subject.group(), number),
+            Subject::Listener(..) => subject,
         };
-        // A host that answers has a share of its own, which a flood of strangers does not use up.
-        let (bucket, burst) = match (evidence, answered) {
-            (Evidence::Remembered, _) => (&mut self.remembered, REMEMBERED_BURST),
-            (Evidence::Heard | Evidence::Answered, true) => {
-                (&mut self.residents, config.join_burst)
-            }
-            (Evidence::Heard | Evidence::Answered, false) => {
-                (&mut self.newcomers, config.join_burst)
-            }
+        let listener = self.subjects.find(&listener);
+        let was_confirmed = listener
+            .and_then(|slot| self.subjects.get(slot))
+            .is_some_and(|(_, listener)| listener.confirmed);
+        let displaced = match listener {
+            Some(listener) => Some(listener),
+            None => self.place_of_another(now, config, subject, number, evidence)?,
         };
-        if !bucket.take(now, config.join_rate, burst) {
-            return Err(Refusal::Rate);
+        if let Some(displaced) = displaced.and_then(|slot| self.remove_slot(slot))
+            && listener.is_none()
+        {
+            evicted(displaced);
         }
-        if let Some(oldest) = oldest {
-            self.remove_slot(oldest).map(&mut evicted);
-        }
-        if self.subjects.len() >= CAPACITY {
-            let least = self.least_deserving().ok_or(Refusal::Full)?;
-            self.remove_slot(least).map(&mut evicted);
-        }
-        let answers = evidence == Evidence::Answered;
+        let confirmed = evidence == Evidence::Answered || was_confirmed;
         let neighbor = Neighbor {
-            port,
             last_seen: now,
-            confirmed: answers,
-            due: if answers {
+            confirmed,
+            due: if confirmed {
                 self.expect_next_question(now, config)
             } else {
                 now
@@ -326,10 +336,16 @@ impl Neighbors {
             .insert(subject, neighbor)
             .map_err(|_| Refusal::Full)?;
         self.link(slot, number);
-        self.note_change(slot, answers);
+        self.note_change(slot, confirmed);
         self.expect_question(now);
         self.expect_check(now, config);
-        Ok(Sighting::New)
+        let was_listener = listener.is_some();
+        Ok(Sighting::New { was_listener })
+    }
+
+    /// Has a host answered a question?
+    pub(crate) fn has_answered(&self, number: u16) -> bool {
+        self.hosts.get(number).is_some_and(|host| host.answered)
     }
 
     /// A host sent an MLD report. Is it the answer to a question?
@@ -362,7 +378,7 @@ impl Neighbors {
         let Some(host) = self.hosts.get(number) else {
             return false;
         };
-        let (mut link, port) = (host.first, host.port);
+        let mut link = host.first;
         let due = self.expect_next_question(now, config);
         let mut found = false;
         while let Some(slot) = link.slot() {
@@ -371,8 +387,7 @@ impl Neighbors {
             };
             link = neighbor.next;
             if subject.group() == group {
-                let has_changed = neighbor.port != port || answers && !neighbor.confirmed;
-                neighbor.port = port;
+                let has_changed = answers && !neighbor.confirmed;
                 neighbor.confirmed |= answers;
                 neighbor.renew(now, due);
                 found = true;
@@ -380,23 +395,6 @@ impl Neighbors {
             }
         }
         found
-    }
-
-    /// An address was advertised to this router. Where it was probed, at its host, that is the answer.
-    pub(crate) fn advertised(&mut self, config: &Config, address: Ipv6Addr, mac: MacAddress) {
-        let Some(slot) = self.subjects.find(&Subject::Address(address)) else {
-            return;
-        };
-        if let Some((_, neighbor)) = self.subjects.get_mut(slot)
-            && let Some((owner, host)) = self.hosts.entry_mut(neighbor.host)
-            && owner == mac
-            && config.probe
-            && neighbor.questions > ASKS
-        {
-            neighbor.confirmed = true;
-            host.answered = true;
-            self.note_change(slot, true);
-        }
     }
 
     /// A host reports that it no longer listens to a group: it is asked, since anybody can send such a report, and where it does not
@@ -419,33 +417,6 @@ impl Neighbors {
     pub(crate) fn remove(&mut self, subject: Subject) -> bool {
         let slot = self.subjects.find(&subject);
         slot.and_then(|slot| self.remove_slot(slot)).is_some()
-    }
-
-    /// Forgets a listener for the address that its host turns out to have, which is confirmed if the listener was; false where it was
-    /// not known.
-    pub(crate) fn takes_place_of(
-        &mut self,
-        now: Instant,
-        config: &Config,
-        address: Subject,
-        listener: Subject,
-    ) -> bool {
-        let confirmed = self
-            .get(listener)
-            .is_some_and(|listener| listener.confirmed);
-        if !self.remove(listener) {
-            return false;
-        }
-        let due = self.expect_next_question(now, config);
-        if let Some(slot) = self.subjects.find(&address)
-            && let Some((_, neighbor)) = self.subjects.get_mut(slot)
-            && confirmed
-        {
-            neighbor.confirmed = true;
-            neighbor.renew(now, due);
-            self.note_change(slot, true);
-        }
-        true
     }
 
     /// Forgets all addresses that `keep` does not hold for, and hands each to `gone`.
@@ -481,12 +452,13 @@ impl Neighbors {
         for slot in self.subjects.slots() {
             if let Some((_, neighbor)) = self.subjects.get(slot)
                 && (now.since(neighbor.last_seen) >= config.address_timeout
-                    || neighbor.revoked && neighbor.asked_in_vain)
+                    || neighbor.revoked && neighbor.asked_in_vain && neighbor.due <= now)
             {
                 self.remove_slot(slot).map(&mut expired);
             }
         }
         self.hosts.expire(now, config.address_timeout);
+        self.recall_latecomers(now);
         self.next_check = None;
         if !self.subjects.is_empty() || !self.hosts.is_empty() {
             self.expect_check(now, config);
@@ -501,12 +473,13 @@ impl Neighbors {
 
 impl Neighbor {
     const VACANT: Neighbor = Neighbor {
-        port: 0,
         last_seen: Instant::ZERO,
         confirmed: false,
         questions: 0,
         revoked: false,
         asked_in_vain: false,
+        claimed: None,
+        resolves_claim: false,
         due: Instant::ZERO,
         host: 0,
         next: Link::END,
@@ -517,6 +490,8 @@ impl Neighbor {
         self.last_seen = now;
         self.revoked = false;
         self.asked_in_vain = false;
+        self.claimed = None;
+        self.resolves_claim = false;
         // A sighting does not spare one that never answered the questions under way.
         if self.confirmed || self.questions >= ALL_QUESTIONS {
             self.questions = 0;
@@ -534,6 +509,10 @@ mod tests {
         let address = |last| Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, last);
         let [one, two] = [1, 2].map(address);
         let [first, second] = [one, two].map(SolicitedNode::of);
+        let sender = |port, last| Sender {
+            port,
+            mac: MacAddress([2, 0, 0, 0, 0, last]),
+        };
         let keys = [
             Subject::Address(one).bits(),
             Subject::Address(two).bits(),
@@ -542,8 +521,9 @@ mod tests {
             Subject::Listener(second, 1).bits(),
             Subject::Listener(first, 2).bits(),
             Subject::Listener(first, 0x8000).bits(),
-            MacAddress([2, 0, 0, 0, 0, 1]).bits(),
-            MacAddress([2, 0, 0, 0, 0, 2]).bits(),
+            sender(0, 1).bits(),
+            sender(0, 2).bits(),
+            sender(1, 1).bits(),
             second.bits(),
         ];
         for (at, key) in keys.iter().enumerate() {

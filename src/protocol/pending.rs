@@ -73,6 +73,25 @@ impl<const WORDS: usize> SlotSet<WORDS> {
         Some(slot)
     }
 
+    /// Takes out the next slot from `first` on, or from 0 where there is none.
+    pub(crate) fn take_from(&mut self, first: usize) -> Option<usize> {
+        if self.is_empty() {
+            return None;
+        }
+        let (start, skipped) = (first / 32, first % 32);
+        let word = self.words.get(start).copied().unwrap_or_default();
+        let rest = word.checked_shr(skipped as u32).unwrap_or_default();
+        let rest = rest.checked_shl(skipped as u32).unwrap_or_default();
+        let later = self.words.iter().enumerate().skip(start.saturating_add(1));
+        let found = lowest(start, rest)
+            .or_else(|| later.into_iter().find_map(|(at, word)| lowest(at, *word)));
+        let Some(slot) = found else {
+            return self.take_first();
+        };
+        self.remove(slot);
+        Some(slot)
+    }
+
     /// The lowest slot that is in this set and not in `other`.
     fn first_outside(&self, other: &Self) -> Option<usize> {
         if self.is_empty() {
@@ -170,6 +189,29 @@ mod tests {
         pending.set(3, false);
         pending.set(4, true);
         assert!(!pending.is_failing());
+    }
+
+    #[test]
+    fn slots_are_taken_in_turn_from_anywhere() {
+        let mut set = SlotSet::<3>::new();
+        for (slots, first, taken) in [
+            (&[3, 40, 41, 95][..], 0, 3),
+            (&[3, 40, 41, 95], 3, 3),
+            (&[3, 40, 41, 95], 4, 40),
+            (&[3, 40, 41, 95], 41, 41),
+            (&[3, 40, 41, 95], 42, 95),
+            (&[3, 40, 41], 42, 3),
+            (&[3, 40], 96, 3),
+            (&[31, 32], 31, 31),
+            (&[30, 32], 31, 32),
+        ] {
+            slots.iter().for_each(|slot| set.insert(*slot));
+            assert_eq!(set.take_from(first), Some(taken), "{slots:?} {first}");
+            assert!(!set.contains(taken));
+            assert_eq!(set.len(), slots.len() - 1);
+            while set.take_first().is_some() {}
+        }
+        assert_eq!(set.take_from(0), None);
     }
 
     #[test]

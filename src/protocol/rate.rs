@@ -1,6 +1,6 @@
 //! A token bucket: so many at once, and so many a second after that.
 
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// Full when new.
 pub struct Bucket {
@@ -32,6 +32,14 @@ impl Bucket {
         self.updated = self.updated.max(now);
         granted
     }
+
+    /// When the next token is there, in a bucket of the same `rate` and `burst`.
+    pub(crate) fn next_token(&self, rate: u32, burst: u32) -> Instant {
+        let room = TOKEN.saturating_mul(burst.into()).saturating_sub(TOKEN);
+        let lacking = self.missing.saturating_sub(room);
+        let millis = lacking.div_ceil(u64::from(rate).max(1));
+        self.updated.saturating_add(Duration::from_millis(millis))
+    }
 }
 
 #[cfg(test)]
@@ -50,5 +58,18 @@ mod tests {
         assert_eq!(taken(7_020), 1);
         assert_eq!(taken(8_020), 50);
         assert_eq!(taken(1_000_000), 200, "never more than the burst");
+    }
+
+    #[test]
+    fn the_next_token_is_there_when_it_is_said_to_be_and_not_before() {
+        for (rate, burst) in [(50, 200), (1, 1), (3, 2), (1000, 1)] {
+            let mut bucket = Bucket::new();
+            let now = Instant::from_millis(7_000);
+            while bucket.take(now, rate, burst) {}
+            let next = bucket.next_token(rate, burst);
+            let before = Instant::from_millis(next.as_millis() - 1);
+            assert!(!bucket.take(before, rate, burst), "{rate}, {burst}");
+            assert!(bucket.take(next, rate, burst), "{rate}, {burst}");
+        }
     }
 }

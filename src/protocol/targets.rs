@@ -32,10 +32,16 @@ pub const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
 pub const ABSENT_INTERVAL: Duration = Duration::from_secs(30);
 /// How long after its last answer one that is still looked for is asked again (`REACHABLE_TIME` of RFC 4861 §10).
 pub const REACHABLE_INTERVAL: Duration = Duration::from_secs(30);
+/// From the first question to the second, where a host detects duplicates, for which it takes a second (RFC 4862 §5.4, with
+/// `RETRANS_TIMER` of RFC 4861 §10): there is time for both answers.
+pub const VERIFICATION_INTERVAL: Duration = Duration::from_millis(400);
+const VERIFICATIONS: u8 = 2;
 /// How often one that was there is asked (`MAX_MULTICAST_SOLICIT` of RFC 4861 §10).
 pub const ASKS: u8 = 3;
-/// The most answers that wait to be sent. Of more, the rest is left out, and who asked asks again (RFC 4861 §7.2.2).
+/// The most answers that wait to be sent.
 pub const MAX_ANSWERS: usize = 64;
+/// The most answers that one packet makes due: to the host that asked, and to those that detect duplicates on each downstream.
+const ANSWERS_OF_ONE: usize = 1 + MAX_DOWNSTREAMS;
 
 /// A solicitation that was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +88,21 @@ pub struct Target {
     duplicates: Links,
     /// Who made it a target.
     host: MacAddress,
+    /// Where its owner is, which is to show that it is still there.
+    verifies: Option<Side>,
+    /// The last host downstream that claimed one that is present.
+    claimant: Option<(Port, MacAddress)>,
+}
+
+/// A target that did not answer, or is present no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nobody has it.
+    Unanswered,
+    /// The host downstream that has it did not answer in time.
+    Unverified,
+    /// It was upstream; which host downstream has claimed it since.
+    Gone(Option<(Port, MacAddress)>),
 }
 
 /// Why a target is not asked for.
@@ -146,21 +167,67 @@ impl Targets {
         self.get(address).is_some_and(Target::is_detecting)
     }
 
-    /// Is an address that a host downstream claims another one's, upstream? That one is asked whether it is still there.
-    pub(crate) fn defends(&mut self, now: Instant, address: Ipv6Addr, mac: MacAddress) -> bool {
+    /// Is an address that a host downstream claims another one's, upstream? That one is asked whether it is still there. If it is not,
+    /// the host has the address.
+    pub(crate) fn defends(
+        &mut self,
+        now: Instant,
+        address: Ipv6Addr,
+        (port, mac): (Port, MacAddress),
+    ) -> bool {
         let Some(slot) = self.table.find(&address) else {
             return false;
         };
-        let another = |target: &Target| target.state == State::Present && target.mac != mac;
-        if !self
-            .table
-            .get(slot)
-            .is_some_and(|(_, target)| another(target))
-        {
+        let Some((_, target)) = self.table.get_mut(slot) else {
+            return false;
+        };
+        if target.state != State::Present || target.mac == mac {
             return false;
         }
-        self.renew(now, slot);
+        target.claimant = Some((port, mac));
+        self.renew(now, slot, ANSWER_INTERVAL);
         true
+    }
+
+    /// A host detects duplicates of an address that another one has, on another link. It is told so where that one answers now, since
+    /// it may be gone, or be the host itself by another interface (RFC 6957 §4.2.2).
+    pub(crate) fn verify(
+        &mut self,
+        now: Instant,
+        solicitation: Solicitation,
+        owner: Side,
+    ) -> Result<(), Refused> {
+        let slot = match self.table.find(&solicitation.target) {
+            Some(slot) => slot,
+            None => {
+                self.admit(now, solicitation.mac)?;
+                let inserted = self.table.insert(solicitation.target, Target::VACANT);
+                inserted.map_err(|_| Refused)?
+            }
+        };
+        let Some((_, target)) = self.table.get_mut(slot) else {
+            return Err(Refused);
+        };
+        if target.state == State::Asked && target.asks > 0 {
+            // It is asked for already, and so will its owner's answer be for this host too.
+            target.asker.get_or_insert(solicitation);
+            return Ok(());
+        }
+        let until = now.saturating_add(VERIFICATION_INTERVAL);
+        *target = Target {
+            until,
+            asks: 1,
+            unasked: Some(solicitation.side),
+            asker: Some(solicitation),
+            verifies: Some(owner),
+            host: solicitation.mac,
+            ..Target::VACANT
+        };
+        target.to_ask.insert(owner);
+        self.asked.insert(slot);
+        self.is_asking = true;
+        self.expect_check(until);
+        Ok(())
     }
 
     /// A host looks for a target that no downstream is known to have. It is asked for on all other links, or answered for.
@@ -186,9 +253,19 @@ impl Targets {
             // A host that brings its address along from the upstream's link is known by its link-layer address.
             State::Present
                 if solicitation.source.is_unspecified() && state.mac == solicitation.mac => {}
+            // Any other one may have it by now, where it does not answer any more.
+            State::Present if solicitation.source.is_unspecified() => {
+                state.asker = Some(solicitation);
+                if state.asks == 0 {
+                    state.ask_again(now, VERIFICATION_INTERVAL);
+                    let until = state.until;
+                    self.is_asking = true;
+                    self.expect_check(until);
+                }
+            }
             State::Present => {
                 self.answer(solicitation);
-                self.renew(now, slot);
+                self.renew(now, slot, REACHABLE_INTERVAL);
             }
         }
         Ok(())
@@ -270,6 +347,11 @@ impl Targets {
         }
     }
 
+    /// Might there be more answers after the next packet than can wait?
+    pub(crate) fn has_to_answer(&self) -> bool {
+        self.answers.len().saturating_add(ANSWERS_OF_ONE) > MAX_ANSWERS
+    }
+
     /// The next answer to be sent, the same one again until [`Self::sent`] is told.
     pub(crate) fn poll_answer(&self) -> Option<Solicitation> {
         self.answers.front().copied()
@@ -305,9 +387,8 @@ impl Targets {
         self.next_check
     }
 
-    /// Ends the states whose time is over; hands each target that did not answer, or is present no more, to `ended`, with the state that
-    /// it was in.
-    pub(crate) fn handle_timeout(&mut self, now: Instant, mut ended: impl FnMut(Ipv6Addr, State)) {
+    /// Ends the states whose time is over; hands each target that did not answer, or is present no more, to `ended`.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, mut ended: impl FnMut(Ipv6Addr, Ended)) {
         if self.next_check.is_none_or(|due| now < due) {
             return;
         }
@@ -321,15 +402,27 @@ impl Targets {
                 self.expect_check(until);
                 continue;
             }
-            match target.state {
-                State::Present if target.asks > 0 && target.asks < ASKS => {
-                    target.ask_again(now);
+            let how = match target.state {
+                State::Present => Ended::Gone(target.claimant),
+                State::Asked | State::Absent if target.verifies.is_some() => Ended::Unverified,
+                State::Asked | State::Absent => Ended::Unanswered,
+            };
+            match (target.state, target.verifies) {
+                (State::Present, _) if target.asks > 0 && target.asks < ASKS => {
+                    target.ask_again(now, ANSWER_INTERVAL);
                     let until = target.until;
                     self.is_asking = true;
                     self.expect_check(until);
                 }
-                State::Asked | State::Present if target.asks > 0 => {
-                    ended(address, target.state);
+                (State::Asked, Some(owner)) if target.asks < VERIFICATIONS => {
+                    target.ask_again(now, VERIFICATION_INTERVAL);
+                    target.to_ask = Links::NONE;
+                    target.to_ask.insert(owner);
+                    let until = target.until;
+                    self.is_asking = true;
+                    self.expect_check(until);
+                }
+                (State::Asked, None) | (State::Present, _) if target.asks > 0 => {
                     self.asked.remove(slot);
                     let until = now.saturating_add(ABSENT_INTERVAL);
                     *target = Target {
@@ -339,12 +432,13 @@ impl Targets {
                         ..Target::VACANT
                     };
                     self.expect_check(until);
+                    ended(address, how);
                 }
-                State::Present => {
-                    ended(address, State::Present);
-                    self.table.remove(slot);
+                (State::Present | State::Asked, _) => {
+                    self.remove(address);
+                    ended(address, how);
                 }
-                State::Asked | State::Absent => {
+                (State::Absent, _) => {
                     self.remove(address);
                 }
             }
@@ -409,15 +503,15 @@ impl Targets {
         Ok(())
     }
 
-    /// Asks one that is present whether it still is, where its last answer is old.
-    fn renew(&mut self, now: Instant, slot: usize) {
+    /// Asks one that is present whether it still is, where its last answer is at least so old.
+    fn renew(&mut self, now: Instant, slot: usize, age: Duration) {
         let Some((_, target)) = self.table.get_mut(slot) else {
             return;
         };
-        if target.asks > 0 || now.since(target.last_seen) < REACHABLE_INTERVAL {
+        if target.asks > 0 || now.since(target.last_seen) < age {
             return;
         }
-        target.ask_again(now);
+        target.ask_again(now, ANSWER_INTERVAL);
         let until = target.until;
         self.is_asking = true;
         self.expect_check(until);
@@ -459,6 +553,8 @@ impl Target {
         asker: None,
         duplicates: Links::NONE,
         host: MacAddress([0; 6]),
+        verifies: None,
+        claimant: None,
     };
 
     /// It is asked for from now on, because a host looks for it.
@@ -492,9 +588,9 @@ impl Target {
         }
     }
 
-    fn ask_again(&mut self, now: Instant) {
+    fn ask_again(&mut self, now: Instant, interval: Duration) {
         self.asks = self.asks.saturating_add(1);
-        self.until = now.saturating_add(ANSWER_INTERVAL);
+        self.until = now.saturating_add(interval);
         self.to_ask.insert(Side::Upstream);
     }
 }

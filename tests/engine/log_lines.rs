@@ -138,7 +138,8 @@ fn each_limit_that_is_reached_is_told_once_a_minute_with_what_sets_it() {
         let mac = MacAddress([2, 0, 0, 0, 1, number]);
         speaks(&mut stage, mac, address(number.into()));
     }
-    let told = "warn: more than 1 new hosts or addresses a second; some are learned later (--join-rate, --join-burst)";
+    let told =
+        "warn: more than 1 new groups a second: 1 wait to be joined (--join-rate, --join-burst)";
     assert_eq!(of_level("warn"), [told]);
 }
 

@@ -12,7 +12,7 @@ use protocol::ndp_proxy::{
 };
 use protocol::targets::{
     ABSENT_INTERVAL, ANSWER_INTERVAL, ASKS, BURST, MAX_ANSWERS, MAX_OPEN, MAX_OPEN_OF_HOST,
-    REACHABLE_INTERVAL, State,
+    REACHABLE_INTERVAL, State, VERIFICATION_INTERVAL,
 };
 use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, MacAddress, RecordType, SolicitedNode};
@@ -57,6 +57,25 @@ impl Stage {
         let packet = advertisement(target, LINK_LOCAL, target);
         let packet = &packet;
         self.handle(Event::UpstreamPacket { mac, packet });
+    }
+
+    /// For some seconds a host answers on one downstream alone who has an address.
+    fn answers_resolutions_on(
+        &mut self,
+        port: u8,
+        mac: MacAddress,
+        address: Ipv6Addr,
+        seconds: u64,
+    ) {
+        for _ in 0..seconds {
+            self.pass(1);
+            for (_, question) in std::mem::take(&mut self.questions) {
+                if question == format!("*{address}") {
+                    let answer = advertisement(address, ROUTER, address);
+                    self.receive_on(port, mac, &answer);
+                }
+            }
+        }
     }
 
     /// `BESIDE` is found upstream, because a host with `address(9)` looked for it.
@@ -367,10 +386,9 @@ fn a_host_that_moves_takes_its_entry_and_routes_along_and_is_no_duplicate_of_its
     ];
     assert_eq!(stage.routes(), moved);
     assert_eq!(stage.proxied, [address(1), address(2)].into());
-    // Asked where it is now, it reports what it brought along.
+    // Asked where it is now, it reports what it brought along, and answers for it there alone.
     let fe80_1 = "fe80::1:1".parse().unwrap();
     stage.questions.clear();
-    stage.pass(11);
     stage.solicits(1, HOST, fe80_1, ROUTER);
     stage.pass(200);
     assert!(
@@ -381,6 +399,7 @@ fn a_host_that_moves_takes_its_entry_and_routes_along_and_is_no_duplicate_of_its
     );
     let groups = [1, 2].map(|number| (RecordType::ModeIsExclude, group(number)));
     stage.receive_on(1, HOST, &report(fe80_1, &groups));
+    stage.answers_resolutions_on(1, HOST, address(2), 20);
     assert!(
         stage
             .routes
@@ -395,6 +414,8 @@ fn a_host_that_moved_is_asked_at_once_what_it_brought_along() {
     let fe80_1 = "fe80::1:1".parse().unwrap();
     stage.solicits(0, HOST, fe80_1, ROUTER);
     stage.confirmed(0, HOST, address(1));
+    let groups = [(RecordType::ModeIsExclude, group(1))];
+    stage.receive_on(0, HOST, &report(fe80_1, &groups));
     stage.pass(30);
     stage.questions.clear();
     stage.solicits(1, HOST, fe80_1, ROUTER);
@@ -405,9 +426,63 @@ fn a_host_that_moved_is_asked_at_once_what_it_brought_along() {
         .map(|(_, question)| &**question)
         .collect();
     assert_eq!(asked, ["?fe80::1:1"]);
-    let groups = [(RecordType::ModeIsExclude, group(1))];
     stage.receive_on(1, HOST, &report(fe80_1, &groups));
+    // It may be two machines, or one on both links: the address is looked for where it was, and here.
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
+    stage.answers_resolutions_on(1, HOST, address(1), 20);
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
+}
+
+/// A server on two VLANs, or a hypervisor, has one link-layer address on both. Each of its addresses stays where it is, though those of one
+/// link are silent while it speaks on the other.
+#[test]
+fn one_link_layer_address_on_two_links_is_two_hosts() {
+    for mac in [HOST, MacAddress([0; 6])] {
+        let mut stage = Stage::proxying();
+        let link_local = |port: u8| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x10, port.into());
+        let number = |port: u8| 1 + u32::from(port);
+        for port in [0, 1] {
+            stage.solicits(port, mac, link_local(port), ROUTER);
+            stage.confirmed(port, mac, address(number(port)));
+            let records = [(RecordType::ModeIsExclude, group(number(port)))];
+            stage.receive_on(port, mac, &report(link_local(port), &records));
+        }
+        let places = [
+            (address(1), Side::Downstream(0)),
+            (address(2), Side::Downstream(1)),
+        ];
+        assert_eq!(stage.routes(), places);
+        for second in 0..1000 {
+            stage.pass(1);
+            // On port 1 it speaks all the time; on port 0 it answers only what it is asked there.
+            if second % 5 == 0 {
+                stage.solicits(1, mac, link_local(1), ROUTER);
+            }
+            for (_, question) in std::mem::take(&mut stage.questions) {
+                for port in [0, 1] {
+                    if question == format!("?{}", link_local(port)) {
+                        let records = [(RecordType::ModeIsExclude, group(number(port)))];
+                        stage.receive_on(port, mac, &report(link_local(port), &records));
+                    }
+                }
+            }
+            assert_eq!(stage.routes(), places, "after {second} s");
+            assert_eq!(stage.proxied, [address(1), address(2)].into());
+        }
+    }
+}
+
+/// On links without link-layer addresses all hosts have the same one, so that nobody moved for having it.
+#[test]
+fn a_claim_on_another_link_without_link_layer_addresses_is_anothers() {
+    let mut stage = Stage::proxying();
+    let nobody = MacAddress([0; 6]);
+    stage.confirmed(0, nobody, address(1));
+    stage.solicits(1, nobody, address(1), ROUTER);
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
+    stage.sent();
+    stage.detects_duplicates(1, nobody, address(1));
+    assert_eq!(stage.sent(), [format!("lan0 ?{}", address(1))]);
 }
 
 #[test]
@@ -648,9 +723,11 @@ fn who_listens_is_asked_for_upstream_only_by_the_ndp_proxy_and_for_no_own_addres
 fn duplicates_are_detected_across_the_router_in_every_direction() {
     let mut stage = Stage::proxying();
     let defended = |port: u8, target| vec![format!("lan{port} !{target} to {ALL_NODES}")];
-    // Upstream has it, as is known.
+    // Upstream has it, as is known, and shows it.
     stage.finds_beside();
     stage.detects_duplicates(0, HOST, BESIDE);
+    assert_eq!(stage.sent(), [format!("wan ?{BESIDE}")]);
+    stage.advertised_upstream(GATEWAY, BESIDE);
     assert_eq!(stage.sent(), defended(0, BESIDE));
     assert!(!stage.addresses().contains(&BESIDE));
     // Upstream has it, as turns out.
@@ -661,15 +738,76 @@ fn duplicates_are_detected_across_the_router_in_every_direction() {
     assert_eq!(stage.sent(), defended(0, address(5)));
     assert!(!stage.addresses().contains(&address(5)));
     assert!(stage.proxied.is_empty());
-    // Another downstream has it.
+    // Another downstream has it, and shows it.
     stage.confirmed(0, HOST, address(1));
     stage.detects_duplicates(1, OTHER, address(1));
+    assert_eq!(stage.sent(), [format!("lan0 ?{}", address(1))]);
+    stage.receive_on(0, HOST, &advertisement(address(1), ROUTER, address(1)));
     assert_eq!(stage.sent(), defended(1, address(1)));
+    assert_eq!(stage.proxied, [address(1)].into());
     // Another downstream has it, as turns out.
     stage.detects_duplicates(1, OTHER, address(6));
     stage.sent();
     stage.receive_on(0, HOST, &advertisement(address(6), ROUTER, address(6)));
     assert_eq!(stage.sent(), defended(1, address(6)));
+}
+
+/// A laptop goes from the Wi-Fi to the cable and takes its address along (RFC 6957 §4.2.2).
+#[test]
+fn an_address_whose_host_is_gone_is_not_defended_and_its_heir_has_it_at_once() {
+    let mut stage = Stage::proxying();
+    stage.confirmed(0, HOST, address(1));
+    stage.pass(5);
+    stage.sent();
+    stage.detects_duplicates(1, OTHER, address(1));
+    stage.pass(1);
+    let asked = format!("lan0 ?{}", address(1));
+    assert_eq!(stage.sent(), [asked.clone(), asked]);
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
+    // It is its own now, and answers for it.
+    stage.confirmed(1, OTHER, address(1));
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
+    assert_eq!(stage.proxied, [address(1)].into());
+}
+
+/// The second solicitation finds one that the first did not wake up, within the second that duplicate address detection takes.
+#[test]
+fn an_address_is_defended_by_a_host_that_answers_the_second_time_and_by_no_other_link() {
+    let mut stage = Stage::proxying();
+    stage.confirmed(0, HOST, address(1));
+    stage.pass(5);
+    stage.sent();
+    stage.detects_duplicates(1, OTHER, address(1));
+    stage.now = stage.now.saturating_add(VERIFICATION_INTERVAL);
+    stage.engine.handle_timeout(stage.now);
+    stage.drain();
+    assert_eq!(stage.sent().len(), 2);
+    let answer = advertisement(address(1), ROUTER, address(1));
+    stage.receive_on(0, HOST, &answer);
+    let defended = format!("lan1 !{} to {ALL_NODES}", address(1));
+    assert_eq!(stage.sent(), [defended]);
+    stage.pass(2);
+    assert_eq!(stage.sent(), [""; 0]);
+    // Who detects duplicates once more makes nothing of that worse.
+    for _ in 0..5 {
+        stage.detects_duplicates(1, OTHER, address(1));
+        stage.receive_on(0, HOST, &answer);
+        stage.pass(3);
+        assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
+    }
+}
+
+/// Who claims the address of a neighbor upstream while that one is believed to be there need not do so again.
+#[test]
+fn who_claimed_the_address_of_a_neighbor_that_turns_out_to_be_gone_has_it() {
+    let mut stage = Stage::proxying();
+    stage.finds_beside();
+    stage.pass(2);
+    stage.detects_duplicates(0, HOST, BESIDE);
+    stage.solicits(0, HOST, BESIDE, ROUTER);
+    assert!(!stage.addresses().contains(&BESIDE));
+    stage.pass(4);
+    assert!(stage.addresses().contains(&BESIDE));
 }
 
 /// A host listens to the group of an address as soon as it detects duplicates of it (RFC 4862 §5.4.2), and says so when it is asked.
@@ -791,17 +929,18 @@ fn a_host_that_moves_from_upstream_to_a_downstream_is_no_duplicate_of_itself() {
 fn what_is_upstream_cannot_be_claimed_downstream_while_it_answers() {
     let mut stage = Stage::proxying();
     stage.finds_beside();
-    stage.confirmed(0, HOST, BESIDE);
-    assert!(!stage.addresses().contains(&BESIDE) && stage.proxied.is_empty());
-    stage.pass(REACHABLE_INTERVAL.as_secs());
-    stage.confirmed(0, HOST, BESIDE);
-    assert!(stage.sent().contains(&format!("wan ?{BESIDE}")));
-    stage.advertised_upstream(GATEWAY, BESIDE);
-    assert!(stage.proxied.is_empty());
+    for _ in 0..10 {
+        stage.confirmed(0, HOST, BESIDE);
+        assert!(stage.sent().contains(&format!("wan ?{BESIDE}")));
+        stage.advertised_upstream(GATEWAY, BESIDE);
+        assert!(!stage.addresses().contains(&BESIDE) && stage.proxied.is_empty());
+        stage.pass(20);
+        assert!(!stage.addresses().contains(&BESIDE));
+    }
     // Once it is gone, it can.
-    stage.pass(REACHABLE_INTERVAL.as_secs());
     stage.confirmed(0, HOST, BESIDE);
-    stage.pass(10);
+    stage.pass(3);
+    assert!(stage.addresses().contains(&BESIDE));
     stage.confirmed(0, HOST, BESIDE);
     assert_eq!(stage.proxied, [BESIDE].into());
     // And what is confirmed here, nobody upstream can take away.
@@ -1144,7 +1283,10 @@ fn what_is_done_is_counted_by_what_it_is_and_what_fails_apart_from_it() {
     let expected = [
         (Counter::Reported, stage.reports.len() as u64),
         (Counter::Asked, starting(&questions, "?")),
-        (Counter::Probed, starting(&questions, "!")),
+        (
+            Counter::Probed,
+            starting(&questions, "!") + starting(&questions, "*"),
+        ),
         (
             Counter::Solicited,
             starting(&sent, "wan ?") + starting(&sent, "lan1 ?"),

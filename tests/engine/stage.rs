@@ -35,7 +35,7 @@ pub struct Stage {
     pub joined: BTreeSet<Ipv6Addr>,
     /// The groups of each report sent, and when.
     pub reports: Vec<(u64, Vec<Ipv6Addr>)>,
-    /// Questions to hosts, `?` and the link-local address or `!` and the target, and when.
+    /// Questions to hosts, `?` and the link-local address, `!` and the target of a probe, or `*` and that of a resolution, and when.
     pub questions: Vec<(u64, String)>,
     /// Joins and leaves, as they were carried out.
     pub changes: Vec<String>,
@@ -205,10 +205,16 @@ impl Stage {
                             format!("?{}", query.destination)
                         }
                         Ok(Message::NeighborSolicitation(solicitation)) => {
+                            let target = solicitation.target;
                             assert_eq!(solicitation.source, ROUTER);
-                            assert_eq!(solicitation.destination, solicitation.target);
                             assert!(solicitation.source_link_layer.is_some());
-                            format!("!{}", solicitation.target)
+                            if solicitation.destination == target {
+                                format!("!{target}")
+                            } else {
+                                let group = SolicitedNode::of(target).group();
+                                assert_eq!(solicitation.destination, group);
+                                format!("*{target}")
+                            }
                         }
                         other => panic!("not a question: {other:?}"),
                     };

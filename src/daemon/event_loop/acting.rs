@@ -9,7 +9,7 @@ use protocol::config::Side;
 use protocol::engine::Action;
 use protocol::ndp_proxy::KernelTable;
 use protocol::neighbors::Question;
-use protocol::wire::MacAddress;
+use protocol::wire::{MacAddress, SolicitedNode};
 use protocol::{groups, ndp_proxy};
 
 use super::EventLoop;
@@ -38,20 +38,23 @@ impl EventLoop<'_> {
             }
             // What of the rest cannot be sent is as good as lost: the next question follows, and who asked asks again.
             Action::Ask { length, question } => {
-                let (port, mac, host) = match question {
+                let (port, mac, destination) = match question {
                     Question::Ask {
                         port,
                         mac,
                         link_local,
                         ..
-                    } => (port, mac, link_local),
+                    } => (port, Some(mac), link_local),
                     Question::Probe {
                         port, mac, target, ..
-                    } => (port, mac, target),
+                    } => (port, Some(mac), target),
+                    Question::Resolve { port, target, .. } => {
+                        (port, None, SolicitedNode::of(target).group())
+                    }
                 };
-                debug!("asking {host}");
+                debug!("asking {destination}");
                 let side = Side::Downstream(port);
-                self.send(side, length, host, Some(mac)).is_ok()
+                self.send(side, length, destination, mac).is_ok()
             }
             Action::Solicit {
                 length,

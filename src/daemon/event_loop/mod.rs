@@ -352,41 +352,61 @@ impl<'s> EventLoop<'s> {
     }
 
     fn read_upstream(&mut self, now: Instant) {
-        let EventLoop {
-            engine,
-            upstream_capture,
-            buffers,
-            ..
-        } = self;
-        let is_open = read(upstream_capture, &mut buffers.receive, |packet, mac| {
-            let mac = MacAddress(mac);
-            engine.handle(now, Event::UpstreamPacket { mac, packet });
-        });
-        if !is_open {
-            self.try_again(now);
+        let mut left = BATCH;
+        while left > 0 {
+            let EventLoop {
+                engine,
+                upstream_capture,
+                buffers,
+                ..
+            } = self;
+            let is_open = read(
+                upstream_capture,
+                &mut buffers.receive,
+                &mut left,
+                |packet, mac| {
+                    let mac = MacAddress(mac);
+                    engine.handle(now, Event::UpstreamPacket { mac, packet });
+                    !engine.has_to_act()
+                },
+            );
+            if !is_open {
+                self.try_again(now);
+            }
+            if left > 0 {
+                self.act();
+            }
         }
     }
 
     fn read_port(&mut self, now: Instant, number: usize) {
-        let EventLoop {
-            engine,
-            ports,
-            buffers,
-            ..
-        } = self;
-        let Some(port) = ports.get_mut(number) else {
-            return;
-        };
-        let is_open = read(&mut port.capture, &mut buffers.receive, |packet, mac| {
-            let event = Event::Packet {
-                port: number as Port,
-                mac: MacAddress(mac),
-                packet,
+        let mut left = BATCH;
+        while left > 0 {
+            let EventLoop {
+                engine,
+                ports,
+                buffers,
+                ..
+            } = self;
+            let Some(port) = ports.get_mut(number) else {
+                return;
             };
-            engine.handle(now, event);
-        });
-        if !is_open {
-            self.try_again(now);
+            let buffer = &mut buffers.receive;
+            let is_open = read(&mut port.capture, buffer, &mut left, |packet, mac| {
+                let event = Event::Packet {
+                    port: number as Port,
+                    mac: MacAddress(mac),
+                    packet,
+                };
+                engine.handle(now, event);
+                !engine.has_to_act()
+            });
+            if !is_open {
+                self.try_again(now);
+            }
+            if left > 0 {
+                self.act();
+            }
         }
     }
 }
@@ -464,16 +484,25 @@ fn tell_engine(now: Instant, engine: &mut Engine, interfaces: &Interfaces, notic
     }
 }
 
-/// Hands on what a capture has heard, as far as [`BATCH`]. One that fails is closed; false then.
+/// Hands on what a capture has heard, at most as many packets as are `left`, until `take` wants no more for now. None are left where
+/// there are no more to be read. A capture that fails is closed; false then.
 fn read(
     capture: &mut Option<Capture>,
     buffer: &mut [u8],
-    mut take: impl FnMut(&[u8], [u8; 6]),
+    left: &mut usize,
+    mut take: impl FnMut(&[u8], [u8; 6]) -> bool,
 ) -> bool {
+    let mut budget = std::mem::take(left);
     let Some(opened) = capture else { return true };
-    for _ in 0..BATCH {
+    while budget > 0 {
+        budget -= 1;
         match opened.receive(buffer) {
-            Ok(Some((packet, mac))) => take(packet, mac),
+            Ok(Some((packet, mac))) => {
+                if !take(packet, mac) {
+                    *left = budget;
+                    break;
+                }
+            }
             // It goes on by itself once the link is up again.
             Ok(None) | Err(Errno::ENETDOWN) => break,
             Err(errno) => {

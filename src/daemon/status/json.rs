@@ -39,7 +39,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
             neighbors::CAPACITY,
             out,
         ),
-        Piece::Neighbor(subject, neighbor, mac) => {
+        Piece::Neighbor(subject, neighbor, host) => {
             let address = match subject {
                 Subject::Address(address) => Some(address),
                 Subject::Listener(..) => None,
@@ -51,8 +51,8 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 "{comma}{{\"address\":{},\"group\":\"{}\",\"mac\":\"{}\",\"interface\":{},\"age_s\":{},\"expires_s\":{},\"confirmed\":{},\"questions\":{},\"proxied\":{proxied},\"routed\":{routed}}}",
                 OrNull(address.map(InQuotes)),
                 subject.group(),
-                Mac(*mac),
-                Quoted(view.downstream_of(neighbor)),
+                Mac(host.mac),
+                Quoted(view.downstream_of(host)),
                 view.seconds_since(neighbor.last_seen),
                 view.seconds_left(neighbor),
                 neighbor.confirmed,

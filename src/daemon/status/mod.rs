@@ -18,7 +18,7 @@ use protocol::counters::Counter;
 use protocol::engine::Engine;
 use protocol::groups::Group;
 use protocol::ndp_proxy::{KernelTable, Proxied};
-use protocol::neighbors::{Neighbor, Subject};
+use protocol::neighbors::{Neighbor, Sender, Subject};
 use protocol::targets::Target;
 use protocol::time::Instant;
 use protocol::wire::{DropReason, MacAddress, SolicitedNode};
@@ -73,7 +73,7 @@ enum Piece<'v> {
     Head,
     Downstream(&'v Downstream<'v>),
     Neighbors,
-    Neighbor(Subject, &'v Neighbor, MacAddress),
+    Neighbor(Subject, &'v Neighbor, Sender),
     /// The neighbors that were found upstream.
     Targets,
     Target(Ipv6Addr, &'v Target),
@@ -179,9 +179,9 @@ impl Cursor {
                 match neighbors.iter_from(slot).next().filter(|_| more) {
                     Some((slot, subject, neighbor)) => {
                         let host = neighbors.host_of(neighbor);
-                        let mac = host.map_or(MacAddress([0; 6]), |(mac, _)| mac);
+                        let owner = host.map_or(Sender::default(), |(owner, _)| owner);
                         (
-                            Some(Piece::Neighbor(subject, neighbor, mac)),
+                            Some(Piece::Neighbor(subject, neighbor, owner)),
                             Place::Neighbor(slot.saturating_add(1)),
                         )
                     }
@@ -261,9 +261,9 @@ impl View<'_> {
         tables.any(|table| ndp_proxy.is_failing(table))
     }
 
-    /// The name of the downstream where a neighbor was seen last.
-    fn downstream_of(&self, neighbor: &Neighbor) -> &str {
-        let downstream = self.downstreams.get(usize::from(neighbor.port));
+    /// The name of the downstream of a host.
+    fn downstream_of(&self, host: &Sender) -> &str {
+        let downstream = self.downstreams.get(usize::from(host.port));
         downstream.map_or("", |downstream| downstream.name)
     }
 }

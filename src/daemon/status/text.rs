@@ -38,7 +38,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
             view.engine.neighbors().len(),
             neighbors::CAPACITY
         ),
-        Piece::Neighbor(subject, neighbor, mac) => {
+        Piece::Neighbor(subject, neighbor, host) => {
             if first {
                 writeln!(
                     out,
@@ -53,8 +53,8 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
             writeln!(
                 out,
                 "{address:26} {} {:10.10} {:>6} {:>6} {}",
-                Mac(*mac),
-                view.downstream_of(neighbor),
+                Mac(host.mac),
+                view.downstream_of(host),
                 readable(view.seconds_since(neighbor.last_seen)),
                 readable(view.seconds_left(neighbor)),
                 match subject {

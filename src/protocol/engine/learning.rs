@@ -2,12 +2,13 @@
 
 use core::net::Ipv6Addr;
 
-use log::{debug, trace};
+use log::{debug, trace, warn};
 
 use super::log_lines::{Named, warn_of};
 use super::{Downstream, Engine, address_of, release};
-use crate::config::{Learn, Prefix};
+use crate::config::{Learn, Port, Prefix};
 use crate::counters::Counter;
+use crate::groups::Standing;
 use crate::neighbors::{Evidence, Refusal, Sender, Sighting, Subject};
 use crate::wire::{self, Message, NeighborAdvertisement, NeighborSolicitation, SolicitedNode};
 
@@ -63,11 +64,13 @@ impl Engine {
         let link_local = Some(target).filter(Ipv6Addr::is_unicast_link_local);
         let downstream = self.downstream(sender.port);
         let to_us = |downstream: Downstream| downstream.link_local == advertisement.destination;
-        if advertisement.solicited && downstream.is_some_and(to_us) {
-            self.neighbors.advertised(&self.config, target, sender.mac);
+        let evidence = if advertisement.solicited && downstream.is_some_and(to_us) {
             self.handle_downstream_answer(sender, target);
-        }
-        self.address_seen(sender, link_local, target, Evidence::Heard);
+            Evidence::Advertised
+        } else {
+            Evidence::Heard
+        };
+        self.address_seen(sender, link_local, target, evidence);
     }
 
     pub(super) fn handle_remembered(&mut self, sender: Sender, address: Ipv6Addr) {
@@ -83,7 +86,8 @@ impl Engine {
         address: Ipv6Addr,
         evidence: Evidence,
     ) {
-        let learned = self.learns(address) && !self.targets.defends(self.now, address, sender.mac);
+        let claimant = (sender.port, sender.mac);
+        let learned = self.learns(address) && !self.targets.defends(self.now, address, claimant);
         if !learned && link_local.is_none() {
             return;
         }
@@ -91,11 +95,20 @@ impl Engine {
             .neighbors
             .heard(self.now, &self.config, sender, link_local, evidence);
         match heard {
-            None => self.refuse(Refusal::Rate, sender),
+            None => self.refuse(Refusal::Rate, sender, address, evidence),
             Some(number) if learned => {
                 self.sighted(sender, Subject::Address(address), number, evidence);
             }
             Some(_) => {}
+        }
+    }
+
+    /// Tries those again that could not be taken in when they were heard.
+    pub(super) fn admit_latecomers(&mut self) {
+        while let Some((sender, address)) = self.neighbors.next_latecomer(self.now, &self.config) {
+            let link_local = Some(address).filter(Ipv6Addr::is_unicast_link_local);
+            self.address_seen(sender, link_local, address, Evidence::Heard);
+            self.neighbors.end_turn();
         }
     }
 
@@ -111,7 +124,8 @@ impl Engine {
             .neighbors
             .heard(self.now, &self.config, sender, Some(source), evidence);
         let Some(number) = heard else {
-            self.refuse(Refusal::Rate, sender);
+            // It is asked what it listens to once it is known.
+            self.refuse(Refusal::Rate, sender, source, evidence);
             return;
         };
         let answers = self.neighbors.reported(self.now, number, source);
@@ -150,52 +164,84 @@ impl Engine {
             targets,
             counters,
             now,
+            join_lines,
             ..
         } = self;
+        let has_room = groups.has_room_for(subject.group());
         let evicted = |subject| {
             counters.count(Counter::Evicted);
             debug!("evicted {}", Named(subject));
             release(groups, ndp_proxy, *now, subject);
         };
-        match neighbors.sighted(*now, config, subject, number, evidence, evicted) {
-            Ok(Sighting::Renewed) => {}
-            Ok(Sighting::New) => {
-                let wanted = groups.acquire(subject.group(), address_of(subject));
-                if wanted.is_err() {
-                    neighbors.remove(subject);
-                    self.refuse(Refusal::Full, sender);
-                    return;
-                }
-                if let Subject::Address(address) = subject
-                    && targets.is_present(address)
-                {
+        let sighted = neighbors.sighted(*now, config, subject, number, evidence, has_room, evicted);
+        let was_listener = match sighted {
+            Ok(Sighting::Renewed) => return,
+            Ok(Sighting::New { was_listener }) => was_listener,
+            Err(refusal) => {
+                self.refuse(refusal, sender, address_of(subject), evidence);
+                return;
+            }
+        };
+        let standing = match evidence {
+            Evidence::Remembered => Standing::Remembered,
+            Evidence::Answered => Standing::Resident,
+            Evidence::Heard | Evidence::Advertised if neighbors.has_answered(number) => {
+                Standing::Resident
+            }
+            Evidence::Heard | Evidence::Advertised => Standing::Newcomer,
+        };
+        let (group, address) = (subject.group(), address_of(subject));
+        let Ok(waits) = groups.acquire(*now, config, group, address, standing) else {
+            // There is room, as was seen above.
+            neighbors.remove(subject);
+            return;
+        };
+        if waits {
+            counters.count(Counter::JoinDelayed);
+            if join_lines.allows(*now) {
+                warn!(
+                    "more than {} new groups a second: {} wait to be joined (--join-rate, --join-burst)",
+                    config.join_rate,
+                    groups.waiting()
+                );
+            }
+        }
+        match subject {
+            Subject::Address(address) => {
+                if targets.is_present(address) {
                     // Its host moved here.
                     targets.remove(address);
                     ndp_proxy.set(*now, address, None);
                 }
-                // The address takes the place of the listener that its host was known as.
-                let listener = Subject::Listener(subject.group(), number);
-                if matches!(subject, Subject::Address(_))
-                    && neighbors.takes_place_of(*now, config, subject, listener)
-                {
+                if was_listener {
+                    let listener = Subject::Listener(group, number);
                     release(groups, ndp_proxy, *now, listener);
                 }
-                counters.count(Counter::Learned);
-                if let Some(downstream) = config.downstreams.get(usize::from(sender.port)) {
-                    debug!("learned {} on {downstream}", Named(subject));
-                }
             }
-            Err(refusal) => self.refuse(refusal, sender),
+            Subject::Listener(..) if evidence == Evidence::Answered => {
+                let ports = Port::try_from(config.downstreams.len()).unwrap_or(Port::MAX);
+                neighbors.claim_elsewhere(*now, ports, sender, group);
+            }
+            Subject::Listener(..) => {}
+        }
+        counters.count(Counter::Learned);
+        if let Some(downstream) = config.downstreams.get(usize::from(sender.port)) {
+            debug!("learned {} on {downstream}", Named(subject));
         }
     }
 
-    fn refuse(&mut self, refusal: Refusal, sender: Sender) {
+    /// What a host was heard by is not learned now. It is tried again, but for groups, which it is asked for, and for what the kernel
+    /// goes on to remember.
+    fn refuse(&mut self, refusal: Refusal, sender: Sender, address: Ipv6Addr, evidence: Evidence) {
         let (counter, throttle) = match refusal {
             Refusal::HostQuota => (Counter::RefusedHostQuota, &mut self.quota_lines),
             Refusal::Rate => (Counter::RefusedRate, &mut self.rate_lines),
             Refusal::Full => (Counter::RefusedFull, &mut self.full_lines),
         };
         self.counters.count(counter);
+        if refusal == Refusal::Full {
+            self.groups.make_room();
+        }
         if throttle.allows(self.now) {
             warn_of(
                 refusal,
@@ -204,6 +250,11 @@ impl Engine {
                 self.neighbors.len(),
                 self.groups.len(),
             );
+        }
+        if evidence != Evidence::Remembered && !address.is_multicast() {
+            let heard_by = (sender, address);
+            self.neighbors
+                .postpone(self.now, &self.config, heard_by, refusal);
         }
     }
 

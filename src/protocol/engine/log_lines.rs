@@ -81,7 +81,7 @@ pub(super) fn warn_of(
             sender.mac, config.per_mac
         ),
         Refusal::Rate => warn!(
-            "more than {} new hosts or addresses a second; some are learned later (--join-rate, --join-burst)",
+            "table full: more than {} new hosts or addresses a second; some are learned later (--join-rate)",
             config.join_rate
         ),
         Refusal::Full => warn!(

@@ -9,8 +9,8 @@ use super::{Action, Engine, release};
 use crate::config::Side;
 use crate::counters::Counter;
 use crate::ndp_proxy::{KernelTable, Listing};
-use crate::neighbors::{Sender, Subject};
-use crate::targets::{Solicitation, State};
+use crate::neighbors::{Refusal, Sender, Subject};
+use crate::targets::{Ended, Refused, Solicitation};
 use crate::time::Instant;
 use crate::wire::{
     ALL_NODES, ALL_ROUTERS, MacAddress, NeighborAdvertisement, NeighborSolicitation, SolicitedNode,
@@ -29,19 +29,26 @@ impl Engine {
             source: solicitation.source,
             target,
         };
-        if let Some(neighbor) = self.neighbors.get(Subject::Address(target)) {
-            let host = self.neighbors.host_of(neighbor);
-            let is_own = host.is_some_and(|(mac, _)| mac == sender.mac);
-            // On the same link it answers for itself. A host that moved from the other one must not be taken for its own duplicate.
-            if neighbor.confirmed
-                && neighbor.port != sender.port
-                && !is_own
-                && !self.targets.is_detecting(target)
-            {
-                self.targets.answer(solicitation);
-            }
-        } else {
+        let Some(neighbor) = self.neighbors.get(Subject::Address(target)) else {
             self.look_for(solicitation);
+            return;
+        };
+        let Some((owner, _)) = self.neighbors.host_of(neighbor) else {
+            return;
+        };
+        // On the same link it answers for itself. A host that moved from the other one must not be taken for its own duplicate.
+        if owner.port == sender.port
+            || owner.mac == sender.mac && sender.has_mac()
+            || self.targets.is_detecting(target)
+        {
+            return;
+        }
+        if solicitation.source.is_unspecified() {
+            let owner = Side::Downstream(owner.port);
+            let verified = self.targets.verify(self.now, solicitation, owner);
+            self.count_refusal(verified);
+        } else if neighbor.confirmed {
+            self.targets.answer(solicitation);
         }
     }
 
@@ -70,6 +77,10 @@ impl Engine {
 
     fn look_for(&mut self, solicitation: Solicitation) {
         let asked = self.targets.solicited(self.now, &self.config, solicitation);
+        self.count_refusal(asked);
+    }
+
+    fn count_refusal(&mut self, asked: Result<(), Refused>) {
         if asked.is_err() {
             self.counters.count(Counter::RefusedTarget);
         }
@@ -118,7 +129,7 @@ impl Engine {
         let subject = Subject::Address(target);
         let neighbor = self.neighbors.get(subject);
         let owner = neighbor.and_then(|neighbor| self.neighbors.host_of(neighbor));
-        let is_anothers = owner.is_some_and(|(mac, _)| mac != sender.mac);
+        let is_anothers = owner.is_some_and(|(owner, _)| owner.mac != sender.mac);
         let Engine {
             neighbors,
             groups,
@@ -149,24 +160,28 @@ impl Engine {
                 KernelTable::Routes => self.config.host_routes && side != Side::Upstream,
             };
             let neighbor = self.neighbors.get(Subject::Address(address));
-            if let Some(neighbor) = neighbor.filter(|_| is_of_host) {
-                self.ndp_proxy
-                    .keep(address, Side::Downstream(neighbor.port));
+            let owner = neighbor.and_then(|neighbor| self.neighbors.host_of(neighbor));
+            if let Some((owner, _)) = owner.filter(|_| is_of_host) {
+                self.ndp_proxy.keep(address, Side::Downstream(owner.port));
             }
         }
         self.ndp_proxy.handle_listing(table, listing);
     }
 
     /// Tells the kernel's tables of the addresses that were confirmed, or are so no longer, or moved. One of which its host detects
-    /// duplicates has to wait for the end of that.
+    /// duplicates has to wait for the end of that. Then has new groups joined, those that hosts have answered for first.
     pub(super) fn follow_neighbors(&mut self) {
         while let Some((subject, port)) = self.neighbors.next_changed() {
+            if port.is_some() {
+                self.groups.vouch_for(subject.group());
+            }
             if let Subject::Address(address) = subject {
                 let settled = port.filter(|_| !self.targets.is_detecting(address));
                 let side = settled.map(Side::Downstream);
                 self.ndp_proxy.set(self.now, address, side);
             }
         }
+        self.groups.admit(self.now, &self.config);
     }
 
     pub(super) fn poll_kernel_table(&mut self) -> Option<Action> {
@@ -265,20 +280,25 @@ impl Engine {
 
     pub(super) fn handle_target_timeout(&mut self) {
         let Engine {
+            config,
             neighbors,
             targets,
             ndp_proxy,
             now,
             ..
         } = self;
-        targets.handle_timeout(*now, |address, state| match state {
-            State::Present => {
+        targets.handle_timeout(*now, |address, ended| match ended {
+            Ended::Gone(claimant) => {
                 debug!("{address} is upstream no more");
                 ndp_proxy.set(*now, address, None);
+                if let Some((port, mac)) = claimant {
+                    let claim = (Sender { port, mac }, address);
+                    neighbors.postpone(*now, config, claim, Refusal::Rate);
+                }
             }
+            Ended::Unverified => neighbors.left_unanswered(*now, address),
             // Nobody else has it.
-            State::Asked => neighbors.tell_again(Subject::Address(address)),
-            State::Absent => {}
+            Ended::Unanswered => neighbors.tell_again(Subject::Address(address)),
         });
     }
 

@@ -1,13 +1,15 @@
 //! Which subjects are whose: the list of each host, handing over, and who gives way.
 
-use super::{CONTEST_INTERVAL, Neighbor, Neighbors, Subject};
-use crate::config::Config;
+use super::{ASKS, CAPACITY, Evidence, Neighbor, Neighbors, PROBES, Refusal, Sender, Subject};
+use crate::config::{Config, Port};
 use crate::table::Link;
 use crate::time::Instant;
+use crate::wire::SolicitedNode;
 
 impl Neighbors {
     /// Makes a subject the host's, whosever it was. A host that has answered for it keeps it, for anybody can claim it: that one is
-    /// asked, and only where it does not answer the next claim counts. False where it is not the host's now.
+    /// asked, and only where it does not answer the next claim counts. An address that its host's own link-layer address claims on
+    /// another link has moved there. False where the subject is not the host's now.
     pub(super) fn is_handed_over(
         &mut self,
         now: Instant,
@@ -15,36 +17,100 @@ impl Neighbors {
         slot: usize,
         number: u16,
     ) -> bool {
-        let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
+        let (Some((subject, neighbor)), Some((sender, host))) =
+            (self.subjects.get(slot), self.hosts.entry(number))
+        else {
             return false;
         };
         if neighbor.host == number {
             return true;
         }
-        if neighbor.confirmed && !neighbor.asked_in_vain {
-            if neighbor.questions == 0 && now.since(neighbor.last_seen) >= CONTEST_INTERVAL {
-                self.doubt(now, slot);
-            }
+        let quota = match subject {
+            Subject::Address(_) => host.addresses() < config.per_mac,
+            Subject::Listener(..) => false,
+        };
+        let owner = self.hosts.entry(neighbor.host).map(|(owner, _)| owner);
+        let has_moved = owner.is_some_and(|owner| owner.mac == sender.mac) && sender.has_mac();
+        if neighbor.confirmed && !neighbor.asked_in_vain && !has_moved || !quota {
+            self.contest(now, slot, sender.port);
             return false;
         }
-        if self
-            .hosts
-            .get(number)
-            .is_none_or(|host| host.subjects >= config.per_mac)
-        {
+        let stays_confirmed = neighbor.confirmed && has_moved;
+        self.unlink(slot);
+        self.link(slot, number);
+        let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
             return false;
-        }
-        neighbor.confirmed = false;
+        };
+        neighbor.confirmed = stays_confirmed;
         // The new one is asked as soon as may be.
         let due = now.max(neighbor.next_probe(now));
         neighbor.questions = 0;
         neighbor.asked_in_vain = false;
         neighbor.due = due;
         self.note_change(slot, true);
-        self.unlink(slot);
-        self.link(slot, number);
         self.expect_question(due);
         true
+    }
+
+    /// Another host claims a subject: its own host is asked, if that is not under way, and in the end whoever has it there.
+    fn contest(&mut self, now: Instant, slot: usize, port: Port) {
+        if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
+            neighbor.claimed = Some(port);
+            if neighbor.questions == 0 && !neighbor.asked_in_vain {
+                self.doubt(now, slot);
+            }
+        }
+    }
+
+    /// A host that answered on one link listens to a group. What its link-layer address has in that group on other links, it may have
+    /// brought along.
+    pub(crate) fn claim_elsewhere(
+        &mut self,
+        now: Instant,
+        ports: Port,
+        sender: Sender,
+        group: SolicitedNode,
+    ) {
+        for port in (0..ports).filter(|port| *port != sender.port && sender.has_mac()) {
+            let other = self.hosts.find(Sender { port, ..sender });
+            let host = other.and_then(|number| self.hosts.get(number));
+            let mut link = host.map_or(Link::END, |host| host.first);
+            while let Some(slot) = link.slot() {
+                let Some((subject, neighbor)) = self.subjects.get(slot) else {
+                    break;
+                };
+                link = neighbor.next;
+                if matches!(subject, Subject::Address(_)) && subject.group() == group {
+                    self.contest(now, slot, sender.port);
+                }
+            }
+        }
+    }
+
+    /// Is what a host advertises the answer to a solicitation for a subject? Its own answers a probe, and whoever has it a resolution,
+    /// where its own has answered nothing.
+    pub(super) fn is_answer(&self, config: &Config, slot: usize, number: u16) -> bool {
+        let Some((_, neighbor)) = self.subjects.get(slot) else {
+            return false;
+        };
+        let port = |number| self.hosts.entry(number).map(|(sender, _)| sender.port);
+        let is_resolved = || {
+            neighbor.asked_in_vain
+                && neighbor.questions > ASKS.saturating_add(PROBES)
+                && (port(number) == port(neighbor.host) || port(number) == neighbor.claimed)
+        };
+        config.probe && neighbor.questions > ASKS && (neighbor.host == number || is_resolved())
+    }
+
+    /// A subject's host has answered for it.
+    pub(super) fn confirm(&mut self, slot: usize, number: u16) {
+        if let (Some((_, neighbor)), Some(host)) =
+            (self.subjects.get_mut(slot), self.hosts.get_mut(number))
+        {
+            neighbor.confirmed = true;
+            host.answered = true;
+            self.note_change(slot, true);
+        }
     }
 
     pub(super) fn note_change(&mut self, slot: usize, has_changed: bool) {
@@ -54,18 +120,20 @@ impl Neighbors {
     }
 
     pub(super) fn link(&mut self, slot: usize, number: u16) {
-        if let (Some(host), Some((_, neighbor))) =
+        if let (Some(host), Some((subject, neighbor))) =
             (self.hosts.get_mut(number), self.subjects.get_mut(slot))
         {
             neighbor.host = number;
             neighbor.next = host.first;
             host.first = Link::to(slot);
             host.subjects = host.subjects.saturating_add(1);
+            let listens = matches!(subject, Subject::Listener(..));
+            host.listeners = host.listeners.saturating_add(listens.into());
         }
     }
 
     pub(super) fn unlink(&mut self, slot: usize) {
-        let Some((_, neighbor)) = self.subjects.get(slot) else {
+        let Some((subject, neighbor)) = self.subjects.get(slot) else {
             return;
         };
         let next = neighbor.next;
@@ -73,6 +141,8 @@ impl Neighbors {
             return;
         };
         host.subjects = host.subjects.saturating_sub(1);
+        let listened = matches!(subject, Subject::Listener(..));
+        host.listeners = host.listeners.saturating_sub(listened.into());
         if host.first == Link::to(slot) {
             host.first = next;
             return;
@@ -93,16 +163,64 @@ impl Neighbors {
         Some(subject)
     }
 
-    /// The slot of the host's unconfirmed subject that was seen longest ago.
-    pub(super) fn oldest_unconfirmed_of(&self, number: u16) -> Option<usize> {
+    /// Whose place a new subject is to take: nobody's, where there is room for it.
+    pub(super) fn place_of_another(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        subject: Subject,
+        number: u16,
+        evidence: Evidence,
+    ) -> Result<Option<usize>, Refusal> {
+        let host = self.hosts.get(number).ok_or(Refusal::Full)?;
+        // An address says more than a listener, so it finds room beside as many of these as there may be.
+        let has_room = match subject {
+            Subject::Address(_) => host.addresses() < config.per_mac,
+            Subject::Listener(..) => host.subjects < config.per_mac,
+        };
+        let refusal = if !has_room {
+            Refusal::HostQuota
+        } else if self.subjects.len() >= CAPACITY {
+            Refusal::Full
+        } else {
+            return Ok(None);
+        };
+        let place = if has_room {
+            self.least_deserving()
+        } else {
+            self.oldest_unconfirmed_of(number, subject)
+        };
+        // What the kernel remembers is no better than anything else that nobody has answered for.
+        let place = place.filter(|_| evidence != Evidence::Remembered);
+        let place = place.ok_or(refusal)?;
+        // A host that answers has a share of its own, which a flood of strangers does not use up.
+        let bucket = if self.has_answered(number) {
+            &mut self.residents
+        } else if self.latecomers.come_first() {
+            return Err(Refusal::Rate);
+        } else {
+            &mut self.newcomers
+        };
+        if !bucket.take(now, config.join_rate, config.join_burst) {
+            return Err(Refusal::Rate);
+        }
+        Ok(Some(place))
+    }
+
+    /// The slot of the host's unconfirmed subject, of the kind of `subject`, that was seen longest ago.
+    fn oldest_unconfirmed_of(&self, number: u16, subject: Subject) -> Option<usize> {
+        let kind = core::mem::discriminant(&subject);
         let mut oldest: Option<(Instant, usize)> = None;
         let mut link = self.hosts.get(number)?.first;
-        while let Some((slot, (_, neighbor))) = link
+        while let Some((slot, (subject, neighbor))) = link
             .slot()
             .and_then(|slot| Some((slot, self.subjects.get(slot)?)))
         {
             let candidate = (neighbor.last_seen, slot);
-            if !neighbor.confirmed && oldest.is_none_or(|oldest| candidate < oldest) {
+            if !neighbor.confirmed
+                && core::mem::discriminant(&subject) == kind
+                && oldest.is_none_or(|oldest| candidate < oldest)
+            {
                 oldest = Some(candidate);
             }
             link = neighbor.next;
@@ -111,7 +229,7 @@ impl Neighbors {
     }
 
     /// Of all unconfirmed subjects, one of the host that holds most, and of those the one that was seen longest ago.
-    pub(super) fn least_deserving(&self) -> Option<usize> {
+    fn least_deserving(&self) -> Option<usize> {
         let unconfirmed = self
             .subjects
             .iter_from(0)

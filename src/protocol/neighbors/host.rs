@@ -1,9 +1,10 @@
-//! The hosts downstream, by their link-layer addresses.
+//! The hosts downstream: a host is a link-layer address on a link. One link-layer address on two links may be one machine that moved,
+//! one with an interface on each, or two machines, so what is heard on one link says nothing of the other.
 
 use core::net::Ipv6Addr;
 
 use super::question::{ANSWER_WINDOW, ASKS, Longest, Question};
-use super::{CAPACITY, Evidence, Sender};
+use super::{CAPACITY, Sender};
 use crate::config::{Config, Port};
 use crate::rate::Bucket;
 use crate::table::{Key, Link, Table};
@@ -16,20 +17,18 @@ const HOST_CAPACITY: usize = CAPACITY + 256;
 /// What is known of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// Where it was heard last.
-    pub port: Port,
     /// Where it can be asked.
     pub link_local: Option<Ipv6Addr>,
     pub last_heard: Instant,
-    /// How many subjects are its.
+    /// How many subjects are its, and how many of these are listeners.
     pub subjects: u16,
+    pub listeners: u16,
     /// Questions to the host since it last reported anything.
     pub unanswered: u8,
     /// It has answered a question.
     pub answered: bool,
-    /// When it was asked last, and where.
+    /// When it was asked last.
     pub(super) asked: Option<Instant>,
-    pub(super) asked_port: Port,
     /// When it is to be asked whatever its subjects say.
     pub(super) due: Option<Instant>,
     /// Its first subject.
@@ -38,24 +37,26 @@ pub struct Host {
 
 impl Host {
     const VACANT: Host = Host {
-        port: 0,
         link_local: None,
         last_heard: Instant::ZERO,
         subjects: 0,
+        listeners: 0,
         unanswered: 0,
         answered: false,
         asked: None,
-        asked_port: 0,
         due: None,
         first: Link::END,
     };
 
-    /// It was asked so lately, and where it is, that what it reports from there is the answer.
+    /// It was asked so lately that what it reports from where it was asked is the answer.
     pub(super) fn answers(&self, now: Instant, source: Ipv6Addr) -> bool {
         let lately = |asked| now.since(asked) < ANSWER_WINDOW;
-        self.asked.is_some_and(lately)
-            && self.asked_port == self.port
-            && self.link_local == Some(source)
+        self.asked.is_some_and(lately) && self.link_local == Some(source)
+    }
+
+    /// How many of its subjects are addresses.
+    pub(super) fn addresses(&self) -> u16 {
+        self.subjects.saturating_sub(self.listeners)
     }
 
     /// It left two rounds of questions unanswered.
@@ -64,23 +65,28 @@ impl Host {
     }
 }
 
-impl Key for MacAddress {
+impl Key for Sender {
     fn bits(&self) -> u128 {
-        let MacAddress([a, b, c, d, e, f]) = *self;
-        u64::from_be_bytes([0, 0, a, b, c, d, e, f]).into()
+        let MacAddress([a, b, c, d, e, f]) = self.mac;
+        u64::from_be_bytes([0, self.port, a, b, c, d, e, f]).into()
     }
 }
 
 /// The hosts. Each has a number for as long as it is known.
 pub(super) struct Hosts {
-    table: Table<MacAddress, Host, HOST_CAPACITY>,
+    table: Table<Sender, Host, HOST_CAPACITY>,
+    /// For new ones that take the place of others.
     newcomers: Bucket,
 }
 
 impl Hosts {
     pub(super) const fn new() -> Self {
+        let vacant = Sender {
+            port: 0,
+            mac: MacAddress([0; 6]),
+        };
         Hosts {
-            table: Table::new(MacAddress([0; 6]), Host::VACANT),
+            table: Table::new(vacant, Host::VACANT),
             newcomers: Bucket::new(),
         }
     }
@@ -97,17 +103,18 @@ impl Hosts {
         self.table.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (MacAddress, &Host)> {
-        self.table.iter_from(0).map(|(_, mac, host)| (mac, host))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Sender, &Host)> {
+        let hosts = self.table.iter_from(0);
+        hosts.map(|(_, sender, host)| (sender, host))
     }
 
-    pub(super) fn find(&self, mac: MacAddress) -> Option<u16> {
+    pub(super) fn find(&self, sender: Sender) -> Option<u16> {
         self.table
-            .find(&mac)
+            .find(&sender)
             .and_then(|slot| u16::try_from(slot).ok())
     }
 
-    pub(super) fn entry(&self, number: u16) -> Option<(MacAddress, &Host)> {
+    pub(super) fn entry(&self, number: u16) -> Option<(Sender, &Host)> {
         self.table.get(number.into())
     }
 
@@ -115,30 +122,27 @@ impl Hosts {
         self.entry(number).map(|(_, host)| host)
     }
 
-    pub(super) fn entry_mut(&mut self, number: u16) -> Option<(MacAddress, &mut Host)> {
-        self.table.get_mut(number.into())
-    }
-
     pub(super) fn get_mut(&mut self, number: u16) -> Option<&mut Host> {
-        self.entry_mut(number).map(|(_, host)| host)
+        self.table.get_mut(number.into()).map(|(_, host)| host)
     }
 
-    /// Adds a host; its number. None where there are more new ones at once than are allowed, or too many.
+    /// Adds a host; its number. Where there are as many as can be, it takes the place of one without subjects, if it may, and at a
+    /// limited rate. `None` where there is no place for it now.
     pub(super) fn insert(
         &mut self,
         now: Instant,
         config: &Config,
         sender: Sender,
-        evidence: Evidence,
+        may_displace: bool,
     ) -> Option<u16> {
-        if evidence == Evidence::Heard
-            && !self
-                .newcomers
-                .take(now, config.join_rate, config.join_burst)
-        {
-            return None;
-        }
         if self.table.len() >= HOST_CAPACITY {
+            if !may_displace
+                || !self
+                    .newcomers
+                    .take(now, config.join_rate, config.join_burst)
+            {
+                return None;
+            }
             let without_subjects = self
                 .table
                 .iter_from(0)
@@ -146,11 +150,7 @@ impl Hosts {
             let (slot, _, _) = without_subjects.min_by_key(|(_, _, host)| host.last_heard)?;
             self.table.remove(slot);
         }
-        let host = Host {
-            port: sender.port,
-            ..Host::VACANT
-        };
-        let slot = self.table.insert(sender.mac, host).ok()?;
+        let slot = self.table.insert(sender, Host::VACANT).ok()?;
         u16::try_from(slot).ok()
     }
 
@@ -158,7 +158,8 @@ impl Hosts {
     pub(super) fn ask_all(&mut self, now: Instant, on: impl Fn(Port) -> bool) -> bool {
         let mut any = false;
         for slot in self.table.slots() {
-            if let Some((_, host)) = self.table.get_mut(slot).filter(|(_, host)| on(host.port)) {
+            let host = self.table.get_mut(slot);
+            if let Some((_, host)) = host.filter(|(sender, _)| on(sender.port)) {
                 host.unanswered = 0;
                 host.asked = None;
                 host.due = host.link_local.map(|_| now);
@@ -176,12 +177,12 @@ impl Hosts {
         questions: &mut Longest,
         mut wait_until: impl FnMut(Instant),
     ) {
-        for (slot, mac, host) in self.table.iter_from(0) {
+        for (slot, sender, host) in self.table.iter_from(0) {
             let (Some(due), Some(link_local), Ok(number), true) = (
                 host.due,
                 host.link_local,
                 u16::try_from(slot),
-                can_send(host.port),
+                can_send(sender.port),
             ) else {
                 continue;
             };
@@ -190,8 +191,8 @@ impl Hosts {
                 continue;
             }
             let question = Question::Ask {
-                port: host.port,
-                mac,
+                port: sender.port,
+                mac: sender.mac,
                 link_local,
                 host: number,
             };

@@ -2,7 +2,7 @@
 
 use core::net::Ipv6Addr;
 
-use super::{Host, Neighbor, Neighbors, Subject};
+use super::{Host, Neighbor, Neighbors, Sender, Subject};
 use crate::config::{Config, Port};
 use crate::time::{Duration, Instant, bring_forward};
 use crate::wire::MacAddress;
@@ -15,12 +15,14 @@ pub const ASK_RESPONSE_DELAY: Duration = Duration::from_secs(1);
 pub const ASK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often an address is probed (`MAX_UNICAST_SOLICIT` of RFC 4861 §10).
 pub const PROBES: u8 = 3;
+/// How often an address whose host did not answer is resolved anew (`MAX_MULTICAST_SOLICIT` of RFC 4861 §10).
+pub const RESOLUTIONS: u8 = 3;
 /// From a question to a host to one because of a doubt.
 pub const DOUBT_INTERVAL: Duration = Duration::from_secs(10);
 /// Every so many questions one is not an urgent one.
 const STRANGERS_TURN: u8 = 8;
-pub(super) const ALL_QUESTIONS: u8 = ASKS + PROBES;
-/// From a probe to the next (`RETRANS_TIMER` of RFC 4861 §10).
+pub(super) const ALL_QUESTIONS: u8 = ASKS + PROBES + RESOLUTIONS;
+/// From a probe or resolution to the next (`RETRANS_TIMER` of RFC 4861 §10).
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// From a question of any kind to the next: 20 a second.
 pub const PACE: Duration = Duration::from_millis(50);
@@ -41,6 +43,12 @@ pub enum Question {
     Probe {
         port: Port,
         mac: MacAddress,
+        target: Ipv6Addr,
+        slot: usize,
+    },
+    /// Who has an address on a link now, sent to its solicited-node group.
+    Resolve {
+        port: Port,
         target: Ipv6Addr,
         slot: usize,
     },
@@ -84,10 +92,10 @@ impl Neighbors {
             let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
                 continue;
             };
-            let Some((mac, host)) = self.hosts.entry(neighbor.host) else {
+            let Some((Sender { port, mac }, host)) = self.hosts.entry(neighbor.host) else {
                 continue;
             };
-            if !can_send(host.port) {
+            if !can_send(port) {
                 continue;
             }
             neighbor.skip_questions(now, config, subject, host);
@@ -101,7 +109,6 @@ impl Neighbors {
             if neighbor.questions >= ALL_QUESTIONS {
                 continue;
             }
-            let port = host.port;
             let question = match (subject, host.link_local) {
                 (_, Some(link_local)) if neighbor.questions < ASKS => Question::Ask {
                     port,
@@ -109,12 +116,21 @@ impl Neighbors {
                     link_local,
                     host: neighbor.host,
                 },
-                (Subject::Address(target), _) => Question::Probe {
-                    port,
-                    mac,
-                    target,
-                    slot,
-                },
+                (Subject::Address(target), _)
+                    if neighbor.questions < ASKS.saturating_add(PROBES) =>
+                {
+                    Question::Probe {
+                        port,
+                        mac,
+                        target,
+                        slot,
+                    }
+                }
+                (Subject::Address(target), _) => {
+                    let claimed = neighbor.claimed.filter(|_| neighbor.resolves_claim);
+                    let port = claimed.unwrap_or(port);
+                    Question::Resolve { port, target, slot }
+                }
                 (Subject::Listener(..), _) => continue,
             };
             if neighbor.confirmed && now.since(neighbor.last_seen) >= urgent_age {
@@ -146,7 +162,6 @@ impl Neighbors {
             Question::Ask { host, .. } => {
                 if let Some(host) = self.hosts.get_mut(host) {
                     host.asked = Some(now);
-                    host.asked_port = host.port;
                     host.unanswered = host.unanswered.saturating_add(1);
                     let again = now.saturating_add(ASK_INTERVAL);
                     host.due = (host.unanswered < ASKS).then_some(again);
@@ -154,6 +169,27 @@ impl Neighbors {
             }
             Question::Probe { slot, .. } => {
                 if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
+                    neighbor.questions = neighbor.questions.saturating_add(1);
+                    neighbor.due = now.saturating_add(PROBE_INTERVAL);
+                }
+            }
+            Question::Resolve { slot, .. } => {
+                let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
+                    return;
+                };
+                let host = self.hosts.entry(neighbor.host);
+                let port = host.map(|(sender, _)| sender.port);
+                // Its own host has not answered. Who answers the last one has it.
+                neighbor.asked_in_vain |= neighbor.questions.saturating_add(1) >= ALL_QUESTIONS;
+                if neighbor
+                    .claimed
+                    .is_some_and(|claimed| Some(claimed) != port)
+                    && !neighbor.resolves_claim
+                {
+                    neighbor.resolves_claim = true;
+                    neighbor.due = now;
+                } else {
+                    neighbor.resolves_claim = false;
                     neighbor.questions = neighbor.questions.saturating_add(1);
                     neighbor.due = now.saturating_add(PROBE_INTERVAL);
                 }
@@ -169,14 +205,29 @@ impl Neighbors {
         }
     }
 
+    /// A host did not show that it still has an address when another one was about to take it. The next claim counts, and it is asked
+    /// properly.
+    pub(crate) fn left_unanswered(&mut self, now: Instant, address: Ipv6Addr) {
+        let Some(slot) = self.subjects.find(&Subject::Address(address)) else {
+            return;
+        };
+        if let Some((_, neighbor)) = self.subjects.get_mut(slot)
+            && now.since(neighbor.last_seen) >= PROBE_INTERVAL
+        {
+            neighbor.asked_in_vain = true;
+            self.doubt(now, slot);
+        }
+    }
+
     /// Asks every host on these ports again.
     pub(crate) fn ask_all(&mut self, now: Instant, on: impl Fn(Port) -> bool) {
         if self.hosts.ask_all(now, &on) {
             self.expect_question(now);
         }
         for slot in self.subjects.slots() {
-            let port = self.subjects.get(slot).map(|(_, neighbor)| neighbor.port);
-            if port.is_some_and(&on) {
+            let neighbor = self.subjects.get(slot);
+            let host = neighbor.and_then(|(_, neighbor)| self.hosts.entry(neighbor.host));
+            if host.is_some_and(|(sender, _)| on(sender.port)) {
                 self.doubt(now, slot);
             }
         }
@@ -192,6 +243,7 @@ impl Neighbors {
         let earliest = asked.map_or(now, |asked| asked.saturating_add(DOUBT_INTERVAL));
         let earliest = earliest.max(neighbor.next_probe(now));
         neighbor.questions = 0;
+        neighbor.resolves_claim = false;
         neighbor.due = now.max(earliest);
         let due = neighbor.due;
         self.expect_question(due);
