@@ -237,7 +237,7 @@ fn a_row_that_is_wrong_is_found() {
         ),
         (
             "wire::every_drop_reason_has_a_packet",
-            "engine::limits::new_groups_come_200_at_once_and_50_a_second",
+            "engine::limits::new_groups_are_joined_200_at_once_and_50_a_second_and_none_is_forgotten",
         ),
         (
             "wire::every_drop_reason_has_a_packet",

@@ -237,10 +237,48 @@ fn who_finds_the_table_full_is_taken_in_later_at_the_rate_that_is_allowed() {
             .filter(|number| addresses.contains(&address(*number)))
             .count()
     };
-    assert_eq!(known(&stage), 200, "the burst takes others' places");
-    assert_eq!(stage.count(Counter::RefusedRate), 400);
-    stage.pass(9);
+    // Nobody gives way before being asked, and there are 20 questions a second.
+    assert!(known(&stage) < 20);
+    assert!(stage.count(Counter::RefusedRate) >= 580);
+    stage.pass(40);
     assert_eq!(known(&stage), 600);
+}
+
+/// Some hundred hosts come, each says one thing, and then somebody floods.
+#[test]
+fn a_flood_pushes_out_nobody_who_came_before_it_and_answers() {
+    let mut stage = Stage::with_defaults();
+    for number in 0..600 {
+        let packet = solicitation(Ipv6Addr::UNSPECIFIED, group(number), address(number));
+        stage.receive_from(mac(number), &packet);
+    }
+    for second in 0..60 {
+        for number in 0..500 {
+            let number = 10_000 + second * 500 + number;
+            stage.seen_from(mac(number), address(number));
+        }
+        stage.pass(1);
+        for (_, question) in std::mem::take(&mut stage.questions) {
+            let target = question.trim_start_matches(['!', '*']).parse();
+            let number = target.map(|target: Ipv6Addr| target.to_bits() - address(0).to_bits());
+            if let Ok(number @ 0..600) = number {
+                let target = address(number as u32);
+                stage.receive_from(mac(number as u32), &advertisement(target, ROUTER, target));
+            }
+        }
+    }
+    assert_eq!(stage.engine.neighbors().len(), 4096);
+    for number in 0..600 {
+        let neighbor = stage
+            .engine
+            .neighbors()
+            .get(Subject::Address(address(number)));
+        assert!(
+            neighbor.is_some_and(|neighbor| neighbor.confirmed),
+            "{number}"
+        );
+        assert!(stage.joined.contains(&group(number)), "{number}");
+    }
 }
 
 #[test]
@@ -351,7 +389,8 @@ fn spoofed_sources_push_out_each_other_and_no_host_that_answers() {
         stage.pass(1);
     }
     assert_eq!(stage.engine.neighbors().len(), 4096);
-    assert!(stage.count(Counter::Evicted) > 5_000);
+    // As fast as they are asked and do not answer.
+    assert!(stage.count(Counter::Evicted) > 50);
     for number in 0..20 {
         assert!(stage.joined.contains(&group(number)), "{number}");
     }

@@ -1,10 +1,15 @@
 //! Which subjects are whose: the list of each host, handing over, and who gives way.
 
-use super::{ASKS, CAPACITY, Evidence, Neighbor, Neighbors, PROBES, Refusal, Sender, Subject};
+use core::cmp::Reverse;
+
+use super::{ASKS, CAPACITY, Evidence, Neighbors, PROBES, Refusal, Sender, Subject};
 use crate::config::{Config, Port};
 use crate::table::Link;
 use crate::time::Instant;
 use crate::wire::SolicitedNode;
+
+/// Who holds more subjects than this gives way before being asked.
+const FAIR_SHARE: u16 = 8;
 
 impl Neighbors {
     /// Makes a subject the host's, whosever it was. A host that has answered for it keeps it, for anybody can claim it: that one is
@@ -178,21 +183,20 @@ impl Neighbors {
             Subject::Address(_) => host.addresses() < config.per_mac,
             Subject::Listener(..) => host.subjects < config.per_mac,
         };
-        let refusal = if !has_room {
-            Refusal::HostQuota
-        } else if self.subjects.len() >= CAPACITY {
-            Refusal::Full
-        } else {
+        let is_full = self.subjects.len() >= CAPACITY;
+        if has_room && !is_full {
             return Ok(None);
-        };
+        }
         let place = if has_room {
-            self.least_deserving()
+            None
         } else {
-            self.oldest_unconfirmed_of(number, subject)
+            let own = self.oldest_unconfirmed_of(number, subject);
+            Some(own.ok_or(Refusal::HostQuota)?)
         };
         // What the kernel remembers is no better than anything else that nobody has answered for.
-        let place = place.filter(|_| evidence != Evidence::Remembered);
-        let place = place.ok_or(refusal)?;
+        if evidence == Evidence::Remembered {
+            return Err(Refusal::Full);
+        }
         // A host that answers has a share of its own, which a flood of strangers does not use up.
         let bucket = if self.has_answered(number) {
             &mut self.residents
@@ -204,7 +208,10 @@ impl Neighbors {
         if !bucket.take(now, config.join_rate, config.join_burst) {
             return Err(Refusal::Rate);
         }
-        Ok(Some(place))
+        match place {
+            Some(place) => Ok(Some(place)),
+            None => self.least_deserving(now, config).map(Some),
+        }
     }
 
     /// The slot of the host's unconfirmed subject, of the kind of `subject`, that was seen longest ago.
@@ -228,21 +235,31 @@ impl Neighbors {
         oldest.map(|(_, slot)| slot)
     }
 
-    /// Of all unconfirmed subjects, one of the host that holds most, and of those the one that was seen longest ago.
-    fn least_deserving(&self) -> Option<usize> {
-        let unconfirmed = self
-            .subjects
-            .iter_from(0)
-            .filter(|(_, _, neighbor)| !neighbor.confirmed);
-        let holds = |neighbor: &Neighbor| {
-            self.hosts
-                .get(neighbor.host)
-                .map_or(0, |host| host.subjects)
-        };
-        unconfirmed
-            .min_by_key(|(_, _, neighbor)| {
-                (core::cmp::Reverse(holds(neighbor)), neighbor.last_seen)
-            })
-            .map(|(slot, _, _)| slot)
+    /// Of the unconfirmed subjects of hosts that left a question unanswered, or that hold more than [`FAIR_SHARE`], one of the host that
+    /// holds most, and of those the one that was seen longest ago. Nobody else gives way before being asked: a newcomer is no better.
+    fn least_deserving(&self, now: Instant, config: &Config) -> Result<usize, Refusal> {
+        let asks = config.ask || config.probe;
+        let mut refusal = Refusal::Full;
+        let mut least = None;
+        for (slot, _, neighbor) in self.subjects.iter_from(0) {
+            if neighbor.confirmed {
+                continue;
+            }
+            refusal = Refusal::Rate;
+            let Some(host) = self.hosts.get(neighbor.host) else {
+                continue;
+            };
+            let holds = host.subjects;
+            let was_asked = host.unanswered > 0 || neighbor.questions > ASKS;
+            let is_silent = was_asked && neighbor.due <= now || neighbor.asked_in_vain;
+            if asks && !is_silent && holds <= FAIR_SHARE {
+                continue;
+            }
+            let candidate = (Reverse(holds), neighbor.last_seen, slot);
+            if least.is_none_or(|least| candidate < least) {
+                least = Some(candidate);
+            }
+        }
+        least.map(|(_, _, slot)| slot).ok_or(refusal)
     }
 }

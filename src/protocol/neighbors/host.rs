@@ -143,11 +143,13 @@ impl Hosts {
             {
                 return None;
             }
-            let without_subjects = self
+            // Nobody gives way before being asked.
+            let is_silent = |host: &Host| host.due.is_none() || host.unanswered > 0;
+            let useless = self
                 .table
                 .iter_from(0)
-                .filter(|(_, _, host)| host.subjects == 0);
-            let (slot, _, _) = without_subjects.min_by_key(|(_, _, host)| host.last_heard)?;
+                .filter(|(_, _, host)| host.subjects == 0 && is_silent(host));
+            let (slot, _, _) = useless.min_by_key(|(_, _, host)| host.last_heard)?;
             self.table.remove(slot);
         }
         let slot = self.table.insert(sender, Host::VACANT).ok()?;
