@@ -1,6 +1,7 @@
 //! mldproxy as the NDP proxy between several LANs and what is on the upstream's link, all in one /64.
 
 pub mod answers;
+pub mod claims;
 pub mod duplicates;
 mod home;
 pub mod hostile;

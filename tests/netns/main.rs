@@ -5,6 +5,7 @@ mod both_ways;
 mod bridges;
 mod check;
 mod comparison;
+mod crowd;
 mod flood;
 mod hostile;
 mod invalid;
@@ -51,6 +52,7 @@ use tests;
 /// is full, nobody finds anybody, so these run alone.
 const CROWDS: &[&str] = &[
     "both_ways::unknown::a_flood_",
+    "crowd::",
     "flood::",
     "invalid::ten_thousand_",
     "proxying::churn::two_thousand_",
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         bad_input::TESTS,
         both_ways::TESTS,
         both_ways::answers::TESTS,
+        both_ways::claims::TESTS,
         both_ways::duplicates::TESTS,
         both_ways::hostile::TESTS,
         both_ways::moving::TESTS,
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         check::TESTS,
         check::proxying::TESTS,
         comparison::TESTS,
+        crowd::TESTS,
         flood::TESTS,
         hostile::TESTS,
         invalid::TESTS,

@@ -27,8 +27,8 @@ use crate::sys::packet::{Capture, Transmitter};
 use crate::sys::readiness::{Poller, Token, Tokens, Until};
 use crate::sys::signal::Signals;
 
-/// How many packets of a downstream are taken in one go, before the others and the joins have their turn: more than a socket's
-/// receive buffer holds by default (256 small ones), since to read is quick and to join is not, and what does not fit is lost.
+/// How many packets of a downstream are taken in one go, before the others and the joins have their turn: many, since to read is quick
+/// and to join is not, and what does not fit a capture's receive buffer is lost.
 const BATCH: usize = 512;
 /// Until what failed is tried again: a capture to be opened, or netlink to be asked.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);

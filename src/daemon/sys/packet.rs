@@ -11,7 +11,8 @@ use libc::{
     BPF_LSH, BPF_MISC, BPF_RET, BPF_TAX, BPF_W, sock_filter,
 };
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockType, recvfrom, socket};
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
+use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockType, recvfrom, setsockopt, socket};
 
 use super::ffi;
 
@@ -25,6 +26,10 @@ pub enum Interest {
     /// That, and Neighbor Solicitations and Advertisements.
     QueriesAndNeighbors,
 }
+
+/// What a capture has room for, in octets as the kernel counts them: over a thousand small packets, which is what comes at once where
+/// hundreds of hosts boot. By default there is room for some 250.
+const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// Hears what is of interest among what arrives on one interface.
 pub struct Capture {
@@ -49,6 +54,9 @@ impl Capture {
                 ffi::attach_filter(socket.as_fd(), &filter(QUERIES_AND_NEIGHBORS))?;
             }
         }
+        // Where this is refused, what the system allows has to do.
+        let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)
+            .or_else(|_| setsockopt(&socket, RcvBuf, &RECEIVE_BUFFER));
         ffi::bind_to_ipv6(socket.as_fd(), index)?;
         let lost = Cell::new(0);
         Ok(Capture {
