@@ -122,6 +122,16 @@ pub enum Sighting {
     Renewed,
 }
 
+/// What is known of a host in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    Nothing,
+    /// That it listens.
+    Listener,
+    /// An address.
+    Address,
+}
+
 /// Why a subject was not taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -366,7 +376,7 @@ impl Neighbors {
     }
 
     /// A host reports that it listens to a group: that renews all its subjects in it, and confirms them where it `answers` a
-    /// question. False where there are none.
+    /// question. How well its group is known.
     pub(crate) fn listens(
         &mut self,
         now: Instant,
@@ -374,13 +384,13 @@ impl Neighbors {
         number: u16,
         group: SolicitedNode,
         answers: bool,
-    ) -> bool {
+    ) -> Known {
         let Some(host) = self.hosts.get(number) else {
-            return false;
+            return Known::Nothing;
         };
         let mut link = host.first;
         let due = self.expect_next_question(now, config);
-        let mut found = false;
+        let mut known = Known::Nothing;
         while let Some(slot) = link.slot() {
             let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
                 break;
@@ -390,11 +400,15 @@ impl Neighbors {
                 let has_changed = answers && !neighbor.confirmed;
                 neighbor.confirmed |= answers;
                 neighbor.renew(now, due);
-                found = true;
+                known = match subject {
+                    Subject::Listener(..) if known == Known::Nothing => Known::Listener,
+                    Subject::Listener(..) => known,
+                    Subject::Address(_) => Known::Address,
+                };
                 self.note_change(slot, has_changed);
             }
         }
-        found
+        known
     }
 
     /// A host reports that it no longer listens to a group: it is asked, since anybody can send such a report, and where it does not

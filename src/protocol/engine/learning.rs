@@ -9,7 +9,7 @@ use super::{Downstream, Engine, address_of, release};
 use crate::config::{Learn, Port, Prefix};
 use crate::counters::Counter;
 use crate::groups::Standing;
-use crate::neighbors::{Evidence, Refusal, Sender, Sighting, Subject};
+use crate::neighbors::{Evidence, Known, Refusal, Sender, Sighting, Subject};
 use crate::wire::{self, Message, NeighborAdvertisement, NeighborSolicitation, SolicitedNode};
 
 impl Engine {
@@ -146,9 +146,14 @@ impl Engine {
             } = self;
             if !listens {
                 neighbors.listens_no_more(*now, number, group);
-            } else if !neighbors.listens(*now, config, number, group, answers)
-                && config.learn != Learn::Ndp
-            {
+                continue;
+            }
+            let known = neighbors.listens(*now, config, number, group, answers);
+            if answers && known != Known::Address {
+                let ports = Port::try_from(config.downstreams.len()).unwrap_or(Port::MAX);
+                neighbors.claim_elsewhere(*now, ports, sender, group);
+            }
+            if known == Known::Nothing && config.learn != Learn::Ndp {
                 self.sighted(sender, Subject::Listener(group, number), number, evidence);
             }
         }
@@ -217,10 +222,6 @@ impl Engine {
                     let listener = Subject::Listener(group, number);
                     release(groups, ndp_proxy, *now, listener);
                 }
-            }
-            Subject::Listener(..) if evidence == Evidence::Answered => {
-                let ports = Port::try_from(config.downstreams.len()).unwrap_or(Port::MAX);
-                neighbors.claim_elsewhere(*now, ports, sender, group);
             }
             Subject::Listener(..) => {}
         }

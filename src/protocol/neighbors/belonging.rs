@@ -67,6 +67,21 @@ impl Neighbors {
         }
     }
 
+    /// A host is probably on another link now: its subject is resolved on both at once.
+    fn look_for(&mut self, now: Instant, slot: usize, port: Port) {
+        let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
+            return;
+        };
+        neighbor.claimed = Some(port);
+        let questions = ASKS.saturating_add(PROBES);
+        if neighbor.questions < questions && !neighbor.asked_in_vain {
+            neighbor.questions = questions;
+            let due = now.max(neighbor.next_probe(now));
+            neighbor.due = due;
+            self.expect_question(due);
+        }
+    }
+
     /// A host that answered on one link listens to a group. What its link-layer address has in that group on other links, it may have
     /// brought along.
     pub(crate) fn claim_elsewhere(
@@ -86,7 +101,7 @@ impl Neighbors {
                 };
                 link = neighbor.next;
                 if matches!(subject, Subject::Address(_)) && subject.group() == group {
-                    self.contest(now, slot, sender.port);
+                    self.look_for(now, slot, sender.port);
                 }
             }
         }
