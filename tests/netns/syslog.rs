@@ -1,4 +1,4 @@
-//! `--syslog`: RFC 3164 datagrams with their level.
+//! `--syslog`: RFC 3164 datagrams with their level and a timestamp.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
@@ -9,12 +9,18 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::support::SOON;
 
-crate::tests![lines_go_to_dev_log_with_their_level];
+crate::tests![
+    lines_go_to_dev_log_with_their_level,
+    the_first_process_of_a_jail_logs_whole_lines,
+];
 
-fn lines_go_to_dev_log_with_their_level() {
+/// The first datagram that mldproxy sends, and its number outside of its namespaces: those of networks
+/// and files are its own, and these as well.
+fn logged_in(namespaces: CloneFlags) -> (String, u32) {
     // A thread with a /dev of its own, in which the test is the log daemon.
-    let logged = thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("namespaces");
+    let logged = thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | namespaces)
+            .expect("namespaces");
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("a private tree");
         mount(
@@ -48,8 +54,41 @@ fn lines_go_to_dev_log_with_their_level() {
         let line = str::from_utf8(&line[..length]).expect("text").to_owned();
         (line, mldproxy.id())
     });
-    let (line, pid) = logged.join().expect("it was logged");
+    logged.join().expect("it was logged")
+}
+
+/// What OpenWrt's logd keeps of a datagram: of a line whose 16th character behind the priority is a
+/// space, what comes behind that.
+fn kept_by_logd(datagram: &str) -> &str {
+    let (_, line) = datagram.split_once('>').expect("a priority");
+    if line.as_bytes().get(15) == Some(&b' ') {
+        &line[16..]
+    } else {
+        line
+    }
+}
+
+fn lines_go_to_dev_log_with_their_level() {
+    let (line, pid) = logged_in(CloneFlags::empty());
     // LOG_DAEMON (3) << 3 | LOG_WARNING (4).
     let rest = line.strip_prefix("<28>").expect("facility and level");
-    assert_eq!(rest, format!("mldproxy[{pid}]: waiting for wan"));
+    // `Mmm dd hh:mm:ss `, a space before a day of one digit.
+    let shape: String = rest[..16]
+        .chars()
+        .map(|character| match character {
+            'A'..='Z' => 'A',
+            'a'..='z' => 'a',
+            '0'..='9' => '0',
+            other => other,
+        })
+        .collect();
+    let shapes = ["Aaa 00 00:00:00 ", "Aaa  0 00:00:00 "];
+    assert!(shapes.contains(&&*shape), "{line}");
+    assert_eq!(rest[16..], format!("mldproxy[{pid}]: waiting for wan"));
+    assert_eq!(kept_by_logd(&line), &rest[16..]);
+}
+
+fn the_first_process_of_a_jail_logs_whole_lines() {
+    let (line, _) = logged_in(CloneFlags::CLONE_NEWPID);
+    assert_eq!(kept_by_logd(&line), "mldproxy[1]: waiting for wan");
 }

@@ -6,11 +6,13 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
 
 // SAFETY: what they name is there from the start, and nothing here closes it.
 pub const STANDARD_OUTPUT: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(1) };
@@ -81,6 +83,21 @@ pub fn random(octets: &mut [u8]) -> nix::Result<()> {
     let (pointer, length) = (octets.as_mut_ptr().cast(), octets.len());
     // SAFETY: `pointer` points to `length` octets that may be written.
     Errno::result(unsafe { libc::getrandom(pointer, length, 0) }).map(drop)
+}
+
+/// The date and the time of day: local, but UTC in a static file, which the C library's time zones
+/// would make 8 kB larger.
+pub fn calendar(time: TimeSpec) -> libc::tm {
+    #[cfg(target_feature = "crt-static")]
+    use libc::gmtime_r as convert;
+    #[cfg(not(target_feature = "crt-static"))]
+    use libc::localtime_r as convert;
+    let (seconds, mut calendar) = (time.tv_sec(), MaybeUninit::zeroed());
+    // SAFETY: both pointers are valid during the call, which keeps none; a `tm` may be all zero.
+    unsafe {
+        convert(&raw const seconds, calendar.as_mut_ptr());
+        calendar.assume_init()
+    }
 }
 
 /// How many packets a packet socket had no room for since it was asked last.

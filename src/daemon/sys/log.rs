@@ -6,12 +6,15 @@ use std::os::unix::net::UnixDatagram;
 use std::process;
 use std::sync::OnceLock;
 
+use libc::{c_int, tm};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::write;
 use protocol::time::Instant;
 
 use super::clock;
-use super::ffi::STANDARD_ERROR;
+use super::ffi::{STANDARD_ERROR, calendar};
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
@@ -84,7 +87,9 @@ fn write_for_terminal(line: &mut Line, started: Instant, record: &Record<'_>) ->
     write!(line, "{seconds:5}.{tenths} {name:5} {message}")
 }
 
-/// `<PRI>TAG[PID]: MESSAGE` (RFC 3164 §4.1). Every log daemon notes by itself when a line came (§4.3.2).
+/// RFC 3164 §4.1. Without a timestamp OpenWrt's logd takes 16 octets of the line for one where a space
+/// is the last of them; with one it drops the timestamp and nothing else. Most log daemons put the time
+/// at which they received the line in its place; busybox's syslogd and syslog-ng keep it.
 fn write_for_syslog(line: &mut Line, record: &Record<'_>) -> fmt::Result {
     let severity = match record.level() {
         Level::Error => libc::LOG_ERR,
@@ -92,9 +97,28 @@ fn write_for_syslog(line: &mut Line, record: &Record<'_>) -> fmt::Result {
         Level::Info => libc::LOG_INFO,
         Level::Debug | Level::Trace => libc::LOG_DEBUG,
     };
+    // The clock exists on every Linux.
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).unwrap_or(TimeSpec::new(0, 0));
+    let now = calendar(now);
+    write_rfc3164(line, severity, &now, process::id(), record.args())
+}
+
+fn write_rfc3164(
+    line: &mut Line,
+    severity: c_int,
+    now: &tm,
+    pid: u32,
+    message: &fmt::Arguments<'_>,
+) -> fmt::Result {
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let month = usize::try_from(now.tm_mon).unwrap_or_default() * 3;
+    let month = MONTHS.get(month..month + 3).unwrap_or("Jan");
+    let (day, hour, minute, second) = (now.tm_mday, now.tm_hour, now.tm_min, now.tm_sec);
     let priority = libc::LOG_DAEMON | severity;
-    let (pid, message) = (process::id(), record.args());
-    write!(line, "<{priority}>mldproxy[{pid}]: {message}")
+    write!(
+        line,
+        "<{priority}>{month} {day:2} {hour:02}:{minute:02}:{second:02} mldproxy[{pid}]: {message}"
+    )
 }
 
 fn name(level: Level) -> &'static str {
@@ -145,6 +169,62 @@ impl fmt::Write for Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What OpenWrt's logd keeps of a datagram: without the priority, and of a line longer than 16
+    /// octets without these where the last of them is a space.
+    fn kept_by_logd(datagram: &str) -> &str {
+        let (_, line) = datagram.split_once('>').expect("a priority");
+        match line.as_bytes().get(15) {
+            Some(b' ') => &line[16..],
+            _ => line,
+        }
+    }
+
+    fn datagram(now: &tm, pid: u32, message: &str) -> String {
+        let mut line = Line::new();
+        let message = format_args!("{message}");
+        write_rfc3164(&mut line, libc::LOG_INFO, now, pid, &message).unwrap();
+        str::from_utf8(line.octets()).unwrap().to_owned()
+    }
+
+    /// The year does not matter, nor does the time zone of whoever runs the test.
+    fn at(month: c_int, day: c_int, [hour, minute, second]: [c_int; 3]) -> tm {
+        let mut now = calendar(TimeSpec::new(0, 0));
+        (now.tm_mon, now.tm_mday) = (month, day);
+        (now.tm_hour, now.tm_min, now.tm_sec) = (hour, minute, second);
+        now
+    }
+
+    #[test]
+    fn the_timestamp_is_that_of_rfc_3164() {
+        assert_eq!(
+            datagram(&at(10, 29, [16, 2, 5]), 1, "no MLD query"),
+            "<30>Nov 29 16:02:05 mldproxy[1]: no MLD query"
+        );
+        assert_eq!(
+            datagram(&at(0, 1, [0, 0, 0]), 4194304, "x"),
+            "<30>Jan  1 00:00:00 mldproxy[4194304]: x"
+        );
+    }
+
+    #[test]
+    fn logd_keeps_every_line_whole_whatever_the_pid_and_the_date() {
+        for pid in [1, 12, 123, 1234, 12345, 123_456, 4_194_304] {
+            for message in [
+                "no MLD query for 260 s",
+                "a",
+                "",
+                " ",
+                "a b c d e f g h i j k",
+            ] {
+                for (month, day) in (0..12).flat_map(|month| [(month, 1), (month, 28)]) {
+                    let datagram = datagram(&at(month, day, [3, 14, 15]), pid, message);
+                    let expected = format!("mldproxy[{pid}]: {message}");
+                    assert_eq!(kept_by_logd(&datagram), expected, "{datagram}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_line_too_long_is_cut_off_between_characters() {
