@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::thread;
 
-use crate::router::{Router, shipped_after};
+use crate::router::{MLDPROXY, Router, shipped_after};
 
 crate::tests![
     two_sections_are_two_instances,
@@ -19,6 +19,8 @@ crate::tests![
     a_reload_sends_the_same_service_again,
     status_is_that_of_the_service_and_of_each_instance,
     ndp_proxies_are_left_alone,
+    an_upgrade_replaces_the_program_that_runs,
+    a_reload_repeats_no_line_of_the_log,
 ];
 
 const TWO: &str = "
@@ -114,10 +116,12 @@ fn a_bad_section_does_not_hold_up_the_others() {
 fn procd_restarts_it_for_ever_and_shows_a_panic() {
     let parameters = parameters(&running());
     assert_eq!(
-        parameters[..2],
+        parameters[..4],
         [
-            "procd_set_param respawn 3600 5 0",
-            "procd_set_param stderr 1"
+            "procd_set_param respawn 3600 1 0".to_owned(),
+            format!("procd_set_param file {MLDPROXY}"),
+            "procd_set_param data device_wan=pppoe-wan device_lan=br-lan".to_owned(),
+            "procd_set_param stderr 1".to_owned(),
         ]
     );
     // With these a change of arguments, or of an interface's number, would only send a signal or would restart needlessly.
@@ -128,7 +132,7 @@ fn procd_restarts_it_for_ever_and_shows_a_panic() {
 
 fn in_a_jail_it_has_two_capabilities() {
     assert_eq!(
-        parameters(&running())[2..],
+        parameters(&running())[4..],
         [
             "procd_add_jail mldproxy log",
             "procd_add_jail_mount_rw run",
@@ -141,13 +145,8 @@ fn in_a_jail_it_has_two_capabilities() {
 
 fn without_ujail_it_runs_as_root() {
     let parameters = parameters(&running().without_jail());
-    assert_eq!(
-        parameters,
-        [
-            "procd_set_param respawn 3600 5 0",
-            "procd_set_param stderr 1"
-        ]
-    );
+    assert_eq!(parameters.len(), 4, "{parameters:?}");
+    assert_eq!(parameters[3], "procd_set_param stderr 1");
 }
 
 fn the_program_and_ujail_are_where_packages_put_them() {
@@ -159,7 +158,7 @@ fn the_program_and_ujail_are_where_packages_put_them() {
             "/sbin/ujail",
             "/var/run/mldproxy",
             "/var/run/mldproxy.sysctl",
-            "/proc/sys"
+            "/var/run/mldproxy.said"
         ]]
     );
 }
@@ -217,4 +216,38 @@ fn status_is_that_of_the_service_and_of_each_instance() {
         router.run("status").said
     });
     assert_eq!(said, "running\n\nall is well\n");
+}
+
+fn an_upgrade_replaces_the_program_that_runs() {
+    let program = running().path("program");
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
+    fs::copy(MLDPROXY, &program).unwrap();
+    let router = running().with_program(program.clone());
+    assert_eq!(router.run("start").procd_did, ["start main"]);
+    // apk starts the service after an upgrade, and stops it not before one.
+    assert_eq!(router.run("start").procd_did, [""; 0]);
+    let mut octets = fs::read(&program).unwrap();
+    octets.push(0);
+    fs::write(&program, octets).unwrap();
+    assert_eq!(router.run("start").procd_did, ["restart main"]);
+    assert_eq!(router.run("reload").procd_did, [""; 0]);
+    fs::remove_dir_all(program.parent().unwrap()).unwrap();
+}
+
+fn a_reload_repeats_no_line_of_the_log() {
+    let config = TWO.replace("'guest'", "'guest iot'") + "\nconfig 7 per_mac\n";
+    let router = Router::new(&config.replace("'wan6'", "'-x'"));
+    router.write("networks", "wan\nlan\nguest\niot\n");
+    let first = router.run("start").log();
+    assert_eq!(first.len(), 2, "{first:?}");
+    assert_eq!(router.run("reload").log(), [""; 0]);
+    // What changed is said, and once.
+    let config = config.replace("'wan6'", "'wan'");
+    router.write("etc/config/mldproxy", &config);
+    let left_out = "notice: second: left out until it is up: network iot";
+    assert_eq!(router.run("reload").log(), [left_out]);
+    assert_eq!(router.run("reload").log(), [""; 0]);
+    assert_eq!(router.run("start").log(), [&first[0], left_out]);
+    router.run("stop");
+    assert!(!router.has("said"));
 }

@@ -1,8 +1,12 @@
-//! The kernel's settings for `ndp_proxy`, what becomes of them, and odhcpd, which may answer as well.
+//! The kernel's settings for `ndp_proxy`, what becomes of them, and odhcpd, which may answer as well. Each test has a network namespace
+//! of its own, and the kernel's own /proc/sys.
 
 use std::fs;
+use std::process::Command;
 
-use crate::router::{Router, shipped_after};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::router::{Router, find_tool, shipped_after};
 
 crate::tests![
     the_kernel_is_set_and_put_back,
@@ -17,7 +21,9 @@ crate::tests![
     an_upstream_created_anew_is_set_again,
     settings_that_are_not_there_are_no_obstacle,
     one_that_is_not_started_changes_nothing,
+    a_kill_and_an_interrupted_run_lose_no_setting,
     a_relay_of_odhcpd_is_warned_about,
+    a_relay_is_warned_about_once_and_not_at_each_reload,
     a_relay_elsewhere_is_nobodys_business,
 ];
 
@@ -25,18 +31,22 @@ const ALL: &str = "net/ipv6/conf/all/proxy_ndp";
 const WAN: &str = "net/ipv6/conf/pppoe-wan/proxy_ndp";
 const DELAY: &str = "net/ipv6/neigh/pppoe-wan/proxy_delay";
 
-/// A router with the kernel's defaults.
+/// A router with the kernel's defaults, in a network namespace of its own.
 fn router(config: &str) -> Router {
-    let router = Router::new(config);
-    for device in ["all", "pppoe-wan", "eth1"] {
-        set(&router, &format!("net/ipv6/conf/{device}/proxy_ndp"), "0");
-        set(
-            &router,
-            &format!("net/ipv6/neigh/{device}/proxy_delay"),
-            "80",
-        );
+    // Of this test's thread, and of the processes that it starts.
+    unshare(CloneFlags::CLONE_NEWNET).expect("the right to: main has isolated this process");
+    for device in ["pppoe-wan", "eth1"] {
+        link("add", device);
     }
-    router
+    assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "80"]);
+    Router::new(config)
+}
+
+/// Adds or removes an interface.
+fn link(action: &str, device: &str) {
+    let mut command = Command::new(find_tool("busybox").unwrap());
+    command.args(["ip", "link", action, device, "type", "bridge"]);
+    assert!(command.status().unwrap().success(), "{action} {device}");
 }
 
 fn running_with(settings: &[&str]) -> Router {
@@ -49,15 +59,13 @@ fn running() -> Router {
     running_with(&["mldproxy.main.ndp_proxy=1"])
 }
 
-fn set(router: &Router, setting: &str, value: &str) {
-    let path = router.path("sys").join(setting);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, format!("{value}\n")).unwrap();
+fn set(setting: &str, value: &str) {
+    fs::write(format!("/proc/sys/{setting}"), value).expect(setting);
 }
 
-fn settings<const N: usize>(router: &Router, names: [&str; N]) -> [String; N] {
+fn settings<const N: usize>(names: [&str; N]) -> [String; N] {
     names.map(|name| {
-        let value = fs::read_to_string(router.path("sys").join(name)).expect(name);
+        let value = fs::read_to_string(format!("/proc/sys/{name}")).expect(name);
         value.trim_end().to_owned()
     })
 }
@@ -70,17 +78,17 @@ fn the_kernel_is_set_and_put_back() {
         outcome.arguments("main"),
         ["--ndp-proxy", "--", "pppoe-wan", "br-lan"]
     );
-    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["1", "1", "0"]);
+    assert_eq!(settings([ALL, WAN, DELAY]), ["1", "1", "0"]);
     router.run("stop");
-    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["0", "0", "80"]);
+    assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "80"]);
     assert!(!router.has("changed"));
     // And once more, nothing being noted of the first time.
     router.run("start");
-    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["1", "1", "0"]);
+    assert_eq!(settings([ALL, WAN, DELAY]), ["1", "1", "0"]);
     router.run("restart");
-    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["1", "1", "0"]);
+    assert_eq!(settings([ALL, WAN, DELAY]), ["1", "1", "0"]);
     router.run("stop");
-    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["0", "0", "80"]);
+    assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "80"]);
 }
 
 fn a_jail_shows_the_settings() {
@@ -92,9 +100,9 @@ fn a_jail_shows_the_settings() {
 fn without_a_jail_the_kernel_is_set_as_well() {
     let router = running().without_jail();
     router.run("start");
-    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["1", "1", "0"]);
+    assert_eq!(settings([ALL, WAN, DELAY]), ["1", "1", "0"]);
     router.run("stop");
-    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["0", "0", "80"]);
+    assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "80"]);
 }
 
 fn a_reload_takes_its_own_settings_for_nobody_elses() {
@@ -109,25 +117,25 @@ fn a_reload_takes_its_own_settings_for_nobody_elses() {
     router.write("etc/config/mldproxy", &shipped_after(&off));
     let outcome = router.run("reload");
     assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "br-lan"]);
-    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["0", "0", "80"]);
+    assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "80"]);
     assert!(!router.has("changed"));
 }
 
 fn what_another_changed_is_left() {
     let router = running();
     router.run("start");
-    set(&router, DELAY, "7");
+    set(DELAY, "20");
     router.run("stop");
-    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["0", "0", "7"]);
+    assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "20"]);
 }
 
 fn what_was_right_is_left() {
     let router = running();
-    set(&router, ALL, "1");
+    set(ALL, "1");
     router.run("start");
     router.run("reload");
     router.run("stop");
-    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["1", "0", "80"]);
+    assert_eq!(settings([ALL, WAN, DELAY]), ["1", "0", "80"]);
 }
 
 /// Two upstreams, the second one's section with this value of `ndp_proxy`.
@@ -155,12 +163,12 @@ fn instances_share_a_setting() {
     let router = router(&two("1"));
     router.write("up", TWO_UP);
     router.run("start");
-    assert_eq!(settings(&router, [ALL, WAN, ETH]), ["1", "1", "1"]);
+    assert_eq!(settings([ALL, WAN, ETH]), ["1", "1", "1"]);
     router.write("etc/config/mldproxy", &two("0"));
     router.run("reload");
-    assert_eq!(settings(&router, [ALL, WAN, ETH]), ["1", "1", "0"]);
+    assert_eq!(settings([ALL, WAN, ETH]), ["1", "1", "0"]);
     router.run("stop");
-    assert_eq!(settings(&router, [ALL, WAN, ETH]), ["0", "0", "0"]);
+    assert_eq!(settings([ALL, WAN, ETH]), ["0", "0", "0"]);
 }
 
 fn stopping_one_instance_puts_nothing_back() {
@@ -168,9 +176,29 @@ fn stopping_one_instance_puts_nothing_back() {
     router.write("up", TWO_UP);
     router.run("start");
     router.run("stop second");
-    assert_eq!(settings(&router, [ALL, WAN, ETH]), ["1", "1", "1"]);
+    assert_eq!(settings([ALL, WAN, ETH]), ["1", "1", "1"]);
     router.run("stop");
-    assert_eq!(settings(&router, [ALL, WAN, ETH]), ["0", "0", "0"]);
+    assert_eq!(settings([ALL, WAN, ETH]), ["0", "0", "0"]);
+}
+
+fn a_kill_and_an_interrupted_run_lose_no_setting() {
+    // The script notes a setting before it changes it, and ends between the two.
+    let router = running();
+    router.write("changed", &format!("{ALL} 0 1\n"));
+    router.run("start");
+    router.run("stop");
+    assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "80"]);
+    // It ends within a line, and so before it changed anything.
+    router.write("changed", &format!("{DELAY} 8"));
+    router.run("stop");
+    assert_eq!(settings([DELAY]), ["80"]);
+    // procd knows of no service any more, as where it was killed itself: the next start and stop put all back.
+    router.run("start");
+    router.write("services", "{}\n");
+    router.run("start");
+    assert_eq!(settings([ALL, WAN, DELAY]), ["1", "1", "0"]);
+    router.run("stop");
+    assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "80"]);
 }
 
 fn another_upstream_is_another_setting() {
@@ -179,31 +207,38 @@ fn another_upstream_is_another_setting() {
     router.write("up", "wan eth1\nlan br-lan\n");
     router.run("reload");
     let expected = ["1", "0", "80", "1"];
-    assert_eq!(settings(&router, [ALL, WAN, DELAY, ETH]), expected);
+    assert_eq!(settings([ALL, WAN, DELAY, ETH]), expected);
 }
 
 fn an_upstream_created_anew_is_set_again() {
     let router = running();
     router.run("start");
-    set(&router, WAN, "0");
-    set(&router, DELAY, "80");
+    set(WAN, "0");
+    set(DELAY, "80");
     router.run("reload");
-    assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["1", "1", "0"]);
+    assert_eq!(settings([ALL, WAN, DELAY]), ["1", "1", "0"]);
+    link("del", "pppoe-wan");
+    link("add", "pppoe-wan");
+    assert_eq!(settings([ALL, WAN, DELAY]), ["1", "0", "80"]);
+    router.run("reload");
+    assert_eq!(settings([ALL, WAN, DELAY]), ["1", "1", "0"]);
     // It goes for good.
-    fs::remove_dir_all(router.path("sys/net/ipv6/conf/pppoe-wan")).unwrap();
+    link("del", "pppoe-wan");
     router.run("stop");
-    assert_eq!(settings(&router, [ALL, DELAY]), ["0", "80"]);
+    assert_eq!(settings([ALL]), ["0"]);
     assert!(!router.has("changed"));
 }
 
 fn settings_that_are_not_there_are_no_obstacle() {
     let router = running();
-    fs::remove_dir_all(router.path("sys")).unwrap();
+    link("del", "pppoe-wan");
     let outcome = router.run("start");
     assert_eq!(outcome.instances(), ["main"]);
     assert_eq!(outcome.log(), [""; 0]);
+    assert_eq!(settings([ALL]), ["1"]);
     router.run("stop");
-    assert!(!router.has("sys"));
+    assert_eq!(settings([ALL]), ["0"]);
+    assert!(!router.has("changed"));
 }
 
 fn one_that_is_not_started_changes_nothing() {
@@ -213,7 +248,7 @@ fn one_that_is_not_started_changes_nothing() {
         router.write("networks", "wan\nlan\nwan6\n");
         let outcome = router.run("start");
         assert_eq!(outcome.instances(), [""; 0], "{setting}");
-        assert_eq!(settings(&router, [ALL, WAN, DELAY]), ["0", "0", "80"]);
+        assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "80"]);
     }
 }
 
@@ -244,13 +279,38 @@ config dhcp 'other'
     assert_eq!(outcome.instances(), ["main"]);
     // Without the option the network is called as the section.
     router.write("etc/config/dhcp", "config dhcp lan\n\toption ndp relay\n");
-    assert_eq!(router.run("reload").log(), [warning("lan", "lan")]);
+    assert_eq!(router.run("start").log(), [warning("lan", "lan")]);
 
     // Named here as a device, `lo`, which is a network's there.
     let router = running_with(&["mldproxy.main.ndp_proxy=1", "mldproxy.main.downstream=lo"]);
     router.write("up", "wan pppoe-wan\nlan lo\n");
     router.write("etc/config/dhcp", RELAY);
     assert_eq!(router.run("start").log(), expected);
+}
+
+fn a_relay_is_warned_about_once_and_not_at_each_reload() {
+    const RELAY: &str = "config dhcp lan\n\toption interface lan\n\toption ndp relay\n";
+    let router = running();
+    router.write("etc/config/dhcp", RELAY);
+    let warned = [warning("lan", "lan")];
+    assert_eq!(router.run("start").log(), warned);
+    let update = || {
+        router
+            .event("interface.update", "wan")
+            .map(|outcome| outcome.log())
+    };
+    for _ in 0..3 {
+        assert_eq!(update(), Some(vec![]));
+    }
+    // When it comes back after it was gone, it is news.
+    router.write("etc/config/dhcp", "");
+    assert_eq!(update(), Some(vec![]));
+    router.write("etc/config/dhcp", RELAY);
+    assert_eq!(update().as_deref(), Some(&warned[..]));
+    assert_eq!(update(), Some(vec![]));
+    // Somebody who restarts the service wants to know.
+    assert_eq!(router.run("restart").log(), warned);
+    assert_eq!(router.run("start").log(), warned);
 }
 
 fn a_relay_elsewhere_is_nobodys_business() {

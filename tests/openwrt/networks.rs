@@ -12,6 +12,16 @@ crate::tests![
     a_network_that_is_made_at_run_time_is_found,
     networks_on_one_device_are_one_downstream,
     a_bad_value_does_not_end_the_waiting,
+    a_network_that_goes_down_reloads_nothing,
+    a_network_that_changes_reloads_the_service,
+    a_reload_while_a_network_is_down_keeps_the_instance,
+    a_reload_keeps_the_devices_of_each_instance_apart,
+    a_network_that_is_down_is_kept_only_where_it_is_asked_for,
+    an_upstream_that_is_never_up_shares_the_device_of_one_that_is,
+    an_upstream_is_taken_when_the_network_beside_it_comes_up,
+    a_ppp_connection_does_not_take_the_device_below_it,
+    a_network_on_another_device_is_not_taken,
+    names_of_networks_beside_it_are_not_shell_text,
 ];
 
 fn router(settings: &[&str]) -> Router {
@@ -135,4 +145,179 @@ fn a_bad_value_does_not_end_the_waiting() {
     assert_eq!(outcome.log().len(), 1);
     assert_eq!(outcome.triggers(), ["wan", "lan"]);
     assert_eq!(outcome.of("procd_add_reload_trigger"), [["mldproxy"]]);
+}
+
+fn a_network_that_goes_down_reloads_nothing() {
+    let router = router(&["mldproxy.main.upstream=wan"]);
+    router.run("start");
+    for network in ["wan", "lan", "guest"] {
+        for event in ["interface.down", "interface.failed", "interface"] {
+            assert!(router.event(event, network).is_none(), "{event} {network}");
+        }
+    }
+}
+
+fn a_network_that_changes_reloads_the_service() {
+    let router = router(&["mldproxy.main.upstream=wan"]);
+    assert_eq!(router.run("start").procd_did, ["start main"]);
+    for network in ["wan", "lan"] {
+        let outcome = router.event("interface.update", network).expect(network);
+        assert_eq!(outcome.procd_did, [""; 0]);
+    }
+    assert!(router.event("interface.update", "guest").is_none());
+    router.write("up", "wan eth1\nlan br-lan\n");
+    let outcome = router.event("interface.update", "wan").unwrap();
+    assert_eq!(outcome.arguments("main"), ["--", "eth1", "br-lan"]);
+    assert_eq!(outcome.procd_did, ["restart main"]);
+}
+
+fn a_reload_while_a_network_is_down_keeps_the_instance() {
+    let settings = [
+        "mldproxy.main.upstream=wan",
+        "mldproxy.main.downstream=lan guest",
+    ];
+    for up in [
+        "lan br-lan\nguest br-guest\n",
+        "wan pppoe-wan\nguest br-guest\n",
+        "wan pppoe-wan\nlan br-lan\n",
+        "wan pppoe-wan\n",
+        "",
+    ] {
+        let router = router(&settings);
+        let first = router.run("start");
+        router.write("up", up);
+        // More than once: what is kept must be known the next time as well.
+        for _ in 0..2 {
+            let again = router.run("reload");
+            assert_eq!(again.arguments("main"), first.arguments("main"), "{up}");
+            assert_eq!(again.procd_did, [""; 0], "{up}");
+            assert_eq!(again.log(), [""; 0], "{up}");
+            assert_eq!(again.triggers(), first.triggers(), "{up}");
+        }
+        // It comes up again on another device.
+        router.write("up", "wan eth1\nlan br-lan\nguest br-guest\n");
+        let outcome = router.event("interface.update", "wan").unwrap();
+        assert_eq!(outcome.procd_did, ["restart main"], "{up}");
+        let devices = ["--", "eth1", "br-lan", "br-guest"];
+        assert_eq!(outcome.arguments("main"), devices);
+    }
+    // One that was stopped knows no device, and waits.
+    let router = router(&settings);
+    router.run("start");
+    router.run("stop");
+    router.write("up", "lan br-lan\n");
+    assert_eq!(router.run("start").instances(), [""; 0]);
+}
+
+fn a_reload_keeps_the_devices_of_each_instance_apart() {
+    let section = |name: &str, upstream: &str, downstream: &str| {
+        format!(
+            "config mldproxy {name}\n\toption enabled 1\n\toption upstream {upstream}\n\
+             \toption downstream {downstream}\n"
+        )
+    };
+    let config = section("one", "wan", "lan") + &section("two", "wan6", "guest");
+    let router = Router::new(&config);
+    router.write(
+        "up",
+        "wan pppoe-wan\nwan6 eth1\nlan br-lan\nguest br-guest\n",
+    );
+    router.write("networks", "wan\nwan6\nlan\nguest\n");
+    router.run("start");
+    router.write("up", "wan6 eth2\n");
+    let outcome = router.run("reload");
+    assert_eq!(outcome.arguments("one"), ["--", "pppoe-wan", "br-lan"]);
+    assert_eq!(outcome.arguments("two"), ["--", "eth2", "br-guest"]);
+    assert_eq!(outcome.procd_did, ["restart two"]);
+}
+
+fn a_network_that_is_down_is_kept_only_where_it_is_asked_for() {
+    let router = router(&[
+        "mldproxy.main.upstream=wan",
+        "mldproxy.main.downstream=lan guest",
+    ]);
+    router.run("start");
+    router.write("up", "wan pppoe-wan\n");
+    let settings = ["mldproxy.main.upstream=wan", "mldproxy.main.enabled=1"];
+    router.write("etc/config/mldproxy", &shipped_after(&settings));
+    let outcome = router.run("reload");
+    assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "br-lan"]);
+    // Another upstream, which is down, is waited for.
+    let settings = ["mldproxy.main.upstream=guest", "mldproxy.main.enabled=1"];
+    router.write("etc/config/mldproxy", &shipped_after(&settings));
+    assert_eq!(router.run("reload").procd_did, ["stop main"]);
+}
+
+/// OpenWrt's default: `wan` (DHCPv4) and `wan6` (DHCPv6) on one device, of which an IPv6-only line
+/// brings up the second alone.
+fn ipv6_only_line() -> Router {
+    let router = router(&["mldproxy.main.upstream=wan"]);
+    router.write("networks", "wan\nwan6\nlan\nguest\n");
+    router.write("protocols", "wan dhcp\nwan6 dhcpv6\nlan static\n");
+    router.write("below", "wan eth1\nwan6 eth1\nlan br-lan\nguest br-guest\n");
+    router.write("up", "wan6 eth1\nlan br-lan\n");
+    router
+}
+
+fn an_upstream_that_is_never_up_shares_the_device_of_one_that_is() {
+    let router = ipv6_only_line();
+    let outcome = router.run("start");
+    assert_eq!(outcome.arguments("main"), ["--", "eth1", "br-lan"]);
+    assert_eq!(outcome.log(), [""; 0]);
+    // DHCPv4 comes after all.
+    router.write("up", "wan eth1\nwan6 eth1\nlan br-lan\n");
+    let outcome = router.event("interface.update", "wan").unwrap();
+    assert_eq!(outcome.procd_did, [""; 0]);
+}
+
+fn an_upstream_is_taken_when_the_network_beside_it_comes_up() {
+    let router = ipv6_only_line();
+    router.write("up", "lan br-lan\n");
+    let outcome = router.run("start");
+    assert_eq!(outcome.instances(), [""; 0]);
+    assert_eq!(outcome.log(), ["notice: main: waiting for network wan"]);
+    assert_eq!(outcome.triggers(), ["wan6", "wan", "lan"]);
+    router.write("up", "wan6 eth1\nlan br-lan\n");
+    let outcome = router.event("interface.update", "wan6").unwrap();
+    assert_eq!(outcome.arguments("main"), ["--", "eth1", "br-lan"]);
+    assert_eq!(outcome.procd_did, ["start main"]);
+    // Both are down for a while.
+    router.write("up", "lan br-lan\n");
+    assert_eq!(router.run("reload").procd_did, [""; 0]);
+}
+
+fn a_ppp_connection_does_not_take_the_device_below_it() {
+    for protocol in ["pppoe", "pppoa", "ppp", "pptp", "l2tp", "3g"] {
+        let router = ipv6_only_line();
+        router.write("protocols", &format!("wan {protocol}\n"));
+        let outcome = router.run("start");
+        assert_eq!(outcome.instances(), [""; 0], "{protocol}");
+        assert_eq!(outcome.triggers(), ["wan", "lan"], "{protocol}");
+    }
+}
+
+fn a_network_on_another_device_is_not_taken() {
+    for (below, up) in [
+        ("wan eth1\nwan6 eth2\n", "wan6 eth2\nlan br-lan\n"),
+        // A tunnel above the same device.
+        ("wan eth1\nwan6 eth1\n", "wan6 tunnel\nlan br-lan\n"),
+        ("wan6 eth1\n", "wan6 eth1\nlan br-lan\n"),
+    ] {
+        let router = ipv6_only_line();
+        router.write("below", below);
+        router.write("up", up);
+        assert_eq!(router.run("start").instances(), [""; 0], "{below}");
+    }
+}
+
+fn names_of_networks_beside_it_are_not_shell_text() {
+    let router = ipv6_only_line();
+    router.write(
+        "below",
+        "wan eth1\n$(>ran) eth1\na-b eth1\n* eth1\nwan6 eth1\n",
+    );
+    let outcome = router.run("start");
+    assert_eq!(outcome.arguments("main"), ["--", "eth1", "br-lan"]);
+    assert_eq!(outcome.triggers(), ["wan6", "wan", "lan"]);
+    assert!(!router.has("ran"));
 }

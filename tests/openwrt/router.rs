@@ -1,12 +1,16 @@
 //! A router of stubs, and what the init script asked of it.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs};
+
+use crate::procd::Procd;
 
 pub const MLDPROXY: &str = env!("CARGO_BIN_EXE_mldproxy");
 
@@ -24,6 +28,22 @@ pub fn find_tool(name: &str) -> Option<PathBuf> {
     env::split_paths(&path)
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
+}
+
+/// Puts the stub into a folder, to run in an environment without a PATH as well.
+pub fn install_jsonfilter(folder: &Path) {
+    // Not a program that looks for the real one, as that of a version manager does.
+    static PYTHON: LazyLock<String> = LazyLock::new(|| {
+        let mut python = Command::new("python3");
+        let output = python
+            .args(["-c", "import sys; print(sys.executable)"])
+            .output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    });
+    let stub = read("tests/openwrt/stubs/jsonfilter.py");
+    let path = folder.join("jsonfilter");
+    fs::write(&path, format!("#!{}{stub}", *PYTHON)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// The configuration as the package ships it, after these `uci set`.
@@ -47,6 +67,8 @@ pub fn shipped_after(settings: &[&str]) -> String {
 pub struct Router {
     root: PathBuf,
     jail: bool,
+    program: PathBuf,
+    procd: RefCell<Procd>,
 }
 
 impl Router {
@@ -66,7 +88,16 @@ impl Router {
         }
         let network = repository("tests/openwrt/stubs/network.sh");
         fs::copy(network, root.join("lib/functions/network.sh")).unwrap();
-        let router = Router { root, jail: true };
+        install_jsonfilter(&root.join("bin"));
+        let router = Router {
+            root,
+            jail: true,
+            program: MLDPROXY.into(),
+            procd: RefCell::default(),
+        };
+        router.write("services", "{}\n");
+        router.write("below", "");
+        router.write("protocols", "");
         router.write("networks", "wan\nlan\nguest\n");
         router.write("up", "wan pppoe-wan\nlan br-lan\nguest br-guest\n");
         router.write("etc/config/mldproxy", config);
@@ -96,6 +127,19 @@ impl Router {
         self
     }
 
+    /// With a program of the test's own in the place of the one that the package installs.
+    pub fn with_program(mut self, program: PathBuf) -> Self {
+        self.program = program;
+        self
+    }
+
+    /// An event of netifd's about a network: what comes of the command that procd runs for it.
+    pub fn event(&self, event: &str, network: &str) -> Option<Outcome> {
+        let command = self.procd.borrow().command_for(event, network)?;
+        assert_eq!(command[0], "/etc/init.d/mldproxy");
+        Some(self.run(&command[1..].join(" ")))
+    }
+
     /// Runs the init script, for an action and perhaps the name of an instance behind it.
     pub fn run(&self, action: &str) -> Outcome {
         let record = self.root.join("record");
@@ -112,7 +156,7 @@ impl Router {
             .env("PATH", self.root.join("bin"))
             .env("IPKG_INSTROOT", &self.root)
             .env("RECORD", &record)
-            .env("PROG_UNDER_TEST", MLDPROXY)
+            .env("PROG_UNDER_TEST", &self.program)
             .env("UJAIL_UNDER_TEST", ujail)
             .output()
             .unwrap();
@@ -124,9 +168,14 @@ impl Router {
         let record = fs::read_to_string(record).unwrap();
         let calls = record.split_terminator('\x1e');
         let words = |call: &str| call.split_terminator('\x1f').map(str::to_owned).collect();
+        let calls: Vec<Vec<String>> = calls.map(words).collect();
+        let mut procd = self.procd.borrow_mut();
+        let procd_did = procd.follow(&calls);
+        self.write("services", &procd.list());
         let asked = fs::read_to_string(self.root.join("asked")).unwrap();
         Outcome {
-            calls: calls.map(words).collect(),
+            calls,
+            procd_did,
             asked: asked.lines().map(str::to_owned).collect(),
             data: fs::read_to_string(self.root.join("data")).unwrap_or_default(),
             said,
@@ -144,6 +193,8 @@ impl Drop for Router {
 /// What the init script asked of the system.
 pub struct Outcome {
     pub calls: Vec<Vec<String>>,
+    /// What procd did for it: "start NAME", "stop NAME", "restart NAME" of instances.
+    pub procd_did: Vec<String>,
     /// Each "SECTION OPTION" that was read of a configuration.
     pub asked: BTreeSet<String>,
     /// The data of the service, as the stubs write it.
@@ -209,7 +260,7 @@ impl Outcome {
     pub fn triggers(&self) -> Vec<&str> {
         let triggers = self.of("procd_add_interface_trigger");
         let network = |arguments: &&'_ [String]| {
-            assert_eq!(arguments[0], "interface.*.up");
+            assert_eq!(arguments[0], "interface.update");
             assert_eq!(arguments[2..], ["/etc/init.d/mldproxy", "reload"]);
         };
         triggers.iter().for_each(network);

@@ -1,4 +1,5 @@
-# procd_*: recorded, each call with its arguments. The firewall data of a service is kept as procd keeps it, and asked for by ubus.
+# procd_*: recorded, each call with its arguments, of which the test makes what procd does. The firewall data of a service is kept as
+# procd keeps it, and asked for by ubus, as are the service in the file services, and the names of what netifd has.
 # shellcheck shell=dash
 
 procd_open_service() { record procd_open_service "$@"; }
@@ -14,6 +15,8 @@ procd_close_service() {
 procd_kill() {
 	record procd_kill "$@"
 	rm -f "$IPKG_INSTROOT/data"
+	# Of an instance alone the test takes notice.
+	[ -n "$2" ] || echo '{}' >"$IPKG_INSTROOT/services"
 }
 
 _procd_status() { echo running; }
@@ -36,5 +39,9 @@ json_close_object() { json end; }
 
 ubus() {
 	record ubus "$@"
-	[ ! -e "$IPKG_INSTROOT/data" ] || cat "$IPKG_INSTROOT/data"
+	case "$*" in
+	"call service list "*) cat "$IPKG_INSTROOT/services" ;;
+	"list network.interface.*") sed 's/ .*//; s/^/network.interface./' "$IPKG_INSTROOT/below" ;;
+	*) [ ! -e "$IPKG_INSTROOT/data" ] || cat "$IPKG_INSTROOT/data" ;;
+	esac
 }

@@ -22,10 +22,10 @@ service_stopped() { :; }
 # shellcheck source=/dev/null
 . "$initscript"
 
-record program "$PROG" "$UJAIL" "$RUN" "$CHANGED" "$PROC_SYS"
+record program "$PROG" "$UJAIL" "$RUN" "$CHANGED" "$SAID"
 # The program under test in place of the installed one, and a file that stands for ujail, or none.
 # shellcheck disable=SC2034 # for the script
-PROG="$PROG_UNDER_TEST" UJAIL="$UJAIL_UNDER_TEST" RUN=run CHANGED=changed PROC_SYS=sys
+PROG="$PROG_UNDER_TEST" UJAIL="$UJAIL_UNDER_TEST" RUN=run CHANGED=changed SAID=said
 
 start() {
 	procd_open_service mldproxy "$initscript"

@@ -62,9 +62,14 @@ config_foreach() {
 	done
 }
 
-# `uci -q get network.NAME`: the networks of /etc/config/network are the names in the file networks.
+# `uci -q get network.NAME`: the networks of /etc/config/network are the names in the file networks; network.NAME.proto is in the
+# lines "NAME PROTO" of the file protocols.
 uci() {
 	record uci "$@"
 	[ "$1 $2" = "-q get" ] || return 1
-	case "$3" in network.*) grep -qx "${3#network.}" "$IPKG_INSTROOT/networks" && echo interface ;; *) return 1 ;; esac
+	case "$3" in
+	network.*.proto) sed -n "s/^$(echo "$3" | sed 's/^network[.]//; s/[.]proto$//') //p" "$IPKG_INSTROOT/protocols" | grep . ;;
+	network.*) grep -qx "${3#network.}" "$IPKG_INSTROOT/networks" && echo interface ;;
+	*) return 1 ;;
+	esac
 }
