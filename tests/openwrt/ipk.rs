@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::package::{asked_of_rpcd, init_scripts};
 use crate::router::{read, repository};
 
 crate::tests![
@@ -224,6 +225,15 @@ fn its_scripts_enable_and_disable_the_service() {
     assert_eq!(run("prerm", ""), "prerm control/prerm mldproxy\n");
     assert_eq!(run("postinst", "IPKG_NO_SCRIPT=1"), "");
     assert_eq!(run("prerm", "IPKG_NO_SCRIPT=1"), "");
+
+    // On a router the one after the installation has rpcd find the plugin, as the feed's package does.
+    let script = fs::read_to_string(folder.join("control/postinst")).unwrap();
+    let root = folder.join("root");
+    let on_router = script.replace("${IPKG_INSTROOT}/lib", &format!("{}/lib", root.display()));
+    assert_ne!(on_router, script);
+    let scripts = init_scripts("ipk-rpcd", true);
+    assert_eq!(asked_of_rpcd(&on_router, &scripts, ""), "reload\n");
+    assert_eq!(asked_of_rpcd(&on_router, &scripts, "/image"), "");
 }
 
 fn the_index_finds_it() {

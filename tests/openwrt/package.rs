@@ -1,7 +1,8 @@
 //! The files of the package.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::router::{read, repository};
@@ -11,6 +12,7 @@ crate::tests![
     its_version_and_licence_are_those_of_the_program,
     every_file_is_installed_where_it_is_looked_for,
     what_the_makefile_copies_can_be_built,
+    installing_it_reloads_rpcd_on_a_router,
     the_jail_keeps_two_capabilities,
     shellcheck_finds_nothing,
 ];
@@ -173,6 +175,45 @@ fn what_the_makefile_copies_can_be_built() {
     assert!(output.status.success(), "{said}");
 }
 
+/// Runs a script after the installation of a package, with /etc/init.d below a folder; what rpcd's
+/// script was asked.
+pub fn asked_of_rpcd(script: &str, folder: &Path, root: &str) -> String {
+    let asked = folder.join("asked");
+    fs::write(&asked, "").unwrap();
+    let script = script.replace("/etc/init.d", folder.to_str().unwrap());
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &script, "postinst"])
+        .env("IPKG_INSTROOT", root);
+    assert!(command.output().unwrap().status.success(), "{script}");
+    fs::read_to_string(&asked).unwrap()
+}
+
+/// A folder for it, where rpcd has a script or not.
+pub fn init_scripts(name: &str, rpcd: bool) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    if rpcd {
+        let script = format!("#!/bin/sh\necho \"$@\" >>{}/asked\n", folder.display());
+        fs::write(folder.join("rpcd"), script).unwrap();
+        fs::set_permissions(folder.join("rpcd"), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    folder
+}
+
+fn installing_it_reloads_rpcd_on_a_router() {
+    let makefile = read(MAKEFILE);
+    let script = definition(&makefile, "Package/mldproxy/postinst").replace("$$", "$");
+    assert!(script.starts_with("#!/bin/sh\n"), "{script}");
+    let folder = init_scripts("postinst-rpcd", true);
+    assert_eq!(asked_of_rpcd(&script, &folder, ""), "reload\n");
+    // An image is being made on another machine.
+    assert_eq!(asked_of_rpcd(&script, &folder, "/image"), "");
+    let folder = init_scripts("postinst-none", false);
+    assert_eq!(asked_of_rpcd(&script, &folder, ""), "");
+}
+
 fn the_jail_keeps_two_capabilities() {
     let text = read("openwrt/mldproxy/files/mldproxy.capabilities.json");
     let text: String = text.split_whitespace().collect();
@@ -202,6 +243,14 @@ fn shellcheck_finds_nothing() {
     for script in &scripts {
         let text = fs::read_to_string(script).unwrap();
         assert!(!text.contains("[:"), "{}", script.display());
+        // Its `read` asks for one octet at a time: /proc/sys gives no second one, and pipes are slow.
+        for line in text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('#'))
+        {
+            let reads = line.contains("read -") && !line.contains("while read -r");
+            assert!(!reads, "{}: {line}", script.display());
+        }
     }
     let output = Command::new("shellcheck")
         .args(["-s", "dash"])

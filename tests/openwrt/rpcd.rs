@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::router::{find_tool, read};
+use crate::router::{MLDPROXY, find_tool, install_jsonfilter, read};
 
 crate::tests![
     its_methods_are_listed_with_their_arguments,
@@ -15,9 +15,10 @@ crate::tests![
     neighbors_and_groups_are_the_parts_of_an_answer,
     an_instance_is_asked_by_its_name,
     an_error_is_an_object,
+    what_the_program_complains_of_is_json,
 ];
 
-/// Answers a question of a program that prints `ANSWER`, or complains; what the plugin prints, and what the program was asked.
+/// Answers a question of a program that prints `ANSWER`, or complains, or is mldproxy itself; what the plugin prints, and what the program was asked.
 fn plugin(arguments: &[&str], question: &str, complaint: &str) -> (String, String) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -35,22 +36,14 @@ fn plugin(arguments: &[&str], question: &str, complaint: &str) -> (String, Strin
     fs::write(&answer, format!("{ANSWER}\n")).unwrap();
     let end = match complaint {
         "" => format!("cat {}", answer.display()),
+        MLDPROXY => format!("exec {MLDPROXY} \"$@\""),
         complaint => format!("echo '{complaint}' >&2; exit 1"),
     };
     let mldproxy = program(
         "mldproxy",
         &format!("#!/bin/sh\necho \"$@\" >{}\n{end}\n", asked.display()),
     );
-    // As OpenWrt's: prints what is at a path of the JSON on its standard input, and fails where there is nothing.
-    program(
-        "jsonfilter",
-        "#!/usr/bin/env python3
-import json, sys
-value = json.load(sys.stdin).get(sys.argv[2].removeprefix('@.'))
-if value is None: sys.exit(1)
-print(value if isinstance(value, str) else json.dumps(value, separators=(',', ':')))
-",
-    );
+    install_jsonfilter(&folder);
     let script = read("openwrt/mldproxy/files/mldproxy.rpcd");
     let installed = "PROG=/usr/sbin/mldproxy\n";
     assert!(script.contains(installed));
@@ -111,9 +104,19 @@ fn an_instance_is_asked_by_its_name() {
 fn an_error_is_an_object() {
     for method in ["status", "neighbors", "groups"] {
         let (answer, _) = plugin(&["call", method], "{}", "mldproxy: \"main\" does not run");
-        assert_eq!(
-            answer.trim_end(),
-            "{ \"error\": \"mldproxy: main does not run \" }"
-        );
+        assert_eq!(answer.trim_end(), "{ \"error\": \"main does not run\" }");
+    }
+}
+
+fn what_the_program_complains_of_is_json() {
+    for name in ["nosuch", "a/b", "\\u0022, \\u005c\\u000a\\u00e9"] {
+        let question = format!("{{\"name\":\"{name}\"}}");
+        let (answer, _) = plugin(&["call", "status"], &question, MLDPROXY);
+        let message = answer
+            .strip_prefix("{ \"error\": \"")
+            .and_then(|rest| rest.strip_suffix("\" }\n"));
+        let message = message.unwrap_or_else(|| panic!("{answer}"));
+        assert!(!message.starts_with("mldproxy: "), "{answer}");
+        assert!(!message.contains(['"', '\\', '\n']), "{answer}");
     }
 }
