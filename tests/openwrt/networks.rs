@@ -123,6 +123,10 @@ fn a_network_that_is_made_at_run_time_is_found() {
     let outcome = router.run("reload");
     assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "br-lan"]);
     assert_eq!(outcome.triggers(), ["wan_6", "lan"]);
+
+    // With the connection it goes, and is no device all the same.
+    router.write("up", "lan br-lan\n");
+    assert_eq!(router.run("reload").procd_did, [""; 0]);
 }
 
 fn networks_on_one_device_are_one_downstream() {
