@@ -14,8 +14,8 @@ crate::tests![
     the_first_process_of_a_jail_logs_whole_lines,
 ];
 
-/// The first datagram that mldproxy sends, and its number outside of its namespaces: those of networks
-/// and files are its own, and these as well.
+/// The first datagram of a mldproxy in these namespaces, beside those of networks and files, and its
+/// process id outside of them.
 fn logged_in(namespaces: CloneFlags) -> (String, u32) {
     // A thread with a /dev of its own, in which the test is the log daemon.
     let logged = thread::spawn(move || {

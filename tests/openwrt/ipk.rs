@@ -226,7 +226,7 @@ fn its_scripts_enable_and_disable_the_service() {
     assert_eq!(run("postinst", "IPKG_NO_SCRIPT=1"), "");
     assert_eq!(run("prerm", "IPKG_NO_SCRIPT=1"), "");
 
-    // On a router the one after the installation has rpcd find the plugin, as the feed's package does.
+    // On a router the first has rpcd find the plugin, as that of the feed's package does.
     let script = fs::read_to_string(folder.join("control/postinst")).unwrap();
     let root = folder.join("root");
     let on_router = script.replace("${IPKG_INSTROOT}/lib", &format!("{}/lib", root.display()));

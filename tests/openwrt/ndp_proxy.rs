@@ -1,5 +1,5 @@
-//! The kernel's settings for `ndp_proxy`, what becomes of them, and odhcpd, which may answer as well. Each test has a network namespace
-//! of its own, and the kernel's own /proc/sys.
+//! The kernel's settings for `ndp_proxy`, what becomes of them, and odhcpd, which may answer as well.
+//! Each test has a network namespace of its own, and its /proc/sys.
 
 use std::fs;
 use std::process::Command;
@@ -192,7 +192,7 @@ fn a_kill_and_an_interrupted_run_lose_no_setting() {
     router.write("changed", &format!("{DELAY} 8"));
     router.run("stop");
     assert_eq!(settings([DELAY]), ["80"]);
-    // procd knows of no service any more, as where it was killed itself: the next start and stop put all back.
+    // procd has forgotten the service: the next start and stop put all back.
     router.run("start");
     router.write("services", "{}\n");
     router.run("start");

@@ -243,7 +243,7 @@ fn shellcheck_finds_nothing() {
     for script in &scripts {
         let text = fs::read_to_string(script).unwrap();
         assert!(!text.contains("[:"), "{}", script.display());
-        // Its `read` asks for one octet at a time: /proc/sys gives no second one, and pipes are slow.
+        // Its `read` reads one octet at a time: /proc/sys has no second one, and pipes are slow.
         for line in text
             .lines()
             .filter(|line| !line.trim_start().starts_with('#'))

@@ -59,8 +59,8 @@ impl Instance {
 }
 
 impl Procd {
-    /// Does what the calls have it do: "start NAME", "stop NAME" or "restart NAME" for each instance that
-    /// is not left alone.
+    /// Does what the calls have it do: "start NAME", "stop NAME" or "restart NAME" for each instance
+    /// that is not left alone.
     pub fn follow(&mut self, calls: &[Vec<String>]) -> Vec<String> {
         let mut done = Vec::new();
         let mut instances = BTreeMap::new();

@@ -18,7 +18,8 @@ crate::tests![
     what_the_program_complains_of_is_json,
 ];
 
-/// Answers a question of a program that prints `ANSWER`, or complains, or is mldproxy itself; what the plugin prints, and what the program was asked.
+/// Has the plugin ask a program that prints `ANSWER`, or complains, or is mldproxy itself; what the
+/// plugin prints, and what the program was asked.
 fn plugin(arguments: &[&str], question: &str, complaint: &str) -> (String, String) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);

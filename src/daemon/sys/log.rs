@@ -87,9 +87,9 @@ fn write_for_terminal(line: &mut Line, started: Instant, record: &Record<'_>) ->
     write!(line, "{seconds:5}.{tenths} {name:5} {message}")
 }
 
-/// RFC 3164 §4.1. Without a timestamp OpenWrt's logd takes 16 octets of the line for one where a space
-/// is the last of them; with one it drops the timestamp and nothing else. Most log daemons put the time
-/// at which they received the line in its place; busybox's syslogd and syslog-ng keep it.
+/// RFC 3164 §4.1. OpenWrt's logd takes the first 16 octets for a timestamp where the last of them is
+/// a space, and drops them: without a timestamp it drops the name of the program. Most log daemons
+/// put the time of reception in its place; busybox's syslogd and syslog-ng keep it.
 fn write_for_syslog(line: &mut Line, record: &Record<'_>) -> fmt::Result {
     let severity = match record.level() {
         Level::Error => libc::LOG_ERR,

@@ -1,5 +1,5 @@
-"""Stands in for OpenWrt's: `jsonfilter -e PATH` prints what is at a path of the JSON on its standard input, and fails where there is
-nothing."""
+"""Stands in for OpenWrt's: `jsonfilter -e PATH` prints what is at a path of the JSON on its standard
+input, and fails where there is nothing."""
 
 import json
 import re

@@ -1,6 +1,6 @@
 # shellcheck shell=dash
-# Stands in for /lib/functions/network.sh: networks that are up are the lines "NETWORK DEVICE" of the file up, and what netifd
-# has below each, up or down, the lines "NETWORK DEVICE" of the file below.
+# Stands in for /lib/functions/network.sh: the file up has a line "NETWORK DEVICE" for each network that
+# is up, and the file below one for each network that has a device below it, up or down.
 
 network_line() {
 	# The real one makes a variable's name of the network's: anything else is an error there, or becomes shell text.

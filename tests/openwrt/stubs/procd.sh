@@ -1,5 +1,5 @@
-# procd_*: recorded, each call with its arguments, of which the test makes what procd does. The firewall data of a service is kept as
-# procd keeps it, and asked for by ubus, as are the service in the file services, and the names of what netifd has.
+# procd_*: recorded, each call with its arguments; the test does with them what procd does. ubus tells the
+# firewall data of the service, the service itself (the file services), and the networks of netifd.
 # shellcheck shell=dash
 
 procd_open_service() { record procd_open_service "$@"; }

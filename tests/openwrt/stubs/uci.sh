@@ -62,8 +62,8 @@ config_foreach() {
 	done
 }
 
-# `uci -q get network.NAME`: the networks of /etc/config/network are the names in the file networks; network.NAME.proto is in the
-# lines "NAME PROTO" of the file protocols.
+# `uci -q get network.NAME`: the networks of /etc/config/network are the names in the file networks;
+# network.NAME.proto is in the lines "NAME PROTO" of the file protocols.
 uci() {
 	record uci "$@"
 	[ "$1 $2" = "-q get" ] || return 1
