@@ -149,6 +149,7 @@ impl Groups {
     }
 
     /// How many groups wait for a token before their first join.
+    #[inline]
     pub fn waiting(&self) -> usize {
         let residents = self.residents.slots.len();
         residents.saturating_add(self.newcomers.slots.len())
@@ -248,7 +249,15 @@ impl Groups {
     }
 
     /// Has as many waiting groups joined as there are tokens for.
+    #[inline]
     pub(crate) fn admit(&mut self, now: Instant, config: &Config) {
+        // After each packet, and there is seldom one.
+        if self.waiting() > 0 {
+            self.admit_waiting(now, config);
+        }
+    }
+
+    fn admit_waiting(&mut self, now: Instant, config: &Config) {
         while let Some(slot) = self.residents.next(now, config) {
             self.settle(slot);
         }
@@ -294,12 +303,12 @@ impl Groups {
 
     /// When to try again what failed, when a group is to be left, or when there is a token for one that waits.
     pub(crate) fn next_deadline(&self, config: &Config) -> Option<Instant> {
-        earliest(&[
-            self.pending.next_deadline(),
-            self.next_leave,
-            self.residents.next_token(config),
-            self.newcomers.next_token(config),
-        ])
+        let own = earliest(&[self.pending.next_deadline(), self.next_leave]);
+        if self.waiting() == 0 {
+            return own;
+        }
+        let tokens = [&self.residents, &self.newcomers].map(|queue| queue.next_token(config));
+        earliest(&[own, earliest(&tokens)])
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {

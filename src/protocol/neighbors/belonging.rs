@@ -22,14 +22,15 @@ impl Neighbors {
         slot: usize,
         number: u16,
     ) -> bool {
-        let (Some((subject, neighbor)), Some((sender, host))) =
-            (self.subjects.get(slot), self.hosts.entry(number))
-        else {
+        let Some((subject, neighbor)) = self.subjects.get(slot) else {
             return false;
         };
         if neighbor.host == number {
             return true;
         }
+        let Some((sender, host)) = self.hosts.entry(number) else {
+            return false;
+        };
         let quota = match subject {
             Subject::Address(_) => host.addresses() < config.per_mac,
             Subject::Listener(..) => false,
