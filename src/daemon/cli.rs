@@ -151,10 +151,10 @@ struct RunArguments {
         from_str_fn(number)
     )]
     per_mac: u32,
-    /// new groups a second (default 50)
+    /// new groups joined a second; what is more waits for its turn (default 50)
     #[argh(option, arg_name = "n", default = "JOIN_RATE", from_str_fn(number))]
     join_rate: u32,
-    /// new groups at once (default 200)
+    /// new groups joined at once (default 200)
     #[argh(option, arg_name = "n", default = "JOIN_BURST", from_str_fn(number))]
     join_burst: u32,
     /// version of MLD to report in: 1, 2, or auto for that of the queries heard upstream (default auto)
