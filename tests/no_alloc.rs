@@ -164,7 +164,7 @@ fn count_allocations(path: &str) -> u64 {
     let mut engine = Box::new(const { Engine::new() });
     engine.start(config, [1; 16]);
     let mut buffers = Box::new(Buffers::new());
-    let Ok(server) = Server::bind(path) else {
+    let Ok(server) = Server::bind(path, None) else {
         panic!("no control socket {path}")
     };
     let sockets = Sockets::new(

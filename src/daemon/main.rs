@@ -103,7 +103,7 @@ fn run(arguments: Run) -> ExitCode {
         .unwrap_or(arguments.config.upstream.as_str());
     let path = arguments.socket.unwrap_or_else(|| socket_of(name));
     let other = instance::on_upstream(arguments.config.upstream.as_str());
-    let server = match Server::bind(&path) {
+    let server = match Server::bind(&path, user.flatten()) {
         Ok(server) => Some(server),
         Err(BindError::InUse) => {
             error!("mldproxy is already running: it answers on {path}");
@@ -128,15 +128,10 @@ fn run(arguments: Run) -> ExitCode {
              it to the provider's"
         );
     }
-    let user = user.flatten();
-    if let (Some(server), Some(user)) = (&server, user) {
-        // Who may not do this may not become that user either, which is said there.
-        let _ = server.give_to(user.id, user.group);
-    }
     match proxy(
         arguments.config.clone(),
         server.map(|server| (server, name)),
-        user,
+        user.flatten(),
     ) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {

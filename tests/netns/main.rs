@@ -1,6 +1,7 @@
 //! mldproxy on the real kernel: each test builds networks of its own, and the kernel's tables decide.
 
 mod bad_input;
+mod bad_paths;
 mod both_ways;
 mod bridges;
 mod check;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
 
     let modules = [
         bad_input::TESTS,
+        bad_paths::TESTS,
         both_ways::TESTS,
         both_ways::answers::TESTS,
         both_ways::claims::TESTS,

@@ -7,13 +7,18 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, open};
-use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, chown, mkdir, read, unlink, write};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open};
+use nix::sys::stat::{Mode, fstatat, stat, umask};
+use nix::unistd::{
+    Gid, Uid, UnlinkatFlags, fchdir, fchown, fchownat, getegid, geteuid, mkdir, read, setfsgid,
+    setfsuid, unlinkat, write,
+};
 use protocol::time::{Duration, Instant, earliest};
 
-use super::{Cursor, Format, View, parse_question};
+use super::{Cursor, Format, View, ask_summary, parse_question};
+use crate::sys::clock;
 use crate::sys::errno;
+use crate::sys::privileges::User;
 use crate::sys::readiness::{Poller, Token, Tokens, Until, pause};
 
 /// Where the sockets are, unless the user says otherwise.
@@ -24,6 +29,8 @@ pub const CLIENTS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take all of it.
 const LONGEST: Duration = Duration::from_secs(30);
+/// How long another daemon may take to answer before this one starts without a socket.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 /// The longest question, in octets.
 const QUESTION: usize = 32;
 /// Until a newcomer is let in, where none could be.
@@ -42,7 +49,9 @@ impl Answers {
 
 pub struct Server {
     listener: UnixListener,
-    path: String,
+    folder: OwnedFd,
+    /// In the folder.
+    name: String,
     clients: [Option<Client>; CLIENTS],
     /// Until when nobody is let in: the system had no descriptor left for one, who still waits.
     closed_until: Option<Instant>,
@@ -86,53 +95,56 @@ enum State {
 }
 
 impl Server {
-    /// Takes the place of a socket that nobody listens on any more. It is its owner's alone. Its folder is made where it is
-    /// [`FOLDER`]. Allocates; to be called at the start.
-    pub fn bind(path: &str) -> Result<Self, BindError> {
-        let folder = path.rsplit_once('/').map_or(".", |(folder, _)| folder);
+    /// Takes the place of a socket that nobody listens on any more. It is its owner's alone, who is `user` where root is to become that
+    /// one. Its folder is made where it is [`FOLDER`], and given to that user, who is to remove the socket. Allocates; to be called at
+    /// the start, by the only thread there is.
+    ///
+    /// What anybody but root may rename is found by that user's rights, and nothing is done by way of a link: root neither makes nor
+    /// removes nor gives away what it was not shown.
+    pub fn bind(path: &str, user: Option<User>) -> Result<Self, BindError> {
+        let (folder, name) = path.rsplit_once('/').unwrap_or((".", path));
+        let folder = if folder.is_empty() { "/" } else { folder };
         if folder == FOLDER {
             match mkdir(folder, Mode::from_bits_truncate(0o755)) {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
-        // Of two that start at once, one must not take the other's new socket for an old one.
-        let folder = if folder.is_empty() { "/" } else { folder };
-        let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        let _lock = lock(open(folder, flags, Mode::empty())?)?;
-        if UnixStream::connect(path).is_ok() {
-            return Err(BindError::InUse);
+        let owner = user.map(|user| (Uid::from_raw(user.id), Gid::from_raw(user.group)));
+        let Some((id, group)) = owner.filter(|_| geteuid().is_root()) else {
+            return bind_in(open_folder(folder)?, name);
+        };
+        // The folder of this program may be that of the user whom it became before.
+        let opened = open_folder(folder);
+        if let Ok(opened) = &opened
+            && folder == FOLDER
+        {
+            fchown(opened, Some(Uid::from_raw(0)), Some(Gid::from_raw(0)))?;
         }
-        // What cannot be opened for that reason is a socket. Anything else of that name is not ours to remove.
-        if open(path, flags, Mode::empty()).err() == Some(Errno::ENXIO) {
-            unlink(path)?;
+        if is_roots_alone(folder) {
+            let server = bind_in(opened?, name)?;
+            let (id, group) = (Some(id), Some(group));
+            let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
+            fchownat(&server.folder, name, id, group, nofollow)?;
+            if folder == FOLDER {
+                fchown(&server.folder, id, group)?;
+            }
+            return Ok(server);
         }
-        let before = umask(Mode::from_bits_truncate(0o177));
-        let bound = errno(UnixListener::bind(path));
-        umask(before);
-        let listener = bound?;
-        errno(listener.set_nonblocking(true))?;
-        Ok(Server {
-            listener,
-            path: path.to_owned(),
-            clients: [const { None }; CLIENTS],
-            closed_until: None,
-        })
+        // For files alone, and this thread alone.
+        setfsgid(group);
+        setfsuid(id);
+        let server = open_folder(folder)
+            .map_err(BindError::System)
+            .and_then(|folder| bind_in(folder, name));
+        setfsuid(Uid::from_raw(0));
+        setfsgid(getegid());
+        server
     }
 
     /// Has newcomers waited for. Tokens below [`TOKENS`] are the server's.
     pub fn watch(&self, poller: &Poller) -> nix::Result<()> {
         poller.add(&self.listener, NEWCOMER, Until::Readable)
-    }
-
-    /// Makes another user the owner of the socket, and of its folder where that is [`FOLDER`], so that this user can remove it.
-    pub fn give_to(&self, user: u32, group: u32) -> nix::Result<()> {
-        let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
-        chown(self.path.as_str(), user, group)?;
-        match self.path.rsplit_once('/') {
-            Some((FOLDER, _)) => chown(FOLDER, user, group),
-            _ => Ok(()),
-        }
     }
 
     /// Is there anything to do at `now`?
@@ -217,7 +229,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // One that cannot be removed is taken over by the next start.
-        let _ = unlink(self.path.as_str());
+        let _ = unlinkat(&self.folder, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
     }
 }
 
@@ -315,6 +327,91 @@ impl Client {
     }
 }
 
+/// No link, though there may be links on the way there.
+fn open_folder(path: &str) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    open(path, flags, Mode::empty())
+}
+
+/// Can nobody but root rename the folder, what is in it, or what it is in? A folder with the sticky bit, as OpenWrt's `/var` is, lets
+/// others rename their own alone.
+fn is_roots_alone(folder: &str) -> bool {
+    let ends = folder.match_indices('/').map(|(place, _)| place.max(1));
+    folder.starts_with('/')
+        && ends.chain([folder.len()]).all(|end| {
+            let sticky = if end < folder.len() { libc::S_ISVTX } else { 0 };
+            folder.get(..end).map(stat).is_some_and(|status| {
+                status.is_ok_and(|status| {
+                    let others_write = status.st_mode & 0o022 != 0;
+                    status.st_uid == 0 && (!others_write || status.st_mode & sticky != 0)
+                })
+            })
+        })
+}
+
+/// Goes into the folder meanwhile, so that its name leads nowhere else.
+fn bind_in(folder: OwnedFd, name: &str) -> Result<Server, BindError> {
+    let before = open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    fchdir(&folder)?;
+    let bound = bind_here(&folder, name);
+    // It was there just now.
+    let _ = fchdir(before);
+    Ok(Server {
+        listener: bound?,
+        folder,
+        name: name.to_owned(),
+        clients: [const { None }; CLIENTS],
+        closed_until: None,
+    })
+}
+
+fn bind_here(folder: &OwnedFd, name: &str) -> Result<UnixListener, BindError> {
+    if name.is_empty() {
+        return Err(Errno::EISDIR.into());
+    }
+    // Anything else of that name is not ours to remove.
+    let is_socket = || {
+        let status = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        status.is_ok_and(|status| status.st_mode & libc::S_IFMT == libc::S_IFSOCK)
+    };
+    if is_socket() {
+        expect_nobody(name)?;
+    }
+    // Of two that start at once, one must not take the other's new socket for an old one.
+    let _lock = lock(errno(folder.try_clone())?)?;
+    if is_socket() {
+        match ask_summary(name, clock::now()) {
+            Err(Errno::ECONNREFUSED | Errno::ENOENT) => {}
+            _ => return Err(BindError::InUse),
+        }
+        match unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let bound = errno(UnixListener::bind(name));
+    umask(before);
+    let listener = bound?;
+    errno(listener.set_nonblocking(true))?;
+    Ok(listener)
+}
+
+/// Listens nobody any more? Whoever listens and does not answer is no daemon that runs, but the socket is not left over.
+fn expect_nobody(path: &str) -> Result<(), BindError> {
+    let deadline = clock::now().saturating_add(ANSWER_PATIENCE);
+    while clock::now() < deadline {
+        match ask_summary(path, deadline) {
+            Ok(summary) if !summary.is_empty() => return Err(BindError::InUse),
+            Err(Errno::ECONNREFUSED | Errno::ENOENT) => return Ok(()),
+            // One that ends, or has no room for another one that waits.
+            Ok(_) | Err(Errno::EAGAIN | Errno::ECONNRESET | Errno::EPIPE) => pause(100),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Err(Errno::EADDRINUSE.into())
+}
+
 /// Takes turns with those that start at the same time, which takes them no time. Whoever keeps the lock, and anybody may who can read
 /// the folder, keeps nobody from starting.
 fn lock(folder: OwnedFd) -> nix::Result<Flock<OwnedFd>> {
@@ -352,7 +449,7 @@ mod tests {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, soft.min(4096), hard).unwrap();
         let path = env::temp_dir().join(format!("mldproxy-full-{}", process::id()));
-        let Ok(mut server) = Server::bind(path.to_str().unwrap()) else {
+        let Ok(mut server) = Server::bind(path.to_str().unwrap(), None) else {
             panic!("no control socket {path:?}")
         };
         let poller = Poller::new().unwrap();

@@ -84,7 +84,7 @@ fn talk(data: &[u8], view: &View<'_>) {
     let cut = usize::from(*first) % (sent.len() + 1);
     let folder = Folder::new();
     let path = folder.0.join("socket");
-    let Ok(mut server) = Server::bind(path.to_str().expect("UTF-8")) else {
+    let Ok(mut server) = Server::bind(path.to_str().expect("UTF-8"), None) else {
         panic!("no control socket {path:?}")
     };
     let poller = Poller::new().expect("epoll");
