@@ -162,6 +162,8 @@ impl Interfaces {
             | Notice::NeighborDeleted { .. }
             | Notice::ProxiedNeighbor { .. }
             | Notice::Route(_)
+            | Notice::RouteDeleted(_)
+            | Notice::Sibling(_)
             | Notice::Refused(_) => None,
         }
     }

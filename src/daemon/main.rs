@@ -165,8 +165,8 @@ fn proxy(config: Config, status: Option<(Server, &str)>, user: Option<User>) -> 
         errno => format!("opening a packet socket: {}", errno.desc()),
     })?;
     let no_netlink = |errno: Errno| format!("opening netlink: {}", errno.desc());
-    let netlink = Netlink::open().map_err(no_netlink)?;
-    let tables = Tables::open().map_err(no_netlink)?;
+    let netlink = Netlink::open_as_instance().map_err(no_netlink)?;
+    let tables = Tables::open(netlink.number()).map_err(no_netlink)?;
     let signals = Signals::block().map_err(|errno| format!("taking signals: {}", errno.desc()))?;
     // What is opened from now on is opened without more rights than these.
     drop_privileges(user).map_err(|errno| match errno {

@@ -52,6 +52,8 @@ impl SharedPrefixes {
             | Notice::Neighbor { .. }
             | Notice::NeighborDeleted { .. }
             | Notice::ProxiedNeighbor { .. }
+            | Notice::RouteDeleted(_)
+            | Notice::Sibling(_)
             | Notice::Refused(_) => {}
         }
     }

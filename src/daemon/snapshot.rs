@@ -75,6 +75,8 @@ impl Snapshot {
             | Notice::Route(_)
             | Notice::Dumped(_)
             | Notice::Lost
+            | Notice::RouteDeleted(_)
+            | Notice::Sibling(_)
             | Notice::Refused(_) => {}
         }
         self.interfaces.handle(notice);

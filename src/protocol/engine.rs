@@ -59,6 +59,8 @@ pub enum Event<'a> {
     UpstreamPrefixes(&'a [Prefix]),
     /// The kernel lists one of its tables.
     Listed(KernelTable, Listing),
+    /// Somebody removed an entry or a route of this program's.
+    Removed(KernelTable, Ipv6Addr, Side),
     /// Somebody wants all hosts asked and all groups reported anew.
     Renew,
 }
@@ -217,6 +219,7 @@ impl Engine {
             Event::OwnUnknown => self.own.clear(),
             Event::UpstreamPrefixes(prefixes) => self.handle_prefixes(prefixes),
             Event::Listed(table, listing) => self.handle_listed(table, listing),
+            Event::Removed(table, address, side) => self.ndp_proxy.removed(table, address, side),
             Event::Renew => {
                 self.neighbors.ask_all(self.now, |_| true);
                 self.listener.report_all();

@@ -115,6 +115,11 @@ impl Listener {
         self.has_querier.then_some(&self.querier)
     }
 
+    /// When the next refresh starts; `None` while no group is joined, and where there is none.
+    pub fn next_refresh(&self) -> Option<Instant> {
+        self.next_refresh
+    }
+
     /// When a report of the refresh was sent last.
     pub fn last_report(&self) -> Option<Instant> {
         self.last_report

@@ -197,6 +197,19 @@ impl NdpProxy {
         }
     }
 
+    /// Somebody removed what the kernel had for an address: it is added again where it is wanted. What was removed here was told before.
+    pub(crate) fn removed(&mut self, table: KernelTable, address: Ipv6Addr, side: Side) {
+        if let Some(slot) = self.addresses.find(&address)
+            && let Some((_, proxied)) = self.addresses.get_mut(slot)
+        {
+            match table {
+                KernelTable::Proxies => proxied.proxied = false,
+                KernelTable::Routes => proxied.routed = proxied.routed.filter(|at| *at != side),
+            }
+            self.settle(slot);
+        }
+    }
+
     /// The next change to carry out, the same one again until [`Self::done`] is told of it. One on a side that is not `usable` waits.
     pub(crate) fn poll_change(
         &mut self,

@@ -129,6 +129,41 @@ fn without_the_options_the_kernels_tables_are_left_alone() {
 }
 
 #[test]
+fn what_somebody_removes_is_added_again_where_it_is_wanted() {
+    let mut stage = Stage::proxying();
+    stage.confirmed(0, HOST, address(1));
+    let both = |stage: &Stage| (stage.proxied.len(), stage.routes.len());
+    assert_eq!(both(&stage), (1, 1));
+    stage.proxied.clear();
+    stage.handle(Event::Removed(
+        KernelTable::Proxies,
+        address(1),
+        Side::Upstream,
+    ));
+    assert_eq!(both(&stage), (1, 1));
+    // It goes elsewhere, and one that went there before was removed for that.
+    stage.handle(Event::Removed(
+        KernelTable::Routes,
+        address(1),
+        Side::Downstream(1),
+    ));
+    stage.routes.clear();
+    stage.handle(Event::Removed(
+        KernelTable::Routes,
+        address(1),
+        Side::Downstream(0),
+    ));
+    assert_eq!(both(&stage), (1, 1));
+    // Nobody here wants that one.
+    stage.handle(Event::Removed(
+        KernelTable::Proxies,
+        address(2),
+        Side::Upstream,
+    ));
+    assert_eq!(both(&stage), (1, 1));
+}
+
+#[test]
 fn each_option_does_its_own_part_alone() {
     let options = [
         [true, false, false],

@@ -115,6 +115,7 @@ fn main() -> ExitCode {
         proxying::links::TESTS,
         proxying::paths::TESTS,
         proxying::rights::TESTS,
+        proxying::sharing::TESTS,
         query::TESTS,
         refresh::TESTS,
         restart::TESTS,

@@ -5,6 +5,7 @@ pub mod leftovers;
 pub mod links;
 pub mod paths;
 pub mod rights;
+pub mod sharing;
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;

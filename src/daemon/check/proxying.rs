@@ -6,7 +6,7 @@ use crate::instance::{self, Instance};
 use crate::interfaces::Interface;
 use crate::snapshot::Snapshot;
 use crate::sys::netlink::PERMANENT_ROUTER;
-use crate::sys::netlink::tables::PROTOCOL;
+use crate::sys::netlink::siblings::Number;
 use crate::sys::privileges::{CAP_NET_ADMIN, CAP_NET_RAW, effective_capabilities};
 use crate::sys::procfs::{find_processes, ipv6_setting};
 
@@ -62,8 +62,9 @@ fn proxy(upstream: &Interface, instance: Instance, snapshot: &Snapshot, findings
     let mut others = false;
     for (index, protocol) in &snapshot.proxied {
         if Some(*index) == upstream.index {
-            own |= *protocol == PROTOCOL;
-            others |= *protocol != PROTOCOL;
+            let is_own = Number::of_mark(*protocol).is_some();
+            own |= is_own;
+            others |= !is_own;
         }
     }
     let entries = own || others;

@@ -12,7 +12,7 @@ use protocol::neighbors::Question;
 use protocol::wire::{MacAddress, SolicitedNode};
 use protocol::{groups, ndp_proxy};
 
-use super::EventLoop;
+use super::{EventLoop, Sockets};
 use crate::sys::clock;
 use crate::sys::netlink::tables::{Owner, Tables};
 
@@ -118,14 +118,22 @@ impl EventLoop<'_> {
 
     fn change_table(&mut self, change: ndp_proxy::Change) -> bool {
         let address = change.address;
-        let tables = &self.sockets.tables;
+        let Sockets {
+            netlink, tables, ..
+        } = &self.sockets;
         let result = match (self.interfaces.index_of(change.side), change.table) {
             // With the interface all of it went.
             (None, _) => Ok(()),
             (Some(index), KernelTable::Proxies) if change.present => {
                 add_proxy(tables, index, address)
             }
-            (Some(index), KernelTable::Proxies) => tables.remove_proxy(index, address),
+            (Some(index), KernelTable::Proxies) => {
+                let removed = tables.remove_proxy(index, address);
+                if removed == Ok(true) {
+                    netlink.tell_removed(&mut self.siblings, index, address);
+                }
+                removed.map(drop)
+            }
             (Some(index), KernelTable::Routes) if change.present => {
                 tables.add_route(index, address)
             }
@@ -133,6 +141,10 @@ impl EventLoop<'_> {
         };
         if result.is_ok() && self.engine.ndp_proxy().is_failing(change.table) {
             return true;
+        }
+        // The kernel tells of the routes of a link that goes down before it tells of the link.
+        if result == Err(Errno::ENETDOWN) {
+            return false;
         }
         let (what, trouble) = match change.table {
             KernelTable::Proxies => ("proxy entry", &mut self.proxy_trouble),

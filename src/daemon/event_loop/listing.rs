@@ -1,14 +1,17 @@
 //! This program's part of the kernel's tables: listed when it may have changed without a word, and cleared at the end.
 
+use std::net::Ipv6Addr;
+
 use log::info;
 use protocol::config::{Config, Side};
-use protocol::engine::Event;
+use protocol::engine::{Engine, Event};
 use protocol::ndp_proxy::{KernelTable, Listing};
-use protocol::time::Instant;
 
-use super::EventLoop;
+use super::{EventLoop, Sockets};
 use crate::interfaces::Interfaces;
-use crate::sys::netlink::tables::PROTOCOL;
+use crate::sys::clock;
+use crate::sys::netlink::siblings::{Needs, Number, Siblings, Told};
+use crate::sys::netlink::tables::{PROTOCOL, Tables};
 use crate::sys::netlink::{Dump, Link, Notice, Route};
 
 /// Are the tables of interest after the first time, when what a crash left there is removed?
@@ -36,33 +39,50 @@ pub(super) fn after(interfaces: &Interfaces, notice: &Notice<'_>) -> Option<Dump
         | Notice::Route(_)
         | Notice::Dumped(_)
         | Notice::Lost
+        | Notice::RouteDeleted(_)
+        | Notice::Sibling(_)
         | Notice::Refused(_) => None,
     }
 }
 
-/// What of a listing is this program's.
-pub(super) fn event(interfaces: &Interfaces, notice: &Notice<'_>) -> Option<Event<'static>> {
-    let side = |index| interfaces.side_of(index);
+/// What of a listing is this instance's, or was and was removed. An entry that another instance made counts where this one wants it.
+pub(super) fn event(
+    engine: &Engine,
+    interfaces: &Interfaces,
+    number: Number,
+    notice: &Notice<'_>,
+) -> Option<Event<'static>> {
+    let is_upstream = |index| interfaces.side_of(index) == Some(Side::Upstream);
     let (table, listing) = match *notice {
         Notice::ProxiedNeighbor {
             index,
             address,
             protocol,
         } => {
-            if protocol != PROTOCOL || side(index) != Some(Side::Upstream) {
+            let owner = Number::of_mark(protocol).filter(|_| is_upstream(index))?;
+            let is_wanted = || {
+                let proxied = engine.ndp_proxy().get(address);
+                proxied.is_some_and(|proxied| matches!(proxied.side, Some(Side::Downstream(_))))
+            };
+            if owner != number && !is_wanted() {
                 return None;
             }
             (KernelTable::Proxies, Listing::Has(address, Side::Upstream))
         }
-        Notice::Route(Route {
-            index,
-            destination,
-            protocol,
-            ..
-        }) => {
-            let address = destination.single_address()?;
-            let side = side(index).filter(|_| protocol == PROTOCOL)?;
+        Notice::Sibling(Told::Removed { index, address }) => {
+            return is_upstream(index).then_some(Event::Removed(
+                KernelTable::Proxies,
+                address,
+                Side::Upstream,
+            ));
+        }
+        Notice::Route(route) => {
+            let (address, side) = host_route(interfaces, number, &route)?;
             (KernelTable::Routes, Listing::Has(address, side))
+        }
+        Notice::RouteDeleted(route) => {
+            let (address, side) = host_route(interfaces, number, &route)?;
+            return Some(Event::Removed(KernelTable::Routes, address, side));
         }
         Notice::Dumped(Dump::ProxiedNeighbors) => (KernelTable::Proxies, Listing::Ends),
         Notice::Dumped(Dump::Routes) => (KernelTable::Routes, Listing::Ends),
@@ -74,24 +94,111 @@ pub(super) fn event(interfaces: &Interfaces, notice: &Notice<'_>) -> Option<Even
         | Notice::NeighborDeleted { .. }
         | Notice::Dumped(_)
         | Notice::Lost
+        | Notice::Sibling(_)
         | Notice::Refused(_) => return None,
     };
     Some(Event::Listed(table, listing))
 }
 
+/// The address that a route of an instance is for, and where it goes.
+fn host_route(interfaces: &Interfaces, of: Number, route: &Route) -> Option<(Ipv6Addr, Side)> {
+    let is_its = route.protocol == PROTOCOL && Number::of_metric(route.metric) == Some(of);
+    let address = route.destination.single_address().filter(|_| is_its)?;
+    Some((address, interfaces.side_of(route.index)?))
+}
+
+/// At the first listing: what an instance that is gone left on this one's links becomes this one's, which then keeps or removes it
+/// as its own. Nothing else is left where no instance has that number any more.
+pub(super) fn adopt<'n>(
+    tables: &Tables,
+    engine: &Engine,
+    interfaces: &Interfaces,
+    siblings: &Siblings,
+    notice: Notice<'n>,
+) -> Notice<'n> {
+    let is_left = |number: Number, index| number != tables.number() && siblings.left(number, index);
+    match notice {
+        Notice::ProxiedNeighbor {
+            index,
+            address,
+            protocol,
+        } => {
+            if interfaces.side_of(index) == Some(Side::Upstream)
+                && Number::of_mark(protocol).is_some_and(|number| is_left(number, index))
+                && engine.config().learns(address)
+                && tables.hold_proxy(index, address).is_ok()
+            {
+                let protocol = tables.number().mark();
+                return Notice::ProxiedNeighbor {
+                    index,
+                    address,
+                    protocol,
+                };
+            }
+        }
+        Notice::Route(route) => {
+            if let Some(number) = Number::of_metric(route.metric)
+                && let Some((address, _)) = host_route(interfaces, number, &route)
+                && is_left(number, route.index)
+                && engine.config().learns(address)
+                && tables.hold_route(number, route.index, address).is_ok()
+            {
+                let metric = tables.number().metric();
+                return Notice::Route(Route { metric, ..route });
+            }
+        }
+        _ => {}
+    }
+    notice
+}
+
 impl EventLoop<'_> {
-    /// Lists the tables as often as the groups are refreshed, since somebody may have removed what nobody tells of. Nothing wakes up for
-    /// it, but for the refresh.
-    pub(super) fn list_now_and_then(&mut self, now: Instant) {
-        let config = self.engine.config();
-        let interval = config.refresh_interval;
-        let is_due = now.since(self.last_listing) >= interval && !interval.is_zero();
-        if is_due && self.listed && is_wanted(config) {
+    /// Looks at what somebody may have changed, which nobody tells of, each time that a refresh of the groups started. Nothing wakes up
+    /// for it, but for the refresh.
+    pub(super) fn look_with_refresh(&mut self) {
+        let next = self.engine.listener().next_refresh();
+        if next == self.next_refresh {
+            return;
+        }
+        self.next_refresh = next;
+        if self.listed && is_wanted(self.engine.config()) {
             self.dump = self.dump.or(Some(Dump::ProxiedNeighbors));
+            self.request_dump(clock::now());
         }
     }
 
-    /// Removes all that is this program's, and puts the settings back.
+    /// What the other instances are to leave as it is.
+    fn needs(&self) -> Needs {
+        let mut needs = Needs::of_start(self.engine.config().ndp_proxy);
+        let upstream = self.interfaces.index_of(Side::Upstream);
+        let downstreams = self.interfaces.downstreams().iter();
+        let links = downstreams.map(|interface| interface.index);
+        for (place, link) in needs
+            .links
+            .iter_mut()
+            .zip([upstream].into_iter().chain(links))
+        {
+            // Nobody's number.
+            *place = link.unwrap_or(u32::MAX);
+        }
+        needs
+    }
+
+    /// Another instance starts or ends: what this one wants is to be its own before that one sweeps.
+    pub(super) fn hold_on(&mut self, from: Number) {
+        self.siblings.note(from, None);
+        if let Some(index) = self.interfaces.index_of(Side::Upstream) {
+            for (address, proxied) in self.engine.ndp_proxy().iter() {
+                if proxied.proxied && matches!(proxied.side, Some(Side::Downstream(_))) {
+                    // What cannot be held is missed, and added again.
+                    let _ = self.sockets.tables.hold_proxy(index, address);
+                }
+            }
+        }
+        self.sockets.netlink.answer_sibling(from, &self.needs());
+    }
+
+    /// Removes all that is this instance's, and puts the settings back.
     pub(super) fn clear_tables(&mut self) {
         let mut removed = 0;
         for (address, proxied) in self.engine.ndp_proxy().iter() {
@@ -99,8 +206,13 @@ impl EventLoop<'_> {
             if let Some(index) = self.interfaces.index_of(Side::Upstream)
                 && proxied.proxied
             {
-                removed += 1;
-                let _ = self.sockets.tables.remove_proxy(index, address);
+                let Sockets {
+                    netlink, tables, ..
+                } = &self.sockets;
+                if tables.remove_proxy(index, address) == Ok(true) {
+                    removed += 1;
+                    netlink.tell_removed(&mut self.siblings, index, address);
+                }
             }
             if let Some(side) = proxied.routed
                 && let Some(index) = self.interfaces.index_of(side)

@@ -21,6 +21,7 @@ use crate::shared_prefixes::SharedPrefixes;
 use crate::status::{self, Answers, Server, View};
 use crate::sys::clock;
 use crate::sys::membership::Memberships;
+use crate::sys::netlink::siblings::{Needs, Number, Siblings, Told};
 use crate::sys::netlink::tables::Tables;
 use crate::sys::netlink::{self, Dump, Netlink, Notice, PERMANENT_ROUTER};
 use crate::sys::packet::{Capture, Transmitter};
@@ -133,9 +134,12 @@ pub struct EventLoop<'s> {
     dumped: bool,
     /// Was every interface there when last looked at?
     complete: Option<bool>,
-    /// This program's part of the kernel's tables was listed, and when that began last.
+    /// This program's part of the kernel's tables was listed.
     listed: bool,
-    last_listing: Instant,
+    /// When the refresh after the one that the tables were looked at with is due.
+    next_refresh: Option<Instant>,
+    /// The other instances in this network namespace.
+    siblings: Siblings,
     settings: ProxySettings,
     shared_prefixes: SharedPrefixes,
     /// When what failed is to be tried again.
@@ -150,6 +154,9 @@ pub struct EventLoop<'s> {
 impl<'s> EventLoop<'s> {
     /// Puts the engine, started with a checked configuration, and the sockets together, and asks for the interfaces.
     pub fn new(engine: &'s mut Engine, buffers: &'s mut Buffers, sockets: Sockets<'s>) -> Self {
+        let mut sockets = sockets;
+        let needs = Needs::of_start(engine.config().ndp_proxy);
+        let siblings = sockets.netlink.ask_siblings(&needs, &mut buffers.receive);
         let interfaces = Interfaces::new(engine.config());
         let downstreams = engine.config().downstreams.iter();
         let ports = downstreams.map(|_| DownstreamPort::default()).collect();
@@ -170,7 +177,8 @@ impl<'s> EventLoop<'s> {
             dumped: false,
             complete: None,
             listed: false,
-            last_listing: Instant::ZERO,
+            next_refresh: None,
+            siblings,
             settings: ProxySettings::default(),
             shared_prefixes: SharedPrefixes::default(),
             retry: None,
@@ -199,6 +207,15 @@ impl<'s> EventLoop<'s> {
             "{signal}: leaving all groups ({})",
             self.engine.groups().len()
         );
+        let EventLoop {
+            sockets,
+            siblings,
+            buffers,
+            ..
+        } = self;
+        *siblings = sockets
+            .netlink
+            .ask_siblings(&Needs::nothing(), &mut buffers.receive);
         self.clear_tables();
         self.memberships.leave_all();
         self.restore_bridges();
@@ -208,6 +225,7 @@ impl<'s> EventLoop<'s> {
     /// Sleeps until there is something to do, and does it; the signal that asks for the end.
     pub fn turn(&mut self) -> nix::Result<Option<Signal>> {
         self.act();
+        self.look_with_refresh();
         let ready = self.sockets.poller.wait(self.timeout())?;
         // For all that is read in one go: to read the clock is a system call on some routers.
         let now = clock::now();
@@ -231,7 +249,6 @@ impl<'s> EventLoop<'s> {
             self.retry = None;
             self.follow_interfaces(now);
         }
-        self.list_now_and_then(now);
         self.request_dump(now);
         if ready.contains(UPSTREAM) {
             self.read_upstream(now);
@@ -269,17 +286,32 @@ impl<'s> EventLoop<'s> {
                 dumped,
                 listed,
                 dump,
+                siblings,
                 ..
             } = self;
-            let more = sockets
-                .netlink
-                .receive(&mut buffers.receive, &mut |notice| {
-                    *dumped |= matches!(notice, Notice::Dumped(Dump::Addresses));
-                    *listed |= matches!(notice, Notice::Dumped(Dump::Routes));
-                    shared_prefixes.note(engine.config(), interfaces, &notice);
-                    let wanted = take_in(now, engine, interfaces, *listed, &notice);
-                    *dump = dump.iter().copied().chain(wanted).min();
-                });
+            let Sockets {
+                netlink, tables, ..
+            } = sockets;
+            let mut asked = None;
+            let more = netlink.receive(&mut buffers.receive, &mut |notice| {
+                if let Notice::Sibling(Told::Hold { from }) = notice {
+                    asked = Some(from);
+                }
+                let notice = if *listed {
+                    notice
+                } else {
+                    listing::adopt(tables, engine, interfaces, siblings, notice)
+                };
+                *dumped |= matches!(notice, Notice::Dumped(Dump::Addresses));
+                *listed |= matches!(notice, Notice::Dumped(Dump::Routes));
+                shared_prefixes.note(engine.config(), interfaces, &notice);
+                let number = tables.number();
+                let wanted = take_in(now, engine, interfaces, (number, *listed), &notice);
+                *dump = dump.iter().copied().chain(wanted).min();
+            });
+            if let Some(from) = asked {
+                self.hold_on(from);
+            }
             match more {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -304,9 +336,6 @@ impl<'s> EventLoop<'s> {
         if !self.netlink_trouble.note(requested, what) {
             self.try_again(now);
             return;
-        }
-        if dump == Dump::ProxiedNeighbors {
-            self.last_listing = now;
         }
         begin(now, self.engine, &mut self.interfaces, dump);
         self.dump = None;
@@ -425,24 +454,30 @@ pub fn begin(now: Instant, engine: &mut Engine, interfaces: &mut Interfaces, dum
     }
 }
 
-/// Takes in what the kernel told; the first of the dumps that are to be made because of it. `listed` is whether this program's part
-/// of the kernel's tables was listed before.
+/// Takes in what the kernel told; the first of the dumps that are to be made because of it. `number` is this instance's, and `listed`
+/// whether its part of the kernel's tables was listed before.
 pub fn take_in(
     now: Instant,
     engine: &mut Engine,
     interfaces: &mut Interfaces,
-    listed: bool,
+    (number, listed): (Number, bool),
     notice: &Notice<'_>,
 ) -> Option<Dump> {
     let lists = !listed || listing::is_wanted(engine.config());
     let listing = listing::after(interfaces, notice).filter(|_| lists);
-    tell_engine(now, engine, interfaces, notice);
+    tell_engine(now, engine, interfaces, number, notice);
     let wanted = interfaces.handle(notice);
     wanted.into_iter().chain(listing).min()
 }
 
 /// Tells the engine what of a notice is its business.
-fn tell_engine(now: Instant, engine: &mut Engine, interfaces: &Interfaces, notice: &Notice<'_>) {
+fn tell_engine(
+    now: Instant,
+    engine: &mut Engine,
+    interfaces: &Interfaces,
+    number: Number,
+    notice: &Notice<'_>,
+) {
     let event = match *notice {
         Notice::Neighbor {
             index,
@@ -474,9 +509,11 @@ fn tell_engine(now: Instant, engine: &mut Engine, interfaces: &Interfaces, notic
             );
             None
         }
-        Notice::ProxiedNeighbor { .. } | Notice::Route(_) | Notice::Dumped(_) => {
-            listing::event(interfaces, notice)
-        }
+        Notice::ProxiedNeighbor { .. }
+        | Notice::Route(_)
+        | Notice::RouteDeleted(_)
+        | Notice::Sibling(_)
+        | Notice::Dumped(_) => listing::event(engine, interfaces, number, notice),
         Notice::Link(_) | Notice::LinkDeleted { .. } | Notice::Lost => None,
     };
     if let Some(event) = event {

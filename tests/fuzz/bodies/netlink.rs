@@ -9,6 +9,7 @@ use super::world::{World, config};
 use crate::event_loop::{begin, take_in};
 use crate::interfaces::Interfaces;
 use crate::shared_prefixes::SharedPrefixes;
+use crate::sys::netlink::siblings::Number;
 use crate::sys::netlink::tables::PROTOCOL;
 use crate::sys::netlink::{BUFFER_LENGTH, Dump, Notice, Reader};
 
@@ -110,7 +111,8 @@ impl Stage {
         let World { now, engine, .. } = &mut self.world;
         self.shared_prefixes
             .note(engine.config(), &self.interfaces, notice);
-        let wanted = take_in(*now, engine, &mut self.interfaces, self.listed, notice);
+        let state = (Number::default(), self.listed);
+        let wanted = take_in(*now, engine, &mut self.interfaces, state, notice);
         self.dump = self.dump.into_iter().chain(wanted).min();
     }
 

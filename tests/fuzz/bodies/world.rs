@@ -146,6 +146,10 @@ impl World {
                 }
             }
             Event::OwnUnknown => self.own.clear(),
+            Event::Removed(KernelTable::Proxies, address, _) => _ = self.proxies.remove(&address),
+            Event::Removed(KernelTable::Routes, address, side) => {
+                self.routes.retain(|at, on| (*at, *on) != (address, side));
+            }
             Event::Packet { .. }
             | Event::UpstreamPacket { .. }
             | Event::Remembered { .. }

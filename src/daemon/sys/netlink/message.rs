@@ -3,7 +3,8 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, send, sendto};
+use protocol::config::MAX_DOWNSTREAMS;
 
 /// `struct nlmsghdr`, and what follows it in octets: `struct ifinfomsg`, `ifaddrmsg`, `ndmsg` and `rtmsg`.
 pub const MESSAGE_HEADER: usize = 16;
@@ -19,8 +20,8 @@ pub const NDA_PROTOCOL: u16 = 12;
 
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
-/// The longest request, which is for a route.
-const REQUEST_LENGTH: usize = MESSAGE_HEADER + ROUTE_HEADER + 20 + 8 + 8;
+/// The longest request, which tells another instance of this program of all links.
+const REQUEST_LENGTH: usize = MESSAGE_HEADER + 4 + 4 * (1 + MAX_DOWNSTREAMS);
 
 /// A request that is being written.
 pub struct Request {
@@ -78,6 +79,14 @@ impl Request {
     pub fn send(mut self, socket: &OwnedFd, sequence: u32) -> nix::Result<()> {
         self.octets[8..12].copy_from_slice(&sequence.to_ne_bytes());
         send(socket.as_raw_fd(), self.octets(), MsgFlags::empty()).map(drop)
+    }
+
+    /// Sends it to another process, if that has room for it.
+    pub fn send_to(mut self, socket: &OwnedFd, port: u32, sequence: u32) -> nix::Result<()> {
+        self.octets[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        let to = NetlinkAddr::new(port, 0);
+        let flags = MsgFlags::MSG_DONTWAIT;
+        sendto(socket.as_raw_fd(), self.octets(), &to, flags).map(drop)
     }
 }
 

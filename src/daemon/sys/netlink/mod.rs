@@ -1,6 +1,7 @@
 //! The kernel's links, addresses, neighbors and routes, by rtnetlink: told as they change, and dumped on request.
 
 mod message;
+pub mod siblings;
 pub mod tables;
 
 use std::net::Ipv6Addr;
@@ -10,18 +11,23 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
-use protocol::config::Prefix;
+use protocol::config::{MAX_DOWNSTREAMS, Prefix};
+use protocol::time::Duration;
 
-use super::ffi;
+use super::readiness::wait_until;
+use super::{clock, ffi};
 use message::{
     ADDRESS_HEADER, LINK_HEADER, Message, NDA_PROTOCOL, NEIGHBOR_FLAGS, NEIGHBOR_HEADER,
     ROUTE_HEADER, Request, attributes, messages, u16_at, u32_at,
 };
+use siblings::{Needs, Number, Siblings, Told};
 
 /// A socket that hears of every change of a link or IPv6 address, and of neighbors that are forgotten.
 pub struct Netlink {
     socket: OwnedFd,
     reader: Reader,
+    /// Of this instance.
+    number: Number,
 }
 
 /// Takes datagrams apart, whatever is in them, and follows the dump that they are a part of.
@@ -77,6 +83,10 @@ pub enum Notice<'a> {
         protocol: u8,
     },
     Route(Route),
+    /// One of this program's routes was removed, whoever did it.
+    RouteDeleted(Route),
+    /// Another instance of this program told something.
+    Sibling(Told),
     /// All of a dump that was [requested](Netlink::request) has been told.
     Dumped(Dump),
     /// Changes or a dump were lost: all is to be dumped anew.
@@ -136,23 +146,104 @@ pub struct Route {
 pub const BUFFER_LENGTH: usize = 16_384;
 
 impl Netlink {
+    /// To look once.
     pub fn open() -> nix::Result<Self> {
-        let socket = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-            SockProtocol::NetlinkRoute,
-        )?;
+        let socket = open()?;
         let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_NEIGH;
-        ffi::attach_filter(socket.as_fd(), &FILTER)?;
         bind(
             socket.as_raw_fd(),
             &NetlinkAddr::new(0, groups.cast_unsigned()),
         )?;
-        Ok(Netlink {
+        Ok(Self::with(socket, Number::default()))
+    }
+
+    /// As an instance of this program: with a [number](Self::number) of its own, unless all are taken, and it hears of its own routes
+    /// that are removed.
+    pub fn open_as_instance() -> nix::Result<Self> {
+        let socket = open()?;
+        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_NEIGH;
+        let groups = groups.cast_unsigned() | RTMGRP_IPV6_ROUTE;
+        for number in Number::all() {
+            match bind(socket.as_raw_fd(), &NetlinkAddr::new(number.port(), groups)) {
+                Err(Errno::EADDRINUSE) => {}
+                bound => return bound.map(|()| Self::with(socket, number)),
+            }
+        }
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+        Ok(Self::with(socket, Number::LAST))
+    }
+
+    fn with(socket: OwnedFd, number: Number) -> Self {
+        Netlink {
             socket,
             reader: Reader::default(),
-        })
+            number,
+        }
+    }
+
+    pub fn number(&self) -> Number {
+        self.number
+    }
+
+    /// Has the other instances hold on to what they want of what this one, or one that is gone, has in the kernel's tables. Waits for
+    /// them, though not for long; what they need. `needs` is told to one that asks the same meanwhile. News is lost; to be called
+    /// before the first dump, or at the end.
+    pub fn ask_siblings(&mut self, needs: &Needs, buffer: &mut [u8]) -> Siblings {
+        let mut siblings = Siblings::none();
+        for number in Number::all().filter(|number| *number != self.number) {
+            match self.tell(number, siblings::HOLD, &[]) {
+                // One that has no room for it is stopped, or busy.
+                Ok(()) | Err(Errno::EAGAIN) => siblings.note(number, None),
+                Err(_) => {}
+            }
+        }
+        let deadline = clock::now().saturating_add(PATIENCE);
+        while siblings.is_awaited() && wait_until(self.as_fd(), deadline) {
+            let mut asked = None;
+            let received = self.receive(buffer, &mut |notice| match notice {
+                Notice::Sibling(Told::Held { from, needs }) => siblings.note(from, Some(needs)),
+                Notice::Sibling(Told::Hold { from }) => asked = Some(from),
+                _ => {}
+            });
+            if received.is_err() {
+                break;
+            }
+            if let Some(from) = asked {
+                self.answer_sibling(from, needs);
+            }
+        }
+        siblings
+    }
+
+    /// What was asked for by [`Told::Hold`] is done.
+    pub fn answer_sibling(&self, from: Number, needs: &Needs) {
+        let mut body = [0; 4 * (2 + MAX_DOWNSTREAMS)];
+        let words = [u32::from(needs.proxies)];
+        let words = words.iter().chain(&needs.links);
+        for (octets, word) in body.chunks_exact_mut(4).zip(words) {
+            octets.copy_from_slice(&word.to_ne_bytes());
+        }
+        // Who is gone by now needs no answer, and who has no room for it does not wait for long.
+        let _ = self.tell(from, siblings::HELD, &body);
+    }
+
+    /// Tells those that are there that a proxy entry was removed.
+    pub fn tell_removed(&self, siblings: &mut Siblings, index: u32, address: Ipv6Addr) {
+        let mut body = [0; 20];
+        body[..4].copy_from_slice(&index.to_ne_bytes());
+        body[4..].copy_from_slice(&address.octets());
+        for number in Number::all() {
+            if siblings.present().any(|present| present == number)
+                && self.tell(number, siblings::REMOVED, &body) == Err(Errno::ECONNREFUSED)
+            {
+                siblings.is_gone(number);
+            }
+        }
+    }
+
+    fn tell(&self, number: Number, message_type: u16, body: &[u8]) -> nix::Result<()> {
+        let from = self.number.port() - Number::default().port();
+        Request::new(message_type, 0, body).send_to(&self.socket, number.port(), from)
     }
 
     /// Asks for a dump; its end is told by [`Notice::Dumped`] or [`Notice::Lost`]. `EBUSY` while another one is under way.
@@ -260,6 +351,22 @@ impl AsFd for Netlink {
     }
 }
 
+fn open() -> nix::Result<OwnedFd> {
+    let socket = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        SockProtocol::NetlinkRoute,
+    )?;
+    ffi::attach_filter(socket.as_fd(), &FILTER)?;
+    Ok(socket)
+}
+
+/// How long the other instances may take to answer. One that is stopped never does.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// linux/rtnetlink.h
+const RTMGRP_IPV6_ROUTE: u32 = 0x400;
+
 const DUMP_SEQUENCE: u32 = 1;
 const SETTING_SEQUENCE: u32 = 2;
 
@@ -272,8 +379,9 @@ const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 /// `NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT` of linux/neighbour.h: the neighbor was there.
 const USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
 
-/// Drops news of a neighbor's state, which changes all the time, but for those that a dump asked for.
-const FILTER: [libc::sock_filter; 6] = {
+/// Drops news of a neighbor's state, which changes all the time, and of routes that are made, but for those that a dump asked for; and of
+/// routes that are removed all but this program's.
+const FILTER: [libc::sock_filter; 10] = {
     const fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
         let code = code as u16;
         libc::sock_filter { code, jt, jf, k }
@@ -282,11 +390,18 @@ const FILTER: [libc::sock_filter; 6] = {
     const fn as_read(value: u16) -> u32 {
         u16::from_be_bytes(value.to_ne_bytes()) as u32
     }
-    use libc::{BPF_ABS, BPF_H, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET};
+    use libc::{BPF_ABS, BPF_B, BPF_H, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET};
+    const PROTOCOL: u32 = tables::PROTOCOL as u32;
+    /// `rtm_protocol`
+    const PROTOCOL_AT: u32 = message::MESSAGE_HEADER as u32 + 5;
     let multi = libc::NLM_F_MULTI as u16;
     [
         instruction(BPF_LD | BPF_H | BPF_ABS, 4, 0, 0),
-        instruction(BPF_JMP | BPF_JEQ | BPF_K, as_read(libc::RTM_NEWNEIGH), 0, 2),
+        instruction(BPF_JMP | BPF_JEQ | BPF_K, as_read(libc::RTM_NEWNEIGH), 4, 0),
+        instruction(BPF_JMP | BPF_JEQ | BPF_K, as_read(libc::RTM_NEWROUTE), 3, 0),
+        instruction(BPF_JMP | BPF_JEQ | BPF_K, as_read(libc::RTM_DELROUTE), 0, 4),
+        instruction(BPF_LD | BPF_B | BPF_ABS, PROTOCOL_AT, 0, 0),
+        instruction(BPF_JMP | BPF_JEQ | BPF_K, PROTOCOL, 2, 3),
         instruction(BPF_LD | BPF_H | BPF_ABS, 6, 0, 0),
         instruction(BPF_JMP | BPF_JSET | BPF_K, as_read(multi), 0, 1),
         instruction(BPF_RET | BPF_K, u32::MAX, 0, 0),
@@ -302,8 +417,9 @@ fn notice<'a>(message: &Message<'a>) -> Option<Notice<'a>> {
         libc::RTM_NEWLINK | libc::RTM_DELLINK => link(message),
         libc::RTM_NEWADDR | libc::RTM_DELADDR => address(message),
         libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => neighbor(message),
-        libc::RTM_NEWROUTE => route(message),
-        _ => None,
+        libc::RTM_NEWROUTE => route(message).map(Notice::Route),
+        libc::RTM_DELROUTE => route(message).map(Notice::RouteDeleted),
+        _ => siblings::told(message).map(Notice::Sibling),
     }
 }
 
@@ -418,7 +534,7 @@ fn address(message: &Message<'_>) -> Option<Notice<'static>> {
     })
 }
 
-fn route(message: &Message<'_>) -> Option<Notice<'static>> {
+fn route(message: &Message<'_>) -> Option<Route> {
     let &[
         family,
         length,
@@ -459,7 +575,7 @@ fn route(message: &Message<'_>) -> Option<Notice<'static>> {
         metric,
         protocol,
     };
-    (table == u32::from(libc::RT_TABLE_MAIN)).then_some(Notice::Route(route))
+    (table == u32::from(libc::RT_TABLE_MAIN)).then_some(route)
 }
 
 #[cfg(test)]

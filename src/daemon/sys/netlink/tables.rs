@@ -17,17 +17,20 @@ use super::message::{
     Message, NDA_PROTOCOL, NEIGHBOR_FLAGS, NEIGHBOR_HEADER, ROUTE_HEADER, Request, attributes,
     messages, u32_at,
 };
+use super::siblings::Number;
 
 /// Marks entries and routes as this program's (`NDA_PROTOCOL`, `rtm_protocol`), since they outlive it where it is killed. Numbers above
-/// `RTPROT_STATIC` are the programs' own to choose; iproute2's rt_protos gives this one to nobody.
+/// `RTPROT_STATIC` are the programs' own to choose; iproute2's rt_protos gives this one to nobody. Entries of another
+/// [`Number`] have another mark.
 pub const PROTOCOL: u8 = 77;
 
-/// Of the routes: what the kernel gives to a route that is added without a metric (`IP6_RT_PRIO_USER`).
+/// Of the routes of number 0: what the kernel gives to a route that is added without a metric (`IP6_RT_PRIO_USER`).
 pub const METRIC: u32 = 1024;
 
 /// Whose an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
+    /// This program's, by this instance or by another one, which answers as well.
     Own,
     /// Another program's, or made by hand.
     Foreign,
@@ -38,10 +41,13 @@ pub struct Tables {
     socket: OwnedFd,
     /// Of the request sent last.
     sequence: Cell<u32>,
+    /// Of this instance.
+    number: Number,
 }
 
 impl Tables {
-    pub fn open() -> nix::Result<Self> {
+    /// Marks what it makes by the number.
+    pub fn open(number: Number) -> nix::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -51,7 +57,12 @@ impl Tables {
         Ok(Tables {
             socket,
             sequence: Cell::new(0),
+            number,
         })
+    }
+
+    pub fn number(&self) -> Number {
+        self.number
     }
 
     /// The kernel is to answer on the interface for `address`, as for a router, and to be in its group. A foreign entry for it is left
@@ -63,30 +74,43 @@ impl Tables {
     pub fn add_proxy(&self, index: u32, address: Ipv6Addr) -> nix::Result<Owner> {
         // To create one that is there is to take it over: the kernel heeds no NLM_F_EXCL here.
         match self.proxy(index, address)? {
-            Some(PROTOCOL) => Ok(Owner::Own),
+            Some(mark) if Number::of_mark(mark).is_some() => Ok(Owner::Own),
             Some(_) => Ok(Owner::Foreign),
-            None => {
-                self.change(proxy_change(
-                    libc::RTM_NEWNEIGH,
-                    libc::NLM_F_CREATE,
-                    index,
-                    address,
-                ))?;
-                Ok(Owner::Own)
-            }
+            None => self.make_proxy(index, address).map(|()| Owner::Own),
         }
     }
 
-    /// Succeeds also where there is none, and where there is a foreign one, which stays.
+    /// Makes another instance's entry this one's, or one that is gone anew, which is not missing for a moment.
+    ///
+    /// # Errors
+    /// As [`add_proxy`](Self::add_proxy).
+    pub fn hold_proxy(&self, index: u32, address: Ipv6Addr) -> nix::Result<()> {
+        match self.proxy(index, address)? {
+            Some(mark) if mark == self.number.mark() || Number::of_mark(mark).is_none() => Ok(()),
+            Some(_) | None => self.make_proxy(index, address),
+        }
+    }
+
+    /// Was there one of this instance? One of another instance or program stays.
     ///
     /// # Errors
     /// As [`add_proxy`](Self::add_proxy), but for `ENODEV`.
-    pub fn remove_proxy(&self, index: u32, address: Ipv6Addr) -> nix::Result<()> {
+    pub fn remove_proxy(&self, index: u32, address: Ipv6Addr) -> nix::Result<bool> {
         let result = match self.proxy(index, address) {
-            Ok(Some(PROTOCOL)) => self.change(proxy_change(libc::RTM_DELNEIGH, 0, index, address)),
+            Ok(Some(mark)) if mark == self.number.mark() => {
+                let entry = (index, address, self.number);
+                self.change(proxy_change(libc::RTM_DELNEIGH, 0, entry))
+            }
+            Ok(_) => return Ok(false),
             result => result.map(drop),
         };
-        unless_gone(result)
+        let removed = result.is_ok();
+        unless_gone(result).map(|()| removed)
+    }
+
+    fn make_proxy(&self, index: u32, address: Ipv6Addr) -> nix::Result<()> {
+        let entry = (index, address, self.number);
+        self.change(proxy_change(libc::RTM_NEWNEIGH, libc::NLM_F_CREATE, entry))
     }
 
     /// Packets to `address` are to go out of the interface. Succeeds also where such a route is there, whoever made it. One to another
@@ -96,12 +120,8 @@ impl Tables {
     /// `ENETDOWN` where the interface is down, `ENODEV` where it is gone, `EACCES` where its IPv6 is off, `EPERM` without the capability.
     pub fn add_route(&self, index: u32, address: Ipv6Addr) -> nix::Result<()> {
         // With NLM_F_EXCL a route to another interface would be in the way.
-        match self.change(route_change(
-            libc::RTM_NEWROUTE,
-            libc::NLM_F_CREATE,
-            index,
-            address,
-        )) {
+        let route = (index, address, self.number);
+        match self.change(route_change(libc::RTM_NEWROUTE, libc::NLM_F_CREATE, route)) {
             Err(Errno::EEXIST) => Ok(()),
             result => result,
         }
@@ -109,7 +129,21 @@ impl Tables {
 
     /// Removes one that [`add_route`](Self::add_route) made. Succeeds also where there is none.
     pub fn remove_route(&self, index: u32, address: Ipv6Addr) -> nix::Result<()> {
-        unless_gone(self.change(route_change(libc::RTM_DELROUTE, 0, index, address)))
+        self.remove_route_of(self.number, index, address)
+    }
+
+    /// Makes the route of an instance that is gone this one's, which leaves no packet without one.
+    ///
+    /// # Errors
+    /// As [`add_route`](Self::add_route).
+    pub fn hold_route(&self, from: Number, index: u32, address: Ipv6Addr) -> nix::Result<()> {
+        self.add_route(index, address)?;
+        self.remove_route_of(from, index, address)
+    }
+
+    fn remove_route_of(&self, number: Number, index: u32, address: Ipv6Addr) -> nix::Result<()> {
+        let route = (index, address, number);
+        unless_gone(self.change(route_change(libc::RTM_DELROUTE, 0, route)))
     }
 
     /// What tells who made an entry, 0 where that did not say; `None` where there is no entry.
@@ -161,18 +195,26 @@ fn proxy_question(index: u32, address: Ipv6Addr) -> Request {
     request
 }
 
-fn proxy_change(message_type: u16, flags: i32, index: u32, address: Ipv6Addr) -> Request {
+fn proxy_change(
+    message_type: u16,
+    flags: i32,
+    (index, address, number): (u32, Ipv6Addr, Number),
+) -> Request {
     // An entry that is not permanent is forgotten where the interface loses its carrier. Kernels before Linux 6.17, but for the stable
     // ones that were mended since (6.12.43, say), forget all of them.
     let entry_flags = libc::NTF_PROXY | libc::NTF_ROUTER;
     let header = neighbor_header(index, libc::NUD_PERMANENT, entry_flags);
     let mut request = Request::new(message_type, libc::NLM_F_ACK | flags, &header);
     request.attribute(libc::NDA_DST, &address.octets());
-    request.attribute(NDA_PROTOCOL, &[PROTOCOL]);
+    request.attribute(NDA_PROTOCOL, &[number.mark()]);
     request
 }
 
-fn route_change(message_type: u16, flags: i32, index: u32, address: Ipv6Addr) -> Request {
+fn route_change(
+    message_type: u16,
+    flags: i32,
+    (index, address, number): (u32, Ipv6Addr, Number),
+) -> Request {
     // struct rtmsg: family, length, that of the source, TOS, table, protocol, scope, type, flags. IPv6 has no use for the scope.
     let mut header = [0; ROUTE_HEADER];
     header[..8].copy_from_slice(&[
@@ -188,7 +230,7 @@ fn route_change(message_type: u16, flags: i32, index: u32, address: Ipv6Addr) ->
     let mut request = Request::new(message_type, libc::NLM_F_ACK | flags, &header);
     request.attribute(libc::RTA_DST, &address.octets());
     request.attribute(libc::RTA_OIF, &index.to_ne_bytes());
-    request.attribute(libc::RTA_PRIORITY, &METRIC.to_ne_bytes());
+    request.attribute(libc::RTA_PRIORITY, &number.metric().to_ne_bytes());
     request
 }
 
@@ -244,7 +286,11 @@ mod tests {
         assert_eq!(asked[28..32], [20, 0, 1, 0], "NDA_DST");
         assert_eq!(asked[32..], HOST.octets());
 
-        let mut change = proxy_change(libc::RTM_NEWNEIGH, libc::NLM_F_CREATE, 3, HOST);
+        let mut change = proxy_change(
+            libc::RTM_NEWNEIGH,
+            libc::NLM_F_CREATE,
+            (3, HOST, Number::default()),
+        );
         let made = change.octets();
         assert_eq!(made[..8], [56, 0, 0, 0, 28, 0, 5, 4]);
         assert_eq!(made[16..28], [10, 0, 0, 0, 3, 0, 0, 0, 0x80, 0, 0x88, 0]);
@@ -253,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_route_names_its_interface_metric_and_maker() {
-        let mut change = route_change(libc::RTM_DELROUTE, 0, 5, HOST);
+        let mut change = route_change(libc::RTM_DELROUTE, 0, (5, HOST, Number::default()));
         let octets = change.octets();
         assert_eq!(octets[..8], [64, 0, 0, 0, 25, 0, 5, 0]);
         let header = [10, 128, 0, 0, 254, PROTOCOL, 0, 1, 0, 0, 0, 0];

@@ -1,0 +1,247 @@
+//! Several of this program in one network namespace: each has a number of its own, and they tell each other what the kernel tells nobody.
+//!
+//! The kernel's tables do not say which process made an entry, and two processes that want the same one share it. So each process marks
+//! what it makes by a number that no other living one has: the port of its netlink socket says which. The kernel gives a port to one
+//! socket at a time in a network namespace, which is as far as its tables reach; it takes the port back however the process ends; and
+//! it needs no file, so that a jail or another user makes no difference. To send to a port takes `CAP_NET_ADMIN` over the namespace,
+//! so nobody else can speak as one of them. Whoever occupies ports keeps leftovers from being swept, and nobody from starting.
+
+use std::net::Ipv6Addr;
+
+use protocol::config::MAX_DOWNSTREAMS;
+
+use super::message::{Message, u32_at};
+use super::tables::{METRIC, PROTOCOL};
+
+/// How many have a number of their own. Of more, the rest share the last one.
+pub const NUMBERS: u8 = 16;
+/// The port of number 0. Ports that the kernel or a library chooses are a process's id, above 2^31, or such an id with more bits on top.
+const FIRST_PORT: u32 = 0x4d4c_4400;
+
+/// Which of the instances: below [`NUMBERS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Number(u8);
+
+impl Number {
+    pub const LAST: Number = Number(NUMBERS - 1);
+
+    pub fn all() -> impl Iterator<Item = Number> {
+        (0..NUMBERS).map(Number)
+    }
+
+    pub fn port(self) -> u32 {
+        FIRST_PORT + u32::from(self.0)
+    }
+
+    /// Marks its proxy entries (`NDA_PROTOCOL`): 77, 76, …; iproute2's rt_protos gives none of these to anybody.
+    pub fn mark(self) -> u8 {
+        PROTOCOL - self.0
+    }
+
+    /// Marks its routes, which all have the same protocol: of one metric the kernel would keep one route for all of them.
+    pub fn metric(self) -> u32 {
+        METRIC + u32::from(self.0)
+    }
+
+    /// Whose a proxy entry is; `None` where it is another program's.
+    pub fn of_mark(mark: u8) -> Option<Self> {
+        Self::new(PROTOCOL.checked_sub(mark)?.into())
+    }
+
+    /// Whose a route of this program is.
+    pub fn of_metric(metric: u32) -> Option<Self> {
+        Self::new(metric.checked_sub(METRIC)?)
+    }
+
+    pub(super) fn new(number: u32) -> Option<Self> {
+        let number = u8::try_from(number).ok()?;
+        (number < NUMBERS).then_some(Number(number))
+    }
+
+    fn place(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// Something one of them told another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It starts or ends: whoever wants an entry that another one made is to make it its own, and to say so by [`Self::Held`].
+    Hold {
+        from: Number,
+    },
+    Held {
+        from: Number,
+        needs: Needs,
+    },
+    /// It removed a proxy entry, which another one may want.
+    Removed {
+        index: u32,
+        address: Ipv6Addr,
+    },
+}
+
+/// What one of them needs to stay as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// The kernel's settings for proxy entries.
+    pub proxies: bool,
+    /// The number of its upstream, and those of its downstreams.
+    pub links: [u32; 1 + MAX_DOWNSTREAMS],
+}
+
+impl Needs {
+    /// Of one that starts, and does not know its links yet: it may be any.
+    pub const fn of_start(proxies: bool) -> Self {
+        let links = [0; _];
+        Needs { proxies, links }
+    }
+
+    /// Of one that ends.
+    pub const fn nothing() -> Self {
+        let mut needs = Self::of_start(false);
+        needs.links[0] = u32::MAX;
+        needs
+    }
+
+    fn may_use(&self, index: u32) -> bool {
+        self.links[0] == 0 || self.links.contains(&index)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sibling {
+    /// Nobody has the number.
+    Gone,
+    /// It has not said what it needs.
+    Silent,
+    Needs(Needs),
+}
+
+/// What is known of the other ones.
+pub struct Siblings([Sibling; NUMBERS as usize]);
+
+impl Siblings {
+    pub const fn none() -> Self {
+        Siblings([Sibling::Gone; _])
+    }
+
+    pub fn note(&mut self, from: Number, needs: Option<Needs>) {
+        if let Some(sibling) = self.0.get_mut(from.place()) {
+            *sibling = needs.map_or(Sibling::Silent, Sibling::Needs);
+        }
+    }
+
+    pub(super) fn is_gone(&mut self, number: Number) {
+        if let Some(sibling) = self.0.get_mut(number.place()) {
+            *sibling = Sibling::Gone;
+        }
+    }
+
+    /// Those that are there.
+    pub fn present(&self) -> impl Iterator<Item = Number> {
+        Number::all().filter(|number| self.get(*number) != Sibling::Gone)
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.0.contains(&Sibling::Silent)
+    }
+
+    /// Is what has the number's mark on a link nobody's any more?
+    pub fn left(&self, number: Number, index: u32) -> bool {
+        match self.get(number) {
+            Sibling::Gone => true,
+            Sibling::Silent => false,
+            Sibling::Needs(needs) => !needs.may_use(index),
+        }
+    }
+
+    /// Does one of them need the settings for proxy entries, on any link or on this upstream?
+    pub fn proxy(&self, upstream: Option<u32>) -> bool {
+        self.any(|needs| {
+            let on = |index| needs.links[0] == 0 || needs.links[0] == index;
+            needs.proxies && upstream.is_none_or(on)
+        })
+    }
+
+    /// May one of them use a link?
+    pub fn use_link(&self, index: u32) -> bool {
+        self.any(|needs| needs.may_use(index))
+    }
+
+    fn any(&self, needs: impl Fn(&Needs) -> bool) -> bool {
+        self.0.iter().any(|sibling| match sibling {
+            Sibling::Gone => false,
+            // It does not get on, but it is there.
+            Sibling::Silent => true,
+            Sibling::Needs(told) => needs(told),
+        })
+    }
+
+    fn get(&self, number: Number) -> Sibling {
+        let sibling = self.0.get(number.place());
+        sibling.copied().unwrap_or(Sibling::Gone)
+    }
+}
+
+/// The types of these messages, which the kernel has none of. Their numbers are the senders'.
+pub(super) const HOLD: u16 = 0x4d01;
+pub(super) const HELD: u16 = 0x4d02;
+pub(super) const REMOVED: u16 = 0x4d03;
+
+pub(super) fn told(message: &Message<'_>) -> Option<Told> {
+    let from = Number::new(message.sequence)?;
+    Some(match message.message_type {
+        HOLD => Told::Hold { from },
+        HELD => {
+            let mut needs = Needs::of_start(u32_at(message.body, 0)? != 0);
+            for (place, link) in needs.links.iter_mut().enumerate() {
+                *link = u32_at(message.body, 4 * (1 + place))?;
+            }
+            Told::Held { from, needs }
+        }
+        REMOVED => Told::Removed {
+            index: u32_at(message.body, 0)?,
+            address: Ipv6Addr::from(*message.body.get(4..)?.first_chunk::<16>()?),
+        },
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_that_of_one_number_and_of_no_other_program() {
+        for number in Number::all() {
+            assert_eq!(Number::of_mark(number.mark()), Some(number));
+            assert_eq!(Number::of_metric(number.metric()), Some(number));
+        }
+        assert_eq!(Number::default().mark(), 77);
+        for mark in [0, 2, 4, 16, 42, 61, 78, 84, 99, 186, 255] {
+            assert_eq!(Number::of_mark(mark), None, "{mark}");
+        }
+        assert_eq!(Number::of_metric(1023), None);
+        assert_eq!(Number::of_metric(1040), None);
+    }
+
+    #[test]
+    fn what_is_left_is_nobodys_on_that_link() {
+        let [first, second] = [0, 1].map(|number| Number::new(number).unwrap());
+        let mut siblings = Siblings::none();
+        assert!(siblings.left(first, 3) && !siblings.proxy(None) && !siblings.use_link(3));
+        siblings.note(first, None);
+        assert!(!siblings.left(first, 3) && siblings.proxy(Some(3)) && siblings.use_link(3));
+        siblings.note(first, Some(Needs::of_start(true)));
+        assert!(!siblings.left(first, 3) && siblings.proxy(Some(3)) && siblings.use_link(3));
+        let mut needs = Needs::of_start(true);
+        needs.links[..2].copy_from_slice(&[3, 4]);
+        siblings.note(first, Some(needs));
+        assert!(!siblings.left(first, 4) && siblings.left(first, 5) && siblings.left(second, 4));
+        assert!(siblings.proxy(None) && siblings.proxy(Some(3)) && !siblings.proxy(Some(4)));
+        assert!(siblings.use_link(4) && !siblings.use_link(5));
+        siblings.note(first, Some(Needs::nothing()));
+        assert!(!siblings.proxy(None) && !siblings.use_link(3) && siblings.left(first, 3));
+    }
+}
