@@ -167,11 +167,12 @@ fn count_allocations(path: &str) -> u64 {
     let Ok(server) = Server::bind(path, None) else {
         panic!("no control socket {path}")
     };
-    let netlink = Netlink::open_as_instance().expect("netlink");
-    let tables = Tables::open(netlink.number()).expect("netlink");
+    let netlink = Netlink::open().expect("netlink");
+    let instance = Netlink::open_as_instance().expect("netlink");
+    let tables = Tables::open(instance.number()).expect("netlink");
     let sockets = Sockets::new(
         Signals::block().expect("signals"),
-        netlink,
+        (netlink, instance),
         tables,
         Transmitter::open().expect("a packet socket"),
         Some((server, "wan")),

@@ -35,6 +35,7 @@ use sys::netlink::tables::Tables;
 use sys::netlink::{Dump, Netlink};
 use sys::packet::Transmitter;
 use sys::privileges::{User, drop_privileges};
+use sys::records::Records;
 use sys::signal::Signals;
 
 /// The exit code for what only another command line mends.
@@ -102,6 +103,7 @@ fn run(arguments: Run) -> ExitCode {
         .as_deref()
         .unwrap_or(arguments.config.upstream.as_str());
     let path = arguments.socket.unwrap_or_else(|| socket_of(name));
+    Records::prepare(user.flatten());
     let other = instance::on_upstream(arguments.config.upstream.as_str());
     let server = match Server::bind(&path, user.flatten()) {
         Ok(server) => Some(server),
@@ -165,8 +167,9 @@ fn proxy(config: Config, status: Option<(Server, &str)>, user: Option<User>) -> 
         errno => format!("opening a packet socket: {}", errno.desc()),
     })?;
     let no_netlink = |errno: Errno| format!("opening netlink: {}", errno.desc());
-    let netlink = Netlink::open_as_instance().map_err(no_netlink)?;
-    let tables = Tables::open(netlink.number()).map_err(no_netlink)?;
+    let netlink = Netlink::open().map_err(no_netlink)?;
+    let instance = Netlink::open_as_instance().map_err(no_netlink)?;
+    let tables = Tables::open(instance.number()).map_err(no_netlink)?;
     let signals = Signals::block().map_err(|errno| format!("taking signals: {}", errno.desc()))?;
     // What is opened from now on is opened without more rights than these.
     drop_privileges(user).map_err(|errno| match errno {
@@ -181,7 +184,8 @@ fn proxy(config: Config, status: Option<(Server, &str)>, user: Option<User>) -> 
     let mut buffers = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
     engine.start(config, seed);
     let no_events = |errno: Errno| format!("waiting for events: {}", errno.desc());
-    let sockets = Sockets::new(signals, netlink, tables, transmitter, status).map_err(no_events)?;
+    let sockets = Sockets::new(signals, (netlink, instance), tables, transmitter, status)
+        .map_err(no_events)?;
     let mut event_loop = EventLoop::new(&mut engine, &mut buffers, sockets);
     let ended = event_loop.run();
     log_counters(event_loop.engine());

@@ -1,5 +1,5 @@
 //! What the kernel needs besides its proxy entries to answer by them at once: sysctls, set where they are not right, and put back at the
-//! end.
+//! end of the last instance that needs them, whoever of them set them, also one that was killed.
 
 use std::fmt;
 
@@ -7,6 +7,8 @@ use heapless::String;
 use log::{info, warn};
 use nix::errno::Errno;
 
+use crate::sys::netlink::siblings::Siblings;
+use crate::sys::records::Records;
 use crate::sys::sysctl::Setting;
 
 /// The settings, and what they were before.
@@ -14,15 +16,19 @@ use crate::sys::sysctl::Setting;
 pub struct ProxySettings {
     /// Where they were applied, with the interface's number.
     applied: Option<(String<15>, u32)>,
-    /// Of those that were changed, in the order of [`settings`].
+    /// Of those that were changed, in the order of [`settings`]; for where it cannot be recorded.
     before: [Option<u32>; COUNT],
+    /// The number of the interface that there are records of.
+    recorded: u32,
+    /// Those that are not right, as was said.
+    lacking: [bool; COUNT],
 }
 
 impl ProxySettings {
     /// Sets what is not right, once for each number that the interface has. Where that is refused, one line in the log says what it is
     /// good for.
-    pub fn apply(&mut self, interface: &str, index: u32) {
-        self.apply_to(&Kernel, interface, index);
+    pub fn apply(&mut self, records: &Records, interface: &str, index: u32) {
+        self.apply_to(&Kernel(records), interface, index);
     }
 
     /// The interface is gone, or has no IPv6 any more, and its settings with it.
@@ -33,9 +39,26 @@ impl ProxySettings {
         }
     }
 
-    /// Puts back what still is as it was set.
-    pub fn restore(&mut self) {
-        self.restore_to(&Kernel);
+    /// Says, once, where somebody changed since what was right. It is not fought over.
+    pub fn look(&mut self, records: &Records) {
+        self.look_at(&Kernel(records));
+    }
+
+    /// Puts back what still is as it was set, on the upstream as it is now, unless another instance needs it.
+    pub fn restore(
+        &mut self,
+        records: &Records,
+        siblings: &Siblings,
+        (interface, index): (&str, Option<u32>),
+    ) {
+        // Nobody's number.
+        let index = index.unwrap_or_default();
+        let needed = [
+            siblings.proxy(None),
+            siblings.proxy(Some(index)),
+            siblings.proxy(Some(index)),
+        ];
+        self.restore_to(&Kernel(records), (interface, index), needed);
     }
 
     fn apply_to(&mut self, sysctls: &dyn Sysctls, interface: &str, index: u32) {
@@ -45,6 +68,12 @@ impl ProxySettings {
         let [of_all, ..] = self.before;
         // The settings of an interface went with it.
         self.before = [of_all, None, None];
+        if self.recorded != index {
+            for setting in settings(interface).iter().skip(1) {
+                sysctls.forget(*setting, self.recorded);
+            }
+            self.recorded = index;
+        }
         // No name is longer.
         let name = String::try_from(interface).unwrap_or_default();
         self.applied = Some((name, index));
@@ -52,7 +81,7 @@ impl ProxySettings {
         let mut refusals = [None; COUNT];
         let places = self.before.iter_mut().zip(&mut refusals);
         for (setting, (before, refusal)) in settings(interface).into_iter().zip(places) {
-            match set(sysctls, setting) {
+            match set(sysctls, setting, index) {
                 Ok(None) => {}
                 Ok(Some(value)) => {
                     info!("{setting} is {} from now on, was {value}", wanted(setting));
@@ -64,24 +93,54 @@ impl ProxySettings {
         if refusals.iter().any(Option::is_some) {
             warn!("{}", Refused(interface, refusals));
         }
+        self.lacking = refusals.map(|refusal| refusal.is_some());
     }
 
-    fn restore_to(&mut self, sysctls: &dyn Sysctls) {
-        let Some((interface, _)) = self.applied.take() else {
+    fn look_at(&mut self, sysctls: &dyn Sysctls) {
+        let Some((interface, 1..)) = &self.applied else {
             return;
         };
-        let changed = settings(&interface).into_iter().zip(&mut self.before);
-        for (setting, before) in changed {
-            let Some(before) = before.take() else {
+        let is_lacking = |setting| {
+            let value = sysctls.read(setting);
+            value.is_ok_and(|value| value.min(1) != wanted(setting))
+        };
+        let lacking = settings(interface).map(is_lacking);
+        let mut news = lacking.iter().zip(self.lacking);
+        if news.any(|(lacks, lacked)| *lacks && !lacked) {
+            warn!("{}", Changed(interface, lacking));
+        }
+        self.lacking = lacking;
+    }
+
+    fn restore_to(
+        &mut self,
+        sysctls: &dyn Sysctls,
+        (interface, index): (&str, u32),
+        needed: [bool; COUNT],
+    ) {
+        let changed = settings(interface).into_iter().zip(&mut self.before);
+        for ((setting, before), needed) in changed.zip(needed) {
+            if needed {
                 continue;
-            };
+            }
+            let own = before.take();
+            let before = sysctls.recorded(setting, index).or(own);
             // Else somebody else changed it since, or the interface is gone.
-            if sysctls.read(setting) == Ok(wanted(setting)) {
+            if let Some(before) = before
+                && sysctls.read(setting) == Ok(wanted(setting))
+            {
                 match sysctls.write(setting, before) {
                     Ok(()) => info!("{setting} is {before} again"),
-                    Err(errno) => warn!("{setting} cannot be {before} again: {}", errno.desc()),
+                    Err(errno) => {
+                        if own.is_some() {
+                            warn!("{setting} cannot be {before} again: {}", errno.desc());
+                        }
+                        // The next one may be able to.
+                        continue;
+                    }
                 }
             }
+            sysctls.forget(setting, index);
         }
     }
 }
@@ -104,32 +163,52 @@ fn wanted(setting: Setting<'_>) -> u32 {
 }
 
 /// Makes it right; what it was before, where it was not right.
-fn set(sysctls: &dyn Sysctls, setting: Setting<'_>) -> nix::Result<Option<u32>> {
+fn set(sysctls: &dyn Sysctls, setting: Setting<'_>, index: u32) -> nix::Result<Option<u32>> {
     let value = sysctls.read(setting)?;
     let wanted = wanted(setting);
     // Any number but 0 is as good as 1.
     if value.min(1) == wanted {
         return Ok(None);
     }
-    sysctls.write(setting, wanted)?;
-    Ok(Some(value))
+    sysctls.record(setting, index, value);
+    let written = sysctls.write(setting, wanted);
+    if written.is_err() {
+        sysctls.forget(setting, index);
+    }
+    written.map(|()| Some(value))
 }
 
 /// Where the settings are.
 trait Sysctls {
     fn read(&self, setting: Setting<'_>) -> nix::Result<u32>;
     fn write(&self, setting: Setting<'_>, value: u32) -> nix::Result<()>;
+    /// What it was before, as the next process finds it.
+    fn record(&self, setting: Setting<'_>, index: u32, value: u32);
+    fn recorded(&self, setting: Setting<'_>, index: u32) -> Option<u32>;
+    fn forget(&self, setting: Setting<'_>, index: u32);
 }
 
-struct Kernel;
+struct Kernel<'r>(&'r Records);
 
-impl Sysctls for Kernel {
+impl Sysctls for Kernel<'_> {
     fn read(&self, setting: Setting<'_>) -> nix::Result<u32> {
         setting.read()
     }
 
     fn write(&self, setting: Setting<'_>, value: u32) -> nix::Result<()> {
         setting.write(value)
+    }
+
+    fn record(&self, setting: Setting<'_>, index: u32, value: u32) {
+        self.0.write(setting.key(index), value);
+    }
+
+    fn recorded(&self, setting: Setting<'_>, index: u32) -> Option<u32> {
+        self.0.read(setting.key(index))
+    }
+
+    fn forget(&self, setting: Setting<'_>, index: u32) {
+        self.0.remove(setting.key(index));
     }
 }
 
@@ -148,21 +227,45 @@ impl fmt::Display for Refused<'_> {
             }
         }
         let reason = reason.map_or("", Errno::desc);
-        let consequence = match refusals.map(|refusal| refusal.is_some()) {
-            [true, true, _] => {
-                "the kernel does not answer for hosts until the first is 1; their groups are joined all the same"
-            }
-            [true, false, false] => {
-                "the kernel does not answer unicast solicitations until it is 1; it answers multicast ones"
-            }
-            [true, false, true] => {
-                "the kernel does not answer unicast solicitations until the first is 1; it answers multicast ones, up to 0.8 s late"
-            }
-            [false, true, false] => "that of all interfaces is set, which is enough",
-            [false, _, true] => "the kernel answers for hosts, but up to 0.8 s late",
-            [false, false, false] => "",
-        };
+        let consequence = consequence(refusals.map(|refusal| refusal.is_some()));
         write!(f, " cannot be set ({reason}): {consequence}")
+    }
+}
+
+/// Which settings of an interface somebody changed. At least one was.
+struct Changed<'n>(&'n str, [bool; COUNT]);
+
+impl fmt::Display for Changed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Changed(interface, lacking) = self;
+        let settings = settings(interface).into_iter().zip(lacking);
+        for (place, (setting, _)) in settings.filter(|(_, lacks)| **lacks).enumerate() {
+            let separator = if place == 0 { "" } else { ", " };
+            write!(f, "{separator}{setting}")?;
+        }
+        write!(
+            f,
+            " was changed by somebody, and stays: {}",
+            consequence(*lacking)
+        )
+    }
+}
+
+/// What works where these settings are not right.
+fn consequence(lacking: [bool; COUNT]) -> &'static str {
+    match lacking {
+        [true, true, _] => {
+            "the kernel does not answer for hosts until the first is 1; their groups are joined all the same"
+        }
+        [true, false, false] => {
+            "the kernel does not answer unicast solicitations until it is 1; it answers multicast ones"
+        }
+        [true, false, true] => {
+            "the kernel does not answer unicast solicitations until the first is 1; it answers multicast ones, up to 0.8 s late"
+        }
+        [false, true, false] => "that of all interfaces is set, which is enough",
+        [false, _, true] => "the kernel answers for hosts, but up to 0.8 s late",
+        [false, false, false] => "",
     }
 }
 
@@ -172,14 +275,18 @@ mod tests {
 
     use super::*;
 
-    /// Settings by name, and whether they can be written.
-    struct Fake(RefCell<Vec<(std::string::String, u32)>>, bool);
+    const NOBODY: [bool; COUNT] = [false; COUNT];
+
+    type Values = RefCell<Vec<(std::string::String, u32)>>;
+
+    /// Settings by name, whether they can be written, and what is recorded.
+    struct Fake(Values, bool, Values);
 
     impl Fake {
         fn new(of_all: u32, of_wan: u32, delay: u32) -> Self {
             let values = settings("wan").into_iter().zip([of_all, of_wan, delay]);
             let values = values.map(|(setting, value)| (setting.to_string(), value));
-            Fake(RefCell::new(values.collect()), true)
+            Fake(RefCell::new(values.collect()), true, Values::default())
         }
 
         fn values(&self) -> Vec<u32> {
@@ -205,6 +312,26 @@ mod tests {
             found.ok_or(Errno::ENOENT)?.1 = value;
             Ok(())
         }
+
+        fn record(&self, setting: Setting<'_>, index: u32, value: u32) {
+            self.forget(setting, index);
+            let name = format!("{setting} {}", setting.key(index).index);
+            self.2.borrow_mut().push((name, value));
+        }
+
+        fn recorded(&self, setting: Setting<'_>, index: u32) -> Option<u32> {
+            let name = format!("{setting} {}", setting.key(index).index);
+            let records = self.2.borrow();
+            let mut records = records.iter();
+            records
+                .find(|(other, _)| *other == name)
+                .map(|(_, value)| *value)
+        }
+
+        fn forget(&self, setting: Setting<'_>, index: u32) {
+            let name = format!("{setting} {}", setting.key(index).index);
+            self.2.borrow_mut().retain(|(other, _)| *other != name);
+        }
     }
 
     #[test]
@@ -213,11 +340,82 @@ mod tests {
         let mut applied = ProxySettings::default();
         applied.apply_to(&sysctls, "wan", 3);
         assert_eq!(sysctls.values(), [1, 2, 0]);
-        applied.restore_to(&sysctls);
+        applied.restore_to(&sysctls, ("wan", 3), NOBODY);
         assert_eq!(sysctls.values(), [0, 2, 80]);
         *sysctls.0.borrow_mut() = Fake::new(1, 0, 0).0.into_inner();
-        applied.restore_to(&sysctls);
+        applied.restore_to(&sysctls, ("wan", 3), NOBODY);
         assert_eq!(sysctls.values(), [1, 0, 0], "only once");
+    }
+
+    #[test]
+    fn what_a_process_changed_that_was_killed_is_put_back_by_the_next() {
+        let sysctls = Fake::new(0, 0, 80);
+        ProxySettings::default().apply_to(&sysctls, "wan", 3);
+        let mut next = ProxySettings::default();
+        next.apply_to(&sysctls, "wan", 3);
+        assert_eq!(next.before, [None; COUNT], "it changed nothing");
+        next.restore_to(&sysctls, ("wan", 3), NOBODY);
+        assert_eq!(sysctls.values(), [0, 0, 80]);
+        assert!(sysctls.2.borrow().is_empty());
+        // Also by one that needs none of it; not where the interface is another one.
+        ProxySettings::default().apply_to(&sysctls, "wan", 3);
+        ProxySettings::default().restore_to(&sysctls, ("wan", 4), NOBODY);
+        assert_eq!(sysctls.values(), [0, 1, 0]);
+    }
+
+    #[test]
+    fn what_another_instance_needs_is_put_back_by_that_one() {
+        let sysctls = Fake::new(0, 0, 80);
+        let [mut first, mut second] = [(); 2].map(|()| ProxySettings::default());
+        first.apply_to(&sysctls, "wan", 3);
+        second.apply_to(&sysctls, "wan", 3);
+        first.restore_to(&sysctls, ("wan", 3), [true; COUNT]);
+        assert_eq!(sysctls.values(), [1, 1, 0]);
+        second.restore_to(&sysctls, ("wan", 3), NOBODY);
+        assert_eq!(sysctls.values(), [0, 0, 80]);
+    }
+
+    #[test]
+    fn an_older_record_counts_no_more_once_somebody_changed_the_setting() {
+        let sysctls = Fake::new(0, 0, 80);
+        ProxySettings::default().apply_to(&sysctls, "wan", 3);
+        sysctls.write(Setting::ProxyDelay("wan"), 20).unwrap();
+        let mut next = ProxySettings::default();
+        next.apply_to(&sysctls, "wan", 3);
+        next.restore_to(&sysctls, ("wan", 3), NOBODY);
+        assert_eq!(sysctls.values(), [0, 0, 20]);
+    }
+
+    #[test]
+    fn an_interface_that_comes_and_goes_leaves_no_records_behind() {
+        let sysctls = Fake::new(0, 0, 80);
+        let mut applied = ProxySettings::default();
+        for index in 3..50 {
+            for (setting, value) in settings("wan").into_iter().zip([1, 0, 80]).skip(1) {
+                sysctls.write(setting, value).unwrap();
+            }
+            applied.apply_to(&sysctls, "wan", index);
+            applied.interface_is_gone();
+            assert_eq!(sysctls.2.borrow().len(), COUNT);
+        }
+    }
+
+    #[test]
+    fn what_somebody_changes_meanwhile_is_noticed_once() {
+        let sysctls = Fake::new(0, 0, 80);
+        let mut applied = ProxySettings::default();
+        applied.apply_to(&sysctls, "wan", 3);
+        applied.look_at(&sysctls);
+        assert_eq!(applied.lacking, [false; COUNT]);
+        sysctls.write(Setting::AllProxyNdp, 0).unwrap();
+        applied.look_at(&sysctls);
+        assert_eq!(applied.lacking, [true, false, false]);
+        assert_eq!(sysctls.values(), [0, 1, 0], "it is not fought over");
+        assert_eq!(
+            Changed("wan", applied.lacking).to_string(),
+            "net.ipv6.conf.all.proxy_ndp was changed by somebody, and stays: \
+             the kernel does not answer unicast solicitations until it is 1; it answers multicast ones"
+        );
     }
 
     #[test]
@@ -228,7 +426,7 @@ mod tests {
         sysctls.write(Setting::ProxyDelay("wan"), 20).unwrap();
         applied.apply_to(&sysctls, "wan", 3);
         assert_eq!(sysctls.values(), [1, 1, 20], "it is not fought over");
-        applied.restore_to(&sysctls);
+        applied.restore_to(&sysctls, ("wan", 3), NOBODY);
         assert_eq!(sysctls.values(), [0, 0, 20]);
     }
 
@@ -240,7 +438,7 @@ mod tests {
         // Somebody else was first at the new one.
         let anew = Fake::new(1, 1, 0);
         applied.apply_to(&anew, "wan", 7);
-        applied.restore_to(&anew);
+        applied.restore_to(&anew, ("wan", 3), NOBODY);
         assert_eq!(anew.values(), [0, 1, 0]);
     }
 
@@ -254,7 +452,7 @@ mod tests {
         applied.apply_to(&anew, "wan", 3);
         assert_eq!(anew.values(), [1, 1, 0]);
         applied.interface_is_gone();
-        applied.restore_to(&anew);
+        applied.restore_to(&anew, ("wan", 3), NOBODY);
         assert_eq!(anew.values(), [0, 0, 80]);
     }
 
@@ -264,7 +462,7 @@ mod tests {
         let mut applied = ProxySettings::default();
         applied.apply_to(&sysctls, "wan", 3);
         sysctls.0.borrow_mut().truncate(1);
-        applied.restore_to(&sysctls);
+        applied.restore_to(&sysctls, ("wan", 3), NOBODY);
         assert_eq!(sysctls.values(), [0]);
     }
 
@@ -276,7 +474,7 @@ mod tests {
         applied.apply_to(&sysctls, "wan", 3);
         assert_eq!(applied.before, [None; COUNT]);
         sysctls.1 = true;
-        applied.restore_to(&sysctls);
+        applied.restore_to(&sysctls, ("wan", 3), NOBODY);
         assert_eq!(sysctls.values(), [0, 1, 80]);
     }
 

@@ -49,14 +49,17 @@ macro_rules! tests {
 }
 use tests;
 
-/// Tests, by the start of their names, that fill the kernel's table of neighbors, of which all namespaces of a machine share one. While it
-/// is full, nobody finds anybody, so these run alone.
-const CROWDS: &[&str] = &[
+/// Tests, by the start of their names, that run alone. Most fill the kernel's table of neighbors, of which all namespaces of a machine
+/// share one: while it is full, nobody finds anybody. Those of settings want the folder where these are written down, which belongs to
+/// the user of the daemon that started last.
+const ALONE: &[&str] = &[
+    "bridges::after_a_crash_",
     "both_ways::unknown::a_flood_",
     "crowd::",
     "flood::",
     "invalid::ten_thousand_",
     "proxying::churn::two_thousand_",
+    "proxying::sharing::settings_",
     "refresh::all_groups_fit_",
     "refresh::two_thousand_",
     "restart::a_kill_under_500_hosts_",
@@ -69,7 +72,7 @@ static TURN: RwLock<()> = RwLock::new(());
 /// Runs a test beside others, or alone.
 fn run_in_turn(name: &str, test: fn()) {
     // A test that failed has ended as well.
-    if CROWDS.iter().any(|crowd| name.starts_with(crowd)) {
+    if ALONE.iter().any(|start| name.starts_with(start)) {
         let _alone = TURN.write().unwrap_or_else(PoisonError::into_inner);
         test();
     } else {

@@ -119,7 +119,7 @@ impl EventLoop<'_> {
     fn change_table(&mut self, change: ndp_proxy::Change) -> bool {
         let address = change.address;
         let Sockets {
-            netlink, tables, ..
+            instance, tables, ..
         } = &self.sockets;
         let result = match (self.interfaces.index_of(change.side), change.table) {
             // With the interface all of it went.
@@ -130,7 +130,7 @@ impl EventLoop<'_> {
             (Some(index), KernelTable::Proxies) => {
                 let removed = tables.remove_proxy(index, address);
                 if removed == Ok(true) {
-                    netlink.tell_removed(&mut self.siblings, index, address);
+                    instance.tell_removed(&mut self.siblings, index, address);
                 }
                 removed.map(drop)
             }

@@ -11,6 +11,7 @@ use crate::report::{Path, Trouble};
 use crate::sys::netlink::{Dump, PERMANENT_ROUTER};
 use crate::sys::packet::{Capture, Interest};
 use crate::sys::readiness::{Poller, Token, Until};
+use crate::sys::records::Key;
 
 impl EventLoop<'_> {
     /// Brings memberships, captures and the engine in line with the interfaces that are there.
@@ -56,7 +57,8 @@ impl EventLoop<'_> {
         let config = self.engine.config();
         match index(upstream) {
             Some(index) if config.ndp_proxy => {
-                self.settings.apply(config.upstream.as_str(), index);
+                self.settings
+                    .apply(&self.records, config.upstream.as_str(), index);
             }
             Some(_) => {}
             None => self.settings.interface_is_gone(),
@@ -141,6 +143,11 @@ impl EventLoop<'_> {
                     "{name} snoops: its mcast_router is {PERMANENT_ROUTER} from now on, was {}",
                     bridge.multicast_router
                 );
+                if let Some((before, _)) = port.changed_bridge {
+                    self.records.remove(bridge_key(before, name));
+                }
+                self.records
+                    .write(bridge_key(index, name), bridge.multicast_router.into());
                 port.changed_bridge = Some((index, bridge.multicast_router));
                 // A refusal is told by a notice.
                 let _ = self
@@ -154,18 +161,42 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Puts back what was changed of the bridges that are still there.
+    /// Puts back what was changed of the bridges that are still there, and that no other instance needs, also by one that was killed.
     pub(super) fn restore_bridges(&mut self) {
         for (port, interface) in self.ports.iter().zip(self.interfaces.downstreams()) {
-            if let Some((index, before)) = port.changed_bridge
-                && interface.index == Some(index)
-            {
+            let Some(index) = interface
+                .index
+                .filter(|index| !self.siblings.use_link(*index))
+            else {
+                continue;
+            };
+            let key = bridge_key(index, &interface.name);
+            let recorded = self.records.read(key).map(u8::try_from);
+            self.records.remove(key);
+            let changed = port.changed_bridge.filter(|(changed, _)| *changed == index);
+            let before = recorded
+                .and_then(Result::ok)
+                .or(changed.map(|(_, before)| before));
+            let is_as_set = changed.is_some()
+                || interface
+                    .bridge
+                    .is_some_and(|bridge| bridge.multicast_router == PERMANENT_ROUTER);
+            if let Some(before) = before.filter(|_| is_as_set) {
                 info!("{}: mcast_router is {before} again", interface.name);
                 if let Err(errno) = self.sockets.netlink.set_multicast_router(index, before) {
                     warn!("{}: {}", interface.name, errno.desc());
                 }
             }
         }
+    }
+}
+
+/// By which a bridge's `mcast_router` is recorded.
+fn bridge_key(index: u32, name: &InterfaceName) -> Key<'_> {
+    Key {
+        index,
+        interface: name.as_str(),
+        name: "mcast_router",
     }
 }
 

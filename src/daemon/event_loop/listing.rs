@@ -122,19 +122,17 @@ pub(super) fn adopt<'n>(
             index,
             address,
             protocol,
-        } => {
-            if interfaces.side_of(index) == Some(Side::Upstream)
-                && Number::of_mark(protocol).is_some_and(|number| is_left(number, index))
-                && engine.config().learns(address)
-                && tables.hold_proxy(index, address).is_ok()
-            {
-                let protocol = tables.number().mark();
-                return Notice::ProxiedNeighbor {
-                    index,
-                    address,
-                    protocol,
-                };
-            }
+        } if interfaces.side_of(index) == Some(Side::Upstream)
+            && Number::of_mark(protocol).is_some_and(|number| is_left(number, index))
+            && engine.config().learns(address)
+            && tables.hold_proxy(index, address).is_ok() =>
+        {
+            let protocol = tables.number().mark();
+            return Notice::ProxiedNeighbor {
+                index,
+                address,
+                protocol,
+            };
         }
         Notice::Route(route) => {
             if let Some(number) = Number::of_metric(route.metric)
@@ -164,6 +162,7 @@ impl EventLoop<'_> {
         if self.listed && is_wanted(self.engine.config()) {
             self.dump = self.dump.or(Some(Dump::ProxiedNeighbors));
             self.request_dump(clock::now());
+            self.settings.look(&self.records);
         }
     }
 
@@ -195,7 +194,7 @@ impl EventLoop<'_> {
                 }
             }
         }
-        self.sockets.netlink.answer_sibling(from, &self.needs());
+        self.sockets.instance.answer_sibling(from, &self.needs());
     }
 
     /// Removes all that is this instance's, and puts the settings back.
@@ -207,11 +206,11 @@ impl EventLoop<'_> {
                 && proxied.proxied
             {
                 let Sockets {
-                    netlink, tables, ..
+                    instance, tables, ..
                 } = &self.sockets;
                 if tables.remove_proxy(index, address) == Ok(true) {
                     removed += 1;
-                    netlink.tell_removed(&mut self.siblings, index, address);
+                    instance.tell_removed(&mut self.siblings, index, address);
                 }
             }
             if let Some(side) = proxied.routed
@@ -224,6 +223,9 @@ impl EventLoop<'_> {
         if removed > 0 {
             info!("removed {removed} proxy entries and routes");
         }
-        self.settings.restore();
+        let upstream = self.interfaces.upstream_interface();
+        let upstream = (upstream.name.as_str(), upstream.index);
+        self.settings
+            .restore(&self.records, &self.siblings, upstream);
     }
 }

@@ -26,6 +26,7 @@ use crate::sys::netlink::tables::Tables;
 use crate::sys::netlink::{self, Dump, Netlink, Notice, PERMANENT_ROUTER};
 use crate::sys::packet::{Capture, Transmitter};
 use crate::sys::readiness::{Poller, Token, Tokens, Until};
+use crate::sys::records::Records;
 use crate::sys::signal::Signals;
 
 /// How many packets of a downstream are taken in one go, before the others and the joins have their turn: many, since to read is quick
@@ -37,7 +38,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// What the descriptors are called in a set of those that are ready. The first ones are the control socket's.
 const SIGNALS: Token = status::TOKENS;
 const NETLINK: Token = SIGNALS + 1;
-const UPSTREAM: Token = NETLINK + 1;
+const INSTANCE: Token = NETLINK + 1;
+const UPSTREAM: Token = INSTANCE + 1;
 /// The first of the downstreams'.
 const PORTS: Token = UPSTREAM + 1;
 const _: () = assert!(PORTS as usize + MAX_DOWNSTREAMS <= u64::BITS as usize);
@@ -79,6 +81,8 @@ pub struct Sockets<'s> {
     poller: Poller,
     signals: Signals,
     netlink: Netlink,
+    /// Hears the other instances.
+    instance: Netlink,
     tables: Tables,
     transmitter: Transmitter,
     /// The control socket, and the name of this instance on it.
@@ -89,7 +93,7 @@ impl<'s> Sockets<'s> {
     /// Waits for them from now on. Fails only where epoll(7) cannot be used.
     pub fn new(
         signals: Signals,
-        netlink: Netlink,
+        (netlink, instance): (Netlink, Netlink),
         tables: Tables,
         transmitter: Transmitter,
         status: Option<(Server, &'s str)>,
@@ -97,6 +101,7 @@ impl<'s> Sockets<'s> {
         let poller = Poller::new()?;
         poller.add(&signals, SIGNALS, Until::Readable)?;
         poller.add(&netlink, NETLINK, Until::Readable)?;
+        poller.add(&instance, INSTANCE, Until::Readable)?;
         if let Some((server, _)) = &status {
             server.watch(&poller)?;
         }
@@ -104,6 +109,7 @@ impl<'s> Sockets<'s> {
             poller,
             signals,
             netlink,
+            instance,
             tables,
             transmitter,
             status,
@@ -141,6 +147,7 @@ pub struct EventLoop<'s> {
     /// The other instances in this network namespace.
     siblings: Siblings,
     settings: ProxySettings,
+    records: Records,
     shared_prefixes: SharedPrefixes,
     /// When what failed is to be tried again.
     retry: Option<Instant>,
@@ -156,7 +163,8 @@ impl<'s> EventLoop<'s> {
     pub fn new(engine: &'s mut Engine, buffers: &'s mut Buffers, sockets: Sockets<'s>) -> Self {
         let mut sockets = sockets;
         let needs = Needs::of_start(engine.config().ndp_proxy);
-        let siblings = sockets.netlink.ask_siblings(&needs, &mut buffers.receive);
+        let siblings = sockets.instance.ask_siblings(&needs, &mut buffers.receive);
+        let records = Records::open(&sockets.netlink);
         let interfaces = Interfaces::new(engine.config());
         let downstreams = engine.config().downstreams.iter();
         let ports = downstreams.map(|_| DownstreamPort::default()).collect();
@@ -180,6 +188,7 @@ impl<'s> EventLoop<'s> {
             next_refresh: None,
             siblings,
             settings: ProxySettings::default(),
+            records,
             shared_prefixes: SharedPrefixes::default(),
             retry: None,
             membership_trouble: Trouble::default(),
@@ -214,7 +223,7 @@ impl<'s> EventLoop<'s> {
             ..
         } = self;
         *siblings = sockets
-            .netlink
+            .instance
             .ask_siblings(&Needs::nothing(), &mut buffers.receive);
         self.clear_tables();
         self.memberships.leave_all();
@@ -242,8 +251,10 @@ impl<'s> EventLoop<'s> {
             }
         }
         let is_told = ready.contains(NETLINK);
-        if is_told {
-            self.read_netlink(now);
+        for socket in [NETLINK, INSTANCE] {
+            if ready.contains(socket) {
+                self.read_netlink(now, socket);
+            }
         }
         if is_told || self.retry.is_some_and(|due| due <= now) {
             self.retry = None;
@@ -275,7 +286,7 @@ impl<'s> EventLoop<'s> {
         Some(deadline.since(clock::now()))
     }
 
-    fn read_netlink(&mut self, now: Instant) {
+    fn read_netlink(&mut self, now: Instant, socket: Token) {
         for _ in 0..BATCH {
             let EventLoop {
                 engine,
@@ -289,9 +300,11 @@ impl<'s> EventLoop<'s> {
                 siblings,
                 ..
             } = self;
-            let Sockets {
-                netlink, tables, ..
-            } = sockets;
+            let tables = &sockets.tables;
+            let netlink = match socket {
+                INSTANCE => &mut sockets.instance,
+                _ => &mut sockets.netlink,
+            };
             let mut asked = None;
             let more = netlink.receive(&mut buffers.receive, &mut |notice| {
                 if let Notice::Sibling(Told::Hold { from }) = notice {

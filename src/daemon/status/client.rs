@@ -10,11 +10,11 @@ use nix::unistd::{read, write};
 use protocol::groups::CAPACITY;
 use protocol::time::{Duration, Instant};
 
-use super::FOLDER;
 use crate::output::{print, print_octets};
 use crate::sys::clock;
 use crate::sys::procfs::listening_sockets;
 use crate::sys::readiness::{pause, wait_until};
+use crate::sys::records::FOLDER;
 use crate::values::{instance_name, number, socket_path};
 
 /// How long a daemon may say nothing.

@@ -27,7 +27,6 @@ use crate::sys::decimal;
 use crate::sys::netlink::Bridge;
 
 pub use client::{StatusArguments, StatusError, ask_summary, socket_of, status};
-use server::FOLDER;
 pub use server::{Answers, BindError, Server, TOKENS};
 
 /// What an piece is written to: a buffer that may be too short for it.

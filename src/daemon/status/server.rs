@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open};
 use nix::sys::stat::{Mode, fstatat, stat, umask};
 use nix::unistd::{
-    Gid, Uid, UnlinkatFlags, fchdir, fchown, fchownat, getegid, geteuid, mkdir, read, setfsgid,
-    setfsuid, unlinkat, write,
+    Gid, Uid, UnlinkatFlags, fchown, fchownat, getegid, geteuid, mkdir, read, setfsgid, setfsuid,
+    unlinkat, write,
 };
 use protocol::time::{Duration, Instant, earliest};
 
@@ -20,9 +20,8 @@ use crate::sys::clock;
 use crate::sys::errno;
 use crate::sys::privileges::User;
 use crate::sys::readiness::{Poller, Token, Tokens, Until, pause};
+use crate::sys::records::FOLDER;
 
-/// Where the sockets are, unless the user says otherwise.
-pub const FOLDER: &str = "/var/run/mldproxy";
 /// How many are served at once; more wait.
 pub const CLIENTS: usize = 4;
 /// How long one may take none of its answer, or not ask.
@@ -97,7 +96,7 @@ enum State {
 impl Server {
     /// Takes the place of a socket that nobody listens on any more. It is its owner's alone, who is `user` where root is to become that
     /// one. Its folder is made where it is [`FOLDER`], and given to that user, who is to remove the socket. Allocates; to be called at
-    /// the start, by the only thread there is.
+    /// the start.
     ///
     /// What anybody but root may rename is found by that user's rights, and nothing is done by way of a link: root neither makes nor
     /// removes nor gives away what it was not shown.
@@ -112,7 +111,7 @@ impl Server {
         }
         let owner = user.map(|user| (Uid::from_raw(user.id), Gid::from_raw(user.group)));
         let Some((id, group)) = owner.filter(|_| geteuid().is_root()) else {
-            return bind_in(open_folder(folder)?, name);
+            return bind_in(open_folder(folder)?, path);
         };
         // The folder of this program may be that of the user whom it became before.
         let opened = open_folder(folder);
@@ -122,7 +121,7 @@ impl Server {
             fchown(opened, Some(Uid::from_raw(0)), Some(Gid::from_raw(0)))?;
         }
         if is_roots_alone(folder) {
-            let server = bind_in(opened?, name)?;
+            let server = bind_in(opened?, path)?;
             let (id, group) = (Some(id), Some(group));
             let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
             fchownat(&server.folder, name, id, group, nofollow)?;
@@ -136,7 +135,7 @@ impl Server {
         setfsuid(id);
         let server = open_folder(folder)
             .map_err(BindError::System)
-            .and_then(|folder| bind_in(folder, name));
+            .and_then(|folder| bind_in(folder, path));
         setfsuid(Uid::from_raw(0));
         setfsgid(getegid());
         server
@@ -349,52 +348,44 @@ fn is_roots_alone(folder: &str) -> bool {
         })
 }
 
-/// Goes into the folder meanwhile, so that its name leads nowhere else.
-fn bind_in(folder: OwnedFd, name: &str) -> Result<Server, BindError> {
-    let before = open(".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-    fchdir(&folder)?;
-    let bound = bind_here(&folder, name);
-    // It was there just now.
-    let _ = fchdir(before);
-    Ok(Server {
-        listener: bound?,
-        folder,
-        name: name.to_owned(),
-        clients: [const { None }; CLIENTS],
-        closed_until: None,
-    })
-}
-
-fn bind_here(folder: &OwnedFd, name: &str) -> Result<UnixListener, BindError> {
+/// By the whole path, which tells others where to ask.
+fn bind_in(folder: OwnedFd, path: &str) -> Result<Server, BindError> {
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
     if name.is_empty() {
         return Err(Errno::EISDIR.into());
     }
     // Anything else of that name is not ours to remove.
     let is_socket = || {
-        let status = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        let status = fstatat(&folder, name, AtFlags::AT_SYMLINK_NOFOLLOW);
         status.is_ok_and(|status| status.st_mode & libc::S_IFMT == libc::S_IFSOCK)
     };
     if is_socket() {
-        expect_nobody(name)?;
+        expect_nobody(path)?;
     }
     // Of two that start at once, one must not take the other's new socket for an old one.
     let _lock = lock(errno(folder.try_clone())?)?;
     if is_socket() {
-        match ask_summary(name, clock::now()) {
+        match ask_summary(path, clock::now()) {
             Err(Errno::ECONNREFUSED | Errno::ENOENT) => {}
             _ => return Err(BindError::InUse),
         }
-        match unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
+        match unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
     let before = umask(Mode::from_bits_truncate(0o177));
-    let bound = errno(UnixListener::bind(name));
+    let bound = errno(UnixListener::bind(path));
     umask(before);
     let listener = bound?;
     errno(listener.set_nonblocking(true))?;
-    Ok(listener)
+    Ok(Server {
+        listener,
+        folder,
+        name: name.to_owned(),
+        clients: [const { None }; CLIENTS],
+        closed_until: None,
+    })
 }
 
 /// Listens nobody any more? Whoever listens and does not answer is no daemon that runs, but the socket is not left over.

@@ -106,13 +106,20 @@ pub fn packets_lost(socket: BorrowedFd<'_>) -> nix::Result<u32> {
         tp_packets: 0,
         tp_drops: 0,
     };
-    let mut length = socklen_of(&statistics);
-    let (socket, value) = (socket.as_raw_fd(), (&raw mut statistics).cast());
     let (level, name) = (libc::SOL_PACKET, libc::PACKET_STATISTICS);
-    // SAFETY: `value` points to `length` octets, the structure that the option fills in.
-    Errno::result(unsafe { libc::getsockopt(socket, level, name, value, &raw mut length) })?;
+    get_option(socket, level, name, &mut statistics)?;
     Ok(statistics.tp_drops)
 }
+
+/// A number of the network namespace of a socket, which no other one has or had since the boot; since Linux 5.14.
+pub fn network_namespace(socket: BorrowedFd<'_>) -> nix::Result<u64> {
+    let mut cookie = 0;
+    get_option(socket, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut cookie)?;
+    Ok(cookie)
+}
+
+/// linux/socket.h
+const SO_NETNS_COOKIE: i32 = 71;
 
 /// A half of each set: capabilities 0 to 31, or 32 to 63 (`struct __user_cap_data_struct`).
 #[repr(C)]
@@ -206,6 +213,14 @@ fn link_address(index: u32, destination: [u8; 6]) -> libc::sockaddr_ll {
         sll_halen: 6,
         sll_addr: address,
     }
+}
+
+fn get_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &mut T) -> nix::Result<()> {
+    let mut length = socklen_of(value);
+    let (socket, value) = (socket.as_raw_fd(), (&raw mut *value).cast());
+    // SAFETY: `value` points to `length` octets, and both callers pass what the option fills in.
+    Errno::result(unsafe { libc::getsockopt(socket, level, name, value, &raw mut length) })
+        .map(drop)
 }
 
 fn set_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> nix::Result<()> {

@@ -9,6 +9,7 @@ pub mod packet;
 pub mod privileges;
 pub mod procfs;
 pub mod readiness;
+pub mod records;
 pub mod signal;
 pub mod sysctl;
 

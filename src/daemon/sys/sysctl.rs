@@ -10,6 +10,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{read, write};
 
 use super::decimal;
+use super::records::Key;
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,18 +45,32 @@ impl<'n> Setting<'n> {
         write(&file, digits.as_bytes()).map(drop)
     }
 
+    /// By which it is [recorded](super::records), on an interface of this number.
+    pub fn key(&self, index: u32) -> Key<'n> {
+        let (_, interface, name) = self.parts();
+        let index = match self {
+            Setting::AllProxyNdp => 0,
+            Setting::ProxyNdp(_) | Setting::ProxyDelay(_) => index,
+        };
+        Key {
+            index,
+            interface,
+            name,
+        }
+    }
+
     /// What is behind `/proc/sys/net/ipv6/`.
-    fn parts(&self) -> [&'n str; 3] {
+    fn parts(&self) -> (&'static str, &'n str, &'static str) {
         match *self {
-            Setting::AllProxyNdp => ["conf", "all", "proxy_ndp"],
-            Setting::ProxyNdp(interface) => ["conf", interface, "proxy_ndp"],
-            Setting::ProxyDelay(interface) => ["neigh", interface, "proxy_delay"],
+            Setting::AllProxyNdp => ("conf", "all", "proxy_ndp"),
+            Setting::ProxyNdp(interface) => ("conf", interface, "proxy_ndp"),
+            Setting::ProxyDelay(interface) => ("neigh", interface, "proxy_delay"),
         }
     }
 
     fn path(&self) -> String<64> {
         let mut path = String::new();
-        let [table, interface, name] = self.parts();
+        let (table, interface, name) = self.parts();
         for part in ["/proc/sys/net/ipv6/", table, "/", interface, "/", name] {
             // The longest name of an interface leaves room.
             let _ = path.push_str(part);
@@ -67,7 +82,7 @@ impl<'n> Setting<'n> {
 /// As sysctl(8) names them, where a dot in an interface's name is a slash.
 impl fmt::Display for Setting<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [table, interface, name] = self.parts();
+        let (table, interface, name) = self.parts();
         f.write_str("net.ipv6.")?;
         f.write_str(table)?;
         f.write_str(".")?;

@@ -10,6 +10,7 @@ use std::process::{self, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, thread};
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{getgid, getuid};
 
@@ -22,6 +23,7 @@ use super::{Process, find_tool, solicited_node, word_after};
 /// One line: what is missing and what to do.
 pub fn isolate() -> Result<(), String> {
     if unshare(CloneFlags::CLONE_NEWNET).is_ok() {
+        isolate_folder();
         return Ok(());
     }
     let (user, group) = (getuid(), getgid());
@@ -30,7 +32,9 @@ pub fn isolate() -> Result<(), String> {
         fs::write("/proc/self/setgroups", "deny")?;
         fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
         fs::write("/proc/self/gid_map", format!("0 {group} 1"))?;
-        Ok(unshare(CloneFlags::CLONE_NEWNET)?)
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        isolate_folder();
+        Ok(())
     };
     as_root_of_a_user_namespace().map_err(|error| {
         format!(
@@ -38,6 +42,21 @@ pub fn isolate() -> Result<(), String> {
              run it as root (in a container: with CAP_SYS_ADMIN)"
         )
     })
+}
+
+/// Puts an empty folder in the place of the one where daemons write down what they changed, or of the one above it where that cannot be
+/// made: nothing is left there. Where mounting is refused they do without.
+fn isolate_folder() {
+    const FOLDER: &str = "/var/run/mldproxy";
+    let nothing = None::<&str>;
+    if unshare(CloneFlags::CLONE_NEWNS).is_ok() {
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        let _ = mount(nothing, "/", nothing, private, nothing);
+        let is_there = fs::create_dir(FOLDER).is_ok() || fs::exists(FOLDER).unwrap_or(false);
+        let folder = if is_there { FOLDER } else { "/var/run" };
+        let mode = Some("mode=755");
+        let _ = mount(nothing, folder, Some("tmpfs"), MsFlags::empty(), mode);
+    }
 }
 
 /// A network namespace: loopback up, and no duplicate address detection, so that addresses can be used at once.

@@ -8,10 +8,12 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 
+use super::leftovers::settings;
 use super::{BOTH, Foreign, Guest, first_address, lines, word_after};
+use crate::bridges::multicast_router;
 use crate::lab::{
-    Lab, LabOptions, Namespace, Process, ROUTER, UPSTREAM, downstream, eventually, poll_for,
-    solicited_node,
+    Lab, LabOptions, Namespace, OTHER_USERS, Process, ROUTER, UPSTREAM, downstream, eventually,
+    poll_for, solicited_node,
 };
 use crate::support::{SOON, address, spawn};
 
@@ -25,6 +27,11 @@ crate::tests![
     who_occupies_all_numbers_keeps_nobody_from_starting,
     a_route_that_somebody_removes_is_back_at_once,
     what_somebody_removes_is_back_with_the_very_next_refresh,
+    settings_are_put_back_by_the_last_in_whatever_order_they_end,
+    settings_that_a_killed_process_changed_are_put_back_by_the_next,
+    settings_of_a_bridge_are_put_back_by_the_last,
+    settings_that_somebody_changes_cost_one_line_and_stay;
+    settings_are_put_back_after_a_crash_of_another_user needs [OTHER_USERS],
 ];
 
 /// Another upstream, for nobody behind it.
@@ -124,6 +131,7 @@ fn while_nothing_is_missing(instance: &Instance<'_>, what: &str, work: impl FnOn
 fn end(process: Process, signal: Signal) {
     process.signal(signal);
     process.wait(SOON);
+    drop(process);
 }
 
 /// All but one end, by a signal or by being killed, in every order, and start again, while that one misses nothing.
@@ -445,5 +453,174 @@ fn what_somebody_removes_is_back_with_the_very_next_refresh() {
         instance.expect_all("after a refresh");
         let passed = refreshes() - before;
         assert!(passed <= 1, "{passed} refreshes");
+    }
+}
+
+/// Two on one upstream, one on another.
+fn with_two_upstreams(lab: &Lab) -> [Instance<'_>; 3] {
+    lab.rtr.run(&format!(
+        "ip link add name {SECOND_UPSTREAM} type bridge
+         ip link set dev {SECOND_UPSTREAM} up"
+    ));
+    let upstreams = [UPSTREAM, UPSTREAM, SECOND_UPSTREAM];
+    [0, 1, 2].map(|number| instance(lab, number, upstreams[number], 1))
+}
+
+/// Of all interfaces, of the first upstream and its delay, and of the second one and its delay.
+fn all_settings(router: &Namespace) -> [String; 5] {
+    [
+        "conf/all/proxy_ndp",
+        "conf/wan/proxy_ndp",
+        "neigh/wan/proxy_delay",
+        "conf/wan2/proxy_ndp",
+        "neigh/wan2/proxy_delay",
+    ]
+    .map(|name| {
+        let path = format!("/proc/sys/net/ipv6/{name}");
+        let value = router.within(|| fs::read_to_string(path));
+        value.expect("it is there").trim().to_owned()
+    })
+}
+
+fn settings_are_put_back_by_the_last_in_whatever_order_they_end() {
+    let lab = lab_with(1);
+    let instances = with_two_upstreams(&lab);
+    let before = all_settings(&lab.rtr);
+    assert_eq!(before, ["0", "0", "80", "0", "80"]);
+    let orders = [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ];
+    for order in orders {
+        for killed in [None, Some(0), Some(1)] {
+            let mut running = [0, 1, 2].map(|number| Some(instances[number].start()));
+            assert_eq!(all_settings(&lab.rtr), ["1", "1", "0", "1", "0"]);
+            for (place, number) in order.into_iter().enumerate() {
+                let signal = if killed == Some(place) {
+                    Signal::SIGKILL
+                } else {
+                    Signal::SIGTERM
+                };
+                end(running[number].take().expect("it runs"), signal);
+                let first = running[0].is_some() || running[1].is_some();
+                let [all, wan, wan_delay, ..] = all_settings(&lab.rtr);
+                if running.iter().any(Option::is_some) {
+                    assert_eq!(all, "1", "{order:?}, {killed:?}");
+                }
+                if first {
+                    assert_eq!((&*wan, &*wan_delay), ("1", "0"), "{order:?}, {killed:?}");
+                }
+            }
+            if killed.is_some() {
+                // The one that was killed has the last word.
+                for number in [1, 2] {
+                    end(instances[number].start(), Signal::SIGTERM);
+                }
+            }
+            assert_eq!(all_settings(&lab.rtr), before, "{order:?}, {killed:?}");
+        }
+    }
+}
+
+fn settings_that_a_killed_process_changed_are_put_back_by_the_next() {
+    let lab = lab_with(1);
+    let [first, second, _] = with_two_upstreams(&lab);
+    let before = all_settings(&lab.rtr);
+    for next in [&first, &second] {
+        end(first.start(), Signal::SIGKILL);
+        end(second.start(), Signal::SIGKILL);
+        assert_eq!(all_settings(&lab.rtr), ["1", "1", "0", "0", "80"]);
+        end(next.start(), Signal::SIGTERM);
+        assert_eq!(all_settings(&lab.rtr), before);
+    }
+    // Also one that is no NDP proxy.
+    end(first.start(), Signal::SIGKILL);
+    let mut neither = instance(&lab, 0, UPSTREAM, 1);
+    neither.options.clear();
+    end(neither.start(), Signal::SIGTERM);
+    assert_eq!(all_settings(&lab.rtr), before);
+    // What its owner set is not taken for a leftover.
+    lab.rtr.sysctl("net.ipv6.conf.all.proxy_ndp", "1");
+    lab.rtr.sysctl("net.ipv6.neigh.wan.proxy_delay", "20");
+    end(first.start(), Signal::SIGKILL);
+    end(first.start(), Signal::SIGTERM);
+    assert_eq!(all_settings(&lab.rtr), ["1", "0", "20", "0", "80"]);
+}
+
+fn settings_of_a_bridge_are_put_back_by_the_last() {
+    let lab = lab_with(1);
+    lab.rtr
+        .run("ip link set dev br-lan type bridge mcast_snooping 1");
+    let before = multicast_router(&lab);
+    assert_ne!(before, "2");
+    let instances = with_two_upstreams(&lab);
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let first = instances[0].start();
+        first.wait_for_line("br-lan snoops", SOON);
+        eventually("it is a multicast router", SOON, || {
+            multicast_router(&lab) == "2"
+        });
+        let last = instances[2].start();
+        end(first, signal);
+        assert_eq!(multicast_router(&lab), "2");
+        end(last, Signal::SIGTERM);
+        assert_eq!(multicast_router(&lab), before);
+    }
+    // One that is created anew is another one.
+    let killed = instances[0].start();
+    eventually("it is a multicast router", SOON, || {
+        multicast_router(&lab) == "2"
+    });
+    end(killed, Signal::SIGKILL);
+    lab.rtr.run(
+        "ip link del dev br-lan
+         ip link add name br-lan type bridge mcast_snooping 1 mcast_router 2
+         ip link set dev br-lan up",
+    );
+    end(instances[0].start(), Signal::SIGTERM);
+    assert_eq!(multicast_router(&lab), "2");
+}
+
+fn settings_that_somebody_changes_cost_one_line_and_stay() {
+    let lab = lab_with(1);
+    let mut instance = instance(&lab, 0, UPSTREAM, 1);
+    instance.options.extend(["--refresh-interval", "1"]);
+    let mldproxy = instance.start();
+    instance.hosts = guests_on(&lab, 1);
+    instance.expect_all("heard");
+    lab.rtr.sysctl("net.ipv6.conf.all.proxy_ndp", "0");
+    let needle = "net.ipv6.conf.all.proxy_ndp was changed by somebody";
+    mldproxy.wait_for_line(needle, SOON);
+    let reports = || {
+        let lines = mldproxy.lines();
+        lines
+            .iter()
+            .filter(|line| line.contains("reporting to "))
+            .count()
+    };
+    let before = reports();
+    eventually("two more refreshes", SOON, || reports() >= before + 2);
+    let lines = mldproxy.lines();
+    assert_eq!(lines.iter().filter(|line| line.contains(needle)).count(), 1);
+    end(mldproxy, Signal::SIGTERM);
+    assert_eq!(settings(&lab.rtr), ["0", "0", "80"]);
+}
+
+/// Who may write in the folder where it is written down.
+fn settings_are_put_back_after_a_crash_of_another_user() {
+    let lab = lab_with(1);
+    let before = settings(&lab.rtr);
+    let root = instance(&lab, 0, UPSTREAM, 1);
+    let mut nobody = instance(&lab, 1, UPSTREAM, 1);
+    nobody.options.extend(["--user", "nobody"]);
+    for (killed, next) in [(&nobody, &nobody), (&nobody, &root), (&root, &nobody)] {
+        end(killed.start(), Signal::SIGKILL);
+        assert_ne!(settings(&lab.rtr), before);
+        end(next.start(), Signal::SIGTERM);
+        assert_eq!(settings(&lab.rtr), before);
     }
 }

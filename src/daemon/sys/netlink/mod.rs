@@ -146,30 +146,26 @@ pub struct Route {
 pub const BUFFER_LENGTH: usize = 16_384;
 
 impl Netlink {
-    /// To look once.
     pub fn open() -> nix::Result<Self> {
-        let socket = open()?;
         let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_NEIGH;
-        bind(
-            socket.as_raw_fd(),
-            &NetlinkAddr::new(0, groups.cast_unsigned()),
-        )?;
+        let socket = open()?;
+        let any = NetlinkAddr::new(0, groups.cast_unsigned());
+        bind(socket.as_raw_fd(), &any)?;
         Ok(Self::with(socket, Number::default()))
     }
 
-    /// As an instance of this program: with a [number](Self::number) of its own, unless all are taken, and it hears of its own routes
-    /// that are removed.
+    /// One that has the port of an instance's [number](Self::number), unless all are taken. It hears of nothing but what other
+    /// instances tell, and of this program's routes that are removed.
     pub fn open_as_instance() -> nix::Result<Self> {
         let socket = open()?;
-        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_NEIGH;
-        let groups = groups.cast_unsigned() | RTMGRP_IPV6_ROUTE;
         for number in Number::all() {
-            match bind(socket.as_raw_fd(), &NetlinkAddr::new(number.port(), groups)) {
+            let port = NetlinkAddr::new(number.port(), RTMGRP_IPV6_ROUTE);
+            match bind(socket.as_raw_fd(), &port) {
                 Err(Errno::EADDRINUSE) => {}
                 bound => return bound.map(|()| Self::with(socket, number)),
             }
         }
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, RTMGRP_IPV6_ROUTE))?;
         Ok(Self::with(socket, Number::LAST))
     }
 
@@ -186,8 +182,8 @@ impl Netlink {
     }
 
     /// Has the other instances hold on to what they want of what this one, or one that is gone, has in the kernel's tables. Waits for
-    /// them, though not for long; what they need. `needs` is told to one that asks the same meanwhile. News is lost; to be called
-    /// before the first dump, or at the end.
+    /// them, though not for long; what they need. `needs` is told to one that asks the same meanwhile. Other news is lost; to be
+    /// called before the first listing, or at the end.
     pub fn ask_siblings(&mut self, needs: &Needs, buffer: &mut [u8]) -> Siblings {
         let mut siblings = Siblings::none();
         for number in Number::all().filter(|number| *number != self.number) {
