@@ -60,6 +60,8 @@ counters! {
     ProxyRemoved = "proxies_removed",
     RouteAdded = "routes_added",
     RouteRemoved = "routes_removed",
+    /// Addresses that had to do without both for a while, since the table of them was full.
+    RefusedProxy = "refused_proxies",
     /// Changes of these that failed; each is tried again.
     KernelTableFailed = "kernel_table_failures",
     /// Questions for targets that hosts downstream looked for.

@@ -153,6 +153,7 @@ pub struct Engine {
     rate_lines: Throttle,
     join_lines: Throttle,
     full_lines: Throttle,
+    proxy_lines: Throttle,
     querier_lines: Throttle,
 }
 
@@ -179,6 +180,7 @@ impl Engine {
             rate_lines: Throttle::new(),
             join_lines: Throttle::new(),
             full_lines: Throttle::new(),
+            proxy_lines: Throttle::new(),
             querier_lines: Throttle::new(),
         }
     }

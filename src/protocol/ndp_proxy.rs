@@ -82,6 +82,10 @@ pub struct NdpProxy {
     next_announcement: Option<Instant>,
     /// None may be sent before.
     pace: Instant,
+    /// Addresses that there was no room for and that were not told of yet.
+    left_out: u32,
+    /// There are such that are to have what the others have, once there is room.
+    lacks: bool,
 }
 
 impl NdpProxy {
@@ -96,6 +100,8 @@ impl NdpProxy {
             announces: false,
             next_announcement: None,
             pace: Instant::ZERO,
+            left_out: 0,
+            lacks: false,
         }
     }
 
@@ -124,12 +130,25 @@ impl NdpProxy {
         }
     }
 
+    /// How many addresses were left out since this was asked last, since the table was full of others.
+    pub(crate) fn take_left_out(&mut self) -> u32 {
+        core::mem::take(&mut self.left_out)
+    }
+
+    /// There is room again where addresses were left out: all are to be [set](Self::set) once more. True once.
+    pub(crate) fn has_room_again(&mut self) -> bool {
+        let has_room = self.lacks && self.addresses.len() < CAPACITY;
+        self.lacks &= !has_room;
+        has_room
+    }
+
     /// An address is there now, and nowhere else; `None` where it is gone. Where the table is full of others it is left out.
     pub(crate) fn set(&mut self, now: Instant, address: Ipv6Addr, side: Option<Side>) {
         if !self.wants_proxies && !self.wants_routes && !self.announces {
             return;
         }
         let Some(slot) = self.slot_of(address, side.is_some()) else {
+            self.lacks |= side.is_some();
             return;
         };
         let Some((_, proxied)) = self.addresses.get_mut(slot) else {
@@ -320,7 +339,10 @@ impl NdpProxy {
         if !wanted {
             return None;
         }
-        let slot = self.addresses.insert(address, Proxied::GONE).ok()?;
+        let Ok(slot) = self.addresses.insert(address, Proxied::GONE) else {
+            self.left_out = self.left_out.saturating_add(1);
+            return None;
+        };
         self.listed.remove(slot);
         Some(slot)
     }

@@ -251,6 +251,28 @@ fn what_a_killed_process_left_for_a_host_that_is_known_stays_until_that_expires(
 }
 
 #[test]
+fn who_is_left_out_of_a_full_table_is_counted_and_has_its_turn_once_there_is_room() {
+    let mut stage = Stage::proxying();
+    // What a crash left, and cannot be removed for a while, takes all the room.
+    let has: Vec<_> = (100..100 + CAPACITY as u32)
+        .map(|number| (address(number), Side::Upstream))
+        .collect();
+    stage.proxied.extend(has.iter().map(|(address, _)| address));
+    stage.fails = |action| matches!(action, Action::Kernel(_));
+    stage.list(KernelTable::Proxies, &has);
+    assert_eq!(stage.count(Counter::RefusedProxy), 0);
+    for number in 1..=3 {
+        stage.confirmed(0, HOST, address(number));
+    }
+    assert_eq!(stage.count(Counter::RefusedProxy), 3);
+    stage.fails = |_| false;
+    stage.pass(2 * RETRY_INTERVAL.as_secs());
+    let wanted = [1, 2, 3].map(|number| (address(number), Side::Downstream(0)));
+    assert_eq!(stage.routes(), wanted);
+    assert_eq!(stage.proxied, wanted.map(|(address, _)| address).into());
+}
+
+#[test]
 fn of_more_leftovers_than_there_is_room_for_the_rest_is_removed_after_a_later_listing() {
     let mut stage = Stage::with_defaults();
     let has: Vec<_> = (0..CAPACITY as u32 + 3)
@@ -263,6 +285,7 @@ fn of_more_leftovers_than_there_is_room_for_the_rest_is_removed_after_a_later_li
     stage.fails = |_| false;
     stage.pass(RETRY_INTERVAL.as_secs());
     assert_eq!(stage.proxied.len(), 3);
+    assert_eq!(stage.count(Counter::RefusedProxy), 3);
     let rest: Vec<_> = stage
         .proxied
         .iter()

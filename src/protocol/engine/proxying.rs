@@ -3,12 +3,12 @@
 
 use core::net::Ipv6Addr;
 
-use log::debug;
+use log::{debug, warn};
 
 use super::{Action, Engine, release};
 use crate::config::Side;
 use crate::counters::Counter;
-use crate::ndp_proxy::{KernelTable, Listing};
+use crate::ndp_proxy::{self, KernelTable, Listing};
 use crate::neighbors::{Refusal, Sender, Subject};
 use crate::targets::{Ended, Refused, Solicitation};
 use crate::time::Instant;
@@ -182,9 +182,46 @@ impl Engine {
             }
         }
         self.groups.admit(self.now, &self.config);
+        let left_out = self.ndp_proxy.take_left_out();
+        for _ in 0..left_out {
+            self.counters.count(Counter::RefusedProxy);
+        }
+        if left_out > 0 && self.proxy_lines.allows(self.now) {
+            warn!(
+                "table full with {} proxy entries and routes; other addresses have none until there is room",
+                ndp_proxy::CAPACITY
+            );
+        }
+    }
+
+    /// Tells the kernel's tables of all that they are to have.
+    fn tell_all_again(&mut self) {
+        let Engine {
+            ndp_proxy,
+            neighbors,
+            targets,
+            now,
+            ..
+        } = self;
+        for (subject, neighbor) in neighbors.iter().filter(|(_, neighbor)| neighbor.confirmed) {
+            if let Subject::Address(address) = subject
+                && !targets.is_detecting(address)
+            {
+                let owner = neighbors.host_of(neighbor).map(|(owner, _)| owner.port);
+                ndp_proxy.set(*now, address, owner.map(Side::Downstream));
+            }
+        }
+        for (_, target, _) in targets.present_from(0) {
+            ndp_proxy.set(*now, target, Some(Side::Upstream));
+        }
+        // Those that are left out again were told of.
+        let _ = ndp_proxy.take_left_out();
     }
 
     pub(super) fn poll_kernel_table(&mut self) -> Option<Action> {
+        if self.ndp_proxy.has_room_again() {
+            self.tell_all_again();
+        }
         let Engine {
             ndp_proxy,
             listener,
