@@ -103,7 +103,6 @@ fn run(arguments: Run) -> ExitCode {
         .as_deref()
         .unwrap_or(arguments.config.upstream.as_str());
     let path = arguments.socket.unwrap_or_else(|| socket_of(name));
-    Records::prepare(user.flatten());
     let other = instance::on_upstream(arguments.config.upstream.as_str());
     let server = match Server::bind(&path, user.flatten()) {
         Ok(server) => Some(server),
@@ -116,6 +115,7 @@ fn run(arguments: Run) -> ExitCode {
             None
         }
     };
+    Records::prepare(user.flatten());
     if let Instance::Running { .. } = other {
         warn!(
             "another mldproxy runs for {}: both do everything",

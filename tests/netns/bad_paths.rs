@@ -22,6 +22,7 @@ crate::tests![
     no_file_behind_a_link_is_given_to_the_user needs [OTHER_USERS],
     a_folder_that_is_a_link_is_not_used needs [OTHER_USERS],
     in_another_users_folder_root_does_what_that_user_may needs [OTHER_USERS],
+    settings_folder_stays_the_running_users_when_another_start_is_refused needs [OTHER_USERS],
     in_a_folder_of_roots_the_user_has_the_socket_and_nothing_else needs [OTHER_USERS],
 ];
 
@@ -207,4 +208,32 @@ fn in_a_folder_of_roots_the_user_has_the_socket_and_nothing_else() {
     assert!(mldproxy.wait(SOON).success());
     let again = start_as_nobody(&lab, &path);
     assert!(!again.log().contains("no `mldproxy status`"));
+}
+
+/// The one where its socket is by default, and what it changed is written down.
+fn settings_folder_stays_the_running_users_when_another_start_is_refused() {
+    const FOLDER: &str = "/var/run/mldproxy";
+    let lab = Lab::without_querier();
+    let path = format!("{FOLDER}/bad-paths.sock");
+    let owner = || fs::symlink_metadata(FOLDER).unwrap().uid();
+    let running = start_as_nobody(&lab, &path);
+    assert_eq!(owner(), nobody().uid.as_raw());
+    for user in [&["--user", "nobody"][..], &[]] {
+        let options = [user, &["--socket", &path]].concat();
+        let refused = spawn(&lab.rtr, &options, &[UPSTREAM, DOWNSTREAM]);
+        assert_eq!(refused.wait(SOON).code(), Some(3));
+        assert_eq!(owner(), nobody().uid.as_raw());
+    }
+    // A link that the user put there is not followed, and the folder is still the user's.
+    running.signal(Signal::SIGTERM);
+    assert!(running.wait(SOON).success());
+    let secret = format!("{}.secret", lab.rtr.control_socket);
+    fs::write(&secret, "of root's").unwrap();
+    symlink(&secret, &path).unwrap();
+    let mldproxy = start_as_nobody(&lab, &path);
+    mldproxy.wait_for_line("no `mldproxy status`", SOON);
+    expect_of_root(&secret);
+    assert_eq!(owner(), nobody().uid.as_raw());
+    fs::remove_file(&path).unwrap();
+    fs::remove_file(&secret).unwrap();
 }

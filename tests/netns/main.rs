@@ -53,6 +53,7 @@ use tests;
 /// share one: while it is full, nobody finds anybody. Those of settings want the folder where these are written down, which belongs to
 /// the user of the daemon that started last.
 const ALONE: &[&str] = &[
+    "bad_paths::settings_folder_",
     "bridges::after_a_crash_",
     "both_ways::unknown::a_flood_",
     "crowd::",

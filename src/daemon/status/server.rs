@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open};
-use nix::sys::stat::{Mode, fstatat, stat, umask};
+use nix::sys::stat::{Mode, fstat, fstatat, stat, umask};
 use nix::unistd::{
     Gid, Uid, UnlinkatFlags, fchown, fchownat, getegid, geteuid, mkdir, read, setfsgid, setfsuid,
     unlinkat, write,
@@ -20,7 +20,7 @@ use crate::sys::clock;
 use crate::sys::errno;
 use crate::sys::privileges::User;
 use crate::sys::readiness::{Poller, Token, Tokens, Until, pause};
-use crate::sys::records::FOLDER;
+use crate::sys::records::{FOLDER, FOLDER_OF_FOLDER};
 
 /// How many are served at once; more wait.
 pub const CLIENTS: usize = 4;
@@ -95,13 +95,13 @@ enum State {
 
 impl Server {
     /// Takes the place of a socket that nobody listens on any more. It is its owner's alone, who is `user` where root is to become that
-    /// one. Its folder is made where it is [`FOLDER`], and given to that user, who is to remove the socket. Allocates; to be called at
+    /// one. Its folder is made where it is [`FOLDER`]. Allocates; to be called at
     /// the start.
     ///
     /// What anybody but root may rename is found by that user's rights, and nothing is done by way of a link: root neither makes nor
     /// removes nor gives away what it was not shown.
     pub fn bind(path: &str, user: Option<User>) -> Result<Self, BindError> {
-        let (folder, name) = path.rsplit_once('/').unwrap_or((".", path));
+        let folder = path.rsplit_once('/').map_or(".", |(folder, _)| folder);
         let folder = if folder.is_empty() { "/" } else { folder };
         if folder == FOLDER {
             match mkdir(folder, Mode::from_bits_truncate(0o755)) {
@@ -113,22 +113,30 @@ impl Server {
         let Some((id, group)) = owner.filter(|_| geteuid().is_root()) else {
             return bind_in(open_folder(folder)?, path);
         };
-        // The folder of this program may be that of the user whom it became before.
-        let opened = open_folder(folder);
-        if let Ok(opened) = &opened
-            && folder == FOLDER
-        {
-            fchown(opened, Some(Uid::from_raw(0)), Some(Gid::from_raw(0)))?;
-        }
-        if is_roots_alone(folder) {
-            let server = bind_in(opened?, path)?;
-            let (id, group) = (Some(id), Some(group));
-            let nofollow = AtFlags::AT_SYMLINK_NOFOLLOW;
-            fchownat(&server.folder, name, id, group, nofollow)?;
-            if folder == FOLDER {
-                fchown(&server.folder, id, group)?;
+        // The folder of this program may be a user's, who does nothing there until it is given back.
+        let is_own = folder == FOLDER;
+        if is_roots_alone(if is_own { FOLDER_OF_FOLDER } else { folder }) {
+            let opened = open_folder(folder)?;
+            let before = fstat(&opened)?;
+            let own = |id, group| {
+                let (id, group) = (Uid::from_raw(id), Gid::from_raw(group));
+                fchown(&opened, Some(id), Some(group))
+            };
+            if is_own {
+                own(0, 0)?;
             }
-            return Ok(server);
+            let bound = errno(opened.try_clone())
+                .map_err(BindError::System)
+                .and_then(|folder| bind_in(folder, path));
+            let given = bound.and_then(|server| {
+                let flag = AtFlags::AT_SYMLINK_NOFOLLOW;
+                fchownat(&opened, server.name.as_str(), Some(id), Some(group), flag)?;
+                Ok(server)
+            });
+            if is_own {
+                own(before.st_uid, before.st_gid)?;
+            }
+            return given;
         }
         // For files alone, and this thread alone.
         setfsgid(group);

@@ -18,6 +18,7 @@ use super::{decimal, ffi};
 
 /// Where they are, and the control sockets unless the user says otherwise.
 pub const FOLDER: &str = "/var/run/mldproxy";
+pub const FOLDER_OF_FOLDER: &str = "/var/run";
 
 /// Which setting: of an interface by its number too, since one that is created anew has other settings; of all interfaces it is 0.
 #[derive(Clone, Copy)]
