@@ -136,7 +136,7 @@ fn run(setup: Setup) -> Outcome {
 /// ReachableTime is over.
 fn warm_up_then_snoop(lab: &Lab) {
     let warm_up = lab.gw.ping(OUTSIDE, LAN_HOST, 5);
-    assert!(warm_up.received > 0, "{}", warm_up.statistics);
+    assert!(warm_up.received > 0, "{warm_up:?}");
     lab.start_querier();
     eventually("the switch knows what the router joined", SOON, || {
         lab.mdb().is_superset(&lab.rtr.joined(UPSTREAM))

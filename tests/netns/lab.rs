@@ -12,8 +12,12 @@
 // Several programs include this file, and each uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+#[path = "lab/echo.rs"]
+mod echo;
 #[path = "lab/namespace.rs"]
 mod namespace;
+#[path = "lab/netlink.rs"]
+mod netlink;
 #[path = "lab/process.rs"]
 mod process;
 #[path = "lab/tap.rs"]
@@ -27,15 +31,20 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::iter;
+use std::mem;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+pub use echo::Ping;
 pub use namespace::{Namespace, isolate};
+pub use netlink::BridgeOptions;
 pub use process::Process;
 pub use tap::{Frame, Tap, group_mac};
 pub use traffic::Traffic;
@@ -57,7 +66,7 @@ pub const ROUTER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2);
 pub const LAN_HOST: Ipv6Addr = lan_host(1);
 pub const LAN_ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
-/// The tools that the lab runs, each with the Debian package that has it.
+/// The tools that tests run in the lab, each with the Debian package that has it. The lab itself needs none.
 pub const TOOLS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
@@ -203,22 +212,13 @@ impl Lab {
 
     /// The groups in the switch's multicast database that go to the router's port.
     pub fn mdb(&self) -> BTreeSet<Ipv6Addr> {
-        let group = |line: &String| word_after(line, "grp")?.parse().ok();
-        self.mdb_lines().iter().filter_map(group).collect()
-    }
-
-    /// The same as `bridge mdb show` writes it.
-    pub fn mdb_lines(&self) -> Vec<String> {
-        let all = self.sw.run("bridge mdb show dev br0");
-        let to_router = |line: &&str| word_after(line, "port") == Some("rtr");
-        all.lines().filter(to_router).map(str::to_owned).collect()
+        self.sw.mdb("br0", "rtr")
     }
 
     /// Makes the first LAN's host solicit its router from its global address, as it does now and then by itself.
     pub fn lan_host_speaks(&self) {
         self.lan.flush_neighbors();
-        let command_line = format!("ping -n -c 1 -W 2 -I {LAN_HOST} {LAN_ROUTER}%eth0");
-        self.lan.run(&command_line);
+        self.lan.reach(LAN_HOST, LAN_ROUTER, "eth0");
     }
 
     /// Starts ndppd on the router, for every LAN, and waits until it listens.
@@ -255,8 +255,11 @@ impl Lab {
         let proxy = self.rtr.spawn(Command::new(program).args(arguments));
         eventually("the NDP proxy listens upstream", SOON, || {
             assert!(proxy.is_running(), "{name} ended:\n{}", proxy.log());
-            let link = self.rtr.run(&format!("ip link show dev {UPSTREAM}"));
-            link.contains("ALLMULTI")
+            self.rtr.within(|| {
+                let links = getifaddrs().expect("the interfaces");
+                let mut upstream = links.filter(|link| link.interface_name == UPSTREAM);
+                upstream.any(|link| link.flags.contains(InterfaceFlags::IFF_ALLMULTI))
+            })
         });
         proxy
     }
@@ -269,43 +272,46 @@ impl Lab {
         self.sw.veth("gw", &self.gw, "eth0");
         self.sw.veth("rtr", &self.rtr, UPSTREAM);
         // Short intervals: a switch relies on its querier only after a response interval.
-        self.sw.run(&format!(
-            "ip link add name br0 type bridge mcast_snooping 1 mcast_mld_version {mld_version} \
-                mcast_query_response_interval 100 mcast_startup_query_interval 100
-             ip link set dev br0 up
-             ip link set dev gw master br0 addrgenmode none up
-             ip link set dev rtr master br0 addrgenmode none up"
-        ));
-        self.gw.run(&format!(
-            "ip link set dev eth0 up
-             ip addr add {OUTSIDE}/128 dev lo"
-        ));
+        let options = BridgeOptions {
+            snooping: Some(true),
+            mld_version: Some(mld_version),
+            query_response_interval: Some(100),
+            startup_query_interval: Some(100),
+            ..BridgeOptions::default()
+        };
+        self.sw.add_bridge("br0", &options);
+        self.sw.set_up("br0");
+        self.sw.add_port("br0", "gw");
+        self.sw.add_port("br0", "rtr");
+        self.gw.set_up("eth0");
+        self.gw.add_address("lo", OUTSIDE, 128, None);
         self.rtr.sysctl("net.ipv6.conf.all.forwarding", "1");
-        self.rtr.run(&format!("ip link set dev {UPSTREAM} up"));
+        self.rtr.set_up(UPSTREAM);
     }
 
     /// Puts one more /64 on the gateway, on both sides of the router, and on the LAN's host.
     fn build_lan(&self, number: u16, lan: &Namespace) {
         let (bridge, port) = (downstream(number), format!("lan{number}"));
-        let (prefix, host) = (prefix(number), lan_host(number));
-        self.gw.run(&format!("ip addr add {prefix}:1/64 dev eth0"));
+        let router = |last| Ipv6Addr::new(0x2001, 0xdb8, number, 0, 0, 0, 0, last);
+        self.gw.add_address("eth0", router(1), 64, None);
         // The router takes the /64 to be in the LAN, but for the gateway.
         self.rtr.veth(&port, lan, "eth0");
-        self.rtr.run(&format!(
-            "ip link add name {bridge} type bridge mcast_snooping 0
-             ip link set dev {port} master {bridge} addrgenmode none up
-             ip link set dev {bridge} up
-             ip addr add {LAN_ROUTER}/64 dev {bridge}
-             ip addr add {prefix}:3/64 dev {bridge} metric 256
-             ip addr add {prefix}:2/64 dev {UPSTREAM} metric 512
-             ip route add {prefix}:1/128 dev {UPSTREAM}
-             ip route replace default via {prefix}:1 dev {UPSTREAM}"
-        ));
-        lan.run(&format!(
-            "ip link set dev eth0 up
-             ip addr add {host}/64 dev eth0
-             ip route add default via {LAN_ROUTER} dev eth0"
-        ));
+        let options = BridgeOptions {
+            snooping: Some(false),
+            ..BridgeOptions::default()
+        };
+        let rtr = &self.rtr;
+        rtr.add_bridge(&bridge, &options);
+        rtr.add_port(&bridge, &port);
+        rtr.set_up(&bridge);
+        rtr.add_address(&bridge, LAN_ROUTER, 64, None);
+        rtr.add_address(&bridge, router(3), 64, Some(256));
+        rtr.add_address(UPSTREAM, router(2), 64, Some(512));
+        rtr.set_route(router(1), 128, None, UPSTREAM);
+        rtr.set_route(Ipv6Addr::UNSPECIFIED, 0, Some(router(1)), UPSTREAM);
+        lan.set_up("eth0");
+        lan.add_address("eth0", lan_host(number), 64, None);
+        lan.set_route(Ipv6Addr::UNSPECIFIED, 0, Some(LAN_ROUTER), "eth0");
     }
 
     /// Makes the switch of a lab without a querier hold back what nobody joined from now on.
@@ -313,11 +319,13 @@ impl Lab {
     /// A bridge's querier that finds no link-local address to query from tries again 31 s later.
     pub fn start_querier(&self) {
         eventually("the switch has a link-local address", SOON, || {
-            let addresses = self.sw.run("ip -6 addr show dev br0 scope link");
-            addresses.contains("fe80::") && !addresses.contains("tentative")
+            self.sw.has_link_local("br0")
         });
-        self.sw
-            .run("ip link set dev br0 type bridge mcast_querier 1");
+        let options = BridgeOptions {
+            querier: Some(true),
+            ..BridgeOptions::default()
+        };
+        self.sw.set_bridge("br0", &options);
         self.wait_until_enforced();
     }
 
@@ -339,13 +347,14 @@ impl Lab {
         };
         let unjoined = to_group(solicited_node(Ipv6Addr::from_bits(0xdead_beef)));
         let all_nodes = to_group(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
+        let mut flooded = false;
         eventually("the switch enforces snooping", 4 * SOON, || {
             gateway.send(&unjoined);
             gateway.send(&all_nodes);
-            let mut flooded = false;
-            while let Some(frame) = router.receive(SOON) {
+            // A link that is not up yet loses both.
+            while let Some(frame) = router.receive(10 * POLL_INTERVAL) {
                 if frame == all_nodes {
-                    return !flooded;
+                    return !mem::take(&mut flooded);
                 }
                 flooded |= frame == unjoined;
             }
@@ -357,10 +366,4 @@ impl Lab {
 /// The first half of a LAN's /64.
 fn prefix(number: u16) -> String {
     format!("2001:db8:{number:x}:")
-}
-
-fn word_after<'a>(line: &'a str, word: &str) -> Option<&'a str> {
-    let mut words = line.split_whitespace();
-    words.find(|candidate| *candidate == word)?;
-    words.next()
 }

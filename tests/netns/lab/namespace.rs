@@ -14,7 +14,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{getgid, getuid};
 
-use super::{Process, find_tool, solicited_node, word_after};
+use super::{Process, find_tool, solicited_node};
 
 /// Moves this process into a network namespace of its own: as root directly, otherwise as the root of a new user namespace.
 /// Call it first in `main`: only a process with one thread may change its user namespace.
@@ -62,7 +62,7 @@ fn isolate_folder() {
 /// A network namespace: loopback up, and no duplicate address detection, so that addresses can be used at once.
 pub struct Namespace {
     pub(super) label: String,
-    fd: OwnedFd,
+    pub(super) fd: OwnedFd,
     /// Where a mldproxy in it listens for questions: files are not apart as networks are.
     pub control_socket: String,
 }
@@ -88,7 +88,7 @@ impl Namespace {
         };
         namespace.sysctl("net.ipv6.conf.all.accept_dad", "0");
         namespace.sysctl("net.ipv6.conf.default.accept_dad", "0");
-        namespace.run("ip link set dev lo up");
+        namespace.set_up("lo");
         namespace
     }
 
@@ -169,15 +169,13 @@ impl Namespace {
     pub fn sysctl(&self, name: &str, value: &str) {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
         let written = self.within(|| fs::write(path, value));
-        written.unwrap_or_else(|error| panic!("{}: {name} = {value}: {error}", self.label));
-    }
-
-    /// Adds a pair of connected interfaces, one here and one in `peer`.
-    pub fn veth(&self, interface: &str, peer: &Self, peer_interface: &str) {
-        // `ip` takes a path where it wants a namespace's name.
-        let peer = format!("{peer_interface} netns {}", path_of_fd(&peer.fd));
-        let pair = format!("{interface} type veth peer name {peer}");
-        self.run(&format!("ip link add name {pair}"));
+        written.unwrap_or_else(|error| {
+            let hint = match error.kind() {
+                io::ErrorKind::ReadOnlyFilesystem => " (a container has to be a privileged one)",
+                _ => "",
+            };
+            panic!("{}: {name} = {value}: {error}{hint}", self.label)
+        });
     }
 
     /// Moves an interface to another namespace, where it is down and has no address.
@@ -199,25 +197,18 @@ impl Namespace {
         table.lines().filter_map(group).collect()
     }
 
-    /// Forgets the neighbors: the next packet to one solicits it anew.
-    pub fn flush_neighbors(&self) {
-        self.run("ip -6 neigh flush all");
-    }
-
-    /// Forgets those of one interface.
-    pub fn flush_neighbors_of(&self, interface: &str) {
-        self.run(&format!("ip -6 neigh flush dev {interface}"));
-    }
-
-    /// Pings five times a second, then waits a second for answers.
-    #[track_caller]
-    pub fn ping(&self, from: Ipv6Addr, to: Ipv6Addr, count: u32) -> Ping {
-        let output = self.try_run(&format!("ping -n -q -c {count} -i 0.2 -W 1 -I {from} {to}"));
-        let stdout = String::from_utf8_lossy(&output.stdout);
-        stdout
-            .lines()
-            .find_map(Ping::parse)
-            .unwrap_or_else(|| panic!("{}: {output:?}", self.label))
+    /// Has an interface a link-local address that can be used?
+    pub fn has_link_local(&self, interface: &str) -> bool {
+        let table = self.within(|| fs::read_to_string("/proc/thread-self/net/if_inet6"));
+        table.expect("IPv6 is on").lines().any(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [address, _, _, _, flags, name] = words[..] else {
+                return false;
+            };
+            let flags = u32::from_str_radix(flags, 16).expect("flags");
+            let usable = flags & (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED) == 0;
+            name == interface && address.starts_with("fe80") && usable
+        })
     }
 }
 
@@ -225,23 +216,6 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         // A mldproxy that was killed leaves it.
         let _ = fs::remove_file(&self.control_socket);
-    }
-}
-
-pub struct Ping {
-    pub received: u32,
-    /// ping's own line: "5 packets transmitted, 5 received, 0% packet loss, time 804ms".
-    pub statistics: String,
-}
-
-impl Ping {
-    fn parse(line: &str) -> Option<Self> {
-        let received = word_after(line, "transmitted,")?.parse().ok()?;
-        let statistics = line.to_owned();
-        Some(Self {
-            received,
-            statistics,
-        })
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -77,9 +79,9 @@ impl Process {
     /// One thread starts the child, reads and reaps it: what the kernel takes for the death of the parent is the end of the
     /// *thread* that started the child.
     pub(super) fn start(namespace: OwnedFd, command: &Command) -> Self {
-        let mut bound = Command::new("setpriv");
-        bound.args(["--pdeathsig", "KILL", "--"]);
-        bound.arg(command.get_program()).args(command.get_args());
+        let mut bound = Command::new(command.get_program());
+        bound.args(command.get_args());
+        die_with_parent(&mut bound);
         let added = command.get_envs();
         bound.envs(added.filter_map(|(name, value)| Some((name, value?))));
         bound.current_dir(command.get_current_dir().unwrap_or(".".as_ref()));
@@ -92,7 +94,7 @@ impl Process {
             let (output, stdout) = io::pipe().expect("a pipe");
             let stderr = stdout.try_clone().expect("a file descriptor");
             bound.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
-            let mut child = bound.spawn().expect("setpriv starts");
+            let mut child = bound.spawn().expect("the program starts");
             drop(bound); // and with it this end of the pipe
             started.send(child.id()).expect("it is awaited");
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
@@ -117,6 +119,15 @@ impl Drop for Process {
         // A panic of the thread was printed, and panicking here would abort.
         let _ = self.thread.take().map(JoinHandle::join);
     }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "what a child does before it becomes the program is unsafe"
+)]
+fn die_with_parent(command: &mut Command) {
+    // SAFETY: the child calls prctl(2) alone, which is a system call without a lock or memory.
+    unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
 }
 
 /// Whoever panicked with the lock held has spoilt nothing.
