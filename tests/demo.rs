@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use lab::{
-    DOWNSTREAM, LAN_HOST, Lab, OUTSIDE, Process, TOOLS, UPSTREAM, isolate, missing_tools, poll_for,
+    DOWNSTREAM, LAN_HOST, Lab, OUTSIDE, Process, UPSTREAM, isolate, missing_tools, poll_for,
     solicited_node,
 };
 use nix::sys::signal::Signal;
@@ -20,7 +20,7 @@ Usage: cargo demo [--ndppd]
 
 Builds a small network on this machine (gateway, switch with MLD snooping, router, LAN), shows that the
 gateway does not reach the LAN, starts mldproxy on the router, and shows that now it does. Takes about 10
-seconds, and needs root or user namespaces. The network is private to the demo and ends with it.
+seconds, and needs root or user namespaces, but no program beside mldproxy. The network is private to the demo and ends with it.
 
   --ndppd  have ndppd answer for the LAN's host, and mldproxy beside it, in place of mldproxy --ndp-proxy alone
   --help   show this";
@@ -82,16 +82,9 @@ fn main() -> ExitCode {
 fn demonstrate(screen: &mut Screen, beside: bool) -> Result<(), String> {
     println!("{PROBLEM}");
 
-    screen.step("The tools");
-    let mut missing = missing_tools(TOOLS);
-    if beside {
-        missing.extend(missing_tools(&[("ndppd", "ndppd")]));
+    if beside && let Some(missing) = missing_tools(&[("ndppd", "ndppd")]).pop() {
+        return Err(missing);
     }
-    if !missing.is_empty() {
-        return Err(missing.join("\n"));
-    }
-    screen.say("ip, bridge, ping and setpriv are here.");
-
     screen.step("A network of its own, which nothing else on this machine sees");
     isolate()?;
     let lab = Lab::new();
@@ -149,22 +142,12 @@ fn with_mldproxy(
     if !beside {
         screen
             .say("The host answered when it was asked, so the kernel answers for it from now on:");
-        let entries = || {
-            lab.rtr
-                .run(&format!("ip -6 neigh show proxy dev {UPSTREAM}"))
-        };
-        let entry = poll_for(Duration::from_secs(10), || {
-            let entries = entries();
-            let entry = entries
-                .lines()
-                .find(|line| line.contains(&LAN_HOST.to_string()));
-            entry.map(|line| line.trim_end().to_owned())
-        });
+        let entries = || lab.rtr.proxied(UPSTREAM);
+        let answers = || entries().contains(&LAN_HOST).then_some(());
+        let entry = poll_for(Duration::from_secs(10), answers);
         mldproxy.show_log(screen);
-        let entry = entry.ok_or_else(|| format!("expected an entry, saw: {}", entries()))?;
-        screen.see(&format!(
-            "rtr: ip -6 neigh show proxy dev {UPSTREAM}: {entry}"
-        ));
+        entry.ok_or_else(|| format!("expected a proxy entry, saw: {:?}", entries()))?;
+        screen.see(&format!("rtr: proxy entry on {UPSTREAM}: {LAN_HOST}"));
     }
 
     screen.step("With mldproxy the gateway reaches the host");
@@ -227,7 +210,10 @@ fn with_mldproxy(
 fn expect_ping(screen: &Screen, lab: &Lab, received: u32) -> Result<(), String> {
     lab.gw.flush_neighbors();
     let ping = lab.gw.ping(OUTSIDE, LAN_HOST, PINGS);
-    let seen = format!("gw: ping {LAN_HOST}: {}", ping.statistics);
+    let seen = format!(
+        "gw: ping {LAN_HOST}: {} sent, {} answered",
+        ping.sent, ping.received
+    );
     if ping.received != received {
         return Err(format!(
             "expected {received} of {PINGS} pings answered, saw: {seen}"
@@ -239,22 +225,16 @@ fn expect_ping(screen: &Screen, lab: &Lab, received: u32) -> Result<(), String> 
 
 /// Looks the host's group up in the switch's multicast database.
 fn expect_group(screen: &Screen, lab: &Lab, present: bool) -> Result<(), String> {
-    let group = solicited_node(LAN_HOST).to_string();
-    let lines = lab.mdb_lines();
-    let line = lines
-        .iter()
-        .find(|line| line.split(' ').any(|word| word == group));
-    match line {
-        Some(line) if present => screen.see(&format!("sw: bridge mdb show: {line}")),
-        None if !present => screen.see(&format!("sw: bridge mdb show: no {group} on port rtr")),
-        _ => {
-            let expected = if present { "" } else { "no " };
-            let seen = lines.join("\n");
-            return Err(format!(
-                "expected {expected}{group} in the switch's MDB, saw:\n{seen}"
-            ));
-        }
+    let group = solicited_node(LAN_HOST);
+    let groups = lab.mdb();
+    if groups.contains(&group) != present {
+        let expected = if present { "" } else { "no " };
+        return Err(format!(
+            "expected {expected}{group} in the switch's MDB, saw: {groups:?}"
+        ));
     }
+    let held = if present { "" } else { "no " };
+    screen.see(&format!("sw: MDB of port rtr: {held}{group}"));
     Ok(())
 }
 
