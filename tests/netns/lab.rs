@@ -204,10 +204,19 @@ impl Lab {
         for (number, lan) in (1..=options.lans).zip(lab.lans()) {
             lab.build_lan(number, lan);
         }
+        eventually("every link is up", 2 * SOON, || lab.is_ready(options.lans));
         if options.querier {
             lab.start_querier();
         }
         lab
+    }
+
+    fn is_ready(&self, lans: u16) -> bool {
+        let mut lans = (1..=lans).zip(self.lans());
+        self.gw.is_ready("eth0")
+            && self.rtr.is_ready(UPSTREAM)
+            && lans
+                .all(|(number, lan)| self.rtr.is_ready(&downstream(number)) && lan.is_ready("eth0"))
     }
 
     /// The groups in the switch's multicast database that go to the router's port.
@@ -319,7 +328,7 @@ impl Lab {
     /// A bridge's querier that finds no link-local address to query from tries again 31 s later.
     pub fn start_querier(&self) {
         eventually("the switch has a link-local address", SOON, || {
-            self.sw.has_link_local("br0")
+            self.sw.is_ready("br0")
         });
         let options = BridgeOptions {
             querier: Some(true),

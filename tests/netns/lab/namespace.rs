@@ -197,18 +197,24 @@ impl Namespace {
         table.lines().filter_map(group).collect()
     }
 
-    /// Has an interface a link-local address that can be used?
-    pub fn has_link_local(&self, interface: &str) -> bool {
+    /// Has an interface a link-local address, and can all its addresses be used? They are tentative until the link is up, which may
+    /// be a second after it was brought up.
+    pub fn is_ready(&self, interface: &str) -> bool {
         let table = self.within(|| fs::read_to_string("/proc/thread-self/net/if_inet6"));
-        table.expect("IPv6 is on").lines().any(|line| {
+        let table = table.expect("IPv6 is on");
+        let lines = table.lines().map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
             let [address, _, _, _, flags, name] = words[..] else {
-                return false;
+                panic!("{line}");
             };
             let flags = u32::from_str_radix(flags, 16).expect("flags");
-            let usable = flags & (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED) == 0;
-            name == interface && address.starts_with("fe80") && usable
-        })
+            (name, address, flags & libc::IFA_F_TENTATIVE == 0)
+        });
+        let here: Vec<_> = lines.filter(|(name, ..)| *name == interface).collect();
+        let has_link_local = here
+            .iter()
+            .any(|(_, address, _)| address.starts_with("fe80"));
+        has_link_local && here.iter().all(|(.., usable)| *usable)
     }
 }
 

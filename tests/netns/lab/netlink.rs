@@ -47,7 +47,13 @@ impl Namespace {
     /// Adds a pair of connected interfaces, one here and one in `peer`.
     #[track_caller]
     pub fn veth(&self, interface: &str, peer: &Self, peer_interface: &str) {
-        let mut request = link_request(libc::NLM_F_CREATE | libc::NLM_F_EXCL, 0);
+        self.numbered_veth(interface, 0, peer, peer_interface);
+    }
+
+    /// As [`Self::veth`], the interface here with this number, where that is not 0.
+    #[track_caller]
+    pub fn numbered_veth(&self, interface: &str, index: u32, peer: &Self, peer_interface: &str) {
+        let mut request = link_request(libc::NLM_F_CREATE | libc::NLM_F_EXCL, index);
         request.attribute(libc::IFLA_IFNAME, &name(interface));
         request.nest(libc::IFLA_LINKINFO, |info| {
             info.attribute(libc::IFLA_INFO_KIND, b"veth");

@@ -186,8 +186,9 @@ fn an_upstream_created_anew_under_the_same_number_has_all_again() {
     let number = index().expect("a number");
     mldproxy.signal(Signal::SIGSTOP);
     (CREATED_ANEW.begin)(&lab);
-    let with_number = format!("{UPSTREAM} index {number}");
-    lab.rtr.veth(&with_number, &lab.sw, "rtr");
+    let index_before = number.parse().expect("a number");
+    lab.rtr
+        .numbered_veth(UPSTREAM, index_before, &lab.sw, "rtr");
     lab.sw
         .run("ip link set dev rtr master br0 addrgenmode none up");
     (DOWN.end)(&lab);
