@@ -20,8 +20,9 @@ use crate::listener::{self, Listener, Upstream};
 use crate::ndp_proxy::{self, KernelTable, Listing, NdpProxy};
 use crate::neighbors::{ASK_RESPONSE_DELAY, Neighbors, Question, Sender, Subject};
 use crate::rate::Bucket;
+use crate::state_changes::{StateChanges, Voice};
 use crate::targets::Targets;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::{
     self, MacAddress, Message, NeighborSolicitation, Query, QueryVersion, SolicitedNode, Sources,
 };
@@ -134,12 +135,31 @@ const MAX_OWN: usize = 64;
 const LINE_RATE: u32 = 1;
 const LINE_BURST: u32 = 500;
 
+/// The shortest time from a query to its answer in another version than the kernel's: ten a second.
+const MIN_ANSWER_DELAY: Duration = Duration::from_millis(100);
+
+/// What a report is of.
+#[derive(Clone, Copy)]
+enum Reporting {
+    /// All groups joined.
+    All,
+    /// Those joined just now.
+    Joins,
+    /// Those about to be left.
+    Leaves,
+}
+
 /// All state of the protocol. It is large: put it in a static, not on the stack.
 pub struct Engine {
     config: Config,
     neighbors: Neighbors,
     groups: Groups,
     listener: Listener,
+    state_changes: StateChanges<{ groups::CAPACITY }, { groups::CAPACITY / 32 }>,
+    /// What the report polled last is of.
+    reporting: Reporting,
+    /// Every group is about to be left.
+    ending: bool,
     ndp_proxy: NdpProxy,
     targets: Targets,
     downstreams: [Option<Downstream>; MAX_DOWNSTREAMS],
@@ -169,6 +189,9 @@ impl Engine {
             neighbors: Neighbors::new(),
             groups: Groups::new(),
             listener: Listener::new(),
+            state_changes: StateChanges::new(),
+            reporting: Reporting::All,
+            ending: false,
             ndp_proxy: NdpProxy::new(),
             targets: Targets::new(),
             downstreams: [None; MAX_DOWNSTREAMS],
@@ -239,6 +262,7 @@ impl Engine {
             groups,
             ndp_proxy,
             listener,
+            state_changes,
             counters,
             now,
             ..
@@ -249,6 +273,7 @@ impl Engine {
             release(groups, ndp_proxy, *now, subject);
         });
         groups.handle_timeout(*now);
+        state_changes.handle_timeout(*now);
         ndp_proxy.handle_timeout(*now);
         listener.handle_timeout(*now, config, log_change);
         self.handle_target_timeout();
@@ -256,10 +281,18 @@ impl Engine {
         self.follow_neighbors();
     }
 
+    /// All groups are about to be left, and what is still to be done is to report that. No event comes any more.
+    pub fn end(&mut self) {
+        self.ending = true;
+    }
+
     /// The next thing to do. Carry it out, tell [`Self::done`], and poll again: until then the same action is returned. `buffer`
     /// has at least [`BUFFER_LENGTH`] octets.
     pub fn poll_action(&mut self, buffer: &mut [u8]) -> Option<Action> {
-        self.poll_membership()
+        if self.ending {
+            return self.poll_leaves(buffer);
+        }
+        self.poll_membership(buffer)
             .or_else(|| self.poll_kernel_table())
             .or_else(|| self.poll_answer(buffer))
             .or_else(|| self.poll_target(buffer))
@@ -306,22 +339,22 @@ impl Engine {
             Action::Join(change) => {
                 self.groups.done(self.now, change, succeeded);
                 if succeeded {
+                    if let Some(voice) = self.voice() {
+                        self.state_changes.joined(change.slot, change.group, &voice);
+                    }
                     log!(self.line_level(), "joined {}", Because(change));
                     self.listener.start(self.now, self.config.refresh_interval);
                 }
             }
             Action::Leave(change) => {
                 self.groups.done(self.now, change, succeeded);
+                self.state_changes.left(change.slot);
                 if succeeded {
                     log!(self.line_level(), "left {}", Because(change));
                     self.stop_refresh_without_groups();
                 }
             }
-            Action::Report { .. } => {
-                let groups = self.groups.len();
-                self.listener
-                    .done(self.now, &self.config, groups, succeeded);
-            }
+            Action::Report { .. } => self.reported(succeeded),
             // One that could not be sent is one that was lost: the next follows.
             Action::Ask { question, .. } => self.neighbors.asked(self.now, question),
             Action::Kernel(change) => self.ndp_proxy.done(self.now, change, succeeded),
@@ -336,6 +369,7 @@ impl Engine {
         let deadlines = [
             (self.neighbors.next_check(), Reason::Expiry),
             (self.listener.next_deadline(), Reason::Refresh),
+            (self.state_changes.next_deadline(), Reason::Refresh),
             (self.groups.next_deadline(&self.config), Reason::Membership),
             (self.neighbors.next_latecomer_at(), Reason::Latecomer),
             (self.neighbors.next_question(), Reason::Question),
@@ -390,17 +424,50 @@ impl Engine {
         self.now = self.now.max(now);
     }
 
-    fn poll_membership(&self) -> Option<Action> {
+    fn poll_membership(&mut self, buffer: &mut [u8]) -> Option<Action> {
         self.listener.upstream()?;
         let change = self.groups.poll_change()?;
-        Some(if change.join {
-            Action::Join(change)
-        } else {
-            Action::Leave(change)
+        if change.join {
+            return Some(Action::Join(change));
+        }
+        let told = self.state_changes.is_told(change.slot);
+        let report = if told { None } else { self.poll_leaves(buffer) };
+        Some(report.unwrap_or(Action::Leave(change)))
+    }
+
+    /// How joins and leaves are to be reported, where the kernel does not do so in the version in force, and there is an address to
+    /// report from.
+    fn voice(&self) -> Option<Voice> {
+        let listener = &self.listener;
+        let source = listener.upstream()?.link_local?;
+        listener.kernel_differs(&self.config).then(|| Voice {
+            version: listener.version(&self.config),
+            source,
+            robustness: listener.robustness(),
         })
     }
 
+    fn poll_leaves(&mut self, buffer: &mut [u8]) -> Option<Action> {
+        let voice = self.voice()?;
+        let buffer = self.listener.packet(buffer)?;
+        let leaving_from = |first| self.groups.leaving_from(first, self.ending);
+        let report = self.state_changes.poll_leaves(&voice, leaving_from, buffer);
+        let (length, group) = report?;
+        self.reporting = Reporting::Leaves;
+        Some(Action::Report { length, group })
+    }
+
     fn poll_report(&mut self, buffer: &mut [u8]) -> Option<Action> {
+        if let Some(voice) = self.voice()
+            && let Some(buffer) = self.listener.packet(buffer)
+            && let Some((length, group)) =
+                self.state_changes
+                    .poll_report(&voice, |slot| self.groups.at(slot), buffer)
+        {
+            self.reporting = Reporting::Joins;
+            return Some(Action::Report { length, group });
+        }
+        self.reporting = Reporting::All;
         let Engine {
             config,
             listener,
@@ -410,6 +477,38 @@ impl Engine {
         let groups_from = |first| groups.joined_from(first);
         let (length, group) = listener.poll_report(config, groups_from, buffer)?;
         Some(Action::Report { length, group })
+    }
+
+    /// The report polled last was sent, or could not be.
+    fn reported(&mut self, succeeded: bool) {
+        let (now, voice) = (self.now, self.voice());
+        match (self.reporting, voice) {
+            (Reporting::Joins, Some(voice)) => self.state_changes.done(now, &voice, succeeded),
+            (Reporting::Leaves, Some(voice)) => {
+                let leaving_from = |first| self.groups.leaving_from(first, self.ending);
+                self.state_changes.leaves_done(now, &voice, leaving_from);
+            }
+            (Reporting::All | Reporting::Joins | Reporting::Leaves, _) => {
+                let groups = self.groups.len();
+                self.listener.done(now, &self.config, groups, succeeded);
+            }
+        }
+    }
+
+    /// Answers a query in the version in force, where the kernel does so in another.
+    fn answer_query(&mut self, query: &Query<'_>) {
+        if !self.listener.kernel_differs(&self.config) {
+            return;
+        }
+        let delay = self.listener.share_of(query.max_response_delay);
+        let delay = delay.max(MIN_ANSWER_DELAY);
+        if query.group.is_unspecified() {
+            self.listener.answer(self.now, delay);
+        } else if let Some(group) = SolicitedNode::from_group(query.group)
+            && let Some(slot) = self.groups.joined_slot(group)
+        {
+            self.state_changes.asked_for(self.now, slot, delay);
+        }
     }
 
     fn poll_question(&mut self, buffer: &mut [u8]) -> Option<Action> {
@@ -502,6 +601,7 @@ impl Engine {
                         log_change(change);
                     }
                 });
+                self.answer_query(&query);
             }
             Ok(Message::NeighborAdvertisement(advertisement)) => {
                 self.handle_upstream_advertisement(mac, &advertisement);
@@ -519,6 +619,7 @@ impl Engine {
         let index = |upstream: Option<&Upstream>| upstream.map(|upstream| upstream.index);
         if index(upstream.as_ref()) != index(self.listener.upstream()) {
             self.groups.forget_memberships();
+            self.state_changes.clear();
             self.ndp_proxy.forget_upstream();
         }
         self.listener.set_upstream(self.now, upstream);

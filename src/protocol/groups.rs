@@ -167,6 +167,29 @@ impl Groups {
         }
     }
 
+    /// The groups that are about to be left, with their slots, from a slot on; with `all` each that is joined.
+    pub(crate) fn leaving_from(
+        &self,
+        first: usize,
+        all: bool,
+    ) -> impl Iterator<Item = (usize, SolicitedNode)> {
+        let leaves = move |slot: &usize| all || self.pending.contains(*slot);
+        self.joined_from(first)
+            .filter(move |(slot, _)| leaves(slot))
+    }
+
+    /// The slot of a group that is joined.
+    pub(crate) fn joined_slot(&self, group: SolicitedNode) -> Option<usize> {
+        let slot = self.table.find(&group)?;
+        let (_, state) = self.table.get(slot)?;
+        state.joined.then_some(slot)
+    }
+
+    /// The group at a slot.
+    pub(crate) fn at(&self, slot: usize) -> Option<SolicitedNode> {
+        Some(self.table.get(slot)?.0)
+    }
+
     /// The group is wanted once more, because of `address`; of a listener that is the group's own. Does its join have to wait?
     pub(crate) fn acquire(
         &mut self,

@@ -17,11 +17,12 @@ use crate::wire::{
 pub const MAX_PACKET: usize = 1500;
 /// Until a report that could not be sent is tried again.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// RFC 3810 §9.1, §9.2: what a querier does that does not say so.
+/// RFC 3810 §9.1, §9.2, §9.3: what a querier does that does not say so.
 pub const ROBUSTNESS: u8 = 2;
 pub const QUERY_INTERVAL: Duration = Duration::from_secs(125);
-/// How long a querier may be silent before that is worth a line: its Multicast Address Listening Interval (RFC 3810 §9.4).
-pub const QUERIER_TIMEOUT: Duration = Duration::from_secs(260);
+pub const QUERY_RESPONSE_INTERVAL: Duration = Duration::from_secs(10);
+/// A querier's silence is worth a line after this at the earliest, whatever its queries say: one a minute at most.
+const MIN_QUERIER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The shortest time from one MLDv1 report of the refresh to the next. The longest is what makes them fit the refresh interval.
 pub const V1_PACE: Duration = Duration::from_millis(100);
 const LEAST_PACE: Duration = Duration::from_millis(1);
@@ -52,8 +53,8 @@ pub struct Querier {
 pub enum Change {
     /// Another version is in force.
     Version(MldVersion),
-    /// No query was heard for [`QUERIER_TIMEOUT`].
-    QuerierSilent,
+    /// No query was heard for this time, [`Listener::querier_timeout`].
+    QuerierSilent(Duration),
     /// A query was heard again, or for the first time.
     QuerierHeard(Ipv6Addr),
 }
@@ -65,6 +66,10 @@ pub struct Listener {
     upstream: Upstream,
     has_querier: bool,
     querier: Querier,
+    /// What its queries say (RFC 3810 §9.1, §9.2), 0 where they do not; an MLDv1 query says neither.
+    robustness: u8,
+    query_interval: Duration,
+    response_interval: Duration,
     /// When the silence of the querier is worth a line; none where that was said, or there is no upstream.
     silence_at: Option<Instant>,
     /// Until then MLDv1 is in force: the Older Version Querier Present Timeout (RFC 3810 §9.12).
@@ -96,6 +101,9 @@ impl Listener {
                 version: MldVersion::V1,
                 last_query: Instant::ZERO,
             },
+            robustness: 0,
+            query_interval: Duration::ZERO,
+            response_interval: Duration::ZERO,
             silence_at: None,
             v1_until: None,
             next_refresh: None,
@@ -130,9 +138,46 @@ impl Listener {
         match config.mld_mode {
             MldMode::V1 => MldVersion::V1,
             MldMode::V2 => MldVersion::V2,
-            MldMode::Auto if self.v1_until.is_some() => MldVersion::V1,
-            MldMode::Auto => MldVersion::V2,
+            MldMode::Auto => self.heard_version(),
         }
+    }
+
+    /// Does the kernel, which no user tells, speak another version than the one in force?
+    pub(crate) fn kernel_differs(&self, config: &Config) -> bool {
+        self.version(config) != self.heard_version()
+    }
+
+    fn heard_version(&self) -> MldVersion {
+        match self.v1_until {
+            Some(_) => MldVersion::V1,
+            None => MldVersion::V2,
+        }
+    }
+
+    /// The robustness variable, adopted from the last query that said it. RFC 3810 §9.1: it must not be 0 and should not be 1.
+    pub fn robustness(&self) -> u8 {
+        self.robustness.max(ROBUSTNESS)
+    }
+
+    /// How long a querier may be silent before that is worth a line: the Multicast Address Listening Interval, after which a gateway
+    /// forgets a group (RFC 3810 §9.4), of what its queries said.
+    pub fn querier_timeout(&self) -> Duration {
+        let response_interval = match self.has_querier {
+            true => self.response_interval,
+            false => QUERY_RESPONSE_INTERVAL,
+        };
+        self.robust(response_interval).max(MIN_QUERIER_TIMEOUT)
+    }
+
+    /// Robustness variable × query interval + response interval, of which RFC 3810 §9.4, §9.5 and §9.12 make their timeouts.
+    fn robust(&self, response_interval: Duration) -> Duration {
+        // RFC 3810 §5.1.9: an interval of 0 stands for the default.
+        let interval = match self.query_interval {
+            Duration::ZERO => QUERY_INTERVAL,
+            interval => interval,
+        };
+        let intervals = interval.saturating_mul(self.robustness().into());
+        intervals.saturating_add(response_interval)
     }
 
     /// The upstream changed. A link-local address where there was none, or another one, means that all is reported anew.
@@ -147,8 +192,10 @@ impl Listener {
         if index(upstream.as_ref()) != index(self.upstream()) {
             // Another link may have another querier.
             self.has_querier = false;
+            self.robustness = 0;
+            self.query_interval = Duration::ZERO;
             self.v1_until = None;
-            self.silence_at = upstream.map(|_| now.saturating_add(QUERIER_TIMEOUT));
+            self.silence_at = upstream.map(|_| now.saturating_add(self.querier_timeout()));
         }
         self.has_upstream = upstream.is_some();
         self.upstream = upstream.unwrap_or(Listener::new().upstream);
@@ -165,15 +212,24 @@ impl Listener {
         let before = self.version(config);
         let version = match query.version {
             QueryVersion::V1 => {
-                // RFC 3810 §9.12: robustness × query interval + the response interval of the query. An MLDv1 query does not
-                // say the first two.
-                let intervals = QUERY_INTERVAL.saturating_mul(ROBUSTNESS.into());
-                let timeout = intervals.saturating_add(query.max_response_delay);
+                let timeout = self.robust(query.max_response_delay);
                 self.v1_until = Some(now.saturating_add(timeout));
                 MldVersion::V1
             }
-            QueryVersion::V2 { .. } => MldVersion::V2,
+            QueryVersion::V2 {
+                robustness,
+                query_interval,
+                ..
+            } => {
+                self.robustness = robustness;
+                self.query_interval = query_interval;
+                MldVersion::V2
+            }
         };
+        // That of a query for one group is a shorter one, the Last Listener Query Interval.
+        if query.group.is_unspecified() || !self.has_querier {
+            self.response_interval = query.max_response_delay;
+        }
         if !self.has_querier || self.silence_at.is_none() || self.querier.address != query.source {
             changed(Change::QuerierHeard(query.source));
         }
@@ -183,7 +239,7 @@ impl Listener {
             version,
             last_query: now,
         };
-        self.silence_at = Some(now.saturating_add(QUERIER_TIMEOUT));
+        self.silence_at = Some(now.saturating_add(self.querier_timeout()));
         if self.report_change(before, config, changed) {
             let delay = self.share_of(query.max_response_delay);
             self.report_at = Some(now.saturating_add(delay));
@@ -202,6 +258,15 @@ impl Listener {
     pub(crate) fn report_all(&mut self) {
         self.report_from = Some(0);
         self.report_at = None;
+    }
+
+    /// The kernel answers a General Query in another version than the one in force: all groups are reported in this one too, within
+    /// the delay that the query allows.
+    pub(crate) fn answer(&mut self, now: Instant, delay: Duration) {
+        if self.report_from.is_none() {
+            self.report_from = Some(0);
+            self.report_at = Some(now.saturating_add(delay));
+        }
     }
 
     /// No group is joined any more.
@@ -224,10 +289,8 @@ impl Listener {
         I: Iterator<Item = (usize, SolicitedNode)>,
     {
         let first = self.report_from.filter(|_| self.report_at.is_none())?;
-        let upstream = *self.upstream()?;
-        let source = upstream.link_local?;
-        let mtu = usize::try_from(upstream.mtu).unwrap_or(MAX_PACKET);
-        let buffer = buffer.get_mut(..mtu.clamp(IPV6_MIN_MTU, MAX_PACKET))?;
+        let source = self.upstream()?.link_local?;
+        let buffer = self.packet(buffer)?;
 
         self.report_next = None;
         let mut groups = groups_from(first);
@@ -253,6 +316,12 @@ impl Listener {
             self.report_from = None;
         }
         report
+    }
+
+    /// The part of a buffer that one packet upstream may fill.
+    pub(crate) fn packet<'b>(&self, buffer: &'b mut [u8]) -> Option<&'b mut [u8]> {
+        let mtu = usize::try_from(self.upstream()?.mtu).unwrap_or(MAX_PACKET);
+        buffer.get_mut(..mtu.clamp(IPV6_MIN_MTU, MAX_PACKET))
     }
 
     /// The report was sent, or could not be and is to be tried again [`RETRY_INTERVAL`] after `now`. `groups` is how many there
@@ -298,7 +367,7 @@ impl Listener {
         }
         if due(self.silence_at) {
             self.silence_at = None;
-            changed(Change::QuerierSilent);
+            changed(Change::QuerierSilent(self.querier_timeout()));
         }
         if due(self.v1_until) {
             let before = self.version(config);
@@ -325,7 +394,7 @@ impl Listener {
 
     /// RFC 3810 §6.3: a node "MUST NOT send a Report immediately upon reception of a General Query", since all of them would. The
     /// share of the delay that is left to all is this node's own: its address decides, which no other one on the link has.
-    fn share_of(&self, max_response_delay: Duration) -> Duration {
+    pub(crate) fn share_of(&self, max_response_delay: Duration) -> Duration {
         let address = self.upstream().and_then(|upstream| upstream.link_local);
         let [.., last] = address.unwrap_or(Ipv6Addr::UNSPECIFIED).octets();
         let share = max_response_delay.saturating_mul(u32::from(last).saturating_add(1));

@@ -58,6 +58,13 @@ impl<const WORDS: usize> SlotSet<WORDS> {
         word & Self::bit(slot) != 0
     }
 
+    /// Takes all out; pages of memory that were never needed stay so.
+    pub(crate) fn clear(&mut self) {
+        if !self.is_empty() {
+            *self = SlotSet::new();
+        }
+    }
+
     /// Takes the lowest slot out.
     pub(crate) fn take_first(&mut self) -> Option<usize> {
         if self.is_empty() {
@@ -142,6 +149,11 @@ impl<const WORDS: usize> Pending<WORDS> {
     /// The next slot to do something for, the same one again until that changes.
     pub(crate) fn next(&self) -> Option<usize> {
         self.pending.first_outside(&self.failed)
+    }
+
+    /// Is there something to be carried out for a slot, now or later?
+    pub(crate) fn contains(&self, slot: usize) -> bool {
+        self.pending.contains(slot)
     }
 
     /// It could not be carried out. All that failed by then is tried again at the time that was named first.

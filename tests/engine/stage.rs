@@ -35,6 +35,8 @@ pub struct Stage {
     pub joined: BTreeSet<Ipv6Addr>,
     /// The groups of each report sent, and when.
     pub reports: Vec<(u64, Vec<Ipv6Addr>)>,
+    /// Each record of each report, and each Done, and when, in milliseconds.
+    pub said: Vec<(u64, String)>,
     /// Questions to hosts, `?` and the link-local address, `!` and the target of a probe, or `*` and that of a resolution, and when.
     pub questions: Vec<(u64, String)>,
     /// Joins and leaves, as they were carried out.
@@ -102,6 +104,7 @@ impl Stage {
             now: Instant::from_secs(1_000),
             joined: BTreeSet::new(),
             reports: Vec::new(),
+            said: Vec::new(),
             questions: Vec::new(),
             changes: Vec::new(),
             proxied: BTreeSet::new(),
@@ -168,21 +171,7 @@ impl Stage {
                     self.changes
                         .push(format!("-{} {}", change.group, change.address));
                 }
-                Action::Report { length, .. } => {
-                    let groups = match parse(&buffer[..length]) {
-                        Ok(Message::ReportV2(report)) => {
-                            assert_eq!(report.source, LINK_LOCAL);
-                            let groups = report.records.map(|record| {
-                                assert_eq!(record.record_type, RecordType::ModeIsExclude);
-                                record.group
-                            });
-                            groups.collect()
-                        }
-                        Ok(Message::ReportV1(report)) => vec![report.group],
-                        other => panic!("not a report: {other:?}"),
-                    };
-                    self.reports.push((self.now.as_millis() / 1000, groups));
-                }
+                Action::Report { length, .. } => self.report(&buffer[..length]),
                 Action::Ask { length, .. } => {
                     let question = match parse(&buffer[..length]) {
                         Ok(Message::Query(query)) => {
@@ -261,6 +250,40 @@ impl Stage {
                 }
             }
             self.engine.done(self.now, &action, !fails);
+        }
+    }
+
+    /// All records of a report are of one kind: those of a refresh, or of joins, or of leaves.
+    fn report(&mut self, packet: &[u8]) {
+        let now = self.now.as_millis();
+        let mut say = |what, group| self.said.push((now, format!("{what} {group}")));
+        let groups = match parse(packet) {
+            Ok(Message::ReportV2(report)) => {
+                assert_eq!(report.source, LINK_LOCAL);
+                let mut refreshed = Vec::new();
+                for record in report.records {
+                    match record.record_type {
+                        RecordType::ModeIsExclude => refreshed.push(record.group),
+                        RecordType::ChangeToExclude => say("TO_EX", record.group),
+                        RecordType::ChangeToInclude => say("TO_IN", record.group),
+                        other => panic!("{other:?}"),
+                    }
+                    assert_eq!(record.sources.count(), 0);
+                }
+                refreshed
+            }
+            Ok(Message::ReportV1(report)) => {
+                say("report", report.group);
+                vec![report.group]
+            }
+            Ok(Message::Done(done)) => {
+                say("done", done.group);
+                return;
+            }
+            other => panic!("not a report: {other:?}"),
+        };
+        if !groups.is_empty() {
+            self.reports.push((now / 1000, groups));
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use protocol::config::{MldMode, MldVersion};
 use protocol::counters::Counter;
-use protocol::engine::{Action, Event, Reason};
+use protocol::engine::{Action, BUFFER_LENGTH, Event, Reason};
 use protocol::listener::Upstream;
 use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, Query, QueryVersion, RecordType, Sources};
@@ -22,17 +22,17 @@ impl Stage {
     pub fn query_of(&mut self, source: Ipv6Addr, version: MldVersion) {
         let version = match version {
             MldVersion::V1 => QueryVersion::V1,
-            MldVersion::V2 => QueryVersion::V2 {
-                suppress_router_processing: false,
-                robustness: 2,
-                query_interval: Duration::from_secs(125),
-                sources: Sources::default(),
-            },
+            MldVersion::V2 => as_it_says(2, 125),
         };
+        self.query_for(source, Ipv6Addr::UNSPECIFIED, version);
+    }
+
+    /// A router upstream asks for a group, or for all.
+    fn query_for(&mut self, source: Ipv6Addr, group: Ipv6Addr, version: QueryVersion<'_>) {
         let query = Query {
             source,
             destination: ALL_NODES,
-            group: Ipv6Addr::UNSPECIFIED,
+            group,
             max_response_delay: Duration::from_secs(10),
             version,
         };
@@ -43,8 +43,24 @@ impl Stage {
         self.handle(Event::UpstreamPacket { mac, packet });
     }
 
+    /// What was said since the last call.
+    fn said(&mut self) -> Vec<String> {
+        let said = std::mem::take(&mut self.said);
+        said.into_iter().map(|(_, said)| said).collect()
+    }
+
     fn version(&self) -> MldVersion {
         self.engine.listener().version(self.engine.config())
+    }
+}
+
+/// An MLDv2 query that says so of its querier.
+fn as_it_says(robustness: u8, query_interval: u64) -> QueryVersion<'static> {
+    QueryVersion::V2 {
+        suppress_router_processing: false,
+        robustness,
+        query_interval: Duration::from_secs(query_interval),
+        sources: Sources::default(),
     }
 }
 
@@ -215,4 +231,206 @@ fn so_many_mldv1_reports_in_so_short_a_refresh_do_not_keep_the_loop_awake() {
     // This finds deadlines that stay.
     stage.pass(2);
     assert!(stage.reports.len() >= 1500);
+}
+
+/// RFC 3810 §9.1, §9.2, §9.4: the querier's own variables, not the defaults, tell when it is overdue.
+#[test]
+fn a_querier_is_silent_by_its_own_robustness_and_interval() {
+    for (robustness, interval, expected) in [
+        (2, 125, 260),
+        (2, 288, 586),
+        (7, 128, 906),
+        (3, 20, 70),
+        // The largest that a query can say.
+        (7, 31_744, 222_218),
+        // RFC 3810 §5.1.8, §5.1.9: 0 stands for the default; §9.1: a robustness of 1 should not be.
+        (0, 0, 260),
+        (1, 125, 260),
+        // Not a line each few seconds, whoever sends queries.
+        (2, 1, 60),
+    ] {
+        let mut stage = Stage::new();
+        let version = as_it_says(robustness, interval);
+        stage.query_for(QUERIER, Ipv6Addr::UNSPECIFIED, version);
+        let deadline = stage.engine.next_deadline().unwrap().0;
+        let seconds = deadline.since(stage.now).as_secs();
+        assert_eq!(seconds, expected, "{robustness} × {interval}");
+        assert_eq!(
+            stage.engine.listener().querier_timeout().as_secs(),
+            expected
+        );
+    }
+}
+
+/// RFC 3810 §9.12: an MLDv1 query says no more than its delay, so what an MLDv2 querier said before counts.
+#[test]
+fn mldv1_is_in_force_by_the_variables_that_were_adopted() {
+    let mut stage = Stage::new();
+    stage.query_for(QUERIER, Ipv6Addr::UNSPECIFIED, as_it_says(3, 50));
+    stage.query(MldVersion::V1);
+    stage.pass(159);
+    assert_eq!(stage.version(), MldVersion::V1);
+    stage.pass(1);
+    assert_eq!(stage.version(), MldVersion::V2);
+}
+
+#[test]
+fn another_upstream_starts_with_the_default_variables() {
+    let mut stage = Stage::new();
+    stage.query_for(QUERIER, Ipv6Addr::UNSPECIFIED, as_it_says(7, 3000));
+    let index = 8;
+    stage.upstream(Some(Upstream { index, ..UPSTREAM }));
+    assert_eq!(stage.engine.listener().querier_timeout().as_secs(), 260);
+}
+
+/// RFC 2710 §4: a join is reported at once and once more after 10 s, a leave is a Done.
+#[test]
+fn a_fixed_version_1_reports_joins_and_leaves_at_once() {
+    let mut stage = fixed(MldMode::V1);
+    stage.seen(address(1));
+    let report = format!("report {}", group(1));
+    assert_eq!(stage.said(), [&*report], "at once");
+    stage.pass(9);
+    assert_eq!(stage.said(), [""; 0]);
+    stage.pass(1);
+    assert_eq!(stage.said(), [&*report], "once more");
+    stage.pass(40);
+    assert_eq!(stage.said(), [""; 0], "and no more before the refresh");
+    stage.pass(300);
+    assert!(stage.joined.is_empty());
+    let said = stage.said();
+    let done = format!("done {}", group(1));
+    assert_eq!(
+        said.iter().filter(|said| **said == done).count(),
+        1,
+        "{said:?}"
+    );
+    assert_eq!(said.last(), Some(&done), "{said:?}");
+}
+
+/// RFC 3810 §6.1, where the kernel speaks MLDv1 with a querier of it.
+#[test]
+fn a_fixed_version_2_reports_joins_and_leaves_at_once_and_as_often_as_the_robustness_says() {
+    let mut stage = fixed(MldMode::V2);
+    stage.seen(address(1));
+    assert_eq!(stage.said(), [""; 0], "the kernel does");
+    stage.query_for(QUERIER, Ipv6Addr::UNSPECIFIED, as_it_says(3, 125));
+    assert_eq!(stage.said(), [""; 0]);
+    stage.query(MldVersion::V1);
+    stage.seen(address(2));
+    let joined = format!("TO_EX {}", group(2));
+    assert_eq!(stage.said(), [&*joined], "at once");
+    stage.pass(1);
+    assert_eq!(stage.said(), [&*joined]);
+    stage.pass(1);
+    assert_eq!(stage.said(), [&*joined]);
+    stage.pass(50);
+    assert_eq!(stage.said(), [""; 0]);
+    for _ in 0..4 {
+        stage.pass(60);
+        stage.query(MldVersion::V1);
+    }
+    stage.pass(100);
+    assert!(stage.joined.is_empty());
+    for number in [1, 2] {
+        let left = format!("TO_IN {}", group(number));
+        let times = stage.said.iter().filter(|(_, said)| *said == left);
+        assert_eq!(times.count(), 3, "{:?}", stage.said);
+    }
+}
+
+/// The kernel answers in the version that it heard, which is not the one in force.
+#[test]
+fn a_query_in_another_version_is_answered_in_the_fixed_one() {
+    let mut stage = fixed(MldMode::V1);
+    for number in [1, 2] {
+        stage.seen(address(number));
+    }
+    stage.pass(11);
+    stage.said.clear();
+    stage.query_for(QUERIER, group(2), as_it_says(2, 125));
+    assert_eq!(stage.said(), [""; 0], "not at once");
+    stage.pass(10);
+    assert_eq!(stage.said(), [format!("report {}", group(2))]);
+    stage.query(MldVersion::V2);
+    stage.pass(10);
+    assert_eq!(
+        stage.said(),
+        [1, 2].map(|number| format!("report {}", group(number)))
+    );
+    stage.query_for(QUERIER, group(3), as_it_says(2, 125));
+    stage.pass(10);
+    assert_eq!(stage.said(), [""; 0], "not a member");
+}
+
+#[test]
+fn at_the_end_every_group_is_reported_as_left_in_the_fixed_version() {
+    for (mode, heard, message) in [
+        (MldMode::V1, MldVersion::V2, "done"),
+        (MldMode::V2, MldVersion::V1, "TO_IN"),
+    ] {
+        let mut stage = fixed(mode);
+        stage.query(heard);
+        for number in 0..500 {
+            stage.seen(address(number));
+        }
+        stage.pass(20);
+        stage.said.clear();
+        // One that cannot be sent holds up no other.
+        stage.fails = |_| true;
+        stage.engine.end();
+        let mut buffer = [0; BUFFER_LENGTH];
+        let lost = stage.engine.poll_action(&mut buffer).unwrap();
+        stage.engine.done(stage.now, &lost, false);
+        stage.fails = |_| false;
+        stage.drain();
+        let said = stage.said();
+        let left = said.iter().filter(|said| said.starts_with(message)).count();
+        assert_eq!(left, said.len());
+        let lost = if mode == MldMode::V1 { 1 } else { 72 };
+        assert_eq!(left, 500 - lost, "{message}");
+    }
+    let mut stage = fixed(MldMode::Auto);
+    stage.seen(address(1));
+    stage.engine.end();
+    stage.drain();
+    assert_eq!(stage.said(), [""; 0], "the kernel does");
+}
+
+/// All are reported at once in MLDv2, a packetful each, and in MLDv1 as fast as a switch may take it.
+#[test]
+fn four_thousand_joins_at_once_are_reported_in_the_fixed_version() {
+    for (mode, heard, seconds) in [
+        (MldMode::V1, MldVersion::V2, 42),
+        (MldMode::V2, MldVersion::V1, 1),
+    ] {
+        let mut stage = fixed(mode);
+        stage.query(heard);
+        stage.fails = |action| matches!(action, Action::Report { .. });
+        for number in 0..4096 {
+            stage.seen(address(number));
+        }
+        assert_eq!(stage.joined.len(), 4096);
+        assert!(stage.said.is_empty());
+        stage.fails = |_| false;
+        stage.pass(1 + seconds);
+        let groups = stage.joined.iter().filter(|group| {
+            let said = |(_, said): &(u64, String)| said.ends_with(&format!(" {group}"));
+            stage.said.iter().any(said)
+        });
+        assert_eq!(groups.count(), 4096, "{mode:?}");
+    }
+}
+
+/// Without the refresh, and taking in all at once.
+fn fixed(mode: MldMode) -> Stage {
+    Stage::with(|config| {
+        config.mld_mode = mode;
+        config.refresh_interval = Duration::ZERO;
+        config.ask = false;
+        config.probe = false;
+        config.join_rate = 1_000_000;
+        config.join_burst = 1_000_000;
+        config.per_mac = u16::MAX;
+    })
 }

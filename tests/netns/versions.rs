@@ -1,7 +1,7 @@
 //! The version of MLD in force upstream.
 
 use nix::sys::signal::Signal;
-use protocol::wire::{Message, parse};
+use protocol::wire::{Message, RecordType, parse};
 
 use crate::lab::{Frame, Lab, LabOptions, Tap, eventually, solicited_node};
 use crate::refresh::{SHORT_LISTENING_INTERVAL, refreshed, wait_for_a_listening_interval};
@@ -14,6 +14,8 @@ crate::tests![
     to_leave_under_a_querier_of_version_1_is_a_done,
     version_1_can_be_fixed,
     version_2_can_be_fixed,
+    a_fixed_version_1_reports_a_join_at_once_and_a_leave_by_done,
+    a_fixed_version_2_reports_a_join_and_a_leave_at_once,
 ];
 
 fn with_querier_of_version(mld_version: u8) -> Lab {
@@ -136,4 +138,51 @@ fn version_2_can_be_fixed() {
     // The kernel's own are MLDv1.
     expect_five(&wire, is_refresh_v2, |_| false);
     assert!(lab.mdb().contains(&solicited_node(address(1))));
+}
+
+/// RFC 2710 §4. The kernel speaks MLDv2 with the querier, and there is no refresh.
+fn a_fixed_version_1_reports_a_join_at_once_and_a_leave_by_done() {
+    let lab = with_querier_of_version(2);
+    let mldproxy = start(&lab, &["--refresh-interval", "0", "--mld-version", "1"]);
+    let wire = Tap::open(&lab.sw, "rtr");
+    Host::apart(&lab.lan, 1).solicits_from(address(1));
+    eventually("a report of the join", SOON, || {
+        is_report_v1(&wire.receive(SOON).expect("a report"))
+    });
+    mldproxy.signal(Signal::SIGTERM);
+    let group = solicited_node(address(1));
+    eventually("a Done", SOON, || {
+        let frame = wire.receive(SOON).expect("a Done");
+        matches!(parse(&frame.packet), Ok(Message::Done(done)) if done.group == group)
+    });
+}
+
+/// RFC 3810 §6.1. The kernel speaks MLDv1 with the querier, and there is no refresh.
+fn a_fixed_version_2_reports_a_join_and_a_leave_at_once() {
+    let lab = with_querier_of_version(1);
+    let mldproxy = start(&lab, &["--refresh-interval", "0", "--mld-version", "2"]);
+    querier(&lab, true);
+    mldproxy.wait_for_line("is the querier upstream", SOON);
+    let wire = Tap::open(&lab.sw, "rtr");
+    Host::apart(&lab.lan, 1).solicits_from(address(1));
+    // The second of each is the repetition.
+    expect_records(&wire, RecordType::ChangeToExclude, 2);
+    mldproxy.signal(Signal::SIGTERM);
+    expect_records(&wire, RecordType::ChangeToInclude, 1);
+}
+
+/// Waits for so many records of this type for the group of `address(1)`.
+#[track_caller]
+fn expect_records(wire: &Tap, record_type: RecordType, mut count: u32) {
+    let group = solicited_node(address(1));
+    eventually("a report of the change", SOON, || {
+        let frame = wire.receive(SOON).expect("a report");
+        if let Ok(Message::ReportV2(mut report)) = parse(&frame.packet) {
+            let named = report
+                .records
+                .any(|record| record.group == group && record.record_type == record_type);
+            count -= u32::from(named);
+        }
+        count == 0
+    });
 }

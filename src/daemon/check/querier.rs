@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 use std::os::fd::AsFd as _;
 
 use nix::errno::Errno;
-use protocol::listener::{QUERIER_TIMEOUT, QUERY_INTERVAL};
+use protocol::listener::QUERY_INTERVAL;
 use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, Message, QueryVersion, parse};
 
@@ -33,9 +33,7 @@ pub fn check(snapshot: &Snapshot, instance: Instance, wait: Duration, findings: 
     let seconds = wait.as_secs().to_string();
     let short = wait < QUERY_INTERVAL;
     let heard_before = match instance {
-        Instance::Running { last_query, .. } => {
-            last_query.filter(|ago| u64::from(*ago) < QUERIER_TIMEOUT.as_secs())
-        }
+        Instance::Running { last_query, .. } => last_query.filter(|ago| u64::from(*ago) < 260),
         Instance::Perhaps | Instance::None => None,
     };
     let (state, template) = match listen(index, wait) {

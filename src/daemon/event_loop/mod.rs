@@ -216,6 +216,8 @@ impl<'s> EventLoop<'s> {
             "{signal}: leaving all groups ({})",
             self.engine.groups().len()
         );
+        self.engine.end();
+        self.act();
         let EventLoop {
             sockets,
             siblings,

@@ -60,9 +60,9 @@ pub(super) fn log_change(change: listener::Change) {
         listener::Change::Version(MldVersion::V1) => info!("MLDv1 is in force upstream"),
         listener::Change::Version(MldVersion::V2) => info!("MLDv2 is in force upstream"),
         listener::Change::QuerierHeard(address) => info!("{address} is the querier upstream"),
-        listener::Change::QuerierSilent => info!(
+        listener::Change::QuerierSilent(timeout) => info!(
             "no MLD query upstream for {} s; the groups are reported all the same",
-            listener::QUERIER_TIMEOUT.as_secs()
+            timeout.as_secs()
         ),
     }
 }

@@ -365,8 +365,13 @@ impl World {
             Ok(Message::ReportV2(report)) => {
                 assert_eq!(Some(report.source), upstream.link_local);
                 for record in report.records {
-                    assert_eq!(record.record_type, RecordType::ModeIsExclude);
-                    assert!(self.joined.contains(&record.group), "reported, not joined");
+                    match record.record_type {
+                        RecordType::ChangeToInclude => self.check_left(record.group),
+                        RecordType::ModeIsExclude | RecordType::ChangeToExclude => {
+                            assert!(self.joined.contains(&record.group), "reported, not joined");
+                        }
+                        other => panic!("{other:?}"),
+                    }
                 }
             }
             Ok(Message::ReportV1(report)) => {
@@ -374,8 +379,21 @@ impl World {
                 assert_eq!(report.group, destination);
                 assert!(self.joined.contains(&report.group), "reported, not joined");
             }
+            Ok(Message::Done(done)) => {
+                assert_eq!(Some(done.source), upstream.link_local);
+                self.check_left(done.group);
+            }
             other => panic!("not a report: {other:?}"),
         }
+    }
+
+    /// What is reported as left is not joined any more, or about to be left.
+    fn check_left(&self, group: Ipv6Addr) {
+        let mut groups = self.engine.groups().iter();
+        let state = groups.find(|(known, _)| known.group() == group);
+        let is_left = state.is_none_or(|(_, state)| !state.joined || state.members == 0);
+        assert!(is_left, "{group} is wanted, and reported as left");
+        assert_ne!(self.engine.config().mld_mode, MldMode::Auto, "the kernel reports it");
     }
 
     fn is_confirmed(&self, address: Ipv6Addr) -> bool {

@@ -1,0 +1,282 @@
+//! Joins and leaves upstream, reported in a version of MLD that the kernel does not speak there.
+//!
+//! The kernel reports each join and leave in the version that it heard. Where the user fixed another one, this reports them as
+//! well: a join at once and some times again, a leave before it is carried out (RFC 2710 §4, RFC 3810 §6.1).
+
+use core::net::Ipv6Addr;
+
+use crate::config::MldVersion;
+use crate::pending::SlotSet;
+use crate::time::{Duration, Instant, bring_forward, earliest};
+use crate::wire::{
+    ALL_MLDV2_ROUTERS, ALL_ROUTERS, Done, RecordType, ReportBuilder, ReportV1, SolicitedNode,
+};
+
+/// The Unsolicited Report Interval: RFC 2710 §7.10, RFC 3810 §9.11.
+const REPEAT_INTERVAL_V1: Duration = Duration::from_secs(10);
+const REPEAT_INTERVAL_V2: Duration = Duration::from_secs(1);
+/// Between two MLDv1 reports of many joins at once.
+const V1_PACE: Duration = Duration::from_millis(10);
+/// Until a report that could not be sent is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// The most leaves that are reported again; of more, the rest is reported once. They fit one report.
+const MAX_REPEATED_LEAVES: usize = 48;
+
+/// How the next report is to be written.
+#[derive(Clone, Copy)]
+pub struct Voice {
+    pub version: MldVersion,
+    pub source: Ipv6Addr,
+    /// The robustness variable: how often a change is reported.
+    pub robustness: u8,
+}
+
+/// What is still to be reported. Groups go by their slots: `N` of them, `WORDS` times 32.
+pub struct StateChanges<const N: usize, const WORDS: usize> {
+    /// How often each group joined is still to be reported.
+    times: [u8; N],
+    /// Those to be reported now, and those that wait for `repeat_at`.
+    due: SlotSet<WORDS>,
+    waiting: SlotSet<WORDS>,
+    /// Groups whose leave was reported, and is to be carried out.
+    told: SlotSet<WORDS>,
+    /// Groups left, and how often that is still to be reported.
+    left: heapless::Vec<(SolicitedNode, u8), MAX_REPEATED_LEAVES>,
+    left_are_due: bool,
+    repeat_at: Option<Instant>,
+    /// It has come.
+    repeat_is_due: bool,
+    /// No report of a join before: one failed, or MLDv1 reports are paced.
+    report_at: Option<Instant>,
+    /// How many groups the report polled last names.
+    polled: usize,
+}
+
+impl<const N: usize, const WORDS: usize> StateChanges<N, WORDS> {
+    pub(crate) const fn new() -> Self {
+        StateChanges {
+            times: [0; N],
+            due: SlotSet::new(),
+            waiting: SlotSet::new(),
+            told: SlotSet::new(),
+            left: heapless::Vec::new(),
+            left_are_due: false,
+            repeat_at: None,
+            repeat_is_due: false,
+            report_at: None,
+            polled: 0,
+        }
+    }
+
+    /// Every membership ended with the upstream.
+    pub(crate) fn clear(&mut self) {
+        self.due.clear();
+        self.waiting.clear();
+        self.told.clear();
+        self.left.clear();
+        self.left_are_due = false;
+    }
+
+    /// A group was joined.
+    pub(crate) fn joined(&mut self, slot: usize, group: SolicitedNode, voice: &Voice) {
+        self.left.retain(|(left, _)| *left != group);
+        self.waiting.remove(slot);
+        if let Some(times) = self.times.get_mut(slot) {
+            *times = voice.repetitions();
+            self.due.insert(slot);
+        }
+    }
+
+    /// A group that is joined was asked for: it is reported once, `delay` after `now`.
+    pub(crate) fn asked_for(&mut self, now: Instant, slot: usize, delay: Duration) {
+        if self.due.contains(slot) || self.waiting.contains(slot) {
+            return;
+        }
+        if let Some(times) = self.times.get_mut(slot) {
+            *times = 1;
+        }
+        self.waiting.insert(slot);
+        bring_forward(&mut self.repeat_at, now.saturating_add(delay));
+    }
+
+    /// A group was left, or could not be and is reported anew before the next attempt.
+    pub(crate) fn left(&mut self, slot: usize) {
+        self.told.remove(slot);
+        self.due.remove(slot);
+        self.waiting.remove(slot);
+    }
+
+    /// Was the leave reported?
+    pub(crate) fn is_told(&self, slot: usize) -> bool {
+        self.told.contains(slot)
+    }
+
+    /// Builds a report of groups that are about to be left, of which there is one; its length, and where it goes.
+    pub(crate) fn poll_leaves<I>(
+        &mut self,
+        voice: &Voice,
+        leaving_from: impl FnOnce(usize) -> I,
+        buffer: &mut [u8],
+    ) -> Option<(usize, Ipv6Addr)>
+    where
+        I: Iterator<Item = (usize, SolicitedNode)>,
+    {
+        let source = voice.source;
+        let mut untold = leaving_from(0).filter(|(slot, _)| !self.told.contains(*slot));
+        match voice.version {
+            MldVersion::V1 => {
+                let group = untold.next()?.1.group();
+                self.polled = 1;
+                let length = Done { source, group }.emit(buffer)?;
+                Some((length, ALL_ROUTERS))
+            }
+            MldVersion::V2 => {
+                let mut report = ReportBuilder::new(buffer);
+                self.polled = untold
+                    .take_while(|(_, group)| {
+                        report.push(RecordType::ChangeToInclude, group.group())
+                    })
+                    .count();
+                Some((report.finish(source)?, ALL_MLDV2_ROUTERS))
+            }
+        }
+    }
+
+    /// The report of leaves was sent, or could not be, which is no different from one that is lost.
+    pub(crate) fn leaves_done<I>(
+        &mut self,
+        now: Instant,
+        voice: &Voice,
+        leaving_from: impl Fn(usize) -> I,
+    ) where
+        I: Iterator<Item = (usize, SolicitedNode)>,
+    {
+        let mut first = 0;
+        for _ in 0..self.polled {
+            let mut untold = leaving_from(first).filter(|(slot, _)| !self.told.contains(*slot));
+            let Some((slot, group)) = untold.next() else {
+                return;
+            };
+            first = slot.saturating_add(1);
+            self.told.insert(slot);
+            self.left.retain(|(left, _)| *left != group);
+            let times = voice.repetitions().saturating_sub(1);
+            if voice.version == MldVersion::V2
+                && times > 0
+                && self.left.push((group, times)).is_ok()
+            {
+                self.repeat_at
+                    .get_or_insert(now.saturating_add(REPEAT_INTERVAL_V2));
+            }
+        }
+    }
+
+    /// Builds the next report of joins, and in MLDv2 of leaves once more; its length, and where it goes. The same one again until
+    /// [`Self::done`] is told of it.
+    pub(crate) fn poll_report(
+        &mut self,
+        voice: &Voice,
+        group_of: impl Fn(usize) -> Option<SolicitedNode>,
+        buffer: &mut [u8],
+    ) -> Option<(usize, Ipv6Addr)> {
+        if self.report_at.is_some() || (self.due.is_empty() && !self.left_are_due) {
+            return None;
+        }
+        let source = voice.source;
+        let mut joined = self.due.iter().filter_map(group_of);
+        match voice.version {
+            MldVersion::V1 => {
+                let group = joined.next()?.group();
+                self.polled = 1;
+                Some((ReportV1 { source, group }.emit(buffer)?, group))
+            }
+            MldVersion::V2 => {
+                let mut report = ReportBuilder::new(buffer);
+                let left = self.left.iter().filter(|_| self.left_are_due);
+                for (group, _) in left {
+                    let _ = report.push(RecordType::ChangeToInclude, group.group());
+                }
+                self.polled = joined
+                    .take_while(|group| report.push(RecordType::ChangeToExclude, group.group()))
+                    .count();
+                Some((report.finish(source)?, ALL_MLDV2_ROUTERS))
+            }
+        }
+    }
+
+    /// The report polled last was sent, or could not be and is to be tried again.
+    pub(crate) fn done(&mut self, now: Instant, voice: &Voice, succeeded: bool) {
+        if !succeeded {
+            self.report_at = Some(now.saturating_add(RETRY_INTERVAL));
+            return;
+        }
+        let interval = match voice.version {
+            MldVersion::V1 => REPEAT_INTERVAL_V1,
+            MldVersion::V2 => REPEAT_INTERVAL_V2,
+        };
+        let repeat_at = now.saturating_add(interval);
+        if self.left_are_due {
+            self.left_are_due = false;
+            for (_, times) in &mut self.left {
+                *times = times.saturating_sub(1);
+            }
+            self.left.retain(|(_, times)| *times > 0);
+            if !self.left.is_empty() {
+                self.repeat_at.get_or_insert(repeat_at);
+            }
+        }
+        for _ in 0..self.polled {
+            let Some(slot) = self.due.take_first() else {
+                break;
+            };
+            if let Some(times) = self.times.get_mut(slot) {
+                *times = times.saturating_sub(1);
+                if *times > 0 {
+                    self.waiting.insert(slot);
+                    self.repeat_at.get_or_insert(repeat_at);
+                }
+            }
+        }
+        self.repeat();
+        if voice.version == MldVersion::V1 && !self.due.is_empty() {
+            self.report_at = Some(now.saturating_add(V1_PACE));
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        earliest(&[self.report_at, self.repeat_at])
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        if due(self.report_at) {
+            self.report_at = None;
+        }
+        if due(self.repeat_at) {
+            self.repeat_at = None;
+            self.repeat_is_due = true;
+            self.repeat();
+        }
+    }
+
+    /// What was never reported comes before what is reported once more.
+    fn repeat(&mut self) {
+        if self.repeat_is_due && self.due.is_empty() {
+            self.repeat_is_due = false;
+            while let Some(slot) = self.waiting.take_first() {
+                self.due.insert(slot);
+            }
+            self.left_are_due = !self.left.is_empty();
+        }
+    }
+}
+
+impl Voice {
+    /// How often a join is reported. RFC 2710 §4: an MLDv1 report is repeated "once or twice".
+    fn repetitions(&self) -> u8 {
+        match self.version {
+            MldVersion::V1 => self.robustness.min(3),
+            MldVersion::V2 => self.robustness,
+        }
+    }
+}
