@@ -43,7 +43,9 @@ const BAD_INPUT: u8 = 2;
 /// The exit code where another daemon has the control socket.
 const ALREADY_RUNNING: u8 = 3;
 
-#[global_allocator]
+// Unit tests want more, and give it back.
+#[cfg_attr(not(test), global_allocator)]
+#[cfg_attr(test, expect(dead_code, reason = "no allocator of the tests"))]
 static HEAP: sys::Heap = sys::Heap::new();
 
 // In static memory all zero: no room in the file, and pages never touched cost no memory.
@@ -196,5 +198,18 @@ fn log_counters(engine: &Engine) {
     let counters = engine.counters();
     for (name, value) in counters.iter().filter(|(_, value)| *value > 0) {
         debug!("{name} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::backtrace::Backtrace;
+
+    /// It takes more memory than the program's own heap has, and a test that fails writes one under RUST_BACKTRACE=1.
+    #[test]
+    fn a_unit_test_that_fails_can_write_a_backtrace() {
+        for _ in 0..3 {
+            assert!(!Backtrace::force_capture().to_string().is_empty());
+        }
     }
 }

@@ -8,11 +8,12 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{process, ptr};
 
 use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
+use nix::unistd::write;
 
 // SAFETY: what they name is there from the start, and nothing here closes it.
 pub const STANDARD_OUTPUT: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(1) };
@@ -274,7 +275,11 @@ unsafe impl GlobalAlloc for Heap {
             Ok(used) => next(used).map_or(ptr::null_mut(), |(begin, _)| unsafe {
                 self.octets.get().cast::<u8>().add(begin)
             }),
-            Err(_) => ptr::null_mut(),
+            // The standard library would write a backtrace, which takes memory as well, and wait for itself where this is for one.
+            Err(_) => {
+                let _ = write(STANDARD_ERROR, b"mldproxy: out of memory\n");
+                process::abort()
+            }
         }
     }
 
@@ -288,10 +293,8 @@ unsafe impl GlobalAlloc for Heap {
         }
         // SAFETY: the caller says that `size`, rounded up to the alignment, is no overflow.
         let other = unsafe { self.alloc(Layout::from_size_align_unchecked(size, layout.align())) };
-        if !other.is_null() {
-            // SAFETY: both have so many octets, and share none.
-            unsafe { ptr::copy_nonoverlapping(part, other, layout.size().min(size)) };
-        }
+        // SAFETY: both have so many octets, and share none.
+        unsafe { ptr::copy_nonoverlapping(part, other, layout.size().min(size)) };
         other
     }
 
