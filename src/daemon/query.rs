@@ -83,7 +83,7 @@ pub fn run(arguments: &QueryArguments) -> ExitCode {
         Instance::Running { .. } => {
             " is the upstream of a running mldproxy, whose querier may fall silent for it"
         }
-        Instance::Perhaps => " may be the upstream of another user's mldproxy",
+        Instance::Perhaps => " may be the upstream of a mldproxy that does not tell",
         Instance::None => "",
     };
     if !arguments.force && !objection.is_empty() {

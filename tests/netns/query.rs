@@ -1,6 +1,10 @@
 //! `mldproxy query`, answered by the kernel of a LAN's host.
 
+use std::fs;
+use std::io::Read;
 use std::net::Ipv6Addr;
+use std::os::unix::net::UnixListener;
+use std::thread;
 
 use protocol::wire::{ALL_NODES, Message, Query, QueryVersion, parse};
 
@@ -13,6 +17,7 @@ crate::tests![
     in_version_1_each_group_is_answered,
     nobody_answers_for_a_group_without_listeners,
     the_upstream_of_a_running_instance_is_refused,
+    an_instance_that_does_not_know_the_question_may_have_the_upstream,
     without_a_link_local_address_nothing_is_sent,
     a_missing_capability_is_named,
     mistakes_are_named,
@@ -173,6 +178,25 @@ fn the_upstream_of_a_running_instance_is_refused() {
     assert_eq!(code, 0, "{lines:#?}");
     let (code, lines) = query(&lab.rtr, "", &format!("--wait 1 {DOWNSTREAM}"));
     assert_eq!(code, 0, "a downstream is not refused: {lines:#?}");
+}
+
+/// One of another version closes the connection.
+fn an_instance_that_does_not_know_the_question_may_have_the_upstream() {
+    let lab = Lab::without_querier();
+    let path = format!("{}.other", lab.rtr.control_socket);
+    let listener = lab.rtr.within(|| UnixListener::bind(&path).unwrap());
+    let other = thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut question = [0; 6];
+        client.read_exact(&mut question).unwrap();
+        question
+    });
+    let (code, lines) = query(&lab.rtr, "", "--wait 1 wan");
+    assert_eq!(&other.join().unwrap(), b"probe\n");
+    fs::remove_file(path).unwrap();
+    assert_eq!(code, 2, "{lines:#?}");
+    let expected = "mldproxy: wan may be the upstream of a mldproxy that does not tell; --force asks all the same";
+    assert_eq!(lines, [expected]);
 }
 
 fn without_a_link_local_address_nothing_is_sent() {

@@ -29,7 +29,12 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Instance {
     }
     match instance {
         Instance::Running { .. } => findings.add(Ok, "instance|mldproxy runs for %1", &[name]),
-        Instance::Perhaps => findings.unknown("instance", "another user's mldproxy"),
+        Instance::Perhaps => findings.add(
+            Warning,
+            "instance|a mldproxy runs that does not tell its upstream|\
+             run this as root; where that is so, restart the other, which is of another version",
+            &[],
+        ),
         Instance::None => findings.add(
             Warning,
             "instance|no mldproxy runs for %1|start it",

@@ -33,7 +33,7 @@ pub fn check(snapshot: &Snapshot, instance: Instance, wait: Duration, findings: 
     let seconds = wait.as_secs().to_string();
     let short = wait < QUERY_INTERVAL;
     let heard_before = match instance {
-        Instance::Running { last_query, .. } => last_query.filter(|ago| u64::from(*ago) < 260),
+        Instance::Running { last_query, .. } => last_query,
         Instance::Perhaps | Instance::None => None,
     };
     let (state, template) = match listen(index, wait) {

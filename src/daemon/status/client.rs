@@ -97,17 +97,21 @@ pub fn socket_of(name: &str) -> String {
     format!("{FOLDER}/{name}.sock")
 }
 
-/// All but the lists of a daemon's answer in JSON. One that is not there at the deadline, or is longer than any, is cut off.
-pub fn ask_summary(path: &str, deadline: Instant) -> nix::Result<String> {
-    let stream = connect(path, "json 0\n")?;
-    let mut answer = [0; 8192];
+/// A daemon's answer to a program, which [`Probe::parse`](super::Probe::parse) reads, or what else comes until the connection is
+/// closed. Fails with `ETIMEDOUT` where that is not so by the deadline.
+pub fn ask_probe(path: &str, deadline: Instant) -> nix::Result<String> {
+    let stream = connect(path, "probe\n")?;
+    let mut answer = [0; 128];
     let mut length = 0;
-    while wait_until(stream.as_fd(), deadline)
-        && let more @ 1.. = read(&stream, &mut answer[length..])?
-    {
-        length += more;
+    loop {
+        if !wait_until(stream.as_fd(), deadline) {
+            return Err(Errno::ETIMEDOUT);
+        }
+        match read(&stream, &mut answer[length..])? {
+            0 => return Ok(String::from_utf8_lossy(&answer[..length]).into_owned()),
+            more => length += more,
+        }
     }
-    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
 /// Waits for nobody: whoever listens and accepts nothing, until no more can wait, is no daemon.

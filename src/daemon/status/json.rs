@@ -48,11 +48,12 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 address.map_or((false, false), |address| view.in_kernel(*address));
             write!(
                 out,
-                "{comma}{{\"address\":{},\"group\":\"{}\",\"mac\":\"{}\",\"interface\":{},\"age_s\":{},\"expires_s\":{},\"confirmed\":{},\"questions\":{},\"proxied\":{proxied},\"routed\":{routed}}}",
+                "{comma}{{\"address\":{},\"group\":\"{}\",\"mac\":\"{}\",\"interface\":{},\"state\":\"{}\",\"age_s\":{},\"expires_s\":{},\"confirmed\":{},\"questions\":{},\"proxied\":{proxied},\"routed\":{routed}}}",
                 OrNull(address.map(InQuotes)),
                 subject.group(),
                 Mac(host.mac),
                 Quoted(view.downstream_of(host)),
+                view.state_of(subject, neighbor),
                 view.seconds_since(neighbor.last_seen),
                 view.seconds_left(neighbor),
                 neighbor.confirmed,

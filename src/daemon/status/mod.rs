@@ -1,5 +1,5 @@
 //! What the daemon tells of itself on its control socket: a read-only view of the engine and the interfaces, written as text, JSON or
-//! metrics.
+//! metrics, or as one line for a program.
 //!
 //! An answer may be far larger than any buffer, so it is written piece by piece, each where the one before left off. What comes or
 //! goes meanwhile may be in it or not; what stays is in it once.
@@ -7,6 +7,7 @@
 mod client;
 mod json;
 mod metrics;
+mod probe;
 mod server;
 mod text;
 
@@ -18,7 +19,7 @@ use protocol::counters::Counter;
 use protocol::engine::Engine;
 use protocol::groups::Group;
 use protocol::ndp_proxy::{KernelTable, Proxied};
-use protocol::neighbors::{Neighbor, Sender, Subject};
+use protocol::neighbors::{ASKS, Neighbor, Sender, Subject};
 use protocol::targets::Target;
 use protocol::time::Instant;
 use protocol::wire::{DropReason, MacAddress, SolicitedNode};
@@ -26,7 +27,8 @@ use protocol::wire::{DropReason, MacAddress, SolicitedNode};
 use crate::sys::decimal;
 use crate::sys::netlink::Bridge;
 
-pub use client::{StatusArguments, StatusError, ask_summary, socket_of, status};
+pub use client::{StatusArguments, StatusError, ask_probe, socket_of, status};
+pub use probe::Probe;
 pub use server::{Answers, BindError, Server, TOKENS};
 
 /// What an piece is written to: a buffer that may be too short for it.
@@ -64,6 +66,8 @@ pub enum Format {
     Text,
     Json,
     Metrics,
+    /// One line, see [`Probe`].
+    Probe,
 }
 
 /// One thing to write.
@@ -125,6 +129,11 @@ impl Cursor {
 
     /// Writes the next piece. Where that fails, `output` is of no use from where it was, and the same piece comes again.
     fn write(&mut self, view: &View<'_>, format: Format, output: Output<'_>) -> fmt::Result {
+        if format == Format::Probe {
+            probe::write(view, output)?;
+            self.place = Place::Beyond;
+            return Ok(());
+        }
         let (piece, next) = self.piece(view);
         if let Some(piece) = piece {
             let first = self.listed == 0;
@@ -132,6 +141,7 @@ impl Cursor {
                 Format::Text => text::write(view, &piece, first, output)?,
                 Format::Json => json::write(view, &piece, first, output)?,
                 Format::Metrics => metrics::write(view, &piece, first, output)?,
+                Format::Probe => {}
             }
             self.listed = self.listed.saturating_add(1);
         }
@@ -246,6 +256,17 @@ impl View<'_> {
         timeout.saturating_sub(self.seconds_since(neighbor.last_seen))
     }
 
+    /// How far a neighbor is on its way from being heard to being kept, or forgotten.
+    fn state_of(&self, subject: &Subject, neighbor: &Neighbor) -> &'static str {
+        match (subject, neighbor.questions) {
+            (Subject::Address(address), _) if self.in_kernel(*address).0 => "proxied",
+            (_, 0) if neighbor.confirmed => "confirmed",
+            (_, 0) => "heard",
+            (_, 1..=ASKS) => "asked",
+            _ => "probed",
+        }
+    }
+
     /// What the kernel's tables have for an address: is it answered for, and is there a route?
     fn in_kernel(&self, address: Ipv6Addr) -> (bool, bool) {
         let proxied = self.engine.ndp_proxy().get(address);
@@ -286,6 +307,9 @@ impl fmt::Write for Page<'_> {
 
 /// What a client asks: in which form, and for how many neighbors and groups.
 pub fn parse_question(question: &[u8]) -> Option<(Format, usize)> {
+    if question == b"probe" {
+        return Some((Format::Probe, 0));
+    }
     let forms: [(&[u8], Format); 3] = [
         (b"text ", Format::Text),
         (b"json ", Format::Json),

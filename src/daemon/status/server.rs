@@ -1,4 +1,5 @@
 //! The control socket: a Unix stream socket on which a client asks by one line, `FORMAT LIMIT`, and reads the answer to its end.
+//! A program asks by the line `probe`, and gets the line that [`Probe`](super::Probe) reads. Who asks anything else is hung up on.
 //!
 //! Nothing a client does holds up the loop: sockets do not block, what is written in one turn is bounded, the few clients have
 //! buffers of their own, and one that does not get on gives way.
@@ -15,7 +16,7 @@ use nix::unistd::{
 };
 use protocol::time::{Duration, Instant, earliest};
 
-use super::{Cursor, Format, View, ask_summary, parse_question};
+use super::{Cursor, Format, View, ask_probe, parse_question};
 use crate::sys::clock;
 use crate::sys::errno;
 use crate::sys::privileges::User;
@@ -373,7 +374,7 @@ fn bind_in(folder: OwnedFd, path: &str) -> Result<Server, BindError> {
     // Of two that start at once, one must not take the other's new socket for an old one.
     let _lock = lock(errno(folder.try_clone())?)?;
     if is_socket() {
-        match ask_summary(path, clock::now()) {
+        match ask_probe(path, clock::now()) {
             Err(Errno::ECONNREFUSED | Errno::ENOENT) => {}
             _ => return Err(BindError::InUse),
         }
@@ -400,9 +401,10 @@ fn bind_in(folder: OwnedFd, path: &str) -> Result<Server, BindError> {
 fn expect_nobody(path: &str) -> Result<(), BindError> {
     let deadline = clock::now().saturating_add(ANSWER_PATIENCE);
     while clock::now() < deadline {
-        match ask_summary(path, deadline) {
-            Ok(summary) if !summary.is_empty() => return Err(BindError::InUse),
+        match ask_probe(path, deadline) {
+            Ok(line) if !line.is_empty() => return Err(BindError::InUse),
             Err(Errno::ECONNREFUSED | Errno::ENOENT) => return Ok(()),
+            Err(Errno::ETIMEDOUT) => break,
             // One that ends, or has no room for another one that waits.
             Ok(_) | Err(Errno::EAGAIN | Errno::ECONNRESET | Errno::EPIPE) => pause(100),
             Err(errno) => return Err(errno.into()),

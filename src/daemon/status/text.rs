@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use protocol::config::MldVersion;
 use protocol::groups;
-use protocol::neighbors::{self, ASKS, Neighbor, Subject};
+use protocol::neighbors::{self, Subject};
 
 use super::{Mac, Output, Piece, View};
 
@@ -57,10 +57,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 view.downstream_of(host),
                 readable(view.seconds_since(neighbor.last_seen)),
                 readable(view.seconds_left(neighbor)),
-                match subject {
-                    Subject::Address(address) if view.in_kernel(*address).0 => "proxied",
-                    Subject::Address(_) | Subject::Listener(..) => state(neighbor),
-                },
+                view.state_of(subject, neighbor),
             )
         }
         Piece::Targets => Ok(()),
@@ -176,16 +173,6 @@ fn write_counter(name: &str, value: u64, out: Output<'_>) -> fmt::Result {
     match value {
         0 => Ok(()),
         value => writeln!(out, "{name:28}{value}"),
-    }
-}
-
-/// How far a neighbor is on its way from being heard to being kept, or forgotten.
-fn state(neighbor: &Neighbor) -> &'static str {
-    match neighbor.questions {
-        0 if neighbor.confirmed => "confirmed",
-        0 => "heard",
-        1..=ASKS => "asked",
-        _ => "probed",
     }
 }
 

@@ -15,7 +15,9 @@ use protocol::time::Duration;
 use super::bytes::Bytes;
 use super::engine::Stage;
 use super::json;
-use crate::status::{Answers, Cursor, Downstream, Format, Server, View, parse_question};
+use crate::status::{
+    Answers, Cursor, Downstream, Format, Probe, Server, View, parse_question,
+};
 use crate::sys::netlink::Bridge;
 use crate::sys::readiness::Poller;
 
@@ -33,6 +35,7 @@ pub fn run(data: &[u8]) {
     let limit = match parse_question(question) {
         Some((format, limit)) => {
             let word = match format {
+                Format::Probe => "probe",
                 Format::Text => "text ",
                 Format::Json => "json ",
                 Format::Metrics => "metrics ",
@@ -52,7 +55,7 @@ pub fn run(data: &[u8]) {
     for _ in 0..before {
         stage.step(&mut bytes);
     }
-    for format in [Format::Text, Format::Json, Format::Metrics] {
+    for format in [Format::Text, Format::Json, Format::Metrics, Format::Probe] {
         let mut buffer = vec![0; LEAST + bytes.below(4) * 1000];
         let mut cursor = Cursor::new(limit);
         let mut answer = Vec::new();
@@ -148,6 +151,7 @@ fn check(format: Format, answer: &str) {
             }
         }
         Format::Json => assert!(json::is_one_line(answer), "no JSON: {answer}"),
+        Format::Probe => assert!(Probe::parse(answer).is_some(), "no answer: {answer}"),
         Format::Metrics => {
             for line in answer.lines() {
                 let value = line.rsplit(' ').next().unwrap_or_default();
