@@ -133,7 +133,7 @@ fn send_until(tap: &Tap, enough: &AtomicBool) {
 fn ask_until(enough: &AtomicBool, path: &str) -> usize {
     let mut answers = 0;
     while !enough.load(Ordering::Relaxed) {
-        for question in ["json 9999\n", "text 9999\n", "metrics 0\n"] {
+        for question in ["json 9999\n", "text 9999\n", "metrics 0\n", "probe\n"] {
             let mut answer = String::new();
             // Not before the loop runs, nor after.
             let _ = UnixStream::connect(path).and_then(|mut stream| {
