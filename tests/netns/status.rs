@@ -23,6 +23,7 @@ const SCHEMA: (&str, &str) = ("jsonschema", "python3-jsonschema");
 const PROMTOOL: (&str, &str) = ("promtool", "prometheus");
 
 crate::tests![
+    json_has_the_states_that_the_text_has,
     the_text_fits_80_columns_and_tells_all,
     what_is_missing_is_said,
     watch_prints_it_anew,
@@ -403,11 +404,35 @@ fn who_listens_under_its_name_and_accepts_nobody_holds_up_nobody() {
     fs::remove_file(path).unwrap();
 }
 
+fn json_has_the_states_that_the_text_has() {
+    let lab = Lab::without_querier();
+    let _mldproxy = start(&lab, &["--ndp-proxy", "--learn", "both"]);
+    // Of a host that answers nothing.
+    Host::apart(&lab.lan, 1).solicits_from(address(1));
+    let mut texts = Vec::new();
+    let mut objects = Vec::new();
+    eventually("a host that answers, and one that does not", SOON, || {
+        lab.lan_host_speaks();
+        let text = lab.rtr.status("");
+        let rows = text.lines().skip_while(|line| !line.starts_with("ADDRESS"));
+        let rows = rows.skip(1).take_while(|line| !line.is_empty());
+        let word = |row: &str, place| row.split_whitespace().nth_back(place).map(str::to_owned);
+        texts = rows.filter_map(|row| word(row, 0)).collect();
+        let json = ask(&lab.rtr.control_socket, "json 9999\n");
+        let states = json.split("\"state\":\"").skip(1);
+        let state = |rest: &str| rest.split('"').next().map(str::to_owned);
+        objects = states.filter_map(state).collect();
+        let is_there = |state| texts.iter().any(|text| text == state);
+        // A state may change between the two.
+        is_there("proxied") && is_there("confirmed") && is_there("probed") && texts == objects
+    });
+}
+
 /// Asks without a process of its own. Between its coming and its question a client gives way to newcomers, so it may have to ask anew.
-fn ask(path: &str) -> String {
+fn ask(path: &str, question: &str) -> String {
     let answered = poll_for(SOON, || {
         let mut stream = UnixStream::connect(path).ok()?;
-        stream.write_all(b"json 0\n").ok()?;
+        stream.write_all(question.as_bytes()).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         answer.ends_with('\n').then_some(answer)
@@ -433,9 +458,9 @@ fn clients_that_do_not_get_on_cost_nothing() {
     expect_joined(&lab, &addresses);
     let path = &lab.rtr.control_socket;
     // The buffers are touched once.
-    ask(path);
+    ask(path, "json 0\n");
     let memory = anonymous_memory(&mldproxy);
-    let before = counter(&ask(path), "neighbor_solicitations");
+    let before = counter(&ask(path, "json 0\n"), "neighbor_solicitations");
 
     const FRAMES: u64 = 20_000;
     let done = AtomicBool::new(false);
@@ -467,11 +492,11 @@ fn clients_that_do_not_get_on_cost_nothing() {
             }
             // Also that somebody who does ask is answered all the while.
             eventually("all were heard", SOON, || {
-                counter(&ask(path), "neighbor_solicitations") == before + sent + 100
+                counter(&ask(path, "json 0\n"), "neighbor_solicitations") == before + sent + 100
             });
         }
     });
-    assert_eq!(counter(&ask(path), "kernel_drops"), 0);
+    assert_eq!(counter(&ask(path, "json 0\n"), "kernel_drops"), 0);
     let more = anonymous_memory(&mldproxy).saturating_sub(memory);
     assert!(more <= 32, "{more} kB more");
 }
