@@ -20,7 +20,8 @@ Usage: cargo demo [--ndppd]
 
 Builds a small network on this machine (gateway, switch with MLD snooping, router, LAN), shows that the
 gateway does not reach the LAN, starts mldproxy on the router, and shows that now it does. Takes about 10
-seconds, and needs root or user namespaces, but no program beside mldproxy. The network is private to the demo and ends with it.
+seconds, and needs root or user namespaces, but no program beside mldproxy. The network is private to
+the demo and ends with it.
 
   --ndppd  have ndppd answer for the LAN's host, and mldproxy beside it, in place of mldproxy --ndp-proxy alone
   --help   show this";

@@ -110,7 +110,8 @@ fn demo(arguments: &[&str]) -> Output {
     })
 }
 
-/// Puts an empty folder in the place of each that holds programs, as this thread and its children see it.
+/// Puts an empty folder in the place of each that holds programs, as this thread and its children
+/// see it.
 fn hide_programs() {
     unshare(CloneFlags::CLONE_NEWNS).expect("the right to: call isolate() first");
     let nothing = None::<&str>;

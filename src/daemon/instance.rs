@@ -11,7 +11,8 @@ use crate::sys::procfs::{listening_sockets, position};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instance {
     Running {
-        /// The seconds since it heard a query there, where these are not too many for a querier that is still there.
+        /// The seconds since it heard a query there, where these are not too many for a querier
+        /// that is still there.
         last_query: Option<u32>,
         /// It is an NDP proxy as well.
         ndp_proxy: bool,
@@ -68,7 +69,8 @@ mod tests {
     fn who_does_not_tell_is_perhaps_an_instance_and_who_is_silent_is_none() {
         let line = |upstream: &str, last_query: &str| {
             let line = format!(
-                "mldproxy 1 upstream={upstream} last_query_s={last_query} querier_timeout_s=600 ndp_proxy=1\n"
+                "mldproxy 1 upstream={upstream} last_query_s={last_query} \
+                 querier_timeout_s=600 ndp_proxy=1\n"
             );
             understand(&Ok(line), "wan")
         };

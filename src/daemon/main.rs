@@ -205,7 +205,8 @@ fn log_counters(engine: &Engine) {
 mod tests {
     use std::backtrace::Backtrace;
 
-    /// It takes more memory than the program's own heap has, and a test that fails writes one under RUST_BACKTRACE=1.
+    /// It takes more memory than the program's own heap has, and a test that fails writes one under
+    /// RUST_BACKTRACE=1.
     #[test]
     fn a_unit_test_that_fails_can_write_a_backtrace() {
         for _ in 0..3 {

@@ -281,7 +281,8 @@ impl Engine {
         self.follow_neighbors();
     }
 
-    /// All groups are about to be left, and what is still to be done is to report that. No event comes any more.
+    /// All groups are about to be left, and what is still to be done is to report that. No event
+    /// comes any more.
     pub fn end(&mut self) {
         self.ending = true;
     }
@@ -435,8 +436,8 @@ impl Engine {
         Some(report.unwrap_or(Action::Leave(change)))
     }
 
-    /// How joins and leaves are to be reported, where the kernel does not do so in the version in force, and there is an address to
-    /// report from.
+    /// How joins and leaves are to be reported, where the kernel does not do so in the version in
+    /// force, and there is an address to report from.
     fn voice(&self) -> Option<Voice> {
         let listener = &self.listener;
         let source = listener.upstream()?.link_local?;

@@ -167,7 +167,8 @@ impl Groups {
         }
     }
 
-    /// The groups that are about to be left, with their slots, from a slot on; with `all` each that is joined.
+    /// The groups that are about to be left, with their slots, from a slot on; with `all` each that
+    /// is joined.
     pub(crate) fn leaving_from(
         &self,
         first: usize,

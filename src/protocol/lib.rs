@@ -10,7 +10,8 @@
 //! arguments, packets come in as slices and go out in the caller's buffer. It compiles for targets without an operating system.
 //!
 //! * [`wire`] is the only module that looks at octets of a packet.
-//! * [`neighbors`], [`groups`], [`listener`], [`state_changes`], [`ndp_proxy`] and [`targets`] each keep one kind of state and never import each other.
+//! * [`neighbors`], [`groups`], [`listener`], [`state_changes`], [`ndp_proxy`] and [`targets`] each
+//!   keep one kind of state and never import each other.
 //! * [`engine`] owns them, routes each [`Event`](engine::Event) and derives each [`Action`](engine::Action).
 #![no_std]
 #![forbid(unsafe_code)]

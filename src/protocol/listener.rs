@@ -21,7 +21,8 @@ pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 pub const ROBUSTNESS: u8 = 2;
 pub const QUERY_INTERVAL: Duration = Duration::from_secs(125);
 pub const QUERY_RESPONSE_INTERVAL: Duration = Duration::from_secs(10);
-/// A querier's silence is worth a line after this at the earliest, whatever its queries say: one a minute at most.
+/// A querier's silence is worth a line after this at the earliest, whatever its queries say: one a
+/// minute at most.
 const MIN_QUERIER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The shortest time from one MLDv1 report of the refresh to the next. The longest is what makes them fit the refresh interval.
 pub const V1_PACE: Duration = Duration::from_millis(100);
@@ -66,7 +67,8 @@ pub struct Listener {
     upstream: Upstream,
     has_querier: bool,
     querier: Querier,
-    /// What its queries say (RFC 3810 §9.1, §9.2), 0 where they do not; an MLDv1 query says neither.
+    /// What its queries say (RFC 3810 §9.1, §9.2), 0 where they do not; an MLDv1 query says
+    /// neither.
     robustness: u8,
     query_interval: Duration,
     response_interval: Duration,
@@ -154,13 +156,15 @@ impl Listener {
         }
     }
 
-    /// The robustness variable, adopted from the last query that said it. RFC 3810 §9.1: it must not be 0 and should not be 1.
+    /// The robustness variable, adopted from the last query that said it. RFC 3810 §9.1: it must
+    /// not be 0 and should not be 1.
     pub fn robustness(&self) -> u8 {
         self.robustness.max(ROBUSTNESS)
     }
 
-    /// How long a querier may be silent before that is worth a line: the Multicast Address Listening Interval, after which a gateway
-    /// forgets a group (RFC 3810 §9.4), of what its queries said.
+    /// How long a querier may be silent before that is worth a line: the Multicast Address
+    /// Listening Interval, after which a gateway forgets a group (RFC 3810 §9.4), of what its
+    /// queries said.
     pub fn querier_timeout(&self) -> Duration {
         let response_interval = match self.has_querier {
             true => self.response_interval,
@@ -169,7 +173,8 @@ impl Listener {
         self.robust(response_interval).max(MIN_QUERIER_TIMEOUT)
     }
 
-    /// Robustness variable × query interval + response interval, of which RFC 3810 §9.4, §9.5 and §9.12 make their timeouts.
+    /// Robustness variable × query interval + response interval, of which RFC 3810 §9.4, §9.5 and
+    /// §9.12 make their timeouts.
     fn robust(&self, response_interval: Duration) -> Duration {
         // RFC 3810 §5.1.9: an interval of 0 stands for the default.
         let interval = match self.query_interval {
@@ -260,8 +265,8 @@ impl Listener {
         self.report_at = None;
     }
 
-    /// The kernel answers a General Query in another version than the one in force: all groups are reported in this one too, within
-    /// the delay that the query allows.
+    /// The kernel answers a General Query in another version than the one in force: all groups are
+    /// reported in this one too, within the delay that the query allows.
     pub(crate) fn answer(&mut self, now: Instant, delay: Duration) {
         if self.report_from.is_none() {
             self.report_from = Some(0);

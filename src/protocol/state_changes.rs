@@ -1,7 +1,8 @@
 //! Joins and leaves upstream, reported in a version of MLD that the kernel does not speak there.
 //!
-//! The kernel reports each join and leave in the version that it heard. Where the user fixed another one, this reports them as
-//! well: a join at once and some times again, a leave before it is carried out (RFC 2710 §4, RFC 3810 §6.1).
+//! The kernel reports each join and leave in the version that it heard. Where the user fixed
+//! another one, this reports them as well: a join at once and some times again, a leave before it
+//! is carried out (RFC 2710 §4, RFC 3810 §6.1).
 
 use core::net::Ipv6Addr;
 
@@ -19,7 +20,8 @@ const REPEAT_INTERVAL_V2: Duration = Duration::from_secs(1);
 const V1_PACE: Duration = Duration::from_millis(10);
 /// Until a report that could not be sent is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// The most leaves that are reported again; of more, the rest is reported once. They fit one report.
+/// The most leaves that are reported again; of more, the rest is reported once. They fit one
+/// report.
 const MAX_REPEATED_LEAVES: usize = 48;
 
 /// How the next report is to be written.
@@ -111,7 +113,8 @@ impl<const N: usize, const WORDS: usize> StateChanges<N, WORDS> {
         self.told.contains(slot)
     }
 
-    /// Builds a report of groups that are about to be left, of which there is one; its length, and where it goes.
+    /// Builds a report of groups that are about to be left, of which there is one; its length, and
+    /// where it goes.
     pub(crate) fn poll_leaves<I>(
         &mut self,
         voice: &Voice,
@@ -171,8 +174,8 @@ impl<const N: usize, const WORDS: usize> StateChanges<N, WORDS> {
         }
     }
 
-    /// Builds the next report of joins, and in MLDv2 of leaves once more; its length, and where it goes. The same one again until
-    /// [`Self::done`] is told of it.
+    /// Builds the next report of joins, and in MLDv2 of leaves once more; its length, and where it
+    /// goes. The same one again until [`Self::done`] is told of it.
     pub(crate) fn poll_report(
         &mut self,
         voice: &Voice,

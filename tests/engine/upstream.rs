@@ -233,7 +233,8 @@ fn so_many_mldv1_reports_in_so_short_a_refresh_do_not_keep_the_loop_awake() {
     assert!(stage.reports.len() >= 1500);
 }
 
-/// RFC 3810 §9.1, §9.2, §9.4: the querier's own variables, not the defaults, tell when it is overdue.
+/// RFC 3810 §9.1, §9.2, §9.4: the querier's own variables, not the defaults, tell when it is
+/// overdue.
 #[test]
 fn a_querier_is_silent_by_its_own_robustness_and_interval() {
     for (robustness, interval, expected) in [
@@ -262,7 +263,8 @@ fn a_querier_is_silent_by_its_own_robustness_and_interval() {
     }
 }
 
-/// RFC 3810 §9.12: an MLDv1 query says no more than its delay, so what an MLDv2 querier said before counts.
+/// RFC 3810 §9.12: an MLDv1 query says no more than its delay, so what an MLDv2 querier said before
+/// counts.
 #[test]
 fn mldv1_is_in_force_by_the_variables_that_were_adopted() {
     let mut stage = Stage::new();
@@ -397,7 +399,8 @@ fn at_the_end_every_group_is_reported_as_left_in_the_fixed_version() {
     assert_eq!(stage.said(), [""; 0], "the kernel does");
 }
 
-/// All are reported at once in MLDv2, a packetful each, and in MLDv1 as fast as a switch may take it.
+/// All are reported at once in MLDv2, a packetful each, and in MLDv1 as fast as a switch may take
+/// it.
 #[test]
 fn four_thousand_joins_at_once_are_reported_in_the_fixed_version() {
     for (mode, heard, seconds) in [

@@ -66,7 +66,8 @@ pub const ROUTER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2);
 pub const LAN_HOST: Ipv6Addr = lan_host(1);
 pub const LAN_ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
-/// The tools that tests run in the lab, each with the Debian package that has it. The lab itself needs none.
+/// The tools that tests run in the lab, each with the Debian package that has it. The lab itself
+/// needs none.
 pub const TOOLS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("bridge", "iproute2"),

@@ -195,7 +195,8 @@ fn an_instance_that_does_not_know_the_question_may_have_the_upstream() {
     assert_eq!(&other.join().unwrap(), b"probe\n");
     fs::remove_file(path).unwrap();
     assert_eq!(code, 2, "{lines:#?}");
-    let expected = "mldproxy: wan may be the upstream of a mldproxy that does not tell; --force asks all the same";
+    let expected = "mldproxy: wan may be the upstream of a mldproxy that does not tell; \
+                    --force asks all the same";
     assert_eq!(lines, [expected]);
 }
 

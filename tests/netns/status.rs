@@ -428,7 +428,8 @@ fn json_has_the_states_that_the_text_has() {
     });
 }
 
-/// Asks without a process of its own. Between its coming and its question a client gives way to newcomers, so it may have to ask anew.
+/// Asks without a process of its own. Between its coming and its question a client gives way to
+/// newcomers, so it may have to ask anew.
 fn ask(path: &str, question: &str) -> String {
     let answered = poll_for(SOON, || {
         let mut stream = UnixStream::connect(path).ok()?;

@@ -97,8 +97,9 @@ pub fn socket_of(name: &str) -> String {
     format!("{FOLDER}/{name}.sock")
 }
 
-/// A daemon's answer to a program, which [`Probe::parse`](super::Probe::parse) reads, or what else comes until the connection is
-/// closed. Fails with `ETIMEDOUT` where that is not so by the deadline.
+/// A daemon's answer to a program, which [`Probe::parse`](super::Probe::parse) reads, or what else
+/// comes until the connection is closed. Fails with `ETIMEDOUT` where that is not so by the
+/// deadline.
 pub fn ask_probe(path: &str, deadline: Instant) -> nix::Result<String> {
     let stream = connect(path, "probe\n")?;
     let mut answer = [0; 128];

@@ -1,11 +1,13 @@
-//! What one mldproxy tells another program of the same name: one line of words, of which none holds a space.
+//! What one mldproxy tells another program of the same name: one line of words, of which none holds
+//! a space.
 //!
 //! ```text
 //! mldproxy 1 upstream=wan last_query_s=12 querier_timeout_s=260 ndp_proxy=1
 //! ```
 //!
-//! The number counts up when the words change. `last_query_s` is `-` where no query was heard on this upstream, and after
-//! `querier_timeout_s` without one there is no querier. A name of an interface holds neither white space nor control characters.
+//! The number counts up when the words change. `last_query_s` is `-` where no query was heard on
+//! this upstream, and after `querier_timeout_s` without one there is no querier. A name of an
+//! interface holds neither white space nor control characters.
 
 use std::fmt;
 

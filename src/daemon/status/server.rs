@@ -1,5 +1,6 @@
-//! The control socket: a Unix stream socket on which a client asks by one line, `FORMAT LIMIT`, and reads the answer to its end.
-//! A program asks by the line `probe`, and gets the line that [`Probe`](super::Probe) reads. Who asks anything else is hung up on.
+//! The control socket: a Unix stream socket on which a client asks by one line, `FORMAT LIMIT`, and
+//! reads the answer to its end. A program asks by the line `probe`, and gets the line that
+//! [`Probe`](super::Probe) reads. Who asks anything else is hung up on.
 //!
 //! Nothing a client does holds up the loop: sockets do not block, what is written in one turn is bounded, the few clients have
 //! buffers of their own, and one that does not get on gives way.

@@ -275,7 +275,8 @@ unsafe impl GlobalAlloc for Heap {
             Ok(used) => next(used).map_or(ptr::null_mut(), |(begin, _)| unsafe {
                 self.octets.get().cast::<u8>().add(begin)
             }),
-            // The standard library would write a backtrace, which takes memory as well, and wait for itself where this is for one.
+            // The standard library would write a backtrace, which takes memory as well, and wait
+            // for itself where this is for one.
             Err(_) => {
                 let _ = write(STANDARD_ERROR, b"mldproxy: out of memory\n");
                 process::abort()

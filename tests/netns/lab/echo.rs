@@ -98,7 +98,8 @@ impl Echo {
         [kind, 0, 0, 0, a, b, c, d]
     }
 
-    /// Takes answers for some time; no longer than until all have come, where none is still to be sent.
+    /// Takes answers for some time; no longer than until all have come, where none is still to be
+    /// sent.
     fn collect(&self, answered: &mut [bool], time: Duration, last: bool) {
         let end = Instant::now() + time;
         while !(last && answered.iter().all(|answered| *answered)) {

@@ -197,8 +197,8 @@ impl Namespace {
         table.lines().filter_map(group).collect()
     }
 
-    /// Has an interface a link-local address, and can all its addresses be used? They are tentative until the link is up, which may
-    /// be a second after it was brought up.
+    /// Has an interface a link-local address, and can all its addresses be used? They are tentative
+    /// until the link is up, which may be a second after it was brought up.
     pub fn is_ready(&self, interface: &str) -> bool {
         let table = self.within(|| fs::read_to_string("/proc/thread-self/net/if_inet6"));
         let table = table.expect("IPv6 is on");

@@ -1,4 +1,5 @@
-//! Links, addresses, routes and neighbors by rtnetlink, so that the lab needs no program of the system.
+//! Links, addresses, routes and neighbors by rtnetlink, so that the lab needs no program of the
+//! system.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -25,7 +26,8 @@ const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const MDBA_MDB: u16 = 1;
 const MDBA_MDB_ENTRY: u16 = 1;
 const MDBA_MDB_ENTRY_INFO: u16 = 1;
-/// The length of `struct nlmsghdr`, and of what is in front of the attributes of each kind of message.
+/// The length of `struct nlmsghdr`, and of what is in front of the attributes of each kind of
+/// message.
 const HEADER: usize = 16;
 const LINK_HEADER: usize = 16;
 const NEIGHBOR_HEADER: usize = 12;
@@ -90,7 +92,8 @@ impl Namespace {
         self.change(&format!("{interface} up"), request);
     }
 
-    /// Makes an interface a port of a bridge, without a link-local address of its own, and brings it up.
+    /// Makes an interface a port of a bridge, without a link-local address of its own, and brings
+    /// it up.
     #[track_caller]
     pub fn add_port(&self, bridge: &str, interface: &str) {
         let mut request = link_request(0, self.index(interface));
@@ -104,7 +107,8 @@ impl Namespace {
         self.change(&format!("{interface} to {bridge}"), request);
     }
 
-    /// Adds an address, and the route to its prefix, by the kernel's own metric where `metric` is `None`.
+    /// Adds an address, and the route to its prefix, by the kernel's own metric where `metric` is
+    /// `None`.
     #[track_caller]
     pub fn add_address(
         &self,
