@@ -6,16 +6,23 @@ use std::fmt;
 use heapless::String;
 use log::{info, warn};
 use nix::errno::Errno;
+use protocol::time::{Duration, Instant};
 
 use crate::sys::netlink::siblings::Siblings;
 use crate::sys::records::Records;
 use crate::sys::sysctl::Setting;
+
+/// How long an interface may be without its settings before that is a refusal. The kernel tells that an interface is there, or is
+/// large enough for IPv6 again, before it creates them.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The settings, and what they were before.
 #[derive(Default)]
 pub struct ProxySettings {
     /// Where they were applied, with the interface's number.
     applied: Option<(String<15>, u32)>,
+    /// The interface has not all of its settings yet, since then.
+    incomplete: Option<Instant>,
     /// Of those that were changed, in the order of [`settings`]; for where it cannot be recorded.
     before: [Option<u32>; COUNT],
     /// The number of the interface that there are records of.
@@ -26,9 +33,9 @@ pub struct ProxySettings {
 
 impl ProxySettings {
     /// Sets what is not right, once for each number that the interface has. Where that is refused, one line in the log says what it is
-    /// good for.
-    pub fn apply(&mut self, records: &Records, interface: &str, index: u32) {
-        self.apply_to(&Kernel(records), interface, index);
+    /// good for. False where the kernel has not created all settings of the interface yet: to be called again soon.
+    pub fn apply(&mut self, records: &Records, now: Instant, interface: &str, index: u32) -> bool {
+        self.apply_to(&Kernel(records), now, interface, index)
     }
 
     /// The interface is gone, or has no IPv6 any more, and its settings with it.
@@ -61,22 +68,31 @@ impl ProxySettings {
         self.restore_to(&Kernel(records), (interface, index), needed);
     }
 
-    fn apply_to(&mut self, sysctls: &dyn Sysctls, interface: &str, index: u32) {
-        if matches!(self.applied, Some((_, applied)) if applied == index) {
-            return;
-        }
-        let [of_all, ..] = self.before;
-        // The settings of an interface went with it.
-        self.before = [of_all, None, None];
-        if self.recorded != index {
-            for setting in settings(interface).iter().skip(1) {
-                sysctls.forget(*setting, self.recorded);
+    fn apply_to(
+        &mut self,
+        sysctls: &dyn Sysctls,
+        now: Instant,
+        interface: &str,
+        index: u32,
+    ) -> bool {
+        if !matches!(self.applied, Some((_, applied)) if applied == index) {
+            let [of_all, ..] = self.before;
+            // The settings of an interface went with it.
+            self.before = [of_all, None, None];
+            // No name is longer.
+            let name = String::try_from(interface).unwrap_or_default();
+            self.applied = Some((name, index));
+            self.incomplete = Some(now);
+            if self.recorded != index {
+                for setting in settings(interface).iter().skip(1) {
+                    sysctls.forget(*setting, self.recorded);
+                }
+                self.recorded = index;
             }
-            self.recorded = index;
         }
-        // No name is longer.
-        let name = String::try_from(interface).unwrap_or_default();
-        self.applied = Some((name, index));
+        let Some(since) = self.incomplete else {
+            return true;
+        };
 
         let mut refusals = [None; COUNT];
         let places = self.before.iter_mut().zip(&mut refusals);
@@ -90,10 +106,17 @@ impl ProxySettings {
                 Err(errno) => *refusal = Some(errno),
             }
         }
+        // Those of an interface alone come late.
+        let [_, of_interface @ ..] = refusals;
+        if of_interface.contains(&Some(Errno::ENOENT)) && now.since(since) < PATIENCE {
+            return false;
+        }
+        self.incomplete = None;
         if refusals.iter().any(Option::is_some) {
             warn!("{}", Refused(interface, refusals));
         }
         self.lacking = refusals.map(|refusal| refusal.is_some());
+        true
     }
 
     fn look_at(&mut self, sysctls: &dyn Sysctls) {
@@ -276,6 +299,7 @@ mod tests {
     use super::*;
 
     const NOBODY: [bool; COUNT] = [false; COUNT];
+    const NOW: Instant = Instant::from_secs(1);
 
     type Values = RefCell<Vec<(std::string::String, u32)>>;
 
@@ -338,7 +362,7 @@ mod tests {
     fn what_was_changed_is_put_back_and_nothing_else() {
         let sysctls = Fake::new(0, 2, 80);
         let mut applied = ProxySettings::default();
-        applied.apply_to(&sysctls, "wan", 3);
+        applied.apply_to(&sysctls, NOW, "wan", 3);
         assert_eq!(sysctls.values(), [1, 2, 0]);
         applied.restore_to(&sysctls, ("wan", 3), NOBODY);
         assert_eq!(sysctls.values(), [0, 2, 80]);
@@ -350,15 +374,15 @@ mod tests {
     #[test]
     fn what_a_process_changed_that_was_killed_is_put_back_by_the_next() {
         let sysctls = Fake::new(0, 0, 80);
-        ProxySettings::default().apply_to(&sysctls, "wan", 3);
+        ProxySettings::default().apply_to(&sysctls, NOW, "wan", 3);
         let mut next = ProxySettings::default();
-        next.apply_to(&sysctls, "wan", 3);
+        next.apply_to(&sysctls, NOW, "wan", 3);
         assert_eq!(next.before, [None; COUNT], "it changed nothing");
         next.restore_to(&sysctls, ("wan", 3), NOBODY);
         assert_eq!(sysctls.values(), [0, 0, 80]);
         assert!(sysctls.2.borrow().is_empty());
         // Also by one that needs none of it; not where the interface is another one.
-        ProxySettings::default().apply_to(&sysctls, "wan", 3);
+        ProxySettings::default().apply_to(&sysctls, NOW, "wan", 3);
         ProxySettings::default().restore_to(&sysctls, ("wan", 4), NOBODY);
         assert_eq!(sysctls.values(), [0, 1, 0]);
     }
@@ -367,8 +391,8 @@ mod tests {
     fn what_another_instance_needs_is_put_back_by_that_one() {
         let sysctls = Fake::new(0, 0, 80);
         let [mut first, mut second] = [(); 2].map(|()| ProxySettings::default());
-        first.apply_to(&sysctls, "wan", 3);
-        second.apply_to(&sysctls, "wan", 3);
+        first.apply_to(&sysctls, NOW, "wan", 3);
+        second.apply_to(&sysctls, NOW, "wan", 3);
         first.restore_to(&sysctls, ("wan", 3), [true; COUNT]);
         assert_eq!(sysctls.values(), [1, 1, 0]);
         second.restore_to(&sysctls, ("wan", 3), NOBODY);
@@ -378,10 +402,10 @@ mod tests {
     #[test]
     fn an_older_record_counts_no_more_once_somebody_changed_the_setting() {
         let sysctls = Fake::new(0, 0, 80);
-        ProxySettings::default().apply_to(&sysctls, "wan", 3);
+        ProxySettings::default().apply_to(&sysctls, NOW, "wan", 3);
         sysctls.write(Setting::ProxyDelay("wan"), 20).unwrap();
         let mut next = ProxySettings::default();
-        next.apply_to(&sysctls, "wan", 3);
+        next.apply_to(&sysctls, NOW, "wan", 3);
         next.restore_to(&sysctls, ("wan", 3), NOBODY);
         assert_eq!(sysctls.values(), [0, 0, 20]);
     }
@@ -394,7 +418,7 @@ mod tests {
             for (setting, value) in settings("wan").into_iter().zip([1, 0, 80]).skip(1) {
                 sysctls.write(setting, value).unwrap();
             }
-            applied.apply_to(&sysctls, "wan", index);
+            applied.apply_to(&sysctls, NOW, "wan", index);
             applied.interface_is_gone();
             assert_eq!(sysctls.2.borrow().len(), COUNT);
         }
@@ -404,7 +428,7 @@ mod tests {
     fn what_somebody_changes_meanwhile_is_noticed_once() {
         let sysctls = Fake::new(0, 0, 80);
         let mut applied = ProxySettings::default();
-        applied.apply_to(&sysctls, "wan", 3);
+        applied.apply_to(&sysctls, NOW, "wan", 3);
         applied.look_at(&sysctls);
         assert_eq!(applied.lacking, [false; COUNT]);
         sysctls.write(Setting::AllProxyNdp, 0).unwrap();
@@ -422,9 +446,9 @@ mod tests {
     fn what_somebody_else_changed_since_stays() {
         let sysctls = Fake::new(0, 0, 80);
         let mut applied = ProxySettings::default();
-        applied.apply_to(&sysctls, "wan", 3);
+        applied.apply_to(&sysctls, NOW, "wan", 3);
         sysctls.write(Setting::ProxyDelay("wan"), 20).unwrap();
-        applied.apply_to(&sysctls, "wan", 3);
+        applied.apply_to(&sysctls, NOW, "wan", 3);
         assert_eq!(sysctls.values(), [1, 1, 20], "it is not fought over");
         applied.restore_to(&sysctls, ("wan", 3), NOBODY);
         assert_eq!(sysctls.values(), [0, 0, 20]);
@@ -434,10 +458,10 @@ mod tests {
     fn an_interface_that_is_created_anew_has_nothing_put_back_from_before() {
         let sysctls = Fake::new(0, 0, 80);
         let mut applied = ProxySettings::default();
-        applied.apply_to(&sysctls, "wan", 3);
+        applied.apply_to(&sysctls, NOW, "wan", 3);
         // Somebody else was first at the new one.
         let anew = Fake::new(1, 1, 0);
-        applied.apply_to(&anew, "wan", 7);
+        applied.apply_to(&anew, NOW, "wan", 7);
         applied.restore_to(&anew, ("wan", 3), NOBODY);
         assert_eq!(anew.values(), [0, 1, 0]);
     }
@@ -446,10 +470,10 @@ mod tests {
     fn an_interface_that_loses_its_settings_gets_them_again() {
         let sysctls = Fake::new(0, 0, 80);
         let mut applied = ProxySettings::default();
-        applied.apply_to(&sysctls, "wan", 3);
+        applied.apply_to(&sysctls, NOW, "wan", 3);
         applied.interface_is_gone();
         let anew = Fake::new(1, 0, 80);
-        applied.apply_to(&anew, "wan", 3);
+        applied.apply_to(&anew, NOW, "wan", 3);
         assert_eq!(anew.values(), [1, 1, 0]);
         applied.interface_is_gone();
         applied.restore_to(&anew, ("wan", 3), NOBODY);
@@ -457,10 +481,39 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_the_kernel_creates_late_are_set_and_put_back() {
+        let sysctls = Fake::new(0, 0, 80);
+        let late = sysctls.0.borrow_mut().split_off(1);
+        let mut applied = ProxySettings::default();
+        assert!(!applied.apply_to(&sysctls, NOW, "wan", 3));
+        assert_eq!(sysctls.values(), [1]);
+        sysctls.0.borrow_mut().push(late[0].clone());
+        assert!(!applied.apply_to(&sysctls, NOW, "wan", 3));
+        sysctls.0.borrow_mut().push(late[1].clone());
+        assert!(applied.apply_to(&sysctls, NOW, "wan", 3));
+        assert_eq!(sysctls.values(), [1, 1, 0]);
+        applied.restore_to(&sysctls, ("wan", 3), NOBODY);
+        assert_eq!(sysctls.values(), [0, 0, 80]);
+    }
+
+    #[test]
+    fn settings_that_the_kernel_never_creates_are_waited_for_no_longer_than_the_patience() {
+        let sysctls = Fake::new(0, 0, 80);
+        sysctls.0.borrow_mut().truncate(1);
+        let mut applied = ProxySettings::default();
+        let at = |seconds| NOW.saturating_add(Duration::from_secs(seconds));
+        assert!(!applied.apply_to(&sysctls, at(0), "wan", 3));
+        assert!(!applied.apply_to(&sysctls, at(9), "wan", 3));
+        assert!(applied.apply_to(&sysctls, at(10), "wan", 3));
+        applied.interface_is_gone();
+        assert!(!applied.apply_to(&sysctls, at(20), "wan", 3), "anew");
+    }
+
+    #[test]
     fn an_interface_that_is_gone_is_no_trouble() {
         let sysctls = Fake::new(0, 0, 80);
         let mut applied = ProxySettings::default();
-        applied.apply_to(&sysctls, "wan", 3);
+        applied.apply_to(&sysctls, NOW, "wan", 3);
         sysctls.0.borrow_mut().truncate(1);
         applied.restore_to(&sysctls, ("wan", 3), NOBODY);
         assert_eq!(sysctls.values(), [0]);
@@ -471,7 +524,7 @@ mod tests {
         let mut sysctls = Fake::new(0, 1, 80);
         sysctls.1 = false;
         let mut applied = ProxySettings::default();
-        applied.apply_to(&sysctls, "wan", 3);
+        applied.apply_to(&sysctls, NOW, "wan", 3);
         assert_eq!(applied.before, [None; COUNT]);
         sysctls.1 = true;
         applied.restore_to(&sysctls, ("wan", 3), NOBODY);

@@ -57,12 +57,15 @@ impl EventLoop<'_> {
         let config = self.engine.config();
         match index(upstream) {
             Some(index) if config.ndp_proxy => {
-                self.settings
-                    .apply(&self.records, config.upstream.as_str(), index);
+                let name = config.upstream.as_str();
+                if !self.settings.apply(&self.records, now, name, index) {
+                    self.try_again(now);
+                }
             }
             Some(_) => {}
             None => self.settings.interface_is_gone(),
         }
+        let config = self.engine.config();
         // Not before the first dump, which would tell of one after the other.
         if self.dumped && config.upstream_prefixes {
             let prefixes = self.interfaces.upstream_prefixes();
