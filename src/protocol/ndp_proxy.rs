@@ -73,8 +73,9 @@ pub struct NdpProxy {
     addresses: Table<Ipv6Addr, Proxied, CAPACITY>,
     proxies: Pending<{ CAPACITY / 32 }>,
     routes: Pending<{ CAPACITY / 32 }>,
-    /// Those that the listing under way has told of.
-    listed: SlotSet<{ CAPACITY / 32 }>,
+    /// Those that the listing of either table has told of since it began.
+    listed_proxies: SlotSet<{ CAPACITY / 32 }>,
+    listed_routes: SlotSet<{ CAPACITY / 32 }>,
     wants_proxies: bool,
     wants_routes: bool,
     announces: bool,
@@ -94,7 +95,8 @@ impl NdpProxy {
             addresses: Table::new(Ipv6Addr::UNSPECIFIED, Proxied::GONE),
             proxies: Pending::new(),
             routes: Pending::new(),
-            listed: SlotSet::new(),
+            listed_proxies: SlotSet::new(),
+            listed_routes: SlotSet::new(),
             wants_proxies: false,
             wants_routes: false,
             announces: false,
@@ -185,13 +187,13 @@ impl NdpProxy {
     /// The kernel lists one of its tables.
     pub(crate) fn handle_listing(&mut self, table: KernelTable, listing: Listing) {
         match listing {
-            Listing::Begins => self.listed = SlotSet::new(),
+            Listing::Begins => *self.listed(table) = SlotSet::new(),
             Listing::Has(address, side) => {
                 // Of more leftovers than there is room for, the rest is removed after a later listing.
                 let Some(slot) = self.slot_of(address, true) else {
                     return;
                 };
-                self.listed.insert(slot);
+                self.listed(table).insert(slot);
                 if let Some((_, proxied)) = self.addresses.get_mut(slot) {
                     match table {
                         KernelTable::Proxies => proxied.proxied = true,
@@ -202,8 +204,8 @@ impl NdpProxy {
             }
             Listing::Ends => {
                 for slot in self.addresses.slots() {
-                    if let Some((_, proxied)) = self.addresses.get_mut(slot)
-                        && !self.listed.contains(slot)
+                    if !self.listed(table).contains(slot)
+                        && let Some((_, proxied)) = self.addresses.get_mut(slot)
                     {
                         match table {
                             KernelTable::Proxies => proxied.proxied = false,
@@ -266,7 +268,7 @@ impl NdpProxy {
             }
         }
         // A listing that began before does not know of it.
-        self.listed.insert(change.slot);
+        self.listed(change.table).insert(change.slot);
         self.settle(change.slot);
     }
 
@@ -343,8 +345,17 @@ impl NdpProxy {
             self.left_out = self.left_out.saturating_add(1);
             return None;
         };
-        self.listed.remove(slot);
+        for table in [KernelTable::Proxies, KernelTable::Routes] {
+            self.listed(table).remove(slot);
+        }
         Some(slot)
+    }
+
+    fn listed(&mut self, table: KernelTable) -> &mut SlotSet<{ CAPACITY / 32 }> {
+        match table {
+            KernelTable::Proxies => &mut self.listed_proxies,
+            KernelTable::Routes => &mut self.listed_routes,
+        }
     }
 
     fn pending(&mut self, table: KernelTable) -> &mut Pending<{ CAPACITY / 32 }> {

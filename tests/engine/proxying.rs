@@ -219,6 +219,28 @@ fn a_listing_brings_back_what_is_missing_and_removes_what_was_left_behind() {
 }
 
 #[test]
+fn what_is_listed_of_one_table_tells_nothing_of_the_other() {
+    let mut stage = Stage::proxying();
+    stage.confirmed(0, HOST, address(1));
+    let list = |stage: &mut Stage, table, listing| stage.handle(Event::Listed(table, listing));
+    let (proxies, routes) = (KernelTable::Proxies, KernelTable::Routes);
+    list(&mut stage, proxies, Listing::Begins);
+    let entry = Listing::Has(address(1), Side::Upstream);
+    list(&mut stage, proxies, entry);
+    list(&mut stage, routes, Listing::Begins);
+    list(&mut stage, proxies, Listing::Ends);
+    assert_eq!(stage.count(Counter::ProxyAdded), 1, "it was listed");
+    // Both go without a word, and the route, found to be missing, is added meanwhile.
+    stage.proxied.clear();
+    stage.routes.clear();
+    list(&mut stage, proxies, Listing::Begins);
+    list(&mut stage, routes, Listing::Ends);
+    assert_eq!(stage.count(Counter::RouteAdded), 2);
+    list(&mut stage, proxies, Listing::Ends);
+    assert_eq!(stage.proxied, [address(1)].into());
+}
+
+#[test]
 fn what_a_killed_process_left_for_a_host_that_is_known_stays_until_that_expires() {
     let mut stage = Stage::proxying();
     for number in [1, 2] {
