@@ -52,10 +52,18 @@ pub enum Event<'a> {
     },
     /// The kernel's neighbour table no longer knows an address.
     Forgotten(Ipv6Addr),
-    /// An address is this router's own, or is no more.
-    Own { address: Ipv6Addr, present: bool },
-    /// All own addresses that are still there are about to be told anew.
+    /// An address is this router's own on the interface with this number, or is no more. It may be
+    /// its own on others as well.
+    Own {
+        index: u32,
+        address: Ipv6Addr,
+        present: bool,
+    },
+    /// All own addresses that are still there are about to be told anew. Until [`Event::OwnKnown`]
+    /// those known before count as well.
     OwnUnknown,
+    /// They have been told: those that were not are no more.
+    OwnKnown,
     /// The prefixes on the upstream's link are these now. They count where [`Config::upstream_prefixes`] is set.
     UpstreamPrefixes(&'a [Prefix]),
     /// The kernel lists one of its tables.
@@ -73,6 +81,15 @@ pub struct Downstream {
     pub link_local: Ipv6Addr,
     /// All zero where the link has no such addresses.
     pub mac: MacAddress,
+}
+
+/// An address of this router on one of its interfaces.
+#[derive(Clone, Copy)]
+struct Own {
+    index: u32,
+    address: Ipv6Addr,
+    /// It was told since [`Event::OwnUnknown`].
+    told: bool,
 }
 
 /// Something to be done outside.
@@ -129,8 +146,9 @@ pub enum Reason {
 /// The buffer that [`Engine::poll_action`] needs, in octets.
 pub const BUFFER_LENGTH: usize = listener::MAX_PACKET;
 
-/// The most own addresses known; of more, the rest counts as anybody's.
-const MAX_OWN: usize = 64;
+/// The most own addresses known, each counted once for each interface that has it; of more, the
+/// rest counts as anybody's.
+pub const MAX_OWN: usize = 128;
 /// Lines of joins and leaves a second, and at once, before they are for debugging alone.
 const LINE_RATE: u32 = 1;
 const LINE_BURST: u32 = 500;
@@ -164,7 +182,7 @@ pub struct Engine {
     targets: Targets,
     downstreams: [Option<Downstream>; MAX_DOWNSTREAMS],
     /// This router's own addresses, which need no proxy.
-    own: heapless::Vec<Ipv6Addr, MAX_OWN>,
+    own: heapless::Vec<Own, MAX_OWN>,
     counters: Counters,
     /// The latest time told; time that goes back counts as this.
     now: Instant,
@@ -240,8 +258,13 @@ impl Engine {
                 self.handle_remembered(Sender { port, mac }, address);
             }
             Event::Forgotten(address) => self.neighbors.forgotten_by_kernel(self.now, address),
-            Event::Own { address, present } => self.handle_own(address, present),
-            Event::OwnUnknown => self.own.clear(),
+            Event::Own {
+                index,
+                address,
+                present,
+            } => self.handle_own(index, address, present),
+            Event::OwnUnknown => self.own.iter_mut().for_each(|own| own.told = false),
+            Event::OwnKnown => self.own.retain(|own| own.told),
             Event::UpstreamPrefixes(prefixes) => self.handle_prefixes(prefixes),
             Event::Listed(table, listing) => self.handle_listed(table, listing),
             Event::Removed(table, address, side) => self.ndp_proxy.removed(table, address, side),

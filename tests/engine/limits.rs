@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use protocol::config::Prefix;
 use protocol::counters::Counter;
-use protocol::engine::{Action, Downstream, Event};
+use protocol::engine::{Action, Downstream, Event, MAX_OWN};
 use protocol::listener::Upstream;
 use protocol::neighbors::Subject;
 use protocol::time::Duration;
@@ -198,8 +198,12 @@ fn a_group_that_nobody_wants_any_more_waits_for_no_join() {
         stage.seen_from(mac(number), address(number));
     }
     for number in [2, 3] {
-        let (address, present) = (address(number), true);
-        stage.handle(Event::Own { address, present });
+        let (index, address, present) = (7, address(number), true);
+        stage.handle(Event::Own {
+            index,
+            address,
+            present,
+        });
     }
     assert_eq!(stage.engine.groups().waiting(), 0);
     stage.pass(5);
@@ -496,6 +500,7 @@ fn excluded_prefixes_and_own_addresses_are_not_learned() {
     assert_eq!(stage.joined, [group(1)].into());
     let own = |stage: &mut Stage, present| {
         stage.handle(Event::Own {
+            index: 1,
             address: address(1),
             present,
         });
@@ -514,23 +519,97 @@ fn link_local_addresses_of_the_router_take_no_room_from_the_others() {
     let mut stage = Stage::with_defaults();
     let mut own = |address| {
         let present = true;
-        stage.handle(Event::Own { address, present });
+        stage.handle(Event::Own {
+            index: 1,
+            address,
+            present,
+        });
     };
     own(Ipv6Addr::LOCALHOST);
     for number in 0..100_u16 {
         own(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, number));
     }
-    for number in 1..=64 {
+    let room = MAX_OWN as u32;
+    for number in 1..=room {
         own(address(number));
         own(address(number));
     }
-    for number in 1..=65 {
+    for number in 1..=room + 1 {
         stage.seen_from(mac(number), address(number));
     }
-    assert_eq!(stage.addresses(), [address(65)].into());
+    assert_eq!(stage.addresses(), [address(room + 1)].into());
+}
+
+#[test]
+fn an_own_address_that_there_is_no_room_for_is_counted() {
+    let mut stage = Stage::with_defaults();
+    let refused = |stage: &Stage| stage.engine.counters().get(Counter::RefusedFull);
+    let own = |stage: &mut Stage, number, present| {
+        stage.handle(Event::Own {
+            index: 1,
+            address: address(number),
+            present,
+        });
+    };
+    let room = MAX_OWN as u32;
+    for number in 1..=room {
+        own(&mut stage, number, true);
+    }
+    assert_eq!(refused(&stage), 0);
+    own(&mut stage, room + 1, true);
+    assert_eq!(refused(&stage), 1);
+    own(&mut stage, 1, false);
+    own(&mut stage, room + 1, true);
+    assert_eq!(refused(&stage), 1);
+    stage.seen(address(room + 1));
+    assert_eq!(stage.addresses(), [].into());
+}
+
+#[test]
+fn an_address_is_the_routers_own_as_long_as_one_interface_has_it() {
+    let mut stage = Stage::with_defaults();
+    let own = |stage: &mut Stage, index, present| {
+        let address = address(1);
+        stage.handle(Event::Own {
+            index,
+            address,
+            present,
+        });
+    };
+    own(&mut stage, 1, true);
+    own(&mut stage, 2, true);
+    own(&mut stage, 1, false);
+    own(&mut stage, 3, false);
+    stage.seen(address(1));
+    assert_eq!(stage.addresses(), [].into());
+    own(&mut stage, 2, false);
+    stage.seen(address(1));
+    assert_eq!(stage.addresses(), [address(1)].into());
+}
+
+#[test]
+fn nobody_can_claim_an_own_address_while_all_of_them_are_told_anew() {
+    let mut stage = Stage::with_defaults();
+    for number in [1, 2] {
+        stage.handle(Event::Own {
+            index: 1,
+            address: address(number),
+            present: true,
+        });
+    }
     stage.handle(Event::OwnUnknown);
-    stage.seen_from(mac(1), address(1));
-    assert_eq!(stage.addresses(), [address(1), address(65)].into());
+    stage.seen(address(1));
+    stage.handle(Event::Own {
+        index: 1,
+        address: address(1),
+        present: true,
+    });
+    stage.seen(address(2));
+    assert_eq!(stage.addresses(), [].into());
+    stage.handle(Event::OwnKnown);
+    stage.seen(address(1));
+    stage.seen(address(2));
+    assert_eq!(stage.addresses(), [address(2)].into());
 }
 
 #[test]
@@ -595,6 +674,7 @@ fn invariants_hold_under_any_order_of_events() {
                 }),
                 8 => stage.handle(Event::Forgotten(address(number))),
                 9 => stage.handle(Event::Own {
+                    index: 1,
                     address: address(number),
                     present: random.bool(),
                 }),

@@ -190,7 +190,11 @@ fn what_becomes_the_routers_own_is_told() {
     stage.seen(address(1));
     lines();
     let (address, present) = (address(1), true);
-    stage.handle(Event::Own { address, present });
+    stage.handle(Event::Own {
+        index: 1,
+        address,
+        present,
+    });
     assert_eq!(
         lines(),
         [format!("debug: {address} is no longer to be learned")]

@@ -251,7 +251,11 @@ fn a_group_is_refused_while_groups_that_cannot_be_left_fill_the_table() {
 /// An address becomes the router's own, and is gone at once.
 fn goes(stage: &mut Stage, number: u32) {
     let (address, present) = (address(number), true);
-    stage.handle(Event::Own { address, present });
+    stage.handle(Event::Own {
+        index: 1,
+        address,
+        present,
+    });
 }
 
 #[test]
@@ -274,7 +278,11 @@ fn each_group_is_left_ten_seconds_after_its_own_last_address() {
     stage.pass(9);
     stage.seen(twin(3));
     let (address, present) = (twin(3), true);
-    stage.handle(Event::Own { address, present });
+    stage.handle(Event::Own {
+        index: 1,
+        address,
+        present,
+    });
     stage.pass(9);
     assert_eq!(stage.joined, [group(3)].into());
     stage.pass(1);

@@ -698,6 +698,7 @@ fn a_target_that_nobody_looks_for_any_more_is_forgotten() {
 fn the_routers_own_addresses_and_those_outside_the_prefix_are_nobodys_targets() {
     let mut stage = Stage::proxying();
     stage.handle(Event::Own {
+        index: 1,
         address: BESIDE,
         present: true,
     });
@@ -719,11 +720,13 @@ fn what_becomes_the_routers_own_or_leaves_the_prefix_is_no_target_any_more() {
     stage.handle(Event::UpstreamPrefixes(&prefix("2001:db8:1::/64")));
     stage.finds_beside();
     stage.handle(Event::Own {
+        index: 1,
         address: BESIDE,
         present: true,
     });
     assert!(stage.routes.is_empty() && stage.engine.targets().is_empty());
     stage.handle(Event::Own {
+        index: 1,
         address: BESIDE,
         present: false,
     });
@@ -784,7 +787,11 @@ fn who_listens_is_asked_for_upstream_only_by_the_ndp_proxy_and_for_no_own_addres
         });
         if own {
             let (address, present) = (address(1), true);
-            stage.handle(Event::Own { address, present });
+            stage.handle(Event::Own {
+                index: 1,
+                address,
+                present,
+            });
         }
         let groups = [(RecordType::ModeIsExclude, group(1))];
         stage.receive(&report("fe80::1:1".parse().unwrap(), &groups));
@@ -1330,6 +1337,7 @@ fn what_is_gone_is_announced_no_more_though_its_entry_stays() {
     assert_eq!(stage.sent().len(), 1);
     stage.fails = |action| matches!(action, Action::Kernel(_));
     stage.handle(Event::Own {
+        index: 1,
         address: address(1),
         present: true,
     });

@@ -508,15 +508,21 @@ fn tell_engine(
             port.map(|_| Event::Forgotten(address))
         }
         Notice::Address(netlink::Address {
-            address, usable, ..
+            index,
+            address,
+            usable,
+            ..
         }) => Some(Event::Own {
+            index,
             address,
             present: usable,
         }),
-        Notice::AddressDeleted { address, .. } => Some(Event::Own {
+        Notice::AddressDeleted { index, address } => Some(Event::Own {
+            index,
             address,
             present: false,
         }),
+        Notice::Dumped(Dump::Addresses) => Some(Event::OwnKnown),
         Notice::Refused(errno) => {
             warn!(
                 "changing a bridge: {}; set its mcast_router to {PERMANENT_ROUTER} by hand, or turn its snooping off",

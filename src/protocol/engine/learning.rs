@@ -5,7 +5,7 @@ use core::net::Ipv6Addr;
 use log::{debug, trace, warn};
 
 use super::log_lines::{Named, warn_of};
-use super::{Downstream, Engine, address_of, release};
+use super::{Downstream, Engine, MAX_OWN, Own, address_of, release};
 use crate::config::{Learn, Port, Prefix};
 use crate::counters::Counter;
 use crate::groups::Standing;
@@ -260,22 +260,36 @@ impl Engine {
     }
 
     pub(super) fn learns(&self, address: Ipv6Addr) -> bool {
-        self.config.learn != Learn::Mld
-            && self.config.learns(address)
-            && !self.own.contains(&address)
+        self.config.learn != Learn::Mld && self.config.learns(address) && !self.is_own(address)
     }
 
-    pub(super) fn handle_own(&mut self, address: Ipv6Addr, present: bool) {
+    pub(super) fn is_own(&self, address: Ipv6Addr) -> bool {
+        self.own.iter().any(|own| own.address == address)
+    }
+
+    pub(super) fn handle_own(&mut self, index: u32, address: Ipv6Addr, present: bool) {
         if address.is_unicast_link_local() || address.is_loopback() {
             // Never learned anyway, and every interface has one.
             return;
         }
-        if let Some(place) = self.own.iter().position(|own| *own == address) {
-            if !present {
-                self.own.swap_remove(place);
+        let is_new = !self.is_own(address);
+        self.own
+            .retain(|own| own.index != index || own.address != address);
+        if !present {
+            return;
+        }
+        let told = true;
+        let own = Own {
+            index,
+            address,
+            told,
+        };
+        if self.own.push(own).is_err() {
+            self.counters.count(Counter::RefusedFull);
+            if self.full_lines.allows(self.now) {
+                warn!("more than {MAX_OWN} own addresses: {address} counts as a host's");
             }
-        } else if present {
-            let _ = self.own.push(address);
+        } else if is_new {
             self.forget_addresses(|known| known != address);
         }
     }

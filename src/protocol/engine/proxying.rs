@@ -20,7 +20,7 @@ impl Engine {
     /// A host downstream looks for a target, or detects duplicates of it: one that another link has is answered for.
     pub(super) fn handle_solicited(&mut self, sender: Sender, solicitation: &NeighborSolicitation) {
         let target = solicitation.target;
-        if !self.config.ndp_proxy || !self.config.learns(target) || self.own.contains(&target) {
+        if !self.config.ndp_proxy || !self.config.learns(target) || self.is_own(target) {
             return;
         }
         let solicitation = Solicitation {

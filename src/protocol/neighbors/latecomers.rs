@@ -82,6 +82,11 @@ impl Neighbors {
         self.latecomers.is_their_turn = false;
     }
 
+    /// How many wait to be tried again.
+    pub fn waiting(&self) -> usize {
+        self.latecomers.waiting.len()
+    }
+
     pub(crate) fn next_latecomer_at(&self) -> Option<Instant> {
         self.latecomers.due
     }

@@ -92,10 +92,19 @@ impl Stage {
             20 => self.world.handle(Event::Forgotten(bytes.address())),
             21 => {
                 let (present, address) = (bytes.flag(), bytes.address());
-                self.world.handle(Event::Own { address, present });
+                // Of two, by what is cheap.
+                let index = (bytes.0.len() & 1) as u32;
+                self.world.handle(Event::Own {
+                    index,
+                    address,
+                    present,
+                });
             }
-            22 if bytes.octet().is_multiple_of(8) => self.world.handle(Event::OwnUnknown),
-            22 => self.world.handle(Event::Renew),
+            22 => match bytes.octet() % 8 {
+                0 => self.world.handle(Event::OwnUnknown),
+                1 => self.world.handle(Event::OwnKnown),
+                _ => self.world.handle(Event::Renew),
+            },
             23 => {
                 let mut prefix = || Prefix::of(bytes.address(), 64 + bytes.octet() % 65);
                 let prefixes = [prefix(), prefix()].map(|prefix| prefix.expect("a prefix"));

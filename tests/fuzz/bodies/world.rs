@@ -30,7 +30,8 @@ pub struct World {
     pub now: Instant,
     upstream: Option<Upstream>,
     downstreams: Vec<Option<Downstream>>,
-    own: BTreeSet<Ipv6Addr>,
+    /// By interface, with whether it was told since all of them were unknown.
+    own: BTreeMap<(Ipv6Addr, u32), bool>,
     joined: BTreeSet<Ipv6Addr>,
     /// Since when nobody wants a group that is joined: from when on that may be, and from when on it is certain.
     idle: BTreeMap<Ipv6Addr, (Instant, Instant)>,
@@ -96,7 +97,7 @@ impl World {
             now: STARTED,
             upstream: None,
             downstreams,
-            own: BTreeSet::new(),
+            own: BTreeMap::new(),
             joined: BTreeSet::new(),
             idle: BTreeMap::new(),
             learned: 0,
@@ -137,15 +138,20 @@ impl World {
             Event::Downstream(port, downstream) => {
                 self.downstreams[usize::from(port)] = downstream;
             }
-            Event::Own { address, present } => {
+            Event::Own {
+                index,
+                address,
+                present,
+            } => {
                 if address.is_unicast_link_local() || address.is_loopback() {
                 } else if present {
-                    self.own.insert(address);
+                    self.own.insert((address, index), true);
                 } else {
-                    self.own.remove(&address);
+                    self.own.remove(&(address, index));
                 }
             }
-            Event::OwnUnknown => self.own.clear(),
+            Event::OwnUnknown => self.own.values_mut().for_each(|told| *told = false),
+            Event::OwnKnown => self.own.retain(|_, told| *told),
             Event::Removed(KernelTable::Proxies, address, _) => _ = self.proxies.remove(&address),
             Event::Removed(KernelTable::Routes, address, side) => {
                 self.routes.retain(|at, on| (*at, *on) != (address, side));
@@ -421,7 +427,8 @@ impl World {
                 Subject::Address(address) => {
                     *addresses += 1;
                     assert!(config.learn != Learn::Mld && config.learns(address));
-                    assert!(!self.own.contains(&address), "{address} is the router's");
+                    let is_own = self.own.keys().any(|(own, _)| *own == address);
+                    assert!(!is_own, "{address} is the router's");
                 }
                 Subject::Listener(..) => {
                     *listeners += 1;
@@ -567,9 +574,17 @@ impl World {
         // One after the other: expired, no longer wanted, left.
         // Who claimed what was upstream may have it then, and is gone a timeout later as well.
         for time in [end, end, end, end, end, end, Duration::from_secs(60)] {
-            self.now = self.now.saturating_add(time);
-            self.engine.handle_timeout(self.now);
-            self.settle();
+            let mut now = self.now.saturating_add(time);
+            loop {
+                self.now = now;
+                self.engine.handle_timeout(now);
+                self.settle();
+                if self.engine.neighbors().waiting() == 0 {
+                    break;
+                }
+                // One after the other.
+                now = now.saturating_add(Duration::from_secs(1));
+            }
         }
         let neighbors = self.engine.neighbors();
         assert!(neighbors.is_empty() && neighbors.hosts().next().is_none());

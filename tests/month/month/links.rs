@@ -57,24 +57,32 @@ impl Month {
             let address = self.own.swap_remove(place);
             self.world.model.own(address, false);
             let present = false;
-            self.world.handle(Event::Own { address, present });
+            self.world.handle(Event::Own {
+                index: 1,
+                address,
+                present,
+            });
         } else if let Some(address) = self.any_address() {
             self.own.push(address);
             self.tells_own(address);
         }
         if self.random.u8(..4) == 0 {
-            self.world.model.own.clear();
             self.world.handle(Event::OwnUnknown);
             for address in self.own.clone() {
                 self.tells_own(address);
             }
+            self.world.handle(Event::OwnKnown);
         }
     }
 
     fn tells_own(&mut self, address: Ipv6Addr) {
         self.world.model.own(address, true);
         let present = true;
-        self.world.handle(Event::Own { address, present });
+        self.world.handle(Event::Own {
+            index: 1,
+            address,
+            present,
+        });
     }
 
     pub(super) fn downstream_goes(&mut self) {
