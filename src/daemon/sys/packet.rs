@@ -7,8 +7,8 @@ use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::{
-    BPF_ABS, BPF_ADD, BPF_ALU, BPF_B, BPF_IMM, BPF_IND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_LDX,
-    BPF_LSH, BPF_MISC, BPF_RET, BPF_TAX, BPF_W, sock_filter,
+    BPF_ABS, BPF_ADD, BPF_ALU, BPF_B, BPF_IMM, BPF_IND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD,
+    BPF_LDX, BPF_LSH, BPF_MISC, BPF_RET, BPF_TAX, BPF_W, sock_filter,
 };
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
@@ -132,13 +132,16 @@ const HOSTS: [u32; 6] = [130, 131, 132, 135, 136, 143];
 const QUERIES: [u32; 6] = [130; 6];
 const QUERIES_AND_NEIGHBORS: [u32; 6] = [130, 135, 136, 136, 136, 136];
 
-/// Passes what arrives, not what this host sends, with one of these ICMPv6 types, right behind the IPv6 header or behind one
-/// Hop-by-Hop header of any length. All else never wakes the process.
+/// Passes what the kernel's own IPv6 takes in, with one of these ICMPv6 types, right behind the
+/// IPv6 header or behind one Hop-by-Hop header of any length. All else never wakes the process: not
+/// what this host sends, nor what is for another one, as which the kernel marks also frames of a
+/// VLAN that no interface takes. A frame of VLAN 0 has a priority alone, and is heard.
 const fn filter(types: [u32; 6]) -> [sock_filter; 21] {
     let [a, b, c, d, e, f] = types;
     [
         load(BPF_W | BPF_ABS, ANCILLARY_PACKET_TYPE),
-        equal(1, libc::PACKET_OUTGOING as u32, REJECT, 2),
+        // Of the types from this one on none is for this host.
+        at_least(1, libc::PACKET_OTHERHOST as u32, REJECT, 2),
         // X: the length of the extension header. A: the next header.
         statement(BPF_LDX | BPF_IMM, 0),
         load(BPF_B | BPF_ABS, 6),
@@ -181,13 +184,17 @@ const fn statement(code: u32, k: u32) -> sock_filter {
 
 /// The instruction at `at`: goes to `then` where A is `value`, else to `otherwise`.
 const fn equal(at: u8, value: u32, then: u8, otherwise: u8) -> sock_filter {
+    compare(BPF_JEQ, at, value, then, otherwise)
+}
+
+/// The same where A is `value` or more.
+const fn at_least(at: u8, value: u32, then: u8, otherwise: u8) -> sock_filter {
+    compare(BPF_JGE, at, value, then, otherwise)
+}
+
+const fn compare(how: u32, at: u8, value: u32, then: u8, otherwise: u8) -> sock_filter {
     let next = at + 1;
-    jump(
-        BPF_JMP | BPF_JEQ | BPF_K,
-        value,
-        then - next,
-        otherwise - next,
-    )
+    jump(BPF_JMP | how | BPF_K, value, then - next, otherwise - next)
 }
 
 const fn jump(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
