@@ -1,5 +1,6 @@
 //! The interfaces named by the user, as the kernel has them now.
 
+use std::fmt;
 use std::net::Ipv6Addr;
 
 use protocol::config::{Config, InterfaceName, MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix, Side};
@@ -7,7 +8,7 @@ use protocol::engine::Downstream;
 use protocol::listener::Upstream;
 use protocol::wire::MacAddress;
 
-use crate::sys::netlink::{Address, Bridge, Dump, Link, Notice};
+use crate::sys::netlink::{Address, Bridge, Dump, Link, Master, Notice};
 
 /// The least MTU of an IPv6 link, in octets (RFC 8200 §5).
 const MIN_MTU: u32 = 1280;
@@ -26,21 +27,75 @@ pub struct Interface {
     /// The kernel's number; `None` while there is no such interface.
     pub index: Option<u32>,
     pub bridge: Option<Bridge>,
-    /// The number of the interface that it is a part of.
-    pub master: Option<u32>,
+    /// What it is a part of.
+    pub master: Option<Master>,
+    /// The number of the interface that its packets come through, where it is a VLAN or macvlan,
+    /// and what bridge that is.
+    lower: Option<u32>,
+    /// The number of the VLAN.
+    pub vlan: Option<u16>,
+    lower_bridge: Option<Bridge>,
     /// How often it was found to be another interface, even if one of the same number.
     pub generation: u32,
     /// The same, of its IPv6.
     ipv6_generation: u32,
+    up: bool,
     /// It has a carrier.
     pub running: bool,
     /// A usable one.
     pub link_local: Option<Ipv6Addr>,
-    mtu: u32,
+    mtu: Option<u32>,
     mac: [u8; 6],
     /// The dump under way has told of the interface, and of the address.
     link_confirmed: bool,
     address_confirmed: bool,
+}
+
+/// What an interface is good for, or the first reason why it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Missing,
+    /// Of the interface with this number, which takes its IPv6.
+    PartOf(u32),
+    Down,
+    NoCarrier,
+    /// The kernel has no IPv6 there.
+    SmallMtu(u32),
+    NoLinkLocal,
+    Usable,
+}
+
+impl State {
+    /// A stable name in snake_case.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Missing => "missing",
+            State::PartOf(_) => "part_of",
+            State::Down => "down",
+            State::NoCarrier => "no_carrier",
+            State::SmallMtu(_) => "small_mtu",
+            State::NoLinkLocal => "no_link_local",
+            State::Usable => "usable",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            State::Missing => "missing, waited for",
+            State::PartOf(master) => {
+                return write!(f, "part of interface number {master}: name that one");
+            }
+            State::Down => "down",
+            State::NoCarrier => "no carrier",
+            State::SmallMtu(mtu) => {
+                return write!(f, "up, but its MTU of {mtu} is below IPv6's {MIN_MTU}");
+            }
+            State::NoLinkLocal => "up, but without a valid link-local address",
+            State::Usable => "up",
+        })
+    }
 }
 
 impl Interfaces {
@@ -55,14 +110,11 @@ impl Interfaces {
 
     /// The upstream, where it can carry IPv6: the kernel ends all memberships where its MTU falls below 1280.
     pub fn upstream(&self) -> Option<Upstream> {
-        let index = self
-            .upstream
-            .index
-            .filter(|_| self.upstream.mtu >= MIN_MTU)?;
+        let mtu = self.upstream.mtu.filter(|mtu| *mtu >= MIN_MTU)?;
         Some(Upstream {
-            index,
+            index: self.upstream.index?,
             link_local: self.upstream.link_local,
-            mtu: self.upstream.mtu,
+            mtu,
             mac: MacAddress(self.upstream.mac),
         })
     }
@@ -118,6 +170,18 @@ impl Interfaces {
             .map(|interface| &interface.name)
     }
 
+    /// The routing table for what is on a side.
+    pub fn table_of(&self, side: Side) -> u32 {
+        let interface = match side {
+            Side::Upstream => Some(&self.upstream),
+            Side::Downstream(port) => self.downstreams.get(usize::from(port)),
+        };
+        let master = interface.and_then(|interface| interface.master);
+        master
+            .and_then(|master| master.table)
+            .unwrap_or(libc::RT_TABLE_MAIN.into())
+    }
+
     /// A dump starts: what it does not tell of is not there.
     pub fn begin(&mut self, dump: Dump) {
         match dump {
@@ -169,18 +233,21 @@ impl Interfaces {
     }
 
     fn link_is_there(&mut self, link: &Link<'_>) -> Option<Dump> {
-        let mut found = false;
+        let mut wanted = None;
         for interface in self.all() {
-            if interface.name.as_str() == link.name {
-                found |= interface.index != Some(link.index);
-                interface.is_there(link);
-            } else if interface.index == Some(link.index) {
+            let is_named = link.name == Some(interface.name.as_str());
+            let has_index = interface.index == Some(link.index);
+            if is_named || (has_index && link.name.is_none()) {
+                wanted = wanted.into_iter().chain(interface.is_there(link)).min();
+            } else if has_index {
                 // Renamed to something else.
                 interface.is_gone();
             }
+            if interface.lower == Some(link.index) {
+                interface.lower_bridge = link.bridge.or(interface.lower_bridge);
+            }
         }
-        // Its addresses were told before its name was this one.
-        found.then_some(Dump::Addresses)
+        wanted
     }
 
     fn address_is_there(&mut self, address: &Address) -> Option<Dump> {
@@ -248,10 +315,14 @@ impl Interface {
             index: None,
             bridge: None,
             master: None,
+            lower: None,
+            vlan: None,
+            lower_bridge: None,
             generation: 0,
             ipv6_generation: 0,
+            up: false,
             running: false,
-            mtu: 0,
+            mtu: None,
             mac: [0; 6],
             link_local: None,
             link_confirmed: false,
@@ -266,22 +337,70 @@ impl Interface {
         Some(Downstream { link_local, mac })
     }
 
-    fn is_there(&mut self, link: &Link<'_>) {
+    /// What it is good for.
+    pub fn state(&self) -> State {
+        let (Some(_), Some(mtu)) = (self.index, self.mtu) else {
+            return State::Missing;
+        };
+        match self.master {
+            // A VRF leaves the packets to it.
+            Some(master) if master.table.is_none() => State::PartOf(master.index),
+            _ if !self.up => State::Down,
+            _ if !self.running => State::NoCarrier,
+            _ if mtu < MIN_MTU => State::SmallMtu(mtu),
+            _ if self.link_local.is_none() => State::NoLinkLocal,
+            _ => State::Usable,
+        }
+    }
+
+    /// The number of what decides what is heard here, where that is a bridge: the interface itself,
+    /// or what its packets come through.
+    pub fn decided_by(&self) -> Option<u32> {
+        self.index.filter(|_| self.bridge.is_some()).or(self.lower)
+    }
+
+    /// That bridge, with its number, where it is known to be one.
+    pub fn deciding_bridge(&self) -> Option<(u32, Bridge)> {
+        self.decided_by().zip(self.bridge.or(self.lower_bridge))
+    }
+
+    /// Takes what a message told; a dump that is to be made because of what it did not.
+    fn is_there(&mut self, link: &Link<'_>) -> Option<Dump> {
+        let mut wanted = None;
         if self.index != Some(link.index) {
             self.is_gone();
             self.index = Some(link.index);
+            // Its addresses were told before its name was this one.
+            wanted = Some(Dump::Addresses);
         }
         // It may be large enough again by the time that this is read, and then nothing else tells.
-        if self.mtu >= MIN_MTU && link.mtu < MIN_MTU {
+        if self.mtu >= Some(MIN_MTU) && link.mtu.is_some_and(|mtu| mtu < MIN_MTU) {
             self.ipv6_generation = self.ipv6_generation.wrapping_add(1);
         }
-        self.mtu = link.mtu;
+        self.mtu = link.mtu.or(self.mtu);
+        self.up = link.up;
         self.running = link.running;
-        self.master = link.master;
-        self.mac = link.mac;
-        // A bridge tells of itself without this where only one of its ports changed.
+        self.mac = link.mac.unwrap_or(self.mac);
         self.bridge = link.bridge.or(self.bridge);
+        self.vlan = link.vlan.or(self.vlan);
+        // News of it that is of more than one thing would tell of a master.
+        let mut is_unsure = !link.whole
+            && (self.mtu.is_none()
+                || self.master.is_some() && link.master.is_none() && link.mtu.is_some());
+        if let Some(master) = link.master {
+            let known = self.master.filter(|known| known.index == master.index);
+            let table = master.table.or(known.and_then(|known| known.table));
+            self.master = Some(Master { table, ..master });
+        } else if link.whole {
+            self.master = None;
+        }
+        if link.lower.is_some() && link.lower != self.lower {
+            // What that is was told before.
+            (self.lower, self.lower_bridge) = (link.lower, None);
+            is_unsure = true;
+        }
         self.link_confirmed = true;
+        if is_unsure { Some(Dump::Links) } else { wanted }
     }
 
     fn is_gone(&mut self) {
@@ -308,8 +427,9 @@ mod tests {
     fn link(index: u32, name: &str) -> Notice<'_> {
         Notice::Link(Link {
             index,
-            name,
-            mtu: 1500,
+            name: Some(name),
+            mtu: Some(1500),
+            up: true,
             running: true,
             ..Link::default()
         })
@@ -348,8 +468,7 @@ mod tests {
         assert_eq!(interfaces.handle(&link(8, "wan")), Some(Dump::Addresses));
         assert_eq!(interfaces.handle(&link(8, "wan")), None, "nothing new");
         assert_eq!(interfaces.upstream().unwrap().index, 8);
-        let missing: Vec<_> = interfaces.missing().map(InterfaceName::as_str).collect();
-        assert_eq!(missing, ["br-lan"]);
+        assert_eq!(interfaces.downstreams()[0].state(), State::Missing);
         interfaces.handle(&link(9, "br-lan"));
         assert_eq!(indices(&interfaces), [Some(9)]);
     }
@@ -419,8 +538,9 @@ mod tests {
         let mtu = |mtu| {
             Notice::Link(Link {
                 index: 8,
-                name: "wan",
-                mtu,
+                name: Some("wan"),
+                mtu: Some(mtu),
+                up: true,
                 running: true,
                 ..Link::default()
             })
@@ -437,6 +557,125 @@ mod tests {
         assert!(interfaces.upstream().is_some());
         assert_ne!(interfaces.upstream_generation(), before);
         assert_eq!(interfaces.upstream.generation, of_link, "the same one");
+    }
+
+    /// All of the upstream, which is a part of the VRF or bridge with the number 7.
+    fn whole(table: Option<u32>) -> Link<'static> {
+        Link {
+            index: 8,
+            whole: true,
+            name: Some("wan"),
+            mtu: Some(1500),
+            up: true,
+            running: true,
+            mac: Some([2; 6]),
+            bridge: Some(Bridge::default()),
+            master: Some(Master { index: 7, table }),
+            lower: Some(6),
+            vlan: Some(10),
+        }
+    }
+
+    #[test]
+    fn what_news_does_not_tell_has_not_changed() {
+        let mut interfaces = interfaces();
+        interfaces.handle(&Notice::Link(whole(Some(1000))));
+        interfaces.handle(&address(8, FE80_1, true));
+        let facts = |interfaces: &Interfaces| {
+            let upstream = interfaces.upstream_interface();
+            (
+                interfaces.upstream(),
+                interfaces.upstream_generation(),
+                (upstream.state(), upstream.master, upstream.bridge),
+                (upstream.lower, upstream.vlan),
+                interfaces.table_of(Side::Upstream),
+            )
+        };
+        let before = facts(&interfaces);
+        assert_eq!(before.2.0, State::Usable);
+        assert_eq!(before.4, 1000);
+        // Each attribute is told or not.
+        for told in 0..128 {
+            let is_told = |bit: u32| told >> bit & 1 != 0;
+            let all = whole(Some(1000).filter(|_| is_told(6)));
+            let news = Link {
+                whole: false,
+                name: all.name.filter(|_| is_told(0)),
+                mtu: all.mtu.filter(|_| is_told(1)),
+                mac: all.mac.filter(|_| is_told(2)),
+                bridge: all.bridge.filter(|_| is_told(3)),
+                master: all.master.filter(|_| is_told(4)),
+                lower: all.lower.filter(|_| is_told(5)),
+                vlan: all.vlan.filter(|_| is_told(5)),
+                ..all
+            };
+            interfaces.handle(&Notice::Link(news));
+            assert_eq!(facts(&interfaces), before, "{news:?}");
+        }
+    }
+
+    #[test]
+    fn a_master_that_news_does_not_tell_of_is_gone_where_the_next_dump_does_not_either() {
+        let mut interfaces = interfaces();
+        interfaces.handle(&Notice::Link(whole(None)));
+        let state = |interfaces: &Interfaces| interfaces.upstream_interface().state();
+        assert_eq!(state(&interfaces), State::PartOf(7));
+        let mut link = Link {
+            whole: false,
+            master: None,
+            ..whole(None)
+        };
+        let asked = interfaces.handle(&Notice::Link(link));
+        assert_eq!(asked, Some(Dump::Links));
+        assert_eq!(state(&interfaces), State::PartOf(7));
+        link.whole = true;
+        assert_eq!(interfaces.handle(&Notice::Link(link)), None);
+        assert_eq!(state(&interfaces), State::NoLinkLocal);
+        // What a driver tells is no reason to ask.
+        interfaces.handle(&Notice::Link(whole(None)));
+        (link.whole, link.mtu) = (false, None);
+        assert_eq!(interfaces.handle(&Notice::Link(link)), None);
+    }
+
+    #[test]
+    fn what_is_known_by_its_name_alone_is_asked_for() {
+        let mut interfaces = interfaces();
+        let news = Link {
+            index: 8,
+            name: Some("wan"),
+            ..Link::default()
+        };
+        let asked = interfaces.handle(&Notice::Link(news));
+        assert_eq!(asked, Some(Dump::Links));
+        assert_eq!(interfaces.upstream_interface().state(), State::Missing);
+    }
+
+    #[test]
+    fn the_bridge_beneath_a_vlan_decides_what_is_heard() {
+        let mut interfaces = interfaces();
+        let vlan = Link {
+            bridge: None,
+            master: None,
+            ..whole(None)
+        };
+        let asked = interfaces.handle(&Notice::Link(vlan));
+        assert_eq!(asked, Some(Dump::Links), "it was told before");
+        assert_eq!(interfaces.upstream_interface().deciding_bridge(), None);
+        let bridge = Bridge {
+            snooping: true,
+            ..Bridge::default()
+        };
+        let beneath = Link {
+            index: 6,
+            whole: true,
+            name: Some("br0"),
+            bridge: Some(bridge),
+            ..Link::default()
+        };
+        assert_eq!(interfaces.handle(&Notice::Link(beneath)), None);
+        assert_eq!(interfaces.handle(&Notice::Link(vlan)), None);
+        let deciding = interfaces.upstream_interface().deciding_bridge();
+        assert_eq!(deciding, Some((6, bridge)));
     }
 
     #[test]

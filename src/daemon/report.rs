@@ -4,9 +4,11 @@ use std::fmt;
 
 use log::{info, warn};
 use nix::errno::Errno;
-use protocol::config::Config;
+use protocol::config::{Config, InterfaceName};
 use protocol::engine::Engine;
+use protocol::time::{Duration, Instant};
 
+use crate::interfaces::State;
 use crate::sys::clock;
 
 /// Says in the log how things stand.
@@ -51,26 +53,151 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// An operation that may keep failing: logged once for each change.
+/// Lets [`BURST`](Self::BURST) lines through at once, and one each [`GAP`](Self::GAP) after that.
+pub struct Pace {
+    /// When as many may be let through as at the start.
+    full_at: Instant,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let full_at = Instant::ZERO;
+        Pace { full_at }
+    }
+}
+
+impl Pace {
+    const BURST: u32 = 10;
+    const GAP: Duration = Duration::from_secs(60);
+
+    pub fn allows(&mut self, now: Instant) -> bool {
+        let full_at = self.full_at.max(now).saturating_add(Self::GAP);
+        let allowed = full_at.since(now) <= Self::GAP.saturating_mul(Self::BURST);
+        if allowed {
+            self.full_at = full_at;
+        }
+        allowed
+    }
+}
+
+/// An operation that may keep failing: logged once for each reason, until it works again.
 #[derive(Default)]
-pub struct Trouble(Option<Errno>);
+pub struct Trouble {
+    /// The reasons that were logged since it worked.
+    said: heapless::Vec<Errno, 4>,
+    pace: Pace,
+}
 
 impl Trouble {
     /// Did it succeed?
     pub fn note(&mut self, result: nix::Result<()>, what: fmt::Arguments<'_>) -> bool {
-        match result {
-            Ok(()) => {
-                if self.0.take().is_some() {
+        // The clock is read where something changed alone.
+        if self.is_change(result) && self.pace.allows(clock::now()) {
+            match result {
+                Ok(()) => {
+                    self.said.clear();
                     info!("{what} works again");
                 }
-                true
-            }
-            Err(errno) => {
-                if self.0.replace(errno) != Some(errno) {
+                Err(errno) => {
+                    // Of more reasons than there is room for, each is logged again now and then.
+                    let _ = self.said.push(errno);
                     warn!("{what} failed, trying again: {}", errno.desc());
                 }
-                false
             }
         }
+        result.is_ok()
+    }
+
+    fn is_change(&self, result: nix::Result<()>) -> bool {
+        match result {
+            Ok(()) => !self.said.is_empty(),
+            Err(errno) => !self.said.contains(&errno),
+        }
+    }
+}
+
+/// Whether an interface can be used, as the log told last.
+#[derive(Default)]
+pub struct Said {
+    state: Option<State>,
+    pace: Pace,
+}
+
+impl Said {
+    /// Logs how things stand where that changed. False where that has to wait, since they change
+    /// all the time.
+    pub fn note(&mut self, now: Instant, name: &InterfaceName, state: State) -> bool {
+        let before = self.state.unwrap_or(State::Usable);
+        if before != state {
+            if !self.pace.allows(now) {
+                return false;
+            }
+            match state {
+                State::Missing => warn!("waiting for {name}"),
+                State::PartOf(master) => warn!(
+                    "{name} is part of interface number {master}: what arrives is heard there alone, so name that one"
+                ),
+                State::Down | State::NoCarrier | State::SmallMtu(_) | State::NoLinkLocal => {
+                    warn!("waiting for {name}: {state}");
+                }
+                State::Usable => info!("{name} is usable"),
+            }
+        }
+        self.state = Some(state);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_at_once_until_there_are_too_many_and_then_now_and_then() {
+        let mut pace = Pace::default();
+        let mut allowed = |seconds| {
+            let now = Instant::from_secs(seconds);
+            (0..1000).filter(|_| pace.allows(now)).count()
+        };
+        assert_eq!(allowed(5), 10);
+        assert_eq!(allowed(64), 0);
+        assert_eq!(allowed(65), 1);
+        assert_eq!(allowed(185), 2);
+        assert_eq!(allowed(10_000), 10, "never more");
+    }
+
+    #[test]
+    fn each_reason_of_a_failure_is_logged_once_until_it_works_again() {
+        let mut trouble = Trouble::default();
+        let mut lines = |result| {
+            let before = trouble.pace.full_at;
+            assert_eq!(trouble.note(result, format_args!("x")), result.is_ok());
+            usize::from(trouble.pace.full_at != before)
+        };
+        assert_eq!(lines(Ok(())), 0);
+        for expected in [1, 0, 0] {
+            assert_eq!(lines(Err(Errno::ENODEV)), expected);
+            assert_eq!(lines(Err(Errno::ENOBUFS)), expected);
+        }
+        assert_eq!(lines(Ok(())), 1);
+        assert_eq!(lines(Ok(())), 0);
+        assert_eq!(lines(Err(Errno::ENODEV)), 1);
+    }
+
+    #[test]
+    fn how_things_stand_in_the_end_is_logged_however_often_they_changed() {
+        let mut said = Said::default();
+        let name = "wan".parse().unwrap();
+        let mut note = |seconds, state| said.note(Instant::from_secs(seconds), &name, state);
+        assert!(note(0, State::Usable));
+        for _ in 0..1000 {
+            note(1, State::NoCarrier);
+            note(1, State::Usable);
+        }
+        assert!(note(1, State::Usable), "which is what was logged last");
+        assert!(!note(1, State::Down));
+        assert!(note(61, State::Down));
+        assert!(!note(62, State::Usable));
+        assert!(note(62, State::Down), "nothing to add");
     }
 }

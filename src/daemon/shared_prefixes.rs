@@ -27,6 +27,7 @@ impl SharedPrefixes {
         match notice {
             Notice::Route(route) => {
                 if let Some(side) = interfaces.side_of(route.index)
+                    && route.table == interfaces.table_of(side)
                     && route.destination.single_address().is_none()
                     && GLOBAL_UNICAST.covers(&route.destination)
                 {

@@ -8,7 +8,7 @@ use protocol::time::Duration;
 
 use crate::interfaces::Interfaces;
 use crate::sys::clock;
-use crate::sys::netlink::{Address, BUFFER_LENGTH, Dump, Netlink, Notice};
+use crate::sys::netlink::{Address, BUFFER_LENGTH, Bridge, Dump, Netlink, Notice};
 use crate::sys::readiness::wait_until;
 
 /// Far longer than the kernel takes.
@@ -22,8 +22,8 @@ pub struct Snapshot {
     /// For each neighbor that the kernel answers for in its place, the number of the interface where it does, and what tells which
     /// program made the entry.
     pub proxied: Vec<(u32, u8)>,
-    /// The numbers and names of all interfaces, each with whether it is a bridge.
-    pub links: Vec<(u32, String, bool)>,
+    /// The numbers and names of all interfaces, each with what bridge it is.
+    pub links: Vec<(u32, String, Option<Bridge>)>,
 }
 
 impl Snapshot {
@@ -58,6 +58,13 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    /// The name of an interface, and what bridge it is.
+    pub fn link(&self, index: u32) -> Option<(&str, Option<Bridge>)> {
+        let mut links = self.links.iter();
+        let (_, name, bridge) = links.find(|(number, ..)| *number == index)?;
+        Some((name, *bridge))
+    }
+
     fn note(&mut self, notice: &Notice<'_>) {
         match notice {
             Notice::Address(address) => self.addresses.push(*address),
@@ -65,8 +72,8 @@ impl Snapshot {
                 index, protocol, ..
             } => self.proxied.push((*index, *protocol)),
             Notice::Link(link) => {
-                let link = (link.index, link.name.to_owned(), link.bridge.is_some());
-                self.links.push(link);
+                let name = link.name.unwrap_or_default().to_owned();
+                self.links.push((link.index, name, link.bridge));
             }
             Notice::LinkDeleted { .. }
             | Notice::AddressDeleted { .. }

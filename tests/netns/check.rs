@@ -230,6 +230,13 @@ fn a_link_that_is_down_or_a_port_is_a_problem() {
         findings(&lines, "interface")[1],
         "problem lan1 is a port of br-lan, which takes its IPv6; name br-lan in its place"
     );
+
+    lab.sw.run("ip link set dev rtr up");
+    lab.rtr.run("ip link set dev wan mtu 1200");
+    eventually("it is too small", SOON, || {
+        let (_, lines) = check(&lab.rtr, "--wait 0 wan br-lan");
+        findings(&lines, "interface")[0].starts_with("problem wan has an MTU of 1200, ")
+    });
 }
 
 fn an_address_that_is_tentative_or_missing_is_a_problem() {

@@ -13,6 +13,7 @@ mod invalid;
 mod joining;
 mod lab;
 mod links;
+mod news;
 mod points;
 mod prefixes;
 mod privileges;
@@ -25,6 +26,7 @@ mod status;
 mod support;
 mod syslog;
 mod versions;
+mod vlans;
 
 use std::process::ExitCode;
 use std::sync::{PoisonError, RwLock};
@@ -111,6 +113,7 @@ fn main() -> ExitCode {
         invalid::TESTS,
         joining::TESTS,
         links::TESTS,
+        news::TESTS,
         points::TESTS,
         prefixes::TESTS,
         privileges::TESTS,
@@ -127,6 +130,7 @@ fn main() -> ExitCode {
         status::TESTS,
         syslog::TESTS,
         versions::TESTS,
+        vlans::TESTS,
     ];
     let trials = modules.into_iter().flatten().map(|test| {
         let missing = lab::missing_tools(test.needs);

@@ -50,6 +50,7 @@ fn an_upstream_without_addresses_has_no_prefix_yet() {
     lab.rtr
         .run(&format!("ip addr del {ROUTER}/64 dev {UPSTREAM}"));
     let mldproxy = start(&lab, &["--prefix", "upstream"]);
+    mldproxy.wait_for_line("waiting for a prefix on wan", SOON);
     let host = Host::apart(&lab.lan, 1);
     host.solicits_from(address(1));
     // What came before the signal is read with it.
@@ -60,6 +61,10 @@ fn an_upstream_without_addresses_has_no_prefix_yet() {
         host.solicits_from(address(2));
         missing_of(&lab, &[address(2)]).is_empty()
     });
+    mldproxy.wait_for_line(
+        "learning addresses in 2001:db8:1::/64, which is on wan",
+        SOON,
+    );
     // The first one is in the kernel's neighbour table, which is read when there is a prefix.
     expect_joined(&lab, &[address(1), address(2)]);
 }

@@ -6,7 +6,7 @@ use protocol::config::GLOBAL_UNICAST;
 
 use super::findings::Findings;
 use super::findings::State::{Ok, Problem, Warning};
-use crate::interfaces::Interface;
+use crate::interfaces::{Interface, State};
 use crate::snapshot::Snapshot;
 use crate::sys::procfs::{ConnectedRoutes, ipv6_setting};
 
@@ -34,17 +34,23 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) {
 
 /// Looks at one interface; is there one?
 fn link(interface: &Interface, snapshot: &Snapshot, findings: &mut Findings) -> bool {
-    let mut links = snapshot.links.iter();
-    let bridge = links.find(|(index, _, is_bridge)| *is_bridge && interface.master == Some(*index));
+    // A VRF leaves the packets to its parts.
+    let master = interface.master.filter(|master| master.table.is_none());
+    let master = master.and_then(|master| snapshot.link(master.index));
     let name = interface.name.as_str();
+    if let State::SmallMtu(mtu) = interface.state() {
+        let template = "interface|%1 has an MTU of %2, and IPv6 takes 1280|`ip link set dev %1 mtu 1500`, or what the link can carry";
+        findings.add(Problem, template, &[name, &mtu.to_string()]);
+        return true;
+    }
     let (state, template) = if interface.index.is_none() {
         (Problem, "interface|there is no %1|see `ip link`")
-    } else if let Some((_, bridge, _)) = bridge {
-        findings.add(
-            Problem,
-            "interface|%1 is a port of %2, which takes its IPv6|name %2 in its place",
-            &[name, bridge],
-        );
+    } else if let Some((master, bridge)) = master {
+        let template = match bridge {
+            Some(_) => "interface|%1 is a port of %2, which takes its IPv6|name %2 in its place",
+            None => "interface|%1 is a part of %2, which takes its IPv6|name %2 in its place",
+        };
+        findings.add(Problem, template, &[name, master]);
         return true;
     } else if !interface.running {
         (

@@ -42,7 +42,7 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Instance {
         ),
     }
     for downstream in snapshot.interfaces.downstreams() {
-        snooping(downstream, instance, findings);
+        snooping(downstream, snapshot, instance, findings);
     }
     privileges(findings);
     instance
@@ -121,26 +121,48 @@ fn proxy(upstream: &Interface, instance: Instance, snapshot: &Snapshot, findings
     findings.add(state, template, &[name, program.unwrap_or_default()]);
 }
 
-fn snooping(downstream: &Interface, instance: Instance, findings: &mut Findings) {
-    let (state, template) = match downstream.bridge {
+fn snooping(
+    downstream: &Interface,
+    snapshot: &Snapshot,
+    instance: Instance,
+    findings: &mut Findings,
+) {
+    let name = downstream.name.as_str();
+    let through = downstream
+        .decided_by()
+        .and_then(|index| snapshot.link(index));
+    let (bridge_name, bridge) = match through {
         None if downstream.index.is_none() => return,
-        None => (Ok, "snooping|%1 is no bridge"),
-        Some(bridge) if !bridge.snooping => (Ok, "snooping|%1 does not snoop MLD"),
-        Some(bridge) if bridge.multicast_router == PERMANENT_ROUTER => (
-            Ok,
-            "snooping|%1 snoops MLD, and hands all multicast to this router",
-        ),
-        Some(_) if matches!(instance, Instance::Running { .. }) => (
-            Warning,
-            "snooping|%1 snoops MLD, and may hide solicitations from mldproxy|\
-             give that CAP_NET_ADMIN, or `ip link set dev %1 type bridge mcast_router 2`",
-        ),
-        Some(_) => (
-            Ok,
-            "snooping|%1 snoops MLD, which mldproxy makes up for once it runs",
-        ),
+        Some((bridge_name, Some(bridge))) => (bridge_name, bridge),
+        Some((_, None)) | None => return findings.add(Ok, "snooping|%1 is no bridge", &[name]),
     };
-    findings.add(state, template, &[downstream.name.as_str()]);
+    let (state, template) = if !bridge.snooping {
+        (Ok, "snooping|%2 does not snoop MLD")
+    } else if bridge.vlan_snooping {
+        (
+            Warning,
+            "snooping|%2 snoops MLD by VLAN, and may hide solicitations from mldproxy|\
+             `bridge vlan set vid %3 dev %2 self mcast_router 2`, for mcast_router of %2 itself does nothing then",
+        )
+    } else if bridge.multicast_router == PERMANENT_ROUTER {
+        (
+            Ok,
+            "snooping|%2 snoops MLD, and hands all multicast to this router",
+        )
+    } else if matches!(instance, Instance::Running { .. }) {
+        (
+            Warning,
+            "snooping|%2 snoops MLD, and may hide solicitations from mldproxy|\
+             give that CAP_NET_ADMIN, or `ip link set dev %2 type bridge mcast_router 2`",
+        )
+    } else {
+        (
+            Ok,
+            "snooping|%2 snoops MLD, which mldproxy makes up for once it runs",
+        )
+    };
+    let vlan = downstream.vlan.unwrap_or(1).to_string();
+    findings.add(state, template, &[name, bridge_name, &vlan]);
 }
 
 fn privileges(findings: &mut Findings) {

@@ -121,6 +121,7 @@ impl EventLoop<'_> {
         let Sockets {
             instance, tables, ..
         } = &self.sockets;
+        let table = self.interfaces.table_of(change.side);
         let result = match (self.interfaces.index_of(change.side), change.table) {
             // With the interface all of it went.
             (None, _) => Ok(()),
@@ -135,9 +136,9 @@ impl EventLoop<'_> {
                 removed.map(drop)
             }
             (Some(index), KernelTable::Routes) if change.present => {
-                tables.add_route(index, address)
+                tables.add_route(index, table, address)
             }
-            (Some(index), KernelTable::Routes) => tables.remove_route(index, address),
+            (Some(index), KernelTable::Routes) => tables.remove_route(index, table, address),
         };
         if result.is_ok() && self.engine.ndp_proxy().is_failing(change.table) {
             return true;

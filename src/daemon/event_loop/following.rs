@@ -1,5 +1,7 @@
 //! Following the interfaces: memberships, captures and the engine are brought in line with those that are there.
 
+use std::fmt;
+
 use log::{info, warn};
 use protocol::config::{InterfaceName, Port};
 use protocol::engine::Event;
@@ -7,6 +9,7 @@ use protocol::listener::Upstream;
 use protocol::time::Instant;
 
 use super::{DownstreamPort, EventLoop, PORTS, UPSTREAM};
+use crate::interfaces::Interface;
 use crate::report::{Path, Trouble};
 use crate::sys::netlink::{Dump, PERMANENT_ROUTER};
 use crate::sys::packet::{Capture, Interest};
@@ -23,14 +26,29 @@ impl EventLoop<'_> {
         }
         let complete =
             self.upstream.is_some() && self.ports.iter().all(|port| port.capture.is_some());
-        if self.complete.replace(complete) == Some(complete) {
-            return;
-        }
-        if complete {
+        if self.complete.replace(complete) != Some(complete) && complete {
             info!("proxying {}", Path(self.engine.config()));
         }
-        for name in self.interfaces.missing() {
-            warn!("waiting for {name}");
+        // What a dump finds is of one time only at its end.
+        if self.dump.is_none() && !self.sockets.netlink.is_dumping() {
+            self.say_states(now);
+        }
+    }
+
+    /// Logs which interfaces cannot be used, and which can be used again.
+    fn say_states(&mut self, now: Instant) {
+        let downstreams = self.interfaces.downstreams().iter();
+        let ports = self.ports.iter_mut().map(|port| &mut port.said);
+        let upstream = (
+            self.interfaces.upstream_interface(),
+            &mut self.upstream_said,
+        );
+        let mut all_said = true;
+        for (interface, said) in std::iter::once(upstream).chain(downstreams.zip(ports)) {
+            all_said &= said.note(now, &interface.name, interface.state());
+        }
+        if !all_said {
+            self.try_again(now);
         }
     }
 
@@ -69,10 +87,18 @@ impl EventLoop<'_> {
         // Not before the first dump, which would tell of one after the other.
         if self.dumped && config.upstream_prefixes {
             let prefixes = self.interfaces.upstream_prefixes();
-            if prefixes != self.upstream_prefixes {
-                self.upstream_prefixes = prefixes;
-                let prefixes = Event::UpstreamPrefixes(&self.upstream_prefixes);
-                self.engine.handle(now, prefixes);
+            if self.upstream_prefixes.as_ref() != Some(&prefixes) {
+                if self.prefix_pace.allows(now) {
+                    let name = &config.upstream;
+                    for prefix in &prefixes {
+                        info!("learning addresses in {prefix}, which is on {name}");
+                    }
+                    if prefixes.is_empty() {
+                        warn!("waiting for a prefix on {name}: no address is learned without one");
+                    }
+                }
+                self.engine.handle(now, Event::UpstreamPrefixes(&prefixes));
+                self.upstream_prefixes = Some(prefixes);
                 // Among those the kernel knows there may be some that count now.
                 self.dump = self.dump.into_iter().chain([Dump::Neighbors]).min();
             }
@@ -107,6 +133,7 @@ impl EventLoop<'_> {
                 *port = DownstreamPort {
                     generation: interface.generation,
                     downstream: port.downstream,
+                    said: std::mem::take(&mut port.said),
                     ..DownstreamPort::default()
                 };
             }
@@ -117,15 +144,6 @@ impl EventLoop<'_> {
                 name,
             );
 
-            if interface.master != port.master {
-                port.master = interface.master;
-                if let Some(master) = interface.master {
-                    warn!(
-                        "{name} is part of interface number {master} now: what arrives is heard there alone, so name that one"
-                    );
-                }
-            }
-
             let downstream = interface.downstream();
             if downstream != port.downstream {
                 port.downstream = downstream;
@@ -135,22 +153,36 @@ impl EventLoop<'_> {
 
             // A bridge that snoops hides, from a capture on itself, solicitations to groups that nobody on the LAN joined. As a
             // multicast router's port it hands on all multicast, and unlike in promiscuous mode nothing else.
-            if let (Some(index), Some(bridge)) = (interface.index, interface.bridge)
-                && bridge.snooping
-                && bridge.multicast_router != PERMANENT_ROUTER
+            let Some((index, bridge)) = interface.deciding_bridge().filter(|(_, it)| it.snooping)
+            else {
+                continue;
+            };
+            let on = if interface.bridge.is_some() {
+                ""
+            } else {
+                " is on a bridge that"
+            };
+            if bridge.vlan_snooping {
+                if !port.warned_of_vlans {
+                    warn!(
+                        "{name}{on} snoops by VLAN, and may hide solicitations: {}",
+                        OpenVlan(interface)
+                    );
+                }
+            } else if bridge.multicast_router != PERMANENT_ROUTER
                 && port
                     .changed_bridge
                     .is_none_or(|(changed, _)| changed != index)
             {
                 info!(
-                    "{name} snoops: its mcast_router is {PERMANENT_ROUTER} from now on, was {}",
+                    "{name}{on} snoops: its mcast_router is {PERMANENT_ROUTER} from now on, was {}",
                     bridge.multicast_router
                 );
                 if let Some((before, _)) = port.changed_bridge {
-                    self.records.remove(bridge_key(before, name));
+                    self.records.remove(bridge_key(before));
                 }
                 self.records
-                    .write(bridge_key(index, name), bridge.multicast_router.into());
+                    .write(bridge_key(index), bridge.multicast_router.into());
                 port.changed_bridge = Some((index, bridge.multicast_router));
                 // A refusal is told by a notice.
                 let _ = self
@@ -158,6 +190,7 @@ impl EventLoop<'_> {
                     .netlink
                     .set_multicast_router(index, PERMANENT_ROUTER);
             }
+            port.warned_of_vlans = bridge.vlan_snooping;
         }
         if !all_followed {
             self.try_again(now);
@@ -167,23 +200,20 @@ impl EventLoop<'_> {
     /// Puts back what was changed of the bridges that are still there, and that no other instance needs, also by one that was killed.
     pub(super) fn restore_bridges(&mut self) {
         for (port, interface) in self.ports.iter().zip(self.interfaces.downstreams()) {
-            let Some(index) = interface
-                .index
-                .filter(|index| !self.siblings.use_link(*index))
-            else {
+            let Some((index, bridge)) = interface.deciding_bridge() else {
                 continue;
             };
-            let key = bridge_key(index, &interface.name);
+            if self.siblings.use_link(index) {
+                continue;
+            }
+            let key = bridge_key(index);
             let recorded = self.records.read(key).map(u8::try_from);
             self.records.remove(key);
             let changed = port.changed_bridge.filter(|(changed, _)| *changed == index);
             let before = recorded
                 .and_then(Result::ok)
                 .or(changed.map(|(_, before)| before));
-            let is_as_set = changed.is_some()
-                || interface
-                    .bridge
-                    .is_some_and(|bridge| bridge.multicast_router == PERMANENT_ROUTER);
+            let is_as_set = changed.is_some() || bridge.multicast_router == PERMANENT_ROUTER;
             if let Some(before) = before.filter(|_| is_as_set) {
                 info!("{}: mcast_router is {before} again", interface.name);
                 if let Err(errno) = self.sockets.netlink.set_multicast_router(index, before) {
@@ -194,12 +224,30 @@ impl EventLoop<'_> {
     }
 }
 
-/// By which a bridge's `mcast_router` is recorded.
-fn bridge_key(index: u32, name: &InterfaceName) -> Key<'_> {
+/// By which a bridge's `mcast_router` is recorded, whatever is on it.
+fn bridge_key(index: u32) -> Key<'static> {
     Key {
         index,
-        interface: name.as_str(),
+        interface: "bridge",
         name: "mcast_router",
+    }
+}
+
+/// The command that makes a bridge that snoops by VLAN hand all multicast to this host.
+struct OpenVlan<'i>(&'i Interface);
+
+impl fmt::Display for OpenVlan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let OpenVlan(interface) = self;
+        let vlan = interface.vlan.unwrap_or(1);
+        let bridge = match interface.bridge {
+            Some(_) => interface.name.as_str(),
+            None => "BRIDGE",
+        };
+        write!(
+            f,
+            "`bridge vlan set vid {vlan} dev {bridge} self mcast_router {PERMANENT_ROUTER}` ends that"
+        )
     }
 }
 

@@ -104,7 +104,8 @@ pub(super) fn event(
 fn host_route(interfaces: &Interfaces, of: Number, route: &Route) -> Option<(Ipv6Addr, Side)> {
     let is_its = route.protocol == PROTOCOL && Number::of_metric(route.metric) == Some(of);
     let address = route.destination.single_address().filter(|_| is_its)?;
-    Some((address, interfaces.side_of(route.index)?))
+    let side = interfaces.side_of(route.index)?;
+    (route.table == interfaces.table_of(side)).then_some((address, side))
 }
 
 /// At the first listing: what an instance that is gone left on this one's links becomes this one's, which then keeps or removes it
@@ -139,7 +140,9 @@ pub(super) fn adopt<'n>(
                 && let Some((address, _)) = host_route(interfaces, number, &route)
                 && is_left(number, route.index)
                 && engine.config().learns(address)
-                && tables.hold_route(number, route.index, address).is_ok()
+                && tables
+                    .hold_route(number, (route.index, route.table), address)
+                    .is_ok()
             {
                 let metric = tables.number().metric();
                 return Notice::Route(Route { metric, ..route });
@@ -171,12 +174,10 @@ impl EventLoop<'_> {
         let mut needs = Needs::of_start(self.engine.config().ndp_proxy);
         let upstream = self.interfaces.index_of(Side::Upstream);
         let downstreams = self.interfaces.downstreams().iter();
-        let links = downstreams.map(|interface| interface.index);
-        for (place, link) in needs
-            .links
-            .iter_mut()
-            .zip([upstream].into_iter().chain(links))
-        {
+        // Of one on a bridge, what decides what is heard there too.
+        let links = downstreams.flat_map(|interface| [interface.index, interface.decided_by()]);
+        let links = [upstream].into_iter().chain(links);
+        for (place, link) in needs.links.iter_mut().zip(links) {
             // Nobody's number.
             *place = link.unwrap_or(u32::MAX);
         }
@@ -217,7 +218,8 @@ impl EventLoop<'_> {
                 && let Some(index) = self.interfaces.index_of(side)
             {
                 removed += 1;
-                let _ = self.sockets.tables.remove_route(index, address);
+                let table = self.interfaces.table_of(side);
+                let _ = self.sockets.tables.remove_route(index, table, address);
             }
         }
         if removed > 0 {

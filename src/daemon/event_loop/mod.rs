@@ -4,7 +4,7 @@ mod acting;
 mod following;
 mod listing;
 
-use log::{debug, info, warn};
+use log::{info, warn};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use protocol::config::{MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix};
@@ -16,7 +16,7 @@ use protocol::wire::MacAddress;
 
 use crate::interfaces::Interfaces;
 use crate::proxy_settings::ProxySettings;
-use crate::report::{Trouble, log_summary};
+use crate::report::{Pace, Said, Trouble, log_summary};
 use crate::shared_prefixes::SharedPrefixes;
 use crate::status::{self, Answers, Server, View};
 use crate::sys::clock;
@@ -70,8 +70,9 @@ struct DownstreamPort {
     generation: u32,
     /// As the engine was told last.
     downstream: Option<Downstream>,
-    /// As the user was told last.
-    master: Option<u32>,
+    said: Said,
+    /// It was said that its bridge snoops by VLAN.
+    warned_of_vlans: bool,
     /// The bridge's number, and its `mcast_router` before it was changed.
     changed_bridge: Option<(u32, u8)>,
 }
@@ -132,8 +133,11 @@ pub struct EventLoop<'s> {
     interfaces: Interfaces,
     /// As the engine was told last.
     upstream: Option<Upstream>,
+    upstream_said: Said,
     upstream_generation: u32,
-    upstream_prefixes: heapless::Vec<Prefix, MAX_PREFIXES>,
+    /// Once they are known.
+    upstream_prefixes: Option<heapless::Vec<Prefix, MAX_PREFIXES>>,
+    prefix_pace: Pace,
     /// A dump that is to be made as soon as the kernel is free for it.
     dump: Option<Dump>,
     /// The first dumps have ended, so what is not known of is not there.
@@ -179,8 +183,10 @@ impl<'s> EventLoop<'s> {
             upstream_capture_trouble: Trouble::default(),
             interfaces,
             upstream: None,
+            upstream_said: Said::default(),
             upstream_generation: 0,
-            upstream_prefixes: heapless::Vec::new(),
+            upstream_prefixes: None,
+            prefix_pace: Pace::default(),
             dump: Some(Dump::Links),
             dumped: false,
             complete: None,
@@ -375,10 +381,11 @@ impl<'s> EventLoop<'s> {
             started: self.started,
             now,
             upstream_running: self.interfaces.upstream_interface().running,
+            upstream_state: self.interfaces.upstream_interface().state(),
             downstreams: ports
                 .map(|(port, interface)| status::Downstream {
                     name: interface.name.as_str(),
-                    present: interface.index.is_some(),
+                    state: interface.state(),
                     running: interface.running,
                     link_local: interface.link_local,
                     listening: port.capture.is_some(),
@@ -404,17 +411,17 @@ impl<'s> EventLoop<'s> {
                 buffers,
                 ..
             } = self;
-            let is_open = read(
-                upstream_capture,
-                &mut buffers.receive,
-                &mut left,
-                |packet, mac| {
-                    let mac = MacAddress(mac);
-                    engine.handle(now, Event::UpstreamPacket { mac, packet });
-                    !engine.has_to_act()
-                },
-            );
-            if !is_open {
+            let buffer = &mut buffers.receive;
+            let read = read(upstream_capture, buffer, &mut left, |packet, mac| {
+                let mac = MacAddress(mac);
+                engine.handle(now, Event::UpstreamPacket { mac, packet });
+                !engine.has_to_act()
+            });
+            if read.is_err() {
+                // That it works again is said where it is opened anew.
+                let name = &self.engine.config().upstream;
+                self.upstream_capture_trouble
+                    .note(read, format_args!("listening on {name}"));
                 self.try_again(now);
             }
             if left > 0 {
@@ -436,7 +443,7 @@ impl<'s> EventLoop<'s> {
                 return;
             };
             let buffer = &mut buffers.receive;
-            let is_open = read(&mut port.capture, buffer, &mut left, |packet, mac| {
+            let read = read(&mut port.capture, buffer, &mut left, |packet, mac| {
                 let event = Event::Packet {
                     port: number as Port,
                     mac: MacAddress(mac),
@@ -445,7 +452,11 @@ impl<'s> EventLoop<'s> {
                 engine.handle(now, event);
                 !engine.has_to_act()
             });
-            if !is_open {
+            if read.is_err() {
+                if let Some(name) = engine.config().downstreams.get(number) {
+                    port.capture_trouble
+                        .note(read, format_args!("listening on {name}"));
+                }
                 self.try_again(now);
             }
             if left > 0 {
@@ -543,15 +554,15 @@ fn tell_engine(
 }
 
 /// Hands on what a capture has heard, at most as many packets as are `left`, until `take` wants no more for now. None are left where
-/// there are no more to be read. A capture that fails is closed; false then.
+/// there are no more to be read. A capture that fails is closed.
 fn read(
     capture: &mut Option<Capture>,
     buffer: &mut [u8],
     left: &mut usize,
     mut take: impl FnMut(&[u8], [u8; 6]) -> bool,
-) -> bool {
+) -> nix::Result<()> {
     let mut budget = std::mem::take(left);
-    let Some(opened) = capture else { return true };
+    let Some(opened) = capture else { return Ok(()) };
     while budget > 0 {
         budget -= 1;
         match opened.receive(buffer) {
@@ -564,11 +575,10 @@ fn read(
             // It goes on by itself once the link is up again.
             Ok(None) | Err(Errno::ENETDOWN) => break,
             Err(errno) => {
-                debug!("reading packets: {}; opening anew", errno.desc());
                 *capture = None;
-                return false;
+                return Err(errno);
             }
         }
     }
-    true
+    Ok(())
 }

@@ -8,6 +8,7 @@ use protocol::neighbors::{self, Subject};
 use protocol::targets;
 
 use super::{Mac, Output, Piece, Quoted, View};
+use crate::interfaces::State;
 
 pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -> fmt::Result {
     let comma = if first { "" } else { "," };
@@ -18,7 +19,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 out,
                 "{comma}{{\"interface\":{},\"present\":{},\"running\":{},\"link_local\":{},\"listening\":{},\"bridge\":",
                 Quoted(downstream.name),
-                downstream.present,
+                downstream.state != State::Missing,
                 downstream.running,
                 OrNull(downstream.link_local.map(InQuotes)),
                 downstream.listening,
@@ -31,7 +32,12 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 )?,
                 None => write!(out, "null")?,
             }
-            write!(out, ",\"kernel_drops\":{}}}", downstream.lost)
+            write!(
+                out,
+                ",\"kernel_drops\":{},\"state\":\"{}\"}}",
+                downstream.lost,
+                downstream.state.name()
+            )
         }
         Piece::Neighbors => write_list_head(
             "],\"neighbors",
@@ -104,7 +110,7 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
         Quoted(view.name),
         view.seconds_since(view.started),
         Quoted(config.upstream.as_str()),
-        upstream.is_some(),
+        view.upstream_state != State::Missing,
         view.upstream_running,
         OrNull(
             upstream
@@ -126,10 +132,11 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     }
     write!(
         out,
-        ",\"last_report_s\":{},\"memberships_failing\":{},\"kernel_tables_failing\":{}}},\"ndp_proxy\":{},\"host_routes\":{},\"announce\":{},\"downstreams\":[",
+        ",\"last_report_s\":{},\"memberships_failing\":{},\"kernel_tables_failing\":{},\"state\":\"{}\"}},\"ndp_proxy\":{},\"host_routes\":{},\"announce\":{},\"downstreams\":[",
         OrNull(listener.last_report().map(|then| view.seconds_since(then))),
         view.engine.groups().is_failing(),
         view.kernel_tables_fail(),
+        view.upstream_state.name(),
         config.ndp_proxy,
         config.host_routes,
         config.announce,

@@ -5,6 +5,7 @@ use std::fmt;
 use protocol::ndp_proxy::Proxied;
 
 use super::{Output, Piece, Quoted, View};
+use crate::interfaces::State;
 
 pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -> fmt::Result {
     let upstream = Quoted(view.engine.config().upstream.as_str());
@@ -70,6 +71,11 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
         .iter()
         .filter(|downstream| downstream.listening)
         .count();
+    let usable = view
+        .downstreams
+        .iter()
+        .filter(|downstream| downstream.state == State::Usable)
+        .count();
     let querier = listener
         .querier()
         .map(|querier| view.seconds_since(querier.last_query));
@@ -89,12 +95,22 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
         (
             "upstream_present",
             "1 while the upstream is there.",
-            Some(listener.upstream().is_some().into()),
+            Some((view.upstream_state != State::Missing).into()),
+        ),
+        (
+            "upstream_usable",
+            "1 while the upstream has a carrier, IPv6 and a link-local address.",
+            Some((view.upstream_state == State::Usable).into()),
         ),
         (
             "upstream_running",
             "1 while the upstream has a carrier.",
             Some(view.upstream_running.into()),
+        ),
+        (
+            "downstreams_usable",
+            "Downstreams with a carrier, IPv6 and a link-local address.",
+            Some(usable as u64),
         ),
         (
             "downstreams_listening",

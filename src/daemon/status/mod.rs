@@ -24,6 +24,7 @@ use protocol::targets::Target;
 use protocol::time::Instant;
 use protocol::wire::{DropReason, MacAddress, SolicitedNode};
 
+use crate::interfaces::State;
 use crate::sys::decimal;
 use crate::sys::netlink::Bridge;
 
@@ -43,13 +44,14 @@ pub struct View<'v> {
     pub now: Instant,
     /// The upstream has a carrier.
     pub upstream_running: bool,
+    pub upstream_state: State,
     pub downstreams: heapless::Vec<Downstream<'v>, MAX_DOWNSTREAMS>,
 }
 
 /// A downstream, as it is now.
 pub struct Downstream<'v> {
     pub name: &'v str,
-    pub present: bool,
+    pub state: State,
     /// It has a carrier.
     pub running: bool,
     pub link_local: Option<Ipv6Addr>,

@@ -81,6 +81,7 @@ mod tests {
 
     use super::super::{Cursor, Format, parse_question};
     use super::*;
+    use crate::interfaces::State;
 
     /// The whole answer of a daemon to `probe`.
     fn answer(upstream: &str, ndp_proxy: bool, queried: bool) -> String {
@@ -116,6 +117,7 @@ mod tests {
             started: Instant::ZERO,
             now: Instant::from_secs(12),
             upstream_running: true,
+            upstream_state: State::Usable,
             downstreams: heapless::Vec::new(),
         };
         let (format, limit) = parse_question(b"probe").unwrap();

@@ -442,6 +442,7 @@ mod tests {
     use protocol::engine::Engine;
 
     use super::*;
+    use crate::interfaces::State;
 
     /// With no descriptor left, who asks waits, and the loop does not turn meanwhile.
     #[test]
@@ -467,6 +468,7 @@ mod tests {
                 started: Instant::ZERO,
                 now: Instant::from_secs(seconds),
                 upstream_running: true,
+                upstream_state: State::Usable,
                 downstreams: heapless::Vec::new(),
             };
             server.serve(&poller, ready, &view, &mut answers);

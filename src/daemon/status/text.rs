@@ -8,18 +8,19 @@ use protocol::groups;
 use protocol::neighbors::{self, Subject};
 
 use super::{Mac, Output, Piece, View};
+use crate::interfaces::State;
 
 pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -> fmt::Result {
     match piece {
         Piece::Head => write_head(view, out),
         Piece::Downstream(downstream) => {
-            let state = match (downstream.present, downstream.running, downstream.listening) {
-                (false, ..) => "missing, waited for",
-                (true, _, false) => "there, but cannot be listened on",
-                (true, false, true) => "no carrier",
-                (true, true, true) => "up, listening",
-            };
-            writeln!(out, "downstream  {:15} {state}", downstream.name)?;
+            write!(out, "downstream  {:15} ", downstream.name)?;
+            match downstream.state {
+                State::Usable if downstream.listening => writeln!(out, "up, listening")?,
+                State::Missing => writeln!(out, "{}", State::Missing)?,
+                _ if !downstream.listening => writeln!(out, "there, but cannot be listened on")?,
+                state => writeln!(out, "{state}")?,
+            }
             if let Some(address) = downstream.link_local {
                 let snoops = match downstream.bridge {
                     Some(bridge) if bridge.snooping => ", snoops",
@@ -117,18 +118,14 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
         readable(view.seconds_since(view.started))
     )?;
     write!(out, "upstream    {:15} ", config.upstream.as_str())?;
-    match listener.upstream() {
-        None => writeln!(out, "missing, waited for")?,
-        Some(upstream) => match upstream.link_local {
-            _ if !view.upstream_running => writeln!(out, "no carrier")?,
-            Some(address) => writeln!(
-                out,
-                "up, {}, {} in force",
-                short(address),
-                version(listener.version(config))
-            )?,
-            None => writeln!(out, "up, but without a valid link-local address")?,
-        },
+    match listener.upstream().and_then(|upstream| upstream.link_local) {
+        Some(address) if view.upstream_state == State::Usable => writeln!(
+            out,
+            "up, {}, {} in force",
+            short(address),
+            version(listener.version(config))
+        )?,
+        Some(_) | None => writeln!(out, "{}", view.upstream_state)?,
     }
     match listener.querier() {
         Some(querier) => writeln!(
@@ -230,17 +227,28 @@ mod tests {
             started: Instant::ZERO,
             now: Instant::ZERO,
             upstream_running: true,
+            upstream_state: State::Usable,
             downstreams: heapless::Vec::new(),
         };
-        for state in 0..8 {
+        const STATES: [State; 7] = [
+            State::Missing,
+            State::PartOf(u32::MAX),
+            State::Down,
+            State::NoCarrier,
+            State::SmallMtu(1279),
+            State::NoLinkLocal,
+            State::Usable,
+        ];
+        for (number, state) in (0..8).zip(STATES.into_iter().cycle()) {
             let downstream = Downstream {
-                name: "a-name-as-can-be",
-                present: state & 1 != 0,
-                running: state & 2 != 0,
+                name: "a-name-as-can-b",
+                state,
+                running: true,
                 link_local: Some("fe80::1c3d:fe12:3456:789a".parse().unwrap()),
-                listening: state & 4 != 0,
+                listening: number != 7,
                 bridge: Some(Bridge {
                     snooping: true,
+                    vlan_snooping: false,
                     multicast_router: 2,
                 }),
                 lost: u64::MAX,
@@ -288,6 +296,7 @@ mod tests {
             started: Instant::ZERO,
             now: Instant::from_secs(5999),
             upstream_running: true,
+            upstream_state: State::Usable,
             downstreams: heapless::Vec::new(),
         };
         let mut text = String::new();

@@ -162,7 +162,8 @@ fn message(bytes: &mut Bytes<'_>, datagram: &mut Vec<u8>) {
     let details = bytes.octet();
     datagram.extend([0; 4]);
     datagram.extend(kind.to_ne_bytes());
-    datagram.extend(u16::from(details & 0x10).to_ne_bytes());
+    // NLM_F_DUMP_INTR and, as of an answer, NLM_F_MULTI.
+    datagram.extend(u16::from(details & 0x12).to_ne_bytes());
     datagram.extend(u32::from(details & 3).to_ne_bytes());
     datagram.extend([0; 4]);
     let index = u32::from(details >> 2 & 3);
@@ -175,12 +176,14 @@ fn message(bytes: &mut Bytes<'_>, datagram: &mut Vec<u8>) {
             datagram.extend(flags.to_ne_bytes());
             datagram.extend([0; 4]);
             let names: [&[u8]; 4] = [b"wan\0", b"br-lan\0", b"guest\0", b"iot\0"];
-            attribute(
-                datagram,
-                libc::IFLA_IFNAME,
-                names[usize::from(details >> 6)],
-            );
-            attribute(datagram, libc::IFLA_MTU, &1500_u32.to_ne_bytes());
+            // News of one thing tells nothing of the others.
+            if details & 0x20 == 0 {
+                let name = names[usize::from(details >> 6)];
+                attribute(datagram, libc::IFLA_IFNAME, name);
+            }
+            if details & 1 == 0 {
+                attribute(datagram, libc::IFLA_MTU, &1500_u32.to_ne_bytes());
+            }
         }
         libc::RTM_NEWADDR | libc::RTM_DELADDR => {
             datagram.extend([family, bytes.octet(), details & 0x40, 0]);

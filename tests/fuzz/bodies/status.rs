@@ -15,6 +15,7 @@ use protocol::time::Duration;
 use super::bytes::Bytes;
 use super::engine::Stage;
 use super::json;
+use crate::interfaces::State;
 use crate::status::{
     Answers, Cursor, Downstream, Format, Probe, Server, View, parse_question,
 };
@@ -25,6 +26,15 @@ use crate::sys::readiness::Poller;
 const LEAST: usize = 4096;
 /// The longest question, with the end of its line.
 const QUESTION: usize = 32;
+const STATES: [State; 7] = [
+    State::Missing,
+    State::PartOf(u32::MAX),
+    State::Down,
+    State::NoCarrier,
+    State::SmallMtu(1279),
+    State::NoLinkLocal,
+    State::Usable,
+];
 /// The widest line of the text.
 const COLUMNS: usize = 80;
 
@@ -182,7 +192,7 @@ fn view<'v>(stage: &'v Stage, names: &'v [InterfaceName; 4], flags: u8) -> View<
         .enumerate()
         .map(|(port, name)| Downstream {
             name: name.as_str(),
-            present: set(port),
+            state: STATES[usize::from(flags) % STATES.len()],
             running: set(port + 1),
             link_local: world
                 .downstream(port)
@@ -190,6 +200,7 @@ fn view<'v>(stage: &'v Stage, names: &'v [InterfaceName; 4], flags: u8) -> View<
             listening: set(port + 2),
             bridge: set(port + 3).then_some(Bridge {
                 snooping: set(port + 4),
+                vlan_snooping: set(port + 5),
                 multicast_router: flags,
             }),
             lost: if set(port + 5) { u64::MAX } else { 0 },
@@ -200,6 +211,7 @@ fn view<'v>(stage: &'v Stage, names: &'v [InterfaceName; 4], flags: u8) -> View<
         started: world.started(),
         now: world.now,
         upstream_running: set(6),
+        upstream_state: STATES[usize::from(flags >> 4) % STATES.len()],
         downstreams: downstreams.collect(),
     }
 }

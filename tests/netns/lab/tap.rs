@@ -73,9 +73,21 @@ impl Tap {
         self.try_send(frame).expect("the link is up and has room");
     }
 
+    /// As [`Self::send`], with a VLAN's tag (IEEE 802.1Q) of this number.
+    #[track_caller]
+    pub fn send_tagged(&self, vlan: u16, frame: &Frame) {
+        let tag = [&[0x81, 0][..], &vlan.to_be_bytes(), &ETHERTYPE_IPV6].concat();
+        self.send_octets(frame, &tag)
+            .expect("the link is up and has room");
+    }
+
     /// As [`Self::send`]; fails with `ENOBUFS` where the link has no room now.
     pub fn try_send(&self, frame: &Frame) -> nix::Result<()> {
-        let header = [&frame.destination[..], &frame.source, &ETHERTYPE_IPV6];
+        self.send_octets(frame, &ETHERTYPE_IPV6)
+    }
+
+    fn send_octets(&self, frame: &Frame, ethertype: &[u8]) -> nix::Result<()> {
+        let header = [&frame.destination[..], &frame.source, ethertype];
         let octets = [&header.concat()[..], &frame.packet].concat();
         let (fd, flags) = (self.socket.as_raw_fd(), MsgFlags::empty());
         socket::sendto(fd, &octets, &self.link, flags).map(drop)

@@ -4,7 +4,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, NetlinkAddr, send, sendto};
-use protocol::config::MAX_DOWNSTREAMS;
+
+use super::siblings::LINKS;
 
 /// `struct nlmsghdr`, and what follows it in octets: `struct ifinfomsg`, `ifaddrmsg`, `ndmsg` and `rtmsg`.
 pub const MESSAGE_HEADER: usize = 16;
@@ -21,7 +22,7 @@ pub const NDA_PROTOCOL: u16 = 12;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// The longest request, which tells another instance of this program of all links.
-const REQUEST_LENGTH: usize = MESSAGE_HEADER + 4 + 4 * (1 + MAX_DOWNSTREAMS);
+const REQUEST_LENGTH: usize = MESSAGE_HEADER + 4 + 4 * LINKS;
 
 /// A request that is being written.
 pub struct Request {

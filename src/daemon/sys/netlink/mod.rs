@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
-use protocol::config::{MAX_DOWNSTREAMS, Prefix};
+use protocol::config::Prefix;
 use protocol::time::Duration;
 
 use super::readiness::wait_until;
@@ -20,7 +20,7 @@ use message::{
     ADDRESS_HEADER, LINK_HEADER, MESSAGE_HEADER, Message, NDA_PROTOCOL, NEIGHBOR_FLAGS,
     NEIGHBOR_HEADER, ROUTE_HEADER, Request, attributes, messages, u16_at, u32_at,
 };
-use siblings::{Needs, Number, Siblings, Told};
+use siblings::{LINKS, Needs, Number, Siblings, Told};
 
 /// A socket that hears of every change of a link or IPv6 address, and of neighbors that are forgotten.
 pub struct Netlink {
@@ -47,7 +47,7 @@ pub enum Dump {
     Neighbors,
     /// What the kernel answers solicitations for, in the place of others. Asked for alone.
     ProxiedNeighbors,
-    /// The routes of the main table that have no gateway. Asked for alone, and told of by dumps alone.
+    /// The routes that have no gateway. Asked for alone, and told of by dumps alone.
     Routes,
 }
 
@@ -69,6 +69,7 @@ pub enum Notice<'a> {
     Neighbor {
         index: u32,
         address: Ipv6Addr,
+        /// All zero where the link has no such addresses.
         mac: [u8; 6],
     },
     NeighborDeleted {
@@ -95,19 +96,37 @@ pub enum Notice<'a> {
     Refused(Errno),
 }
 
-/// A link.
+/// A link, as far as a message told of it. What is `None` was not told: it has not changed, since
+/// the kernel leaves out what a message is not about. Wireless extensions send no more than the
+/// name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Link<'a> {
     pub index: u32,
-    pub name: &'a str,
-    pub mtu: u32,
+    /// It was told as one of all links, with all that it has: what is `None` is not there.
+    pub whole: bool,
+    pub name: Option<&'a str>,
+    pub mtu: Option<u32>,
+    /// It was set up (`IFF_UP`).
+    pub up: bool,
     /// It has a carrier (`IFF_RUNNING`).
     pub running: bool,
-    /// All zero where the link has no such addresses.
-    pub mac: [u8; 6],
+    /// All zero where the link has addresses of another length.
+    pub mac: Option<[u8; 6]>,
     pub bridge: Option<Bridge>,
-    /// The number of the bridge, bond or other interface that it is a part of.
-    pub master: Option<u32>,
+    pub master: Option<Master>,
+    /// The number of the link of this network namespace that a VLAN's or macvlan's packets go
+    /// through.
+    pub lower: Option<u32>,
+    /// The number of the VLAN whose frames it takes.
+    pub vlan: Option<u16>,
+}
+
+/// The bridge, bond, VRF or other interface that a link is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Master {
+    pub index: u32,
+    /// The routing table, where it is a VRF, which leaves the packets to the link.
+    pub table: Option<u32>,
 }
 
 /// How a bridge treats multicast.
@@ -115,6 +134,9 @@ pub struct Link<'a> {
 pub struct Bridge {
     /// It forwards groups only where a member is.
     pub snooping: bool,
+    /// It does so by the settings of each VLAN (`mcast_vlan_snooping`), and its own `mcast_router`
+    /// does nothing.
+    pub vlan_snooping: bool,
     /// `mcast_router`: [`PERMANENT_ROUTER`] where it hands all multicast to this host.
     pub multicast_router: u8,
 }
@@ -132,10 +154,12 @@ pub struct Address {
     pub usable: bool,
 }
 
-/// A unicast route of the main table to what is on a link.
+/// A unicast route to what is on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     pub index: u32,
+    /// The number of the routing table.
+    pub table: u32,
     pub destination: Prefix,
     pub metric: u32,
     /// Which program made the route (`rtm_protocol`).
@@ -213,7 +237,7 @@ impl Netlink {
 
     /// What was asked for by [`Told::Hold`] is done.
     pub fn answer_sibling(&self, from: Number, needs: &Needs) {
-        let mut body = [0; 4 * (2 + MAX_DOWNSTREAMS)];
+        let mut body = [0; 4 * (1 + LINKS)];
         let words = [u32::from(needs.proxies)];
         let words = words.iter().chain(&needs.links);
         for (octets, word) in body.chunks_exact_mut(4).zip(words) {
@@ -240,6 +264,11 @@ impl Netlink {
     fn tell(&self, number: Number, message_type: u16, body: &[u8]) -> nix::Result<()> {
         let from = self.number.port() - Number::default().port();
         Request::new(message_type, 0, body).send_to(&self.socket, number.port(), from)
+    }
+
+    /// Is a dump under way?
+    pub fn is_dumping(&self) -> bool {
+        self.reader.dump.is_some()
     }
 
     /// Asks for a dump; its end is told by [`Notice::Dumped`] or [`Notice::Lost`]. `EBUSY` while another one is under way.
@@ -280,7 +309,9 @@ impl Netlink {
         request.send(&self.socket, SETTING_SEQUENCE)
     }
 
-    /// Reads one datagram and hands on what it tells; false where there is none now.
+    /// Reads one datagram and hands on what it tells; false where there is none now. Other
+    /// processes may send some as well: with `CAP_NET_ADMIN`, by which they could change the links
+    /// themselves.
     pub fn receive(
         &mut self,
         buffer: &mut [u8],
@@ -369,8 +400,15 @@ const SETTING_SEQUENCE: u32 = 2;
 // linux/if_link.h.
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BR_MCAST_ROUTER: u16 = 22;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
+const IFLA_BR_MULTI_BOOLOPT: u16 = 46;
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VRF_PORT_TABLE: u16 = 1;
+/// Of linux/if_bridge.h: the bit of `struct br_boolopt_multi`, whose values come first.
+const BR_BOOLOPT_MCAST_VLAN_SNOOPING: u32 = 1;
 
 /// `NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT` of linux/neighbour.h: the neighbor was there.
 const USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
@@ -440,40 +478,91 @@ fn link<'a>(message: &Message<'a>) -> Option<Notice<'a>> {
         return Some(Notice::LinkDeleted { index });
     }
     let flags = u32_at(message.body, 8)?;
+    let (mut master, mut lower, mut elsewhere) = (None, None, false);
     let mut link = Link {
         index,
+        whole: i32::from(message.flags) & libc::NLM_F_MULTI != 0,
+        up: flags & libc::IFF_UP.cast_unsigned() != 0,
         running: flags & libc::IFF_RUNNING.cast_unsigned() != 0,
         ..Link::default()
     };
+    let mut info: &[u8] = &[];
     for (kind, value) in attributes(message.body.get(LINK_HEADER..)?) {
         match kind {
-            libc::IFLA_IFNAME => link.name = str::from_utf8(value.strip_suffix(&[0])?).ok()?,
-            libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
-            libc::IFLA_ADDRESS => link.mac = value.try_into().unwrap_or_default(),
-            libc::IFLA_MASTER => link.master = u32_at(value, 0),
-            libc::IFLA_LINKINFO => link.bridge = bridge(value),
+            // No interface that the user named is called otherwise.
+            libc::IFLA_IFNAME => {
+                let name = value.strip_suffix(&[0]).unwrap_or(value);
+                link.name = Some(str::from_utf8(name).unwrap_or_default());
+            }
+            libc::IFLA_MTU => link.mtu = u32_at(value, 0),
+            libc::IFLA_ADDRESS => link.mac = Some(value.try_into().unwrap_or_default()),
+            libc::IFLA_MASTER => master = u32_at(value, 0).filter(|master| *master != 0),
+            libc::IFLA_LINK => lower = u32_at(value, 0),
+            libc::IFLA_LINK_NETNSID => elsewhere = true,
+            libc::IFLA_LINKINFO => info = value,
             _ => {}
         }
     }
+    link.bridge = bridge(info);
+    link.vlan = vlan(info);
+    link.lower = lower.filter(|_| !elsewhere && is_on_another(info));
+    link.master = master.map(|index| Master {
+        index,
+        table: vrf_table(info),
+    });
     Some(Notice::Link(link))
 }
 
+fn find(within: &[u8], wanted: u16) -> Option<&[u8]> {
+    let mut attributes = attributes(within);
+    let (_, value) = attributes.find(|(kind, _)| *kind == wanted)?;
+    Some(value)
+}
+
+/// Does what the link hears come through the one that it names?
+fn is_on_another(link_info: &[u8]) -> bool {
+    matches!(
+        find(link_info, IFLA_INFO_KIND),
+        Some(b"vlan\0" | b"macvlan\0")
+    )
+}
+
+fn vlan(link_info: &[u8]) -> Option<u16> {
+    let kind = find(link_info, IFLA_INFO_KIND)?;
+    let data = find(link_info, IFLA_INFO_DATA).filter(|_| kind == b"vlan\0")?;
+    u16_at(find(data, IFLA_VLAN_ID)?, 0)
+}
+
+/// That of the VRF which the link is a part of.
+fn vrf_table(link_info: &[u8]) -> Option<u32> {
+    let kind = find(link_info, IFLA_INFO_SLAVE_KIND)?;
+    let data = find(link_info, IFLA_INFO_SLAVE_DATA).filter(|_| kind == b"vrf\0")?;
+    u32_at(find(data, IFLA_VRF_PORT_TABLE)?, 0)
+}
+
 fn bridge(link_info: &[u8]) -> Option<Bridge> {
-    let find = |wanted| attributes(link_info).find(|(kind, _)| *kind == wanted);
-    let (_, name) = find(IFLA_INFO_KIND)?;
-    let (_, data) = find(IFLA_INFO_DATA)?;
+    let name = find(link_info, IFLA_INFO_KIND)?;
+    let data = find(link_info, IFLA_INFO_DATA)?;
     if name != b"bridge\0" {
         return None;
     }
-    let mut bridge = Bridge::default();
+    // Those come with any data of a bridge.
+    let (mut router, mut snooping, mut vlan_snooping) = (None, None, false);
     for (kind, value) in attributes(data) {
         match (kind, value) {
-            (IFLA_BR_MCAST_ROUTER, [value]) => bridge.multicast_router = *value,
-            (IFLA_BR_MCAST_SNOOPING, [value]) => bridge.snooping = *value != 0,
+            (IFLA_BR_MCAST_ROUTER, [value]) => router = Some(*value),
+            (IFLA_BR_MCAST_SNOOPING, [value]) => snooping = Some(*value != 0),
+            (IFLA_BR_MULTI_BOOLOPT, value) => {
+                vlan_snooping = u32_at(value, 0)? & 1 << BR_BOOLOPT_MCAST_VLAN_SNOOPING != 0;
+            }
             _ => {}
         }
     }
-    Some(bridge)
+    Some(Bridge {
+        snooping: snooping?,
+        vlan_snooping,
+        multicast_router: router?,
+    })
 }
 
 fn neighbor(message: &Message<'_>) -> Option<Notice<'static>> {
@@ -482,11 +571,11 @@ fn neighbor(message: &Message<'_>) -> Option<Notice<'static>> {
     }
     let index = u32_at(message.body, 4)?;
     let state = u16_at(message.body, 8)?;
-    let (mut address, mut mac, mut protocol) = (None, [0; 6], 0);
+    let (mut address, mut mac, mut protocol) = (None, None, 0);
     for (kind, value) in attributes(message.body.get(NEIGHBOR_HEADER..)?) {
         match kind {
             libc::NDA_DST => address = value.first_chunk::<16>(),
-            libc::NDA_LLADDR => mac = value.try_into().unwrap_or_default(),
+            libc::NDA_LLADDR => mac = Some(value.try_into().unwrap_or_default()),
             NDA_PROTOCOL => protocol = *value.first()?,
             _ => {}
         }
@@ -502,10 +591,10 @@ fn neighbor(message: &Message<'_>) -> Option<Notice<'static>> {
             protocol,
         });
     }
-    (state & USABLE != 0).then_some(Notice::Neighbor {
+    Some(Notice::Neighbor {
         index,
         address,
-        mac,
+        mac: mac.filter(|_| state & USABLE != 0)?,
     })
 }
 
@@ -577,11 +666,12 @@ fn route(message: &Message<'_>) -> Option<Route> {
     }
     let route = Route {
         index: index?,
+        table,
         destination: Prefix::of(destination.into(), length).ok()?,
         metric,
         protocol,
     };
-    (table == u32::from(libc::RT_TABLE_MAIN)).then_some(route)
+    Some(route)
 }
 
 #[cfg(test)]
@@ -614,7 +704,7 @@ mod tests {
     #[test]
     fn the_kernel_dumps_its_links_and_addresses() {
         let links = dump(Dump::Links);
-        let lo = "Link(Link { index: 1, name: \"lo\", mtu: 65536";
+        let lo = "Link(Link { index: 1, whole: true, name: Some(\"lo\"), mtu: Some(65536)";
         assert!(
             links.iter().any(|notice| notice.starts_with(lo)),
             "{links:?}"
@@ -694,6 +784,116 @@ mod tests {
         octets
     }
 
+    #[cfg(target_endian = "little")]
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = 4 + value.len() as u16;
+        let mut octets = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        octets.extend(value);
+        octets.resize(octets.len().next_multiple_of(4), 0);
+        octets
+    }
+
+    /// What is told of the running link number 3 that has these attributes.
+    #[cfg(target_endian = "little")]
+    fn link_with(attributes: &[Vec<u8>]) -> String {
+        let header = [0, 0, 1, 0, 3, 0, 0, 0, 0x41, 0, 0, 0, 0, 0, 0, 0];
+        let octets = message(libc::RTM_NEWLINK, &header, &[&attributes.concat()]);
+        told(&mut Reader::default(), &octets).concat()
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn a_link_tells_what_is_in_its_message_and_nothing_else() {
+        let name = attribute(libc::IFLA_IFNAME, b"wlan0\0");
+        let wireless = attribute(libc::IFLA_WIRELESS, &[0; 12]);
+        let before = "Link(Link { index: 3, whole: false, name: ";
+        let between = ", mtu: None, up: true, running: true, mac: None, ";
+        let after = "bridge: None, master: None, lower: None, vlan: None })";
+        assert_eq!(
+            link_with(&[name, wireless]),
+            format!("{before}Some(\"wlan0\"){between}{after}")
+        );
+        assert_eq!(link_with(&[]), format!("{before}None{between}{after}"));
+        let small = attribute(libc::IFLA_MTU, &[0xb0, 4, 0, 0]);
+        assert!(link_with(&[small]).contains("mtu: Some(1200)"));
+        let no_text = attribute(libc::IFLA_IFNAME, &[0xff, 0]);
+        assert!(
+            link_with(&[no_text]).contains("name: Some(\"\")"),
+            "renamed"
+        );
+    }
+
+    // As drivers/net/vrf.c and net/core/rtnetlink.c of the kernel write it.
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn a_part_of_a_vrf_tells_its_table_and_that_of_a_bond_does_not() {
+        let master = attribute(libc::IFLA_MASTER, &[9, 0, 0, 0]);
+        let data = attribute(IFLA_INFO_SLAVE_DATA, &attribute(1, &[0xe8, 3, 0, 0]));
+        let info = |kind: &[u8]| {
+            let kind = attribute(IFLA_INFO_SLAVE_KIND, kind);
+            attribute(libc::IFLA_LINKINFO, &[kind, data.clone()].concat())
+        };
+        let of_vrf = link_with(&[master.clone(), info(b"vrf\0")]);
+        assert!(of_vrf.contains("Master { index: 9, table: Some(1000) }"));
+        let of_bond = link_with(&[master, info(b"bond\0")]);
+        assert!(of_bond.contains("Master { index: 9, table: None }"));
+    }
+
+    // As net/8021q/vlan_netlink.c of the kernel writes it.
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn a_vlan_tells_what_it_is_on_unless_that_is_elsewhere() {
+        let lower = attribute(libc::IFLA_LINK, &[7, 0, 0, 0]);
+        let kind = attribute(IFLA_INFO_KIND, b"vlan\0");
+        let data = attribute(IFLA_INFO_DATA, &attribute(IFLA_VLAN_ID, &[10, 0]));
+        let info = attribute(libc::IFLA_LINKINFO, &[kind, data].concat());
+        let vlan = link_with(&[lower.clone(), info.clone()]);
+        assert!(vlan.contains("lower: Some(7), vlan: Some(10)"), "{vlan}");
+        let other_namespace = attribute(libc::IFLA_LINK_NETNSID, &[0; 4]);
+        let vlan = link_with(&[lower.clone(), info, other_namespace]);
+        assert!(vlan.contains("lower: None"), "{vlan}");
+        // The other end of a veth hides nothing.
+        let veth = attribute(libc::IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, b"veth\0"));
+        assert!(link_with(&[lower, veth]).contains("lower: None"));
+    }
+
+    // As net/bridge/br_netlink.c of the kernel writes it.
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn a_bridge_tells_how_it_snoops() {
+        let router = attribute(IFLA_BR_MCAST_ROUTER, &[1]);
+        let snooping = attribute(IFLA_BR_MCAST_SNOOPING, &[1]);
+        let options = |bits| attribute(IFLA_BR_MULTI_BOOLOPT, &[bits, 0, 0, 0, 7, 0, 0, 0]);
+        let bridge = |data: &[Vec<u8>]| {
+            let kind = attribute(IFLA_INFO_KIND, b"bridge\0");
+            let data = attribute(IFLA_INFO_DATA, &data.concat());
+            link_with(&[attribute(libc::IFLA_LINKINFO, &[kind, data].concat())])
+        };
+        for (bits, by_vlan) in [(0, false), (1, false), (2, true), (7, true)] {
+            let told = bridge(&[router.clone(), snooping.clone(), options(bits)]);
+            let expected = format!(
+                "Bridge {{ snooping: true, vlan_snooping: {by_vlan}, multicast_router: 1 }}"
+            );
+            assert!(told.contains(&expected), "{told}");
+        }
+        assert!(bridge(&[options(2)]).contains("bridge: None"), "not told");
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn a_neighbor_whose_link_layer_address_is_not_told_is_none() {
+        let header = [10, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 1];
+        let to = attribute(libc::NDA_DST, &[0x20; 16]);
+        let mac = attribute(libc::NDA_LLADDR, &[2, 0, 0, 0, 0, 1]);
+        let neighbor = |attributes: &[&[u8]]| {
+            let octets = message(libc::RTM_NEWNEIGH, &header, attributes);
+            told(&mut Reader::default(), &octets).len()
+        };
+        assert_eq!(neighbor(&[&to, &mac]), 1);
+        assert_eq!(neighbor(&[&to]), 0);
+        assert_eq!(neighbor(&[&mac]), 0);
+    }
+
     // In the order of octets of the machine that it was seen on.
     #[cfg(target_endian = "little")]
     #[test]
@@ -716,15 +916,16 @@ mod tests {
         };
         assert_eq!(
             route(&host, &[main, to, metric, link]).unwrap(),
-            "Route(Route { index: 5, destination: Prefix { network: 2001:db8::a, length: 128 }, metric: 1024, protocol: 77 })"
+            "Route(Route { index: 5, table: 254, destination: Prefix { network: 2001:db8::a, length: 128 }, metric: 1024, protocol: 77 })"
         );
         let default = [10, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
         assert_eq!(
             route(&default, &[main, link]).unwrap(),
-            "Route(Route { index: 5, destination: Prefix { network: ::, length: 0 }, metric: 0, protocol: 3 })"
+            "Route(Route { index: 5, table: 254, destination: Prefix { network: ::, length: 0 }, metric: 0, protocol: 3 })"
         );
         assert_eq!(route(&default, &[main, metric, gateway, link]), None);
-        assert_eq!(route(&host, &[other_table, to, metric, link]), None);
+        let elsewhere = route(&host, &[other_table, to, metric, link]).unwrap();
+        assert!(elsewhere.contains("table: 7,"), "{elsewhere}");
         assert_eq!(route(&host, &[main, to, metric]), None, "no interface");
         for (place, value, what) in [
             (0, 2, "IPv4"),

@@ -86,9 +86,12 @@ pub enum Told {
 pub struct Needs {
     /// The kernel's settings for proxy entries.
     pub proxies: bool,
-    /// The number of its upstream, and those of its downstreams.
-    pub links: [u32; 1 + MAX_DOWNSTREAMS],
+    /// The number of its upstream, and those of its downstreams and of the bridges that these are on.
+    pub links: [u32; LINKS],
 }
+
+/// The most links that one of them needs.
+pub const LINKS: usize = 1 + 2 * MAX_DOWNSTREAMS;
 
 impl Needs {
     /// Of one that starts, and does not know its links yet: it may be any.

@@ -113,14 +113,15 @@ impl Tables {
         self.change(proxy_change(libc::RTM_NEWNEIGH, libc::NLM_F_CREATE, entry))
     }
 
-    /// Packets to `address` are to go out of the interface. Succeeds also where such a route is there, whoever made it. One to another
+    /// Packets to `address` that are routed by the table with this number are to go out of the
+    /// interface. Succeeds also where such a route is there, whoever made it. One to another
     /// interface with the same metric stays as well, and is the one in force until it is removed.
     ///
     /// # Errors
     /// `ENETDOWN` where the interface is down, `ENODEV` where it is gone, `EACCES` where its IPv6 is off, `EPERM` without the capability.
-    pub fn add_route(&self, index: u32, address: Ipv6Addr) -> nix::Result<()> {
+    pub fn add_route(&self, index: u32, table: u32, address: Ipv6Addr) -> nix::Result<()> {
         // With NLM_F_EXCL a route to another interface would be in the way.
-        let route = (index, address, self.number);
+        let route = (index, table, address, self.number);
         match self.change(route_change(libc::RTM_NEWROUTE, libc::NLM_F_CREATE, route)) {
             Err(Errno::EEXIST) => Ok(()),
             result => result,
@@ -128,21 +129,31 @@ impl Tables {
     }
 
     /// Removes one that [`add_route`](Self::add_route) made. Succeeds also where there is none.
-    pub fn remove_route(&self, index: u32, address: Ipv6Addr) -> nix::Result<()> {
-        self.remove_route_of(self.number, index, address)
+    pub fn remove_route(&self, index: u32, table: u32, address: Ipv6Addr) -> nix::Result<()> {
+        self.remove_route_of(self.number, (index, table), address)
     }
 
     /// Makes the route of an instance that is gone this one's, which leaves no packet without one.
     ///
     /// # Errors
     /// As [`add_route`](Self::add_route).
-    pub fn hold_route(&self, from: Number, index: u32, address: Ipv6Addr) -> nix::Result<()> {
-        self.add_route(index, address)?;
-        self.remove_route_of(from, index, address)
+    pub fn hold_route(
+        &self,
+        from: Number,
+        (index, table): (u32, u32),
+        address: Ipv6Addr,
+    ) -> nix::Result<()> {
+        self.add_route(index, table, address)?;
+        self.remove_route_of(from, (index, table), address)
     }
 
-    fn remove_route_of(&self, number: Number, index: u32, address: Ipv6Addr) -> nix::Result<()> {
-        let route = (index, address, number);
+    fn remove_route_of(
+        &self,
+        number: Number,
+        (index, table): (u32, u32),
+        address: Ipv6Addr,
+    ) -> nix::Result<()> {
+        let route = (index, table, address, number);
         unless_gone(self.change(route_change(libc::RTM_DELROUTE, 0, route)))
     }
 
@@ -213,16 +224,18 @@ fn proxy_change(
 fn route_change(
     message_type: u16,
     flags: i32,
-    (index, address, number): (u32, Ipv6Addr, Number),
+    (index, table, address, number): (u32, u32, Ipv6Addr, Number),
 ) -> Request {
-    // struct rtmsg: family, length, that of the source, TOS, table, protocol, scope, type, flags. IPv6 has no use for the scope.
+    // struct rtmsg: family, length, that of the source, TOS, table, protocol, scope, type, flags.
+    // IPv6 has no use for the scope. The attribute comes before the table, for which there is one
+    // octet here.
     let mut header = [0; ROUTE_HEADER];
     header[..8].copy_from_slice(&[
         libc::AF_INET6 as u8,
         128,
         0,
         0,
-        libc::RT_TABLE_MAIN,
+        libc::RT_TABLE_UNSPEC,
         PROTOCOL,
         libc::RT_SCOPE_UNIVERSE,
         libc::RTN_UNICAST,
@@ -231,6 +244,7 @@ fn route_change(
     request.attribute(libc::RTA_DST, &address.octets());
     request.attribute(libc::RTA_OIF, &index.to_ne_bytes());
     request.attribute(libc::RTA_PRIORITY, &number.metric().to_ne_bytes());
+    request.attribute(libc::RTA_TABLE, &table.to_ne_bytes());
     request
 }
 
@@ -298,14 +312,16 @@ mod tests {
     }
 
     #[test]
-    fn a_route_names_its_interface_metric_and_maker() {
-        let mut change = route_change(libc::RTM_DELROUTE, 0, (5, HOST, Number::default()));
+    fn a_route_names_its_interface_metric_table_and_maker() {
+        let route = (5, 1000, HOST, Number::default());
+        let mut change = route_change(libc::RTM_DELROUTE, 0, route);
         let octets = change.octets();
-        assert_eq!(octets[..8], [64, 0, 0, 0, 25, 0, 5, 0]);
-        let header = [10, 128, 0, 0, 254, PROTOCOL, 0, 1, 0, 0, 0, 0];
+        assert_eq!(octets[..8], [72, 0, 0, 0, 25, 0, 5, 0]);
+        let header = [10, 128, 0, 0, 0, PROTOCOL, 0, 1, 0, 0, 0, 0];
         assert_eq!(octets[16..28], header);
         assert_eq!(octets[48..56], [8, 0, 4, 0, 5, 0, 0, 0], "RTA_OIF");
-        assert_eq!(octets[56..], [8, 0, 6, 0, 0, 4, 0, 0], "RTA_PRIORITY");
+        assert_eq!(octets[56..64], [8, 0, 6, 0, 0, 4, 0, 0], "RTA_PRIORITY");
+        assert_eq!(octets[64..], [8, 0, 15, 0, 0xe8, 3, 0, 0], "RTA_TABLE");
     }
 
     #[test]
