@@ -16,14 +16,14 @@ crate::tests![
 ];
 
 /// A LAN bridge that holds back what nobody on the LAN joined, from the router too.
-struct Snooping {
-    lab: Lab,
+pub struct Snooping {
+    pub lab: Lab,
     /// A switch on another port, whose querier makes the bridge hold back.
     _switch: Namespace,
 }
 
 impl Snooping {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let lab = Lab::without_querier();
         let switch = Namespace::new("lan-switch");
         lab.rtr.veth("lan-port", &switch, "uplink");

@@ -82,6 +82,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Among tools, what a test needs that becomes another user.
 pub const OTHER_USERS: (&str, &str) = ("other users", "");
 
+/// Among tools, what a test needs that makes a VLAN or a VRF: a module of the kernel, with what makes
+/// a link of its kind.
+pub const VLANS: (&str, &str) = ("8021q", "link beneath type vlan id 9");
+pub const VRFS: (&str, &str) = ("vrf", "type vrf table 9");
+
 /// The tools that are not there, one readable line each.
 pub fn missing_tools(tools: &[(&str, &str)]) -> Vec<String> {
     let missing = tools.iter().filter_map(|need| {
@@ -91,6 +96,12 @@ pub fn missing_tools(tools: &[(&str, &str)]) -> Vec<String> {
             let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
             let all = map.split_whitespace().nth(2) == Some("4294967295");
             return (!all).then(|| "to become another user takes root".to_owned());
+        }
+        if [VLANS, VRFS].contains(need) {
+            let namespace = Namespace::new("probe");
+            namespace.run("ip link add name beneath type bridge");
+            let made = namespace.try_run(&format!("ip link add name probe {package}"));
+            return (!made.status.success()).then(|| format!("the kernel has no `{tool}`"));
         }
         let missing = find_tool(tool).is_none();
         missing.then(|| format!("`{tool}` is missing; on Debian: apt install {package}"))

@@ -6,14 +6,20 @@ use nix::sys::signal::Signal;
 use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, Query, QueryVersion};
 
-use crate::bridges::multicast_router;
-use crate::lab::{DOWNSTREAM, Frame, LAN_ROUTER, Lab, Tap, UPSTREAM, group_mac};
-use crate::support::{Host, SOON, address, expect_joined, solicitation, start, start_between};
+use crate::bridges::{Snooping, multicast_router};
+use crate::lab::{
+    DOWNSTREAM, Frame, LAN_HOST, LAN_ROUTER, Lab, Tap, UPSTREAM, VLANS, VRFS, eventually, group_mac,
+};
+use crate::support::{
+    Host, SOON, address, expect_joined, proxied, solicitation, start, start_between,
+};
 
 crate::tests![
     frames_of_a_vlan_that_no_interface_takes_are_not_heard_downstream,
     frames_of_a_vlan_that_no_interface_takes_are_not_heard_upstream,
-    a_bridge_that_snoops_beneath_a_downstream_hands_over_all_multicast,
+    a_bridge_that_snoops_beneath_a_downstream_hands_over_all_multicast;
+    a_vlan_on_a_bridge_that_snoops_is_heard needs [VLANS],
+    a_downstream_in_a_vrf_has_its_routes_there needs [VRFS],
 ];
 
 fn frames_of_a_vlan_that_no_interface_takes_are_not_heard_downstream() {
@@ -76,10 +82,68 @@ fn a_bridge_that_snoops_beneath_a_downstream_hands_over_all_multicast() {
         "above is on a bridge that snoops: its mcast_router is 2",
         SOON,
     );
-    crate::lab::eventually("it is a multicast router", SOON, || {
+    eventually("it is a multicast router", SOON, || {
         multicast_router(&lab) == "2"
     });
     mldproxy.signal(Signal::SIGTERM);
     assert!(mldproxy.wait(SOON).success(), "{}", mldproxy.log());
     assert_eq!(multicast_router(&lab), before);
+}
+
+fn a_vlan_on_a_bridge_that_snoops_is_heard() {
+    let snooping = Snooping::new();
+    let lab = &snooping.lab;
+    lab.rtr.run(&format!(
+        "ip link add link {DOWNSTREAM} name {DOWNSTREAM}.10 type vlan id 10
+         ip link set dev {DOWNSTREAM}.10 up"
+    ));
+    let before = multicast_router(lab);
+    let downstream = format!("{DOWNSTREAM}.10");
+    let mldproxy = start_between(&lab.rtr, &[], &[UPSTREAM, &downstream]);
+    eventually("it is a multicast router", SOON, || {
+        multicast_router(lab) == "2"
+    });
+    let host = Host::on(&lab.lan);
+    let from = |number| solicitation(host.mac, Ipv6Addr::UNSPECIFIED, address(number));
+    host.tap.send_tagged(11, &from(1));
+    host.tap.send(&from(2));
+    host.tap.send_tagged(10, &from(3));
+    expect_joined(lab, &[address(3)]);
+    mldproxy.signal(Signal::SIGTERM);
+    assert!(mldproxy.wait(SOON).success(), "{}", mldproxy.log());
+    assert_eq!(multicast_router(lab), before);
+}
+
+fn a_downstream_in_a_vrf_has_its_routes_there() {
+    let lab = Lab::without_querier();
+    // What is enslaved loses its addresses.
+    lab.rtr.run(&format!(
+        "ip link add name guests type vrf table 1000
+         ip link set dev guests up
+         ip link set dev {DOWNSTREAM} master guests
+         ip addr replace {LAN_ROUTER}/64 dev {DOWNSTREAM}
+         ip addr replace 2001:db8:1::3/64 dev {DOWNSTREAM} metric 256"
+    ));
+    let mldproxy = start(&lab, &["--ndp-proxy", "--host-routes"]);
+    let routes = |table: &str| {
+        let routes = lab.rtr.run(&format!("ip -6 route show table {table}"));
+        let ours = routes.lines().filter(|line| line.contains("proto 77"));
+        ours.map(str::to_owned).collect::<Vec<_>>()
+    };
+    Host::on(&lab.lan).solicits_from(LAN_HOST);
+    eventually("the host has a route in the VRF", SOON, || {
+        routes("1000")
+            .iter()
+            .any(|route| route.starts_with(&format!("{LAN_HOST} dev {DOWNSTREAM} ")))
+    });
+    assert_eq!(proxied(&lab), [LAN_HOST]);
+    assert_eq!(routes("main"), [""; 0]);
+    // A listing finds it there.
+    mldproxy.signal(Signal::SIGHUP);
+    lab.rtr.status("--json");
+    assert_eq!(routes("1000").len(), 1);
+    assert!(!mldproxy.log().contains("is part of"), "{}", mldproxy.log());
+    mldproxy.signal(Signal::SIGTERM);
+    assert!(mldproxy.wait(SOON).success(), "{}", mldproxy.log());
+    assert_eq!(routes("1000"), [""; 0]);
 }
