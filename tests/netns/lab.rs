@@ -82,10 +82,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Among tools, what a test needs that becomes another user.
 pub const OTHER_USERS: (&str, &str) = ("other users", "");
 
-/// Among tools, what a test needs that makes a VLAN or a VRF: a module of the kernel, with what makes
-/// a link of its kind.
+/// Among tools, what a test needs that makes a VLAN, a VRF or a bridge that snoops by VLAN: what the
+/// kernel has for it, with what makes such a link.
 pub const VLANS: (&str, &str) = ("8021q", "link beneath type vlan id 9");
 pub const VRFS: (&str, &str) = ("vrf", "type vrf table 9");
+pub const VLAN_SNOOPING: (&str, &str) = (
+    "mcast_vlan_snooping",
+    "type bridge vlan_filtering 1 mcast_vlan_snooping 1",
+);
 
 /// The tools that are not there, one readable line each.
 pub fn missing_tools(tools: &[(&str, &str)]) -> Vec<String> {
@@ -97,7 +101,7 @@ pub fn missing_tools(tools: &[(&str, &str)]) -> Vec<String> {
             let all = map.split_whitespace().nth(2) == Some("4294967295");
             return (!all).then(|| "to become another user takes root".to_owned());
         }
-        if [VLANS, VRFS].contains(need) {
+        if [VLANS, VRFS, VLAN_SNOOPING].contains(need) {
             let namespace = Namespace::new("probe");
             namespace.run("ip link add name beneath type bridge");
             let made = namespace.try_run(&format!("ip link add name probe {package}"));

@@ -8,7 +8,8 @@ use protocol::wire::{ALL_NODES, Query, QueryVersion};
 
 use crate::bridges::{Snooping, multicast_router};
 use crate::lab::{
-    DOWNSTREAM, Frame, LAN_HOST, LAN_ROUTER, Lab, Tap, UPSTREAM, VLANS, VRFS, eventually, group_mac,
+    DOWNSTREAM, Frame, LAN_HOST, LAN_ROUTER, Lab, Tap, UPSTREAM, VLAN_SNOOPING, VLANS, VRFS,
+    eventually, group_mac,
 };
 use crate::support::{
     Host, SOON, address, expect_joined, proxied, solicitation, start, start_between,
@@ -19,6 +20,7 @@ crate::tests![
     frames_of_a_vlan_that_no_interface_takes_are_not_heard_upstream,
     a_bridge_that_snoops_beneath_a_downstream_hands_over_all_multicast;
     a_vlan_on_a_bridge_that_snoops_is_heard needs [VLANS],
+    a_bridge_that_snoops_by_vlan_is_told_of_with_what_opens_it needs [VLAN_SNOOPING],
     a_downstream_in_a_vrf_has_its_routes_there needs [VRFS],
 ];
 
@@ -146,4 +148,26 @@ fn a_downstream_in_a_vrf_has_its_routes_there() {
     mldproxy.signal(Signal::SIGTERM);
     assert!(mldproxy.wait(SOON).success(), "{}", mldproxy.log());
     assert_eq!(routes("1000"), [""; 0]);
+}
+
+fn a_bridge_that_snoops_by_vlan_is_told_of_with_what_opens_it() {
+    let snooping = Snooping::new();
+    let lab = &snooping.lab;
+    lab.rtr.run(&format!(
+        "ip link set dev {DOWNSTREAM} type bridge vlan_filtering 1 mcast_vlan_snooping 1"
+    ));
+    let before = multicast_router(lab);
+    let mldproxy = start(lab, &[]);
+    let command = format!("bridge vlan set vid 1 dev {DOWNSTREAM} self mcast_router 2");
+    mldproxy.wait_for_line(&format!("`{command}`"), SOON);
+    assert_eq!(multicast_router(lab), before, "which would do nothing");
+    let program = env!("CARGO_BIN_EXE_mldproxy");
+    let found = lab
+        .rtr
+        .try_run(&format!("{program} check --wait 0 {UPSTREAM} {DOWNSTREAM}"));
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(found.contains(&format!("`{command}`")), "{found}");
+    lab.rtr.run(&command);
+    Host::apart(&lab.lan, 1).probes_for_duplicates(address(1));
+    expect_joined(lab, &[address(1)]);
 }
