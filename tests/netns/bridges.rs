@@ -13,6 +13,7 @@ crate::tests![
     behind_a_lan_that_snoops_all_is_heard_and_the_bridge_is_as_before_at_the_end,
     after_a_crash_a_lan_that_snoops_is_heard_again,
     a_bridge_that_does_not_snoop_is_left_alone,
+    somebody_else_who_changes_the_bridge_back_is_told_of_and_not_fought,
 ];
 
 /// A LAN bridge that holds back what nobody on the LAN joined, from the router too.
@@ -148,4 +149,25 @@ fn a_bridge_that_does_not_snoop_is_left_alone() {
     mldproxy.signal(Signal::SIGTERM);
     assert!(mldproxy.wait(SOON).success());
     assert_eq!(multicast_router(&lab), before);
+}
+
+fn somebody_else_who_changes_the_bridge_back_is_told_of_and_not_fought() {
+    let lab = Lab::without_querier();
+    let set = |setting: &str| {
+        let command = format!("ip link set dev {DOWNSTREAM} type bridge {setting}");
+        lab.rtr.run(&command);
+    };
+    set("mcast_snooping 1");
+    let mldproxy = start(&lab, &[]);
+    eventually("it is a multicast router", SOON, || {
+        multicast_router(&lab) == "2"
+    });
+    // What the kernel told of that is read before a question for the status is answered.
+    (0..3).for_each(|_| drop(lab.rtr.status("")));
+    set("mcast_router 0");
+    mldproxy.wait_for_line("its mcast_router was set to 0", SOON);
+    assert_eq!(multicast_router(&lab), "0");
+    mldproxy.signal(Signal::SIGTERM);
+    assert!(mldproxy.wait(SOON).success());
+    assert_eq!(multicast_router(&lab), "0");
 }

@@ -32,6 +32,28 @@ impl EventLoop<'_> {
         // What a dump finds is of one time only at its end.
         if self.dump.is_none() && !self.sockets.netlink.is_dumping() {
             self.say_states(now);
+            self.say_prefixes(now);
+        }
+    }
+
+    /// Logs in which prefixes addresses are learned, where those on the upstream decide.
+    fn say_prefixes(&mut self, now: Instant) {
+        let (said, pace) = &mut self.prefixes_said;
+        if self.upstream_prefixes == *said {
+            return;
+        }
+        if !pace.allows(now) {
+            self.try_again(now);
+            return;
+        }
+        said.clone_from(&self.upstream_prefixes);
+        let name = &self.engine.config().upstream;
+        let prefixes = said.iter().flatten();
+        for prefix in prefixes.clone() {
+            info!("learning addresses in {prefix}, which is on {name}");
+        }
+        if prefixes.count() == 0 {
+            warn!("waiting for a prefix on {name}: no address is learned without one");
         }
     }
 
@@ -88,15 +110,6 @@ impl EventLoop<'_> {
         if self.dumped && config.upstream_prefixes {
             let prefixes = self.interfaces.upstream_prefixes();
             if self.upstream_prefixes.as_ref() != Some(&prefixes) {
-                if self.prefix_pace.allows(now) {
-                    let name = &config.upstream;
-                    for prefix in &prefixes {
-                        info!("learning addresses in {prefix}, which is on {name}");
-                    }
-                    if prefixes.is_empty() {
-                        warn!("waiting for a prefix on {name}: no address is learned without one");
-                    }
-                }
                 self.engine.handle(now, Event::UpstreamPrefixes(&prefixes));
                 self.upstream_prefixes = Some(prefixes);
                 // Among those the kernel knows there may be some that count now.
@@ -169,11 +182,21 @@ impl EventLoop<'_> {
                         OpenVlan(interface)
                     );
                 }
-            } else if bridge.multicast_router != PERMANENT_ROUTER
-                && port
-                    .changed_bridge
-                    .is_none_or(|(changed, _)| changed != index)
+            } else if bridge.multicast_router == PERMANENT_ROUTER {
+                port.is_open = true;
+            } else if port
+                .changed_bridge
+                .is_some_and(|(changed, _)| changed == index)
             {
+                // Whoever did that is not fought, and the kernel's own news may come before ours.
+                if std::mem::take(&mut port.is_open) {
+                    warn!(
+                        "{name}{on} snoops: its mcast_router was set to {}, so solicitations may be hidden",
+                        bridge.multicast_router
+                    );
+                    port.changed_bridge = Some((index, bridge.multicast_router));
+                }
+            } else {
                 info!(
                     "{name}{on} snoops: its mcast_router is {PERMANENT_ROUTER} from now on, was {}",
                     bridge.multicast_router

@@ -75,6 +75,8 @@ struct DownstreamPort {
     warned_of_vlans: bool,
     /// The bridge's number, and its `mcast_router` before it was changed.
     changed_bridge: Option<(u32, u8)>,
+    /// It was seen to be changed.
+    is_open: bool,
 }
 
 /// What the daemon has open from its start to its end.
@@ -137,7 +139,8 @@ pub struct EventLoop<'s> {
     upstream_generation: u32,
     /// Once they are known.
     upstream_prefixes: Option<heapless::Vec<Prefix, MAX_PREFIXES>>,
-    prefix_pace: Pace,
+    /// As the log told last.
+    prefixes_said: (Option<heapless::Vec<Prefix, MAX_PREFIXES>>, Pace),
     /// A dump that is to be made as soon as the kernel is free for it.
     dump: Option<Dump>,
     /// The first dumps have ended, so what is not known of is not there.
@@ -186,7 +189,7 @@ impl<'s> EventLoop<'s> {
             upstream_said: Said::default(),
             upstream_generation: 0,
             upstream_prefixes: None,
-            prefix_pace: Pace::default(),
+            prefixes_said: (None, Pace::default()),
             dump: Some(Dump::Links),
             dumped: false,
             complete: None,
