@@ -194,6 +194,7 @@ impl EventLoop<'_> {
                         "{name}{on} snoops: its mcast_router was set to {}, so solicitations may be hidden",
                         bridge.multicast_router
                     );
+                    self.records.remove(bridge_key(index));
                     port.changed_bridge = Some((index, bridge.multicast_router));
                 }
             } else {

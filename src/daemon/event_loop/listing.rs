@@ -172,15 +172,12 @@ impl EventLoop<'_> {
     /// What the other instances are to leave as it is.
     fn needs(&self) -> Needs {
         let mut needs = Needs::of_start(self.engine.config().ndp_proxy);
-        let upstream = self.interfaces.index_of(Side::Upstream);
+        // The first is the upstream's, or nobody's number.
+        needs.add(self.interfaces.index_of(Side::Upstream).unwrap_or(u32::MAX));
         let downstreams = self.interfaces.downstreams().iter();
         // Of one on a bridge, what decides what is heard there too.
         let links = downstreams.flat_map(|interface| [interface.index, interface.decided_by()]);
-        let links = [upstream].into_iter().chain(links);
-        for (place, link) in needs.links.iter_mut().zip(links) {
-            // Nobody's number.
-            *place = link.unwrap_or(u32::MAX);
-        }
+        links.flatten().for_each(|link| needs.add(link));
         needs
     }
 

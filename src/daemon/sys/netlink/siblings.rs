@@ -90,8 +90,8 @@ pub struct Needs {
     pub links: [u32; LINKS],
 }
 
-/// The most links that one of them needs.
-pub const LINKS: usize = 1 + 2 * MAX_DOWNSTREAMS;
+/// The most links that one of them tells of: its own, and some bridges beneath VLANs, which mostly are on the same one.
+pub const LINKS: usize = 1 + MAX_DOWNSTREAMS + 8;
 
 impl Needs {
     /// Of one that starts, and does not know its links yet: it may be any.
@@ -105,6 +105,15 @@ impl Needs {
         let mut needs = Self::of_start(false);
         needs.links[0] = u32::MAX;
         needs
+    }
+
+    /// It needs a link too.
+    pub fn add(&mut self, link: u32) {
+        if !self.links.contains(&link)
+            && let Some(place) = self.links.iter_mut().find(|place| **place == 0)
+        {
+            *place = link;
+        }
     }
 
     fn may_use(&self, index: u32) -> bool {
