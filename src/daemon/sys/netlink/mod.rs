@@ -87,7 +87,7 @@ pub enum Notice<'a> {
     /// One of this program's routes was removed, whoever did it.
     RouteDeleted(Route),
     /// Another instance of this program told something.
-    Sibling(Told),
+    Sibling(Told<'a>),
     /// All of a dump that was [requested](Netlink::request) has been told.
     Dumped(Dump),
     /// Changes or a dump were lost: all is to be dumped anew.
@@ -221,7 +221,9 @@ impl Netlink {
         while siblings.is_awaited() && wait_until(self.as_fd(), deadline) {
             let mut asked = None;
             let received = self.receive(buffer, &mut |notice| match notice {
-                Notice::Sibling(Told::Held { from, needs }) => siblings.note(from, Some(needs)),
+                Notice::Sibling(Told::Held { from, needs }) => {
+                    siblings.note(from, Needs::read(needs));
+                }
                 Notice::Sibling(Told::Hold { from }) => asked = Some(from),
                 _ => {}
             });

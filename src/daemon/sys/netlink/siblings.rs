@@ -65,20 +65,16 @@ impl Number {
 
 /// Something one of them told another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Told<'m> {
     /// It starts or ends: whoever wants an entry that another one made is to make it its own, and to say so by [`Self::Held`].
-    Hold {
-        from: Number,
-    },
+    Hold { from: Number },
     Held {
         from: Number,
-        needs: Needs,
+        /// As [`Needs::read`] reads it.
+        needs: &'m [u8],
     },
     /// It removed a proxy entry, which another one may want.
-    Removed {
-        index: u32,
-        address: Ipv6Addr,
-    },
+    Removed { index: u32, address: Ipv6Addr },
 }
 
 /// What one of them needs to stay as it is.
@@ -105,6 +101,15 @@ impl Needs {
         let mut needs = Self::of_start(false);
         needs.links[0] = u32::MAX;
         needs
+    }
+
+    /// What one of them told of its needs.
+    pub(super) fn read(told: &[u8]) -> Option<Self> {
+        let mut needs = Self::of_start(u32_at(told, 0)? != 0);
+        for (place, link) in needs.links.iter_mut().enumerate() {
+            *link = u32_at(told, 4 * (1 + place))?;
+        }
+        Some(needs)
     }
 
     /// It needs a link too.
@@ -201,17 +206,14 @@ pub(super) const HOLD: u16 = 0x4d01;
 pub(super) const HELD: u16 = 0x4d02;
 pub(super) const REMOVED: u16 = 0x4d03;
 
-pub(super) fn told(message: &Message<'_>) -> Option<Told> {
+pub(super) fn told<'m>(message: &Message<'m>) -> Option<Told<'m>> {
     let from = Number::new(message.sequence)?;
     Some(match message.message_type {
         HOLD => Told::Hold { from },
-        HELD => {
-            let mut needs = Needs::of_start(u32_at(message.body, 0)? != 0);
-            for (place, link) in needs.links.iter_mut().enumerate() {
-                *link = u32_at(message.body, 4 * (1 + place))?;
-            }
-            Told::Held { from, needs }
-        }
+        HELD => Told::Held {
+            from,
+            needs: message.body,
+        },
         REMOVED => Told::Removed {
             index: u32_at(message.body, 0)?,
             address: Ipv6Addr::from(*message.body.get(4..)?.first_chunk::<16>()?),
