@@ -419,7 +419,9 @@ fn json_has_the_states_that_the_text_has() {
         let word = |row: &str, place| row.split_whitespace().nth_back(place).map(str::to_owned);
         texts = rows.filter_map(|row| word(row, 0)).collect();
         let json = ask(&lab.rtr.control_socket, "json 9999\n");
-        let states = json.split("\"state\":\"").skip(1);
+        // Interfaces have states of their own.
+        let (_, neighbors) = json.split_once("\"neighbors\":").expect("a list");
+        let states = neighbors.split("\"state\":\"").skip(1);
         let state = |rest: &str| rest.split('"').next().map(str::to_owned);
         objects = states.filter_map(state).collect();
         let is_there = |state| texts.iter().any(|text| text == state);
