@@ -28,7 +28,7 @@ pub use question::{ASK_RESPONSE_DELAY, ASKS, PROBES, Question, RESOLUTIONS};
 
 use host::Hosts;
 use latecomers::Latecomers;
-use question::ALL_QUESTIONS;
+use question::{ALL_QUESTIONS, DOUBT_INTERVAL};
 
 /// The most addresses and listeners kept.
 pub const CAPACITY: usize = 4096;
@@ -304,7 +304,8 @@ impl Neighbors {
                 }
                 let due = self.expect_next_question(now, config);
                 if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
-                    neighbor.renew(now, due);
+                    let due = neighbor.renew(now, due);
+                    self.expect_question(due);
                 }
             }
             return Ok(Sighting::Renewed);
@@ -399,12 +400,13 @@ impl Neighbors {
             if subject.group() == group {
                 let has_changed = answers && !neighbor.confirmed;
                 neighbor.confirmed |= answers;
-                neighbor.renew(now, due);
+                let due = neighbor.renew(now, due);
                 known = match subject {
                     Subject::Listener(..) if known == Known::Nothing => Known::Listener,
                     Subject::Listener(..) => known,
                     Subject::Address(_) => Known::Address,
                 };
+                self.expect_question(due);
                 self.note_change(slot, has_changed);
             }
         }
@@ -500,17 +502,23 @@ impl Neighbor {
     };
 
     /// It is there: good for another timeout, and no question before `due` once it is confirmed.
-    fn renew(&mut self, now: Instant, due: Instant) {
+    /// One that left a whole round of questions unanswered may have been asleep, and is asked again
+    /// soon. Returns when it is asked next.
+    fn renew(&mut self, now: Instant, due: Instant) -> Instant {
         self.last_seen = now;
         self.revoked = false;
         self.asked_in_vain = false;
         self.claimed = None;
         self.resolves_claim = false;
         // A sighting does not spare one that never answered the questions under way.
-        if self.confirmed || self.questions >= ALL_QUESTIONS {
+        if self.confirmed {
             self.questions = 0;
             self.due = due;
+        } else if self.questions >= ALL_QUESTIONS {
+            self.questions = 0;
+            self.due = now.max(self.due.saturating_add(DOUBT_INTERVAL));
         }
+        self.due
     }
 }
 

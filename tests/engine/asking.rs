@@ -81,6 +81,37 @@ fn a_host_that_does_not_answer_is_asked_once_more() {
     assert_eq!(stage.asked(), questions(&twice[..1]), "but now and then");
 }
 
+#[test]
+fn an_address_that_slept_through_its_first_questions_is_probed_again_soon_after_it_speaks() {
+    let mut stage = Stage::with_defaults();
+    stage.seen(address(1));
+    stage.pass(30);
+    assert_eq!(stage.asked().len(), 6, "three probes and three resolutions");
+    stage.seen(address(1));
+    stage.pass(1);
+    assert_eq!(stage.asked()[0], (0, PROBE_1.to_owned()));
+    let last = (0..60).filter(|_| {
+        stage.seen(address(1));
+        stage.pass(1);
+        stage
+            .asked()
+            .iter()
+            .any(|(_, question)| question == PROBE_1)
+    });
+    assert!((6..=15).contains(&last.count()), "but not each time");
+    let to_router = advertisement(address(1), ROUTER, address(1));
+    while !stage
+        .asked()
+        .iter()
+        .any(|(_, question)| question == PROBE_1)
+    {
+        stage.seen(address(1));
+        stage.pass(1);
+    }
+    stage.receive(&to_router);
+    assert!(is_confirmed(&stage, 1));
+}
+
 /// It may have another one since, and the old one may have been forged.
 #[test]
 fn a_host_that_does_not_answer_where_it_was_asked_is_asked_at_its_new_link_local_address() {
