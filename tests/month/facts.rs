@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 
 use protocol::wire::{
     ALL_NODES, NeighborAdvertisement, NeighborSolicitation, RecordType, ReportBuilder,
+    SolicitedNode,
 };
 
 /// What a packet says.
@@ -25,13 +26,13 @@ pub enum Fact {
 }
 
 impl Fact {
-    /// The groups of the addresses that it speaks for, or that it names.
-    pub fn groups(&self) -> Vec<u32> {
+    /// The address that it speaks for.
+    pub fn address(&self) -> Option<Ipv6Addr> {
         match self {
-            Fact::Solicits { source, target } if source.is_unspecified() => vec![group_of(*target)],
-            Fact::Solicits { source, .. } => vec![group_of(*source)],
-            Fact::Advertises { target, .. } => vec![group_of(*target)],
-            Fact::Reports { groups, .. } => groups.iter().map(|(group, _)| *group).collect(),
+            Fact::Solicits { source, target } if source.is_unspecified() => Some(*target),
+            Fact::Solicits { source, .. } => Some(*source),
+            Fact::Advertises { target, .. } => Some(*target),
+            Fact::Reports { .. } => None,
         }
     }
 
@@ -87,4 +88,8 @@ pub fn group_of(address: Ipv6Addr) -> u32 {
 pub fn group_address(group: u32) -> Ipv6Addr {
     let base = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0);
     Ipv6Addr::from_bits(base.to_bits() | u128::from(group))
+}
+
+pub fn solicited_node(group: u32) -> SolicitedNode {
+    SolicitedNode::from_group(group_address(group)).unwrap()
 }

@@ -2,11 +2,12 @@
 
 use std::net::Ipv6Addr;
 
-use protocol::config::{Port, Side};
+use protocol::config::Port;
 use protocol::wire::MacAddress;
 
 use crate::facts::{Fact, group_of};
 use crate::month::{Happening, Month};
+use crate::truth::{Claim, Place};
 use crate::world::Sent;
 
 /// What a host does and does not.
@@ -37,10 +38,28 @@ pub struct Host {
     pub port: Port,
     pub link_local: Ipv6Addr,
     pub addresses: Vec<Ipv6Addr>,
-    /// Since when whatever it is asked reaches it and is answered; none while it does not.
-    pub reachable: Option<u64>,
+    /// Since when it answers whatever it is asked where it is; none while it does not.
+    pub since: Option<u64>,
     /// Counts its lives, each of which has its own chain of happenings.
     pub life: u32,
+}
+
+impl Host {
+    pub fn place(&self) -> Place {
+        (self.port, self.mac)
+    }
+
+    fn speaks_mld(&self) -> bool {
+        matches!(self.manner, Manner::Good | Manner::Shy)
+    }
+
+    fn groups(&self) -> Vec<u32> {
+        let addresses = self.addresses.iter().chain([&self.link_local]);
+        let mut groups: Vec<_> = addresses.copied().map(group_of).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
 }
 
 impl Month {
@@ -58,7 +77,7 @@ impl Month {
             port: 0,
             link_local: Ipv6Addr::UNSPECIFIED,
             addresses: Vec::new(),
-            reachable: None,
+            since: None,
             life: 0,
         };
         self.rename(&mut host, number);
@@ -92,22 +111,48 @@ impl Month {
         ))
     }
 
-    fn reports_of(&self, host: &Host) -> Vec<(u32, bool)> {
-        let mut groups: Vec<_> = host.addresses.iter().copied().map(group_of).collect();
-        groups.push(group_of(host.link_local));
-        groups.sort_unstable();
-        groups.dedup();
-        groups.into_iter().map(|group| (group, true)).collect()
+    /// From now on it answers, if it ever does.
+    pub fn appears(&mut self, host: usize) {
+        let known = &mut self.hosts[host];
+        let is_up = self.world.downstreams[usize::from(known.port)].is_some();
+        let answers = known.state == State::Awake && known.manner != Manner::Mute && is_up;
+        known.since = answers.then_some(self.world.now);
     }
 
-    /// The host says something. Where that is lost, so may be what it is asked.
-    fn says(&mut self, host: usize, fact: &Fact) -> bool {
-        let Host { port, mac, .. } = self.hosts[host];
-        let heard = self.world.hear(port, mac, fact);
-        if !heard {
-            self.hosts[host].reachable = None;
+    /// It no longer answers.
+    pub fn vanishes(&mut self, host: usize) {
+        self.hosts[host].since = None;
+        let known = &self.hosts[host];
+        for address in &known.addresses {
+            self.world.truth.forget((group_of(*address), *address));
         }
-        heard
+        for group in known.groups() {
+            self.world.truth.forget((group, known.link_local));
+        }
+        self.world.truth.to_ask.remove(&known.place());
+    }
+
+    /// The host says something, and what it speaks for is expected to be known by that.
+    fn says(&mut self, host: usize, fact: &Fact) {
+        let known = &self.hosts[host];
+        let place = known.place();
+        if self.world.hear(place, fact)
+            && let Some(since) = known.since
+            && let Some(address) = fact.address()
+            && known.addresses.contains(&address)
+            && self.world.learns(address)
+        {
+            let key = (group_of(address), address);
+            self.world.promise(key, Claim { place, since });
+            if !self.world.truth.promised.contains_key(&key) {
+                let since = self.world.now;
+                self.world
+                    .truth
+                    .expected
+                    .entry(key)
+                    .or_insert(Claim { place, since });
+            }
+        }
     }
 
     /// The host solicits another one, or the router, from one of its addresses.
@@ -123,29 +168,35 @@ impl Month {
     }
 
     /// The host reports; none but those that speak MLD do.
-    fn reports(&mut self, host: usize, groups: Vec<(u32, bool)>) {
-        let Host {
-            manner, link_local, ..
-        } = self.hosts[host];
-        if matches!(manner, Manner::Good | Manner::Shy) && !groups.is_empty() {
-            let source = link_local;
+    fn reports(&mut self, host: usize, groups: &[u32], listens: bool) {
+        let known = &self.hosts[host];
+        if known.speaks_mld() && !groups.is_empty() {
+            let source = known.link_local;
+            let groups = groups.iter().map(|group| (*group, listens)).collect();
             self.says(host, &Fact::Reports { source, groups });
         }
     }
 
-    /// It is on this link now, and has spoken there: what it is asked there reaches it.
-    fn is_reachable(&mut self, host: usize) {
+    /// It speaks on the link where it is. Where nothing is known of it there, it is asked.
+    fn shows_itself(&mut self, host: usize) {
         let known = &self.hosts[host];
-        let router = self.router(known.port);
-        let fact = Fact::Solicits {
-            source: known.link_local,
-            target: router,
-        };
-        let answers = self.hosts[host].manner != Manner::Mute;
-        if self.says(host, &fact) && answers && self.hosts[host].state == State::Awake {
+        let place = known.place();
+        let is_asked_lately = self
+            .world
+            .asked
+            .get(&place)
+            .is_some_and(|asked| self.world.now < asked + self.world.timeout_millis() / 2);
+        let is_to_be_asked = known.since.is_some()
+            && self.world.engine.config().ask
+            && !is_asked_lately
+            && self.world.knows_nothing_of(place);
+        let source = known.link_local;
+        let target = self.router(known.port);
+        if is_to_be_asked {
             let now = self.world.now;
-            self.hosts[host].reachable.get_or_insert(now);
+            self.world.truth.to_ask.entry(place).or_insert(now);
         }
+        self.says(host, &Fact::Solicits { source, target });
     }
 
     pub fn router(&self, port: Port) -> Ipv6Addr {
@@ -162,11 +213,11 @@ impl Month {
             self.withdraws(host, oldest);
         }
         // RFC 4862 §5.4.2: it joins the group before it detects duplicates.
-        let groups = vec![(group_of(address), true)];
+        let groups = [group_of(address)];
         self.hosts[host].addresses.push(address);
         let reports_first = self.random.bool();
         if reports_first {
-            self.reports(host, groups.clone());
+            self.reports(host, &groups, true);
         }
         if self.hosts[host].manner != Manner::Shy {
             let source = Ipv6Addr::UNSPECIFIED;
@@ -174,7 +225,7 @@ impl Month {
             self.says(host, &Fact::Solicits { source, target });
         }
         if !reports_first {
-            self.reports(host, groups);
+            self.reports(host, &groups, true);
         }
     }
 
@@ -182,9 +233,14 @@ impl Month {
     fn withdraws(&mut self, host: usize, address: Ipv6Addr) {
         self.hosts[host].addresses.retain(|held| *held != address);
         let group = group_of(address);
-        let remaining = self.reports_of(&self.hosts[host]);
-        if !remaining.contains(&(group, true)) && self.random.u8(..4) > 0 {
-            self.reports(host, vec![(group, false)]);
+        self.world.truth.forget((group, address));
+        if !self.hosts[host].groups().contains(&group) {
+            self.world
+                .truth
+                .forget((group, self.hosts[host].link_local));
+            if self.random.u8(..4) > 0 {
+                self.reports(host, &[group], false);
+            }
         }
     }
 
@@ -198,13 +254,13 @@ impl Month {
         }
         known.port = port as Port;
         known.state = State::Awake;
-        known.reachable = None;
         known.life += 1;
         let prefixes = &self.prefixes;
         let valid = |address: &Ipv6Addr| prefixes.contains(&((address.to_bits() >> 64) as u64));
         let kept: Vec<_> = known.addresses.drain(..).filter(valid).collect();
         self.hosts[host] = known;
-        self.is_reachable(host);
+        self.appears(host);
+        self.shows_itself(host);
         if keeps_addresses {
             for address in kept {
                 self.takes_address(host, address);
@@ -221,6 +277,8 @@ impl Month {
             if self.hosts[other].state == State::Away
                 && let Some(address) = self.hosts[other].addresses.first().copied()
                 && valid_now(&self.prefixes, address)
+                // The other one forms this anew when it comes back.
+                && group_of(address) != group_of(self.hosts[other].link_local)
             {
                 self.hosts[other].addresses.clear();
                 self.takes_address(host, address);
@@ -244,7 +302,7 @@ impl Month {
         let router = self.router(self.hosts[host].port);
         match self.random.u8(..100) {
             0..48 => self.solicits(host, router),
-            48..54 => self.is_reachable(host),
+            48..54 => self.shows_itself(host),
             54..60 => {
                 let addresses = &self.hosts[host].addresses;
                 if let Some(target) = addresses.last().copied() {
@@ -265,19 +323,23 @@ impl Month {
             }
             76..80 => self.moves(host),
             80..90 => {
-                let known = &mut self.hosts[host];
-                known.state = State::Asleep;
-                known.reachable = None;
+                self.hosts[host].state = State::Asleep;
+                self.vanishes(host);
             }
             90..93 => {
                 // As after a query of its own.
-                let groups = self.reports_of(&self.hosts[host]);
-                self.reports(host, groups);
+                let groups = self.hosts[host].groups();
+                self.reports(host, &groups, true);
             }
             93..95 => {
-                // It restarts, or somebody says so in its name.
-                let groups = self.reports_of(&self.hosts[host]).into_iter();
-                self.reports(host, groups.map(|(group, _)| (group, false)).collect());
+                // It restarts, or somebody says so in its name. Of a group of which nothing else
+                // is known, two questions may be lost.
+                let groups = self.hosts[host].groups();
+                let link_local = self.hosts[host].link_local;
+                for group in &groups {
+                    self.world.truth.forget((*group, link_local));
+                }
+                self.reports(host, &groups, false);
             }
             _ => {
                 self.leaves(host);
@@ -302,16 +364,18 @@ impl Month {
     fn moves(&mut self, host: usize) {
         let port = self.random.usize(..self.world.downstreams.len()) as Port;
         if port != self.hosts[host].port {
+            self.vanishes(host);
             self.hosts[host].port = port;
-            self.hosts[host].reachable = None;
+            self.appears(host);
             if self.random.u8(..4) > 0 {
-                self.is_reachable(host);
+                self.shows_itself(host);
             }
         }
     }
 
     fn wakes(&mut self, host: usize) {
         self.hosts[host].state = State::Awake;
+        self.appears(host);
         if self.random.bool() {
             for address in self.hosts[host].addresses.clone() {
                 let source = Ipv6Addr::UNSPECIFIED;
@@ -321,19 +385,18 @@ impl Month {
                 }
             }
         }
-        self.is_reachable(host);
+        self.shows_itself(host);
         self.chatters_later(host);
     }
 
     pub fn leaves(&mut self, host: usize) {
+        self.vanishes(host);
         if self.random.u8(..3) == 0 {
-            let groups = self.reports_of(&self.hosts[host]);
-            let groups = groups.into_iter().map(|(group, _)| (group, false));
-            self.reports(host, groups.collect());
+            let groups = self.hosts[host].groups();
+            self.reports(host, &groups, false);
         }
         let known = &mut self.hosts[host];
         known.state = State::Away;
-        known.reachable = None;
         known.life += 1;
         if self.is_over {
             return;
@@ -358,106 +421,126 @@ impl Month {
         }
     }
 
+    /// A stranger claims what another host has, by mistake or to take it.
+    pub fn strays(&mut self, host: usize, address: Ipv6Addr) {
+        let known = &self.hosts[host];
+        let (port, group) = (known.port, group_of(address));
+        // One that listens to the same group could not be told from the one that has it.
+        if known.state != State::Awake || known.groups().contains(&group) {
+            return;
+        }
+        let target = address;
+        match self.random.u8(..4) {
+            0 => self.says(
+                host,
+                &Fact::Advertises {
+                    target,
+                    to_router: false,
+                },
+            ),
+            1 => {
+                let target = self.router(port);
+                self.says(
+                    host,
+                    &Fact::Solicits {
+                        source: address,
+                        target,
+                    },
+                );
+            }
+            _ => {
+                let promised = self.world.truth.promised.get(&(group, address));
+                let is_elsewhere = promised.is_some_and(|claim| claim.place.0 != port);
+                if self.world.engine.config().ndp_proxy
+                    && is_elsewhere
+                    && self.world.sickness.upstream == 0.0
+                    && self.world.downstreams[usize::from(port)].is_some()
+                {
+                    let now = self.world.now;
+                    self.world.truth.to_warn.insert((target, port), now);
+                }
+                let source = Ipv6Addr::UNSPECIFIED;
+                self.says(host, &Fact::Solicits { source, target });
+            }
+        }
+    }
+
     /// Questions reach hosts, which answer after a while.
     pub fn carry(&mut self, sent: Sent) {
         match sent {
-            Sent::Ask { port, mac } => {
-                if let Some(host) = self.host_on(port, mac)
-                    && matches!(self.hosts[host].manner, Manner::Good | Manner::Shy)
+            Sent::Ask { place } => {
+                if let Some(host) = self.host_on(place)
+                    && self.hosts[host].speaks_mld()
                 {
                     // RFC 3810 §6.2: at random within the response delay.
                     let delay = self.random.u64(..1000);
                     let life = self.hosts[host].life;
+                    let port = place.0;
                     self.at(delay, Happening::Answer { host, life, port });
                 }
             }
-            Sent::Probe { port, mac, target } => {
-                if let Some(host) = self.host_on(port, mac) {
+            Sent::Probe { place, target } => {
+                if let Some(host) = self.host_on(place) {
                     self.is_probed(host, target);
                 }
             }
-            Sent::Solicit {
-                side: Side::Downstream(port),
-                target,
-            } => {
+            // To its group: whoever has it on the link answers.
+            Sent::Resolve { port, target } => {
                 let has = |host: &Host| host.port == port && host.addresses.contains(&target);
                 if let Some(host) = self.hosts.iter().position(has) {
                     self.is_probed(host, target);
                 }
             }
-            Sent::Solicit {
-                side: Side::Upstream,
-                target,
-            } => self.solicited_upstream(target),
+            Sent::SolicitUpstream { target } => self.solicited_upstream(target),
         }
     }
 
     fn is_probed(&mut self, host: usize, target: Ipv6Addr) {
         let known = &self.hosts[host];
-        if known.state == State::Awake
-            && known.manner != Manner::Mute
-            && known.addresses.contains(&target)
-        {
+        if known.since.is_some() && known.addresses.contains(&target) {
             let (life, delay) = (known.life, 1 + self.random.u64(..40));
             self.at(delay, Happening::ProbeAnswer { host, life, target });
         }
     }
 
-    fn host_on(&self, port: Port, mac: MacAddress) -> Option<usize> {
-        let host = *self.by_mac.get(&mac)?;
+    fn host_on(&self, place: Place) -> Option<usize> {
+        let host = *self.by_mac.get(&place.1)?;
         let known = &self.hosts[host];
-        let there = known.mac == mac && known.port == port && known.state == State::Awake;
-        there.then_some(host)
+        (known.place() == place && known.state == State::Awake).then_some(host)
     }
 
+    /// It answers for all its groups, which are wanted from now on.
     pub fn answers(&mut self, host: usize, port: Port) {
         let known = &self.hosts[host];
-        if known.state == State::Awake && known.port == port {
-            let groups = self.reports_of(known);
-            self.reports(host, groups);
+        let Some(since) = known.since.filter(|_| known.port == port) else {
+            return;
+        };
+        let (place, link_local) = (known.place(), known.link_local);
+        let groups = known.groups();
+        self.reports(host, &groups, true);
+        if self.world.learns_listeners() {
+            let since = self.world.now;
+            for group in groups {
+                self.world
+                    .promise((group, link_local), Claim { place, since });
+                let key = (group, link_local);
+                assert!(
+                    self.world.truth.promised.contains_key(&key),
+                    "{key:x?} is not wanted"
+                );
+            }
+        }
+        for address in self.hosts[host].addresses.clone() {
+            let key = (group_of(address), address);
+            self.world.promise(key, Claim { place, since });
         }
     }
 
     pub fn answers_probe(&mut self, host: usize, target: Ipv6Addr) {
         let known = &self.hosts[host];
-        if known.state == State::Awake && known.addresses.contains(&target) {
+        if known.since.is_some() && known.addresses.contains(&target) {
             let to_router = true;
             self.says(host, &Fact::Advertises { target, to_router });
-        }
-    }
-
-    /// Nobody who was there and answered all the time is lost.
-    pub fn assert_none_lost(&mut self) {
-        use crate::model::Key;
-        for (key, subject) in std::mem::take(&mut self.world.model.expired) {
-            let Some(host) = self.by_mac.get(&subject.host) else {
-                continue;
-            };
-            let host = &self.hosts[*host];
-            let has = match key {
-                Key::Address(address) => host.addresses.contains(&address),
-                Key::Listener(group, _) => self.reports_of(host).contains(&(group, true)),
-            };
-            // An address that was answered for is probed for the last time three quarters of its time after it was seen. One that
-            // was not has a single round, and a host that left two rounds unanswered is asked by MLD no more.
-            let rules = &self.world.model.rules;
-            let is_address = matches!(key, Key::Address(_));
-            let spare = is_address && subject.confirmed;
-            let early = subject.seen + if spare { rules.timeout * 7 / 10 } else { 0 };
-            let listens = matches!(host.manner, Manner::Good | Manner::Shy);
-            let answers = if is_address {
-                host.manner != Manner::Mute
-            } else {
-                listens && rules.asks
-            };
-            assert!(
-                !(has
-                    && answers
-                    && host.mac == subject.host
-                    && host.port == subject.port
-                    && host.reachable.is_some_and(|since| since <= early)),
-                "{key:?} of a host that answers was lost: {subject:?}, {host:?}"
-            );
         }
     }
 }

@@ -72,6 +72,7 @@ pub enum Happening {
         prefix: u64,
     },
     Solicitation,
+    Straying,
     Timeout,
 }
 
@@ -115,7 +116,7 @@ impl Month {
         {
             config.downstreams.push(name.parse().unwrap()).unwrap();
         }
-        (config.join_rate, config.join_burst) = (1_000_000, 1_000_000);
+        (config.join_rate, config.join_burst) = [(50, 200), (2, 5)][random.usize(..2)];
         // Either a short time and few hosts at once, or a long one and most of them.
         let is_crowded = seed % 2 == 1;
         if is_crowded {
@@ -194,6 +195,7 @@ impl Month {
             Happening::Own,
             Happening::Renumbering,
             Happening::Solicitation,
+            Happening::Straying,
             Happening::Timeout,
         ] {
             self.again(happening);
@@ -215,14 +217,15 @@ impl Month {
         }
         self.upstream_comes();
         self.list();
-        let rules = &self.world.model.rules;
-        let end = self.world.now + rules.timeout + rules.expiry_interval + MINUTE;
+        let config = self.world.engine.config();
+        let longest = config.address_timeout.as_millis() + config.expiry_interval.as_millis();
+        let end = self.world.now + longest + MINUTE;
         while self.next(end) {}
         self.world.assert_empty();
-        let next = self.world.next_deadline();
+        let next = self.world.engine.next_deadline();
         self.world.now += HOUR;
         self.world.timeout();
-        assert_eq!(self.world.next_deadline(), None, "{next:?}");
+        assert_eq!(self.world.engine.next_deadline(), None, "{next:?}");
     }
 
     /// The next thing that happens; false where it is after `end`.
@@ -232,7 +235,6 @@ impl Month {
             .peek()
             .map_or(u64::MAX, |Reverse((at, ..))| *at);
         self.world.pass(due.min(end));
-        self.assert_none_lost();
         if !self.world.outbox.is_empty() {
             for sent in std::mem::take(&mut self.world.outbox) {
                 self.carry(sent);
@@ -274,6 +276,7 @@ impl Month {
             Happening::Own => 6 * HOUR,
             Happening::Renumbering => 3 * DAY,
             Happening::Solicitation => 5 * MINUTE,
+            Happening::Straying => 3 * MINUTE,
             Happening::Timeout => 7 * MINUTE,
             Happening::Query => {
                 self.at(125 * SECOND, happening);
@@ -286,17 +289,6 @@ impl Month {
     }
 
     fn happens(&mut self, happening: Happening) {
-        let doubts = matches!(
-            happening,
-            Happening::DownstreamGoes
-                | Happening::DownstreamComes { .. }
-                | Happening::Forgets
-                | Happening::Renewal
-        );
-        if doubts && self.world.model.is_doubt_unclear(self.world.now) {
-            self.at(50, happening);
-            return;
-        }
         let is_alive = |host: usize, life| self.hosts[host].life == life;
         match happening {
             Happening::Arrival { host } => self.arrives(host),
@@ -340,7 +332,6 @@ impl Month {
             Happening::Listing => self.lists(),
             Happening::Forgets => {
                 if let Some(address) = self.any_address() {
-                    self.world.model.forgotten(self.world.now, address);
                     self.world.handle(Event::Forgotten(address));
                 }
             }
@@ -352,14 +343,11 @@ impl Month {
                     let address = *addresses.last().unwrap();
                     let address = known.addresses.last().copied().unwrap_or(address);
                     let port = self.random.usize(..self.world.downstreams.len()) as Port;
-                    let mac = known.mac;
-                    self.world.remember(port, mac, address);
+                    let place = (port, known.mac);
+                    self.world.remember(place, address);
                 }
             }
-            Happening::Renewal => {
-                self.world.model.all_doubted(self.world.now, None);
-                self.world.handle(Event::Renew);
-            }
+            Happening::Renewal => self.world.handle(Event::Renew),
             Happening::Own => self.own_changes(),
             Happening::Renumbering => self.new_prefix(),
             Happening::PrefixEnds { prefix } => {
@@ -370,6 +358,12 @@ impl Month {
             Happening::Solicitation => {
                 if let Some(target) = self.any_address() {
                     self.solicited_from_upstream(target);
+                }
+            }
+            Happening::Straying => {
+                let host = self.random.usize(..self.hosts.len());
+                if let Some(address) = self.any_address() {
+                    self.strays(host, address);
                 }
             }
             Happening::Timeout => self.world.timeout(),

@@ -7,7 +7,6 @@ use protocol::config::{Port, Side};
 use protocol::engine::Downstream;
 use protocol::ndp_proxy::{Change, KernelTable};
 
-use crate::model::{Model, Place};
 use crate::month::OTHERS;
 
 /// Until a change that failed is tried again, and for how long another node may answer duplicate address detection, in milliseconds.
@@ -166,21 +165,26 @@ impl Tables {
         );
     }
 
+    /// All that is there, and all that is to be.
+    pub fn look_at_all(&mut self, addresses: impl Iterator<Item = Ipv6Addr>) {
+        if self.is_used() {
+            self.unsettled.extend(addresses);
+            self.unsettled.extend(&self.proxies);
+            self.unsettled.extend(self.routes.keys());
+        }
+    }
+
     /// What was looked at and is as it must be needs no look until it changes.
     pub fn check(
         &mut self,
         now: u64,
-        model: &Model,
+        port_of: impl Fn(Ipv6Addr) -> Option<Port>,
         has_upstream: bool,
         downstreams: &[Option<Downstream>],
     ) {
         let mut unsettled = std::mem::take(&mut self.unsettled);
         unsettled.retain(|address| {
-            let port = match model.place(*address) {
-                Place::Unknown => return true,
-                Place::Nowhere => None,
-                Place::At(port) => Some(port),
-            };
+            let port = port_of(*address);
             let failed = |is_route| {
                 let failed = self.failed.get(&(is_route, *address));
                 failed.is_some_and(|failed| now < failed + RETRY_INTERVAL)

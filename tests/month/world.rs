@@ -1,6 +1,7 @@
-//! The engine, a kernel that may fail, and the model, which are compared at every step.
+//! The engine, and a kernel that may fail: carries out what the engine wants, and looks whether it
+//! may want it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv6Addr;
 
 use protocol::config::{Config, Port, Side};
@@ -8,49 +9,38 @@ use protocol::counters::Counter;
 use protocol::engine::{Action, BUFFER_LENGTH, Downstream, Engine, Event};
 use protocol::groups;
 use protocol::listener::Upstream;
-use protocol::neighbors::{Question, Subject};
+use protocol::neighbors::Question;
 use protocol::time::Instant;
-use protocol::wire::{MacAddress, Message, parse};
+use protocol::wire::{Message, parse};
 
 use crate::facts::{Fact, group_of};
-use crate::model::{Key, Model, Rules};
 use crate::tables::Tables;
+use crate::truth::{Place, Truth};
 
-/// How long a group that nobody wants stays joined, and until what failed of it is tried again, in milliseconds.
-const LEAVE_DELAY: u64 = 10_000;
-const RETRY_INTERVAL: u64 = 1_000;
+/// How long a group that nobody wants stays joined, and until what failed is tried again.
+pub const LEAVE_DELAY: u64 = 10_000;
+pub const RETRY_INTERVAL: u64 = 1_000;
+/// From a question to the next, and from a solicitation to the next for the same target.
+const PACE: u64 = 50;
+const PROBE_INTERVAL: u64 = 1_000;
 
 /// A group upstream, as it is.
 #[derive(Clone, Copy, Debug, Default)]
-struct Membership {
-    /// How many subjects want it, and how many more perhaps do.
-    wanted: i32,
-    perhaps: i32,
-    joined: bool,
+pub struct Membership {
+    pub joined: bool,
     /// Since when nobody wants it.
-    idle: Option<u64>,
-    /// It is not known when the last one that wanted it was gone, but the group is left by then.
-    unclear_until: Option<u64>,
+    pub idle: Option<u64>,
     /// When a join or leave failed.
-    failed: Option<u64>,
+    pub failed: Option<u64>,
 }
 
 /// What was sent and is to be answered.
 #[derive(Clone, Copy, Debug)]
 pub enum Sent {
-    Ask {
-        port: Port,
-        mac: MacAddress,
-    },
-    Probe {
-        port: Port,
-        mac: MacAddress,
-        target: Ipv6Addr,
-    },
-    Solicit {
-        side: Side,
-        target: Ipv6Addr,
-    },
+    Ask { place: Place },
+    Probe { place: Place, target: Ipv6Addr },
+    Resolve { port: Port, target: Ipv6Addr },
+    SolicitUpstream { target: Ipv6Addr },
 }
 
 /// How likely each kind of action is to fail, of 1.
@@ -67,77 +57,70 @@ pub struct Tally {
     pub packets: u64,
     pub events: u64,
     pub steps: u64,
-    /// Groups that were looked at, at each step.
-    pub groups: u64,
-    /// Of these, where the model could not tell.
-    pub unclear: u64,
     pub actions: u64,
     pub questions: u64,
     pub changes: u64,
     pub failures: u64,
+    pub warnings: u64,
     pub most_joined: usize,
+    pub most_waiting: usize,
     pub most_subjects: usize,
-    pub unclear_packets: u64,
 }
 
 pub struct World {
     pub engine: Box<Engine>,
-    pub model: Model,
+    pub truth: Truth,
     pub now: u64,
     pub upstream: Option<Upstream>,
     pub downstreams: Vec<Option<Downstream>>,
+    pub own: BTreeSet<Ipv6Addr>,
+    /// The first 64 bits of what is learned; all where none are given.
+    pub prefixes: Option<Vec<u64>>,
     pub sickness: Sickness,
     pub tables: Tables,
     pub outbox: Vec<Sent>,
     pub tally: Tally,
+    pub groups: HashMap<u32, Membership>,
     random: fastrand::Rng,
-    groups: BTreeMap<u32, Membership>,
-    joined: usize,
-    /// Groups that are not simply joined and wanted, or neither.
-    unsettled: BTreeSet<u32>,
     last_question: Option<u64>,
-    /// When an address was last claimed, and a group last mentioned, by whomever.
-    mentioned: HashMap<u32, u64>,
-    announcements: u64,
+    /// When each host was asked last, and each target solicited on each link.
+    pub asked: HashMap<Place, u64>,
+    solicited: HashMap<(Port, Ipv6Addr), u64>,
+    /// How much was known and how often something expired, at the last step.
+    seen: (usize, u64),
 }
 
 impl World {
     pub fn new(config: Config, random: fastrand::Rng) -> Self {
-        use protocol::config::Learn;
         config.check().unwrap();
-        let rules = Rules {
-            timeout: config.address_timeout.as_millis(),
-            expiry_interval: config.expiry_interval.as_millis(),
-            learns_addresses: config.learn != Learn::Mld,
-            learns_listeners: config.learn != Learn::Ndp,
-            asks: config.ask,
-            prefixes: config.upstream_prefixes.then(Vec::new),
-        };
+        let prefixes = config.upstream_prefixes.then(Vec::new);
         let ports = config.downstreams.len();
         let tables = Tables::new(config.ndp_proxy, config.host_routes);
         let mut engine = Box::new(const { Engine::new() });
         engine.start(config, [7; 16]);
         World {
             engine,
-            model: Model::new(rules, ports),
+            truth: Truth::default(),
             now: 1_000_000,
             upstream: None,
             downstreams: vec![None; ports],
+            own: BTreeSet::new(),
+            prefixes,
             sickness: Sickness::default(),
             tables,
             outbox: Vec::new(),
             tally: Tally::default(),
+            groups: HashMap::new(),
             random,
-            groups: BTreeMap::new(),
-            joined: 0,
-            unsettled: BTreeSet::new(),
             last_question: None,
-            mentioned: HashMap::new(),
-            announcements: 0,
+            asked: HashMap::new(),
+            solicited: HashMap::new(),
+            seen: (0, 0),
         }
     }
 
-    /// Handles all that is due before a moment, until something was sent that may be answered before it.
+    /// Handles all that is due before a moment, until something was sent that may be answered
+    /// before it.
     pub fn pass(&mut self, until: u64) {
         while self.outbox.is_empty()
             && let Some((due, reason)) = self.engine.next_deadline()
@@ -157,81 +140,73 @@ impl World {
 
     /// Tells the engine what time it is, be anything due or not.
     pub fn timeout(&mut self) {
-        self.model.timeout(self.now);
-        self.follow_model();
         self.engine.handle_timeout(Instant::from_millis(self.now));
         self.settle(self.most_actions());
     }
 
     pub fn handle(&mut self, event: Event<'_>) {
-        // No packet makes much to do, but all groups and all addresses may change at once, if nothing more than twice.
+        // No packet makes much to do, but all groups and all addresses may change at once, if
+        // nothing more than twice.
         let most = match event {
             Event::Packet { packet, .. } => 100 + packet.len() / 5,
             Event::UpstreamPacket { .. } => 100,
             _ => self.most_actions(),
         };
         self.tally.events += 1;
-        self.follow_model();
         self.engine.handle(Instant::from_millis(self.now), event);
         self.settle(most);
+        if matches!(
+            event,
+            Event::Renew | Event::Downstream(..) | Event::UpstreamPrefixes(_)
+        ) {
+            self.check_all();
+        }
     }
 
     fn most_actions(&self) -> usize {
-        100 + 3 * (self.groups.len() + self.tables.len() + self.model.subjects.len())
+        let known = self.engine.neighbors().len();
+        100 + 3 * (self.engine.groups().len() + self.tables.len() + known)
     }
 
-    /// A host is heard. Where it is not clear what that does, the packet is lost on its way; false then.
-    pub fn hear(&mut self, port: Port, mac: MacAddress, fact: &Fact) -> bool {
-        if self.downstreams[usize::from(port)].is_none() {
+    /// A host is heard; false where the link is down.
+    pub fn hear(&mut self, place: Place, fact: &Fact) -> bool {
+        let (port, mac) = place;
+        let Some(router) = self.downstreams[usize::from(port)] else {
             return false;
-        }
-        // The model knows nothing of duplicates.
-        let is_duplicate = matches!(fact, Fact::Advertises { target, .. }
-            if self.tables.is_detecting(self.now, *target)
-                && self.model.subjects.get(&Key::Address(*target)).is_some_and(|known| known.host != mac));
-        if is_duplicate || self.model.is_unclear(self.now, mac, fact) {
-            self.tally.unclear_packets += 1;
-            return false;
-        }
-        self.mention(fact);
-        let router = self.downstreams[usize::from(port)].unwrap().link_local;
-        let packet = fact.packet(router);
-        self.model.hear(self.now, port, mac, fact);
+        };
         self.tally.packets += 1;
-        let packet = &packet;
-        if let Fact::Solicits { source, target } = &fact
+        self.note(place, fact);
+        if let Fact::Solicits { source, target } = fact
             && source.is_unspecified()
         {
             self.tables.detects_duplicates(self.now, *target);
         }
+        let packet = &fact.packet(router.link_local);
         self.handle(Event::Packet { port, mac, packet });
+        if let Some(address) = fact.address() {
+            self.look_at(address);
+            self.tables.unsettled.insert(address);
+            self.check_promises(group_of(address)..=group_of(address));
+        }
+        if let Fact::Reports { groups, .. } = fact {
+            for (group, _) in groups {
+                self.check_promises(*group..=*group);
+            }
+        }
         true
     }
 
-    pub fn remember(&mut self, port: Port, mac: MacAddress, address: Ipv6Addr) {
-        let source = Ipv6Addr::UNSPECIFIED;
-        let fact = Fact::Solicits {
-            source,
-            target: address,
-        };
-        if !self.model.is_unclear(self.now, mac, &fact) {
-            self.mention(&fact);
-            self.model.remembered(self.now, port, mac, address);
-            self.handle(Event::Remembered { port, mac, address });
+    pub fn remember(&mut self, (port, mac): Place, address: Ipv6Addr) {
+        if self.learns(address) && !self.knows(address) {
+            self.truth.say(self.now, (port, mac), address);
         }
+        self.handle(Event::Remembered { port, mac, address });
     }
 
     pub fn set_upstream(&mut self, upstream: Option<Upstream>) {
         let index = |upstream: Option<Upstream>| upstream.map(|upstream| upstream.index);
         if index(upstream) != index(self.upstream) {
-            for (group, membership) in &mut self.groups {
-                membership.joined = false;
-                membership.idle = None;
-                membership.failed = None;
-                membership.unclear_until = None;
-                self.unsettled.insert(*group);
-            }
-            self.joined = 0;
+            self.groups.clear();
             self.tables.upstream_is_gone();
         }
         self.upstream = upstream;
@@ -239,52 +214,14 @@ impl World {
     }
 
     pub fn set_downstream(&mut self, port: Port, downstream: Option<Downstream>) {
-        let known = &mut self.downstreams[usize::from(port)];
-        if *known != downstream {
-            if downstream.is_none() {
-                self.tables.downstream_is_gone(port);
-            }
-            *known = downstream;
-            self.model.downstream(self.now, port, downstream.is_some());
+        self.downstreams[usize::from(port)] = downstream;
+        if downstream.is_none() {
+            self.tables.downstream_is_gone(port);
         }
         self.handle(Event::Downstream(port, downstream));
     }
 
-    fn mention(&mut self, fact: &Fact) {
-        for group in fact.groups() {
-            self.mentioned.insert(group, self.now);
-        }
-    }
-
-    /// Takes over what changed in the model.
-    fn follow_model(&mut self) {
-        for (group, wanted, perhaps) in std::mem::take(&mut self.model.groups) {
-            let membership = self.groups.entry(group).or_default();
-            membership.wanted += wanted;
-            membership.perhaps += perhaps;
-            self.unsettled.insert(group);
-            let is_idle = membership.wanted == 0 && membership.perhaps == 0;
-            if !is_idle {
-                membership.idle = None;
-            } else if perhaps < 0 {
-                membership.unclear_until = Some(self.now + LEAVE_DELAY);
-            } else if membership.joined {
-                membership.idle = Some(self.now);
-            }
-        }
-        for address in std::mem::take(&mut self.model.touched) {
-            self.tables.unsettled.insert(address);
-        }
-    }
-
     fn settle(&mut self, most: usize) {
-        self.follow_model();
-        self.drain(most);
-        self.follow_model();
-        self.check();
-    }
-
-    fn drain(&mut self, most: usize) {
         let mut buffer = [0; BUFFER_LENGTH];
         let now = Instant::from_millis(self.now);
         for actions in 0.. {
@@ -301,23 +238,27 @@ impl World {
             self.tally.failures += u64::from(!succeeded);
             self.engine.done(now, &action, succeeded);
         }
+        // A listing is an event for each entry, and until it ends it says nothing.
+        if !self.tables.is_listing {
+            self.check();
+        }
     }
 
     fn carry_out(&mut self, action: &Action, buffer: &[u8]) -> bool {
         let sickness = self.sickness;
-        match action {
+        match *action {
             Action::Join(change) | Action::Leave(change) => {
                 let fails = self.fails(sickness.membership);
                 let join = matches!(action, Action::Join(_));
-                self.change_membership(change, join, !fails);
+                self.change_membership(&change, join, !fails);
                 !fails
             }
             Action::Report { length, .. } => {
-                match parse(&buffer[..*length]) {
+                match parse(&buffer[..length]) {
                     Ok(Message::ReportV2(report)) => {
-                        for record in report.records {
-                            self.assert_joined(record.group);
-                        }
+                        report
+                            .records
+                            .for_each(|record| self.assert_joined(record.group));
                     }
                     Ok(Message::ReportV1(report)) => self.assert_joined(report.group),
                     other => panic!("not a report: {other:?}"),
@@ -325,13 +266,20 @@ impl World {
                 !self.fails(sickness.upstream)
             }
             Action::Ask { length, question } => {
-                let succeeded = !self.fails(sickness.downstream);
-                self.ask(*length, question, succeeded);
+                let succeeded = length > 0 && !self.fails(sickness.downstream);
+                // The link of the last one that claimed an address may be down.
+                let may_be_lost = matches!(question, Question::Resolve { .. });
+                assert!(
+                    length > 0 || may_be_lost,
+                    "a question where nothing can be sent"
+                );
+                let sent = self.ask(&question);
+                self.outbox.extend(succeeded.then_some(sent));
                 succeeded
             }
             Action::Kernel(change) => {
                 let fails = self.fails(sickness.tables);
-                self.tables.change(self.now, change, !fails);
+                self.tables.change(self.now, &change, !fails);
                 !fails
             }
             Action::Solicit {
@@ -340,19 +288,38 @@ impl World {
                 target,
                 ..
             } => {
-                let succeeded = *length > 0 && !self.fails(sickness.upstream);
-                if succeeded {
-                    let (side, target) = (*side, *target);
-                    self.outbox.push(Sent::Solicit { side, target });
-                }
+                let succeeded = length > 0 && !self.fails(sickness.upstream);
+                let sent = match side {
+                    Side::Upstream => Sent::SolicitUpstream { target },
+                    Side::Downstream(port) => Sent::Resolve { port, target },
+                };
+                self.outbox.extend(succeeded.then_some(sent));
                 succeeded
             }
-            Action::Advertise { side, target, .. } => {
-                if *side == Side::Upstream {
-                    self.announcements += 1;
-                    let known = self.model.subjects.get(&Key::Address(*target));
-                    let is_there = known.is_some_and(|subject| subject.confirmed);
-                    assert!(is_there, "{target} is announced and not there");
+            Action::Advertise {
+                side: Side::Upstream,
+                target,
+                ..
+            } => {
+                let port = self.port_of(target);
+                assert!(port.is_some(), "{target} is announced and not there");
+                !self.fails(sickness.upstream)
+            }
+            Action::Advertise {
+                side: Side::Downstream(port),
+                mac,
+                target,
+                ..
+            } => {
+                if mac.is_none() {
+                    let (on, at) = self.truth.answered[&target];
+                    assert!(
+                        on != Some(port) && self.now == at,
+                        "{target} is no duplicate on {port} at {}: {on:?} {at}",
+                        self.now
+                    );
+                    self.truth.to_warn.remove(&(target, port));
+                    self.tally.warnings += 1;
                 }
                 !self.fails(sickness.upstream)
             }
@@ -366,226 +333,128 @@ impl World {
     fn change_membership(&mut self, change: &groups::Change, join: bool, succeeded: bool) {
         assert!(self.upstream.is_some(), "there is nothing to join on");
         let group = group_of(change.group.group());
+        assert!(
+            self.truth.mentioned.contains_key(&group),
+            "nobody ever spoke of {group:06x}"
+        );
+        let now = self.now;
         let membership = self.groups.entry(group).or_default();
-        assert_ne!(membership.joined, join, "joined or left twice");
-        self.unsettled.insert(group);
+        assert_ne!(
+            membership.joined, join,
+            "{group:06x} is joined or left twice"
+        );
+        if !join {
+            let since = membership.idle;
+            assert!(
+                since.is_some_and(|since| now >= since + LEAVE_DELAY),
+                "{group:06x} is left too early, at {now}: {membership:?}"
+            );
+        }
         if !succeeded {
-            membership.failed = Some(self.now);
+            membership.failed = Some(now);
             return;
         }
         self.tally.changes += 1;
         membership.failed = None;
         membership.joined = join;
-        if join {
-            self.joined += 1;
-        } else {
-            let since = membership.idle.take();
-            assert!(
-                since.is_none_or(|since| self.now >= since + LEAVE_DELAY),
-                "group {group:06x} is left too early"
-            );
-            self.joined -= 1;
-        }
-        self.tally.most_joined = self.tally.most_joined.max(self.joined);
     }
 
     fn assert_joined(&self, group: Ipv6Addr) {
         let membership = self.groups.get(&group_of(group));
-        assert!(
-            membership.is_some_and(|membership| membership.joined),
-            "{group} is reported and not joined"
-        );
+        let joined = membership.is_some_and(|membership| membership.joined);
+        assert!(joined, "{group} is reported and not joined");
     }
 
-    fn ask(&mut self, length: usize, question: &Question, succeeded: bool) {
-        if let Some(last) = self.last_question {
-            assert!(self.now >= last + 50, "questions crowd");
-        }
-        self.last_question = Some(self.now);
+    fn ask(&mut self, question: &Question) -> Sent {
+        let now = self.now;
+        let last = self.last_question.replace(now).unwrap_or_default();
+        assert!(now >= last + PACE, "questions crowd");
         self.tally.questions += 1;
-        assert!(
-            length > 0,
-            "a question is not asked where nothing can be sent"
-        );
-        let sent = match *question {
+        let (port, target, sent) = match *question {
             Question::Ask { port, mac, .. } => {
-                self.model.asked(self.now, mac);
-                Sent::Ask { port, mac }
+                let place = (port, mac);
+                self.asked.insert(place, now);
+                self.truth.to_ask.remove(&place);
+                return Sent::Ask { place };
             }
             Question::Probe {
                 port, mac, target, ..
             } => {
-                self.model.probed(self.now, target);
-                Sent::Probe { port, mac, target }
+                let place = (port, mac);
+                (port, target, Sent::Probe { place, target })
+            }
+            Question::Resolve { port, target, .. } => {
+                (port, target, Sent::Resolve { port, target })
             }
         };
-        if succeeded {
-            self.outbox.push(sent);
-        }
+        let last = self
+            .solicited
+            .insert((port, target), now)
+            .unwrap_or_default();
+        assert!(
+            now >= last + PROBE_INTERVAL,
+            "{target} is solicited twice within a second on {port}, at {now}"
+        );
+        sent
     }
 
-    /// The joined groups and the kernel's tables are what they must be.
     fn check(&mut self) {
         self.tally.steps += 1;
-        let has_upstream = self.upstream.is_some();
         let now = self.now;
-        let mut unclear = 0;
-        let groups = &mut self.groups;
-        let check = |group: &u32| {
-            let Some(membership) = groups.get_mut(group) else {
-                return false;
-            };
-            let wanted = membership.wanted > 0;
-            if wanted {
-                membership.unclear_until = None;
-            }
-            let failed = membership
-                .failed
-                .is_some_and(|failed| now < failed + RETRY_INTERVAL);
-            let is_idle = membership
-                .idle
-                .is_some_and(|since| now < since + LEAVE_DELAY);
-            let is_unclear = !wanted
-                && (membership.perhaps > 0
-                    || membership.unclear_until.is_some_and(|until| now < until));
-            let right = match (wanted, membership.joined) {
-                _ if !has_upstream => !membership.joined,
-                (true, true) => true,
-                (true, false) => failed,
-                (false, _) if is_unclear => {
-                    unclear += 1;
-                    true
-                }
-                (false, true) => failed || is_idle,
-                (false, false) => !is_idle,
-            };
-            assert!(
-                right,
-                "group {group:06x} at {now}: {membership:?}, upstream {has_upstream}"
-            );
-            let rests = !membership.joined && !wanted && !is_unclear && membership.perhaps == 0;
-            if rests {
-                groups.remove(group);
-                return false;
-            }
-            !(membership.joined && wanted)
-        };
-        self.unsettled.retain(check);
-        self.tally.unclear += unclear;
-        self.tally.groups += self.groups.len() as u64;
-        self.tables
-            .check(now, &self.model, has_upstream, &self.downstreams);
-
         let next = self.engine.next_deadline();
         assert!(
             next.is_none_or(|(next, _)| next.as_millis() > now),
             "a deadline that stays: {next:?} at {now}"
         );
-        // Nothing that the model waits for is slept through.
-        let unsettled = self.unsettled.iter().filter_map(|group| {
-            let membership = self.groups.get(group)?;
-            let wanted = membership.wanted > 0;
-            let is_clear = wanted || membership.perhaps == 0 && membership.unclear_until.is_none();
-            let retry = membership.failed.map(|failed| failed + RETRY_INTERVAL);
-            let leave = membership.idle.map(|since| since + LEAVE_DELAY);
-            let due = leave.max(retry);
-            due.filter(|_| has_upstream && is_clear && wanted != membership.joined)
-        });
-        let awaited = unsettled.chain(self.model.next_check()).min();
-        let next = next.map(|(next, _)| next.as_millis());
-        assert!(
-            awaited.is_none_or(|awaited| next.is_some_and(|next| next <= awaited)),
-            "the next deadline is {next:?}, expected by {awaited:?}"
-        );
-        if self.tally.steps.is_multiple_of(4096) {
+        let known = self.engine.neighbors().len();
+        let expired = self.engine.counters().get(Counter::Expired);
+        let before = std::mem::replace(&mut self.seen, (known, expired));
+        if before != self.seen {
+            self.note_idle();
+        }
+        self.check_expected();
+        self.check_tables();
+        if before.1 != expired || self.tally.steps.is_multiple_of(1024) {
             self.check_all();
         }
     }
 
-    /// All that is known is what the model knows, and no more is kept than that.
-    pub fn check_all(&mut self) {
-        let neighbors = self.engine.neighbors();
-        let model = &self.model;
-        for (subject, neighbor) in neighbors.iter() {
-            let (mac, _) = neighbors.host_of(neighbor).unwrap();
-            let key = match subject {
-                Subject::Address(address) => Key::Address(address),
-                Subject::Listener(group, _) => Key::Listener(group_of(group.group()), mac),
-            };
-            let Some(known) = model.subjects.get(&key) else {
-                panic!("{key:?} is known and should not be");
-            };
-            let seen = neighbor.last_seen.as_millis();
-            assert_eq!(
-                (neighbor.port, neighbor.confirmed, mac, seen),
-                (known.port, known.confirmed, known.host, known.seen),
-                "{key:?}"
-            );
-        }
-        let subjects = model.subjects.values();
-        let unclear = subjects.filter(|subject| subject.perhaps_gone).count();
-        let least = model.subjects.len() - unclear;
-        let kept = neighbors.len();
-        assert!(
-            (least..=model.subjects.len()).contains(&kept),
-            "{kept} kept, {least} known"
-        );
-        assert_eq!(neighbors.hosts().count(), model.hosts.len());
-        let groups = self.engine.groups();
-        assert!(groups.len() <= self.groups.len(), "groups grow");
-        let joined = groups.iter().filter(|(_, group)| group.joined).count();
-        assert_eq!(joined, self.joined);
-        self.tally.most_subjects = self.tally.most_subjects.max(kept);
+    /// Since when nobody wants a group. One that was not joined by then is forgotten.
+    fn note_idle(&mut self) {
+        let engine = self.engine.groups();
+        let now = self.now;
+        self.groups.retain(|group, membership| {
+            let state = engine.get(crate::facts::solicited_node(*group));
+            if state.is_none_or(|state| state.members == 0) {
+                membership.idle.get_or_insert(now);
+            } else {
+                membership.idle = None;
+            }
+            membership.joined || state.is_some()
+        });
+    }
 
-        // By nothing but what was heard: who was is joined for, and no one else.
-        let rules = &model.rules;
-        let longest = rules.timeout + rules.expiry_interval + 10_000 + 2_000;
-        self.mentioned
-            .retain(|_, at| self.now.saturating_sub(*at) <= 2 * longest);
-        for (group, membership) in &self.groups {
-            let at = self.mentioned.get(group).copied().unwrap_or_default();
-            let lately = self.now <= at + longest;
-            assert!(
-                lately || !membership.joined || membership.failed.is_some(),
-                "group {group:06x} stays joined, last mentioned at {at}"
-            );
-        }
-        self.tables.check_all(
+    pub fn check_tables(&mut self) {
+        let mut tables = std::mem::replace(&mut self.tables, Tables::new(false, false));
+        let port_of = |address| self.port_of(address);
+        tables.check(
             self.now,
-            self.engine.ndp_proxy().iter().count(),
-            model.subjects.len(),
+            port_of,
+            self.upstream.is_some(),
+            &self.downstreams,
         );
-
-        let count = |counter| self.engine.counters().get(counter);
-        for refused in [
-            Counter::RefusedFull,
-            Counter::RefusedHostQuota,
-            Counter::RefusedRate,
-            Counter::Evicted,
-        ] {
-            assert_eq!(count(refused), 0, "{refused:?}");
-        }
-        assert!(self.announcements <= 3 * model.confirmations);
+        self.tables = tables;
     }
 
     /// Nobody is left, and nothing is kept.
     pub fn assert_empty(&mut self) {
         self.check_all();
-        assert_eq!(self.joined, 0);
         assert!(self.engine.neighbors().is_empty() && self.engine.groups().is_empty());
         assert_eq!(self.engine.neighbors().hosts().count(), 0);
         assert!(self.engine.targets().is_empty());
         assert_eq!(self.engine.ndp_proxy().iter().count(), 0);
         self.tables.assert_empty();
-        assert!(
-            self.unsettled.is_empty() && self.groups.is_empty(),
-            "{:?}",
-            self.groups
-        );
-    }
-
-    /// What the engine will do by itself when nothing happens any more.
-    pub fn next_deadline(&self) -> Option<(Instant, protocol::engine::Reason)> {
-        self.engine.next_deadline()
+        let joined = self.groups.values().filter(|group| group.joined).count();
+        assert_eq!(joined, 0);
     }
 }

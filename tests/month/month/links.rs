@@ -46,7 +46,8 @@ impl Month {
                 Prefix::new(network, 64).unwrap()
             };
             let prefixes: Vec<_> = self.prefixes.iter().map(prefix).collect();
-            self.world.model.prefixes(self.prefixes.clone());
+            self.world.prefixes = Some(self.prefixes.clone());
+            self.world.forget_unlearned();
             self.world.handle(Event::UpstreamPrefixes(&prefixes));
         }
     }
@@ -55,7 +56,7 @@ impl Month {
         if self.own.len() >= 3 || self.random.u8(..4) == 0 && !self.own.is_empty() {
             let place = self.random.usize(..self.own.len());
             let address = self.own.swap_remove(place);
-            self.world.model.own(address, false);
+            self.world.own.remove(&address);
             let present = false;
             self.world.handle(Event::Own {
                 index: 1,
@@ -76,7 +77,8 @@ impl Month {
     }
 
     fn tells_own(&mut self, address: Ipv6Addr) {
-        self.world.model.own(address, true);
+        self.world.own.insert(address);
+        self.world.forget_unlearned();
         let present = true;
         self.world.handle(Event::Own {
             index: 1,
@@ -90,9 +92,9 @@ impl Month {
         if self.world.downstreams[usize::from(port)].is_none() {
             return;
         }
-        for host in &mut self.hosts {
-            if host.port == port {
-                host.reachable = None;
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].port == port {
+                self.vanishes(host);
             }
         }
         self.world.set_downstream(port, None);
@@ -107,7 +109,13 @@ impl Month {
             link_local: Ipv6Addr::from_bits(ROUTER.to_bits() + (changes << 8)),
             mac: MacAddress([2, 0, 0, 0, 0xff, port]),
         };
+        let is_back = self.world.downstreams[usize::from(port)].is_none();
         self.world.set_downstream(port, Some(downstream));
+        for host in 0..self.hosts.len() {
+            if is_back && self.hosts[host].port == port {
+                self.appears(host);
+            }
+        }
         self.list();
     }
 
@@ -231,6 +239,10 @@ impl Month {
         let mut packet = [0; 128];
         let length = advertisement.emit(&mut packet).unwrap();
         self.world.tables.advertised.insert(target, self.world.now);
+        self.world
+            .truth
+            .answered
+            .insert(target, (None, self.world.now));
         self.upstream_hears(&packet[..length]);
     }
 
