@@ -805,6 +805,41 @@ fn who_took_an_address_over_and_only_answers_has_it_on_the_same_link_and_on_anot
 }
 
 /// Nobody said that anything changed: the old host just answers no more, and another one does.
+/// A host that comes to a link joins its groups there before anybody asks it, and answers for its
+/// address there alone, perhaps long after it left the other link.
+#[test]
+fn an_address_is_looked_for_where_its_host_answers_and_had_reported_before() {
+    for was_sought in [false, true] {
+        let mut stage = Stage::with_defaults();
+        stage.speaks();
+        stage.seen(address(1));
+        stage.reports(&[1]);
+        assert!(is_confirmed(&stage, 1));
+        stage.pass(20);
+        if was_sought {
+            stage.handle(Event::Forgotten(address(1)));
+            stage.pass(20);
+        }
+        let report = report(FE80_1, &[(RecordType::ModeIsExclude, group(1))]);
+        stage.receive_on(1, HOST, &report);
+        stage.asked();
+        stage.receive_on(1, HOST, &report);
+        for _ in 0..30 {
+            stage.pass(1);
+            if stage
+                .asked()
+                .iter()
+                .any(|(_, question)| question == RESOLUTION_1)
+            {
+                let answer = advertisement(address(1), ROUTER, address(1));
+                stage.receive_on(1, HOST, &answer);
+            }
+        }
+        assert_eq!(port_of(&stage, 1), 1, "{was_sought}");
+        assert!(is_confirmed(&stage, 1));
+    }
+}
+
 #[test]
 fn an_address_is_looked_for_before_it_is_given_up() {
     let mut stage = Stage::with_defaults();

@@ -2,6 +2,7 @@
 
 use core::cmp::Reverse;
 
+use super::question::ALL_QUESTIONS;
 use super::{ASKS, CAPACITY, Evidence, Neighbors, PROBES, Refusal, Sender, Subject};
 use crate::config::{Config, Port};
 use crate::table::Link;
@@ -58,11 +59,13 @@ impl Neighbors {
         true
     }
 
-    /// Another host claims a subject: its own host is asked, if that is not under way, and in the end whoever has it there.
+    /// Another host claims a subject: its own host is asked, if that is not under way, and in the
+    /// end whoever has it there. Where the last round was in vain, there is another one, since that
+    /// did not ask there.
     fn contest(&mut self, now: Instant, slot: usize, port: Port) {
         if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
             neighbor.claimed = Some(port);
-            if neighbor.questions == 0 && !neighbor.asked_in_vain {
+            if neighbor.questions == 0 || neighbor.questions >= ALL_QUESTIONS {
                 self.doubt(now, slot);
             }
         }
@@ -75,7 +78,7 @@ impl Neighbors {
         };
         neighbor.claimed = Some(port);
         let questions = ASKS.saturating_add(PROBES);
-        if neighbor.questions < questions && !neighbor.asked_in_vain {
+        if neighbor.questions < questions || neighbor.questions >= ALL_QUESTIONS {
             neighbor.questions = questions;
             let due = now.max(neighbor.next_probe(now));
             neighbor.due = due;
