@@ -7,7 +7,7 @@ use protocol::wire::MacAddress;
 
 use crate::facts::{Fact, group_of};
 use crate::month::{Happening, Month};
-use crate::truth::{Claim, Place};
+use crate::truth::{Claim, Key, Place};
 use crate::world::Sent;
 
 /// What a host does and does not.
@@ -145,12 +145,7 @@ impl Month {
             let key = (group_of(address), address);
             self.world.promise(key, Claim { place, since });
             if !self.world.truth.promised.contains_key(&key) {
-                let since = self.world.now;
-                self.world
-                    .truth
-                    .expected
-                    .entry(key)
-                    .or_insert(Claim { place, since });
+                self.expects(key, place);
             }
         }
     }
@@ -367,6 +362,11 @@ impl Month {
             self.vanishes(host);
             self.hosts[host].port = port;
             self.appears(host);
+            if self.random.bool() {
+                // A link that comes up has its groups joined anew.
+                let groups = self.hosts[host].groups();
+                self.reports(host, &groups, true);
+            }
             if self.random.u8(..4) > 0 {
                 self.shows_itself(host);
             }
@@ -533,6 +533,31 @@ impl Month {
         for address in self.hosts[host].addresses.clone() {
             let key = (group_of(address), address);
             self.world.promise(key, Claim { place, since });
+            // One that it brought along is looked for here, if there is the time before it expires.
+            let latest = self.world.now + self.world.patience();
+            let is_brought = self
+                .world
+                .place_of(address)
+                .is_some_and(|((on, mac), _, seen)| {
+                    mac == place.1 && on != port && latest < seen + self.world.timeout_millis()
+                });
+            let is_listener = !self.world.has_address_in(group_of(address), place);
+            if is_brought && is_listener && self.world.learns_listeners() {
+                self.expects(key, place);
+            }
+        }
+    }
+
+    /// The host has this here, and is to be known by it soon; but not before the one that had it
+    /// can be asked.
+    fn expects(&mut self, key: Key, place: Place) {
+        let since = self.world.now;
+        if self.world.is_last_place_up(key) {
+            self.world
+                .truth
+                .expected
+                .entry(key)
+                .or_insert(Claim { place, since });
         }
     }
 

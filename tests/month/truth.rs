@@ -176,7 +176,7 @@ impl World {
     }
 
     /// Where an address is known to be, and since when it was last seen there.
-    fn place_of(&self, address: Ipv6Addr) -> Option<(Place, bool, u64)> {
+    pub fn place_of(&self, address: Ipv6Addr) -> Option<(Place, bool, u64)> {
         let neighbors = self.engine.neighbors();
         let neighbor = neighbors.get(Subject::Address(address))?;
         let (sender, _) = neighbors.host_of(neighbor)?;
@@ -201,6 +201,21 @@ impl World {
         confirmed.then_some(port)
     }
 
+    /// Can who was known to have it be asked?
+    pub fn is_last_place_up(&self, (_, address): Key) -> bool {
+        let known = self.place_of(address);
+        known.is_none_or(|((port, _), ..)| self.downstreams[usize::from(port)].is_some())
+    }
+
+    /// Is there an address of a host that the group is wanted for?
+    pub fn has_address_in(&self, group: u32, place: Place) -> bool {
+        let mut subjects = self.engine.neighbors().iter();
+        subjects.any(|(subject, _)| {
+            matches!(subject, Subject::Address(address) if group_of(address) == group
+                && self.place_of(address).is_some_and(|(on, ..)| on == place))
+        })
+    }
+
     pub fn knows_nothing_of(&self, place: Place) -> bool {
         let mut hosts = self.engine.neighbors().hosts();
         !hosts.any(|(sender, host)| (sender.port, sender.mac) == place && host.subjects > 0)
@@ -223,7 +238,7 @@ impl World {
     }
 
     /// Time for all the questions that may have to be asked before.
-    fn patience(&self) -> u64 {
+    pub fn patience(&self) -> u64 {
         FIRST_QUESTIONS + ALL_QUESTIONS * self.engine.neighbors().len() as u64
     }
 

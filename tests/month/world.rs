@@ -217,6 +217,9 @@ impl World {
         self.downstreams[usize::from(port)] = downstream;
         if downstream.is_none() {
             self.tables.downstream_is_gone(port);
+            let mut expected = std::mem::take(&mut self.truth.expected);
+            expected.retain(|key, _| self.is_last_place_up(*key));
+            self.truth.expected = expected;
         }
         self.handle(Event::Downstream(port, downstream));
     }
@@ -312,7 +315,8 @@ impl World {
                 ..
             } => {
                 if mac.is_none() {
-                    let (on, at) = self.truth.answered[&target];
+                    let answered = self.truth.answered.get(&target);
+                    let (on, at) = answered.copied().unwrap_or_default();
                     assert!(
                         on != Some(port) && self.now == at,
                         "{target} is no duplicate on {port} at {}: {on:?} {at}",
