@@ -94,7 +94,8 @@ impl Month {
         self.by_mac.insert(host.mac, number as usize);
     }
 
-    /// A new address in one of the prefixes. Some share their group with the host's link-local address, and some with strangers.
+    /// A new address in one of the prefixes. Some share their group with the host's link-local
+    /// address, and some with strangers.
     fn new_address(&mut self, host: usize) -> Option<Ipv6Addr> {
         let prefix = *self.prefixes.last()?;
         let identifier = match self.random.u8(..20) {
@@ -431,13 +432,10 @@ impl Month {
         }
         let target = address;
         match self.random.u8(..4) {
-            0 => self.says(
-                host,
-                &Fact::Advertises {
-                    target,
-                    to_router: false,
-                },
-            ),
+            0 => {
+                let to_router = self.random.bool();
+                self.says(host, &Fact::Advertises { target, to_router });
+            }
             1 => {
                 let target = self.router(port);
                 self.says(

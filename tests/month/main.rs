@@ -1,7 +1,9 @@
-//! A month in a minute: the engine in stepped time, with a thousand hosts that come and go, links that flap and a kernel that fails.
+//! A month in a minute: the engine in stepped time, with a thousand hosts that come and go, links
+//! that flap and a kernel that fails.
 //! What the engine knows, joins and tells the kernel is held against what the hosts have and said.
 //!
-//! `MONTH_SEED=7 cargo test --test month` replays one seed, `MONTH_SEEDS=100 cargo test --test month` runs so many.
+//! `MONTH_SEED=7 cargo test --test month` replays one seed, `MONTH_SEEDS=100 cargo test --test month`
+//! runs so many.
 
 mod facts;
 mod hosts;

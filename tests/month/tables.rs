@@ -1,4 +1,5 @@
-//! The kernel's tables of the NDP proxy: links that go take entries along, and others leave some behind.
+//! The kernel's tables of the NDP proxy: links that go take entries along, and others leave some
+//! behind.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv6Addr;
@@ -9,7 +10,8 @@ use protocol::ndp_proxy::{Change, KernelTable};
 
 use crate::month::OTHERS;
 
-/// Until a change that failed is tried again, and for how long another node may answer duplicate address detection, in milliseconds.
+/// Until a change that failed is tried again, and for how long another node may answer duplicate
+/// address detection, in milliseconds.
 const RETRY_INTERVAL: u64 = 10_000;
 const ANSWER_INTERVAL: u64 = 1_000;
 
@@ -30,7 +32,8 @@ pub struct Tables {
     pub unsettled: BTreeSet<Ipv6Addr>,
     /// When each target upstream advertised itself last.
     pub advertised: BTreeMap<Ipv6Addr, u64>,
-    /// When a host downstream detected duplicates of an address last: it is not the host's for as long as another one may answer.
+    /// When a host downstream detected duplicates of an address last: it is not the host's for as
+    /// long as another one may answer.
     detected: HashMap<Ipv6Addr, u64>,
     timeout: u64,
 }

@@ -1,4 +1,5 @@
-//! The router's links: prefixes, outages, the querier and the hosts upstream, and the listings of the kernel's tables.
+//! The router's links: prefixes, outages, the querier and the hosts upstream, and the listings of
+//! the kernel's tables.
 
 use protocol::time::Duration;
 use std::net::Ipv6Addr;
