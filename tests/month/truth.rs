@@ -58,6 +58,8 @@ pub struct Truth {
     pub to_warn: BTreeMap<(Ipv6Addr, Port), u64>,
     /// When each address answered last, and where; `None` is upstream.
     pub answered: HashMap<Ipv6Addr, (Option<Port>, u64)>,
+    /// When something last made the questions to many hosts start anew.
+    pub doubted: u64,
     /// What was known at the last look, and where.
     known: HashMap<Known, Place>,
     pub kept: u64,
@@ -347,6 +349,17 @@ impl World {
                 now <= seen + timeout + expiry,
                 "{key:x?} of {place:?} stays at {now}"
             );
+            // Nobody spoke for it since its host said that it is gone.
+            if let Some(revoked) = self.truth.revoked.get(&(group, place))
+                && self.truth.mentioned[&group] < *revoked
+                && self.downstreams[usize::from(place.0)].is_some()
+            {
+                let latest = self.truth.doubted.max(*revoked) + self.patience() + expiry;
+                assert!(
+                    now <= latest,
+                    "{key:x?} of {place:?}, revoked at {revoked}, stays"
+                );
+            }
             *members.entry(group).or_insert(0) += 1;
             known.insert(key, place);
         }

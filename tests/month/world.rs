@@ -153,6 +153,12 @@ impl World {
             _ => self.most_actions(),
         };
         self.tally.events += 1;
+        if matches!(
+            event,
+            Event::Renew | Event::Downstream(..) | Event::Forgotten(_)
+        ) {
+            self.truth.doubted = self.now;
+        }
         self.engine.handle(Instant::from_millis(self.now), event);
         self.settle(most);
         if matches!(
