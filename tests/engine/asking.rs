@@ -804,7 +804,6 @@ fn who_took_an_address_over_and_only_answers_has_it_on_the_same_link_and_on_anot
     }
 }
 
-/// Nobody said that anything changed: the old host just answers no more, and another one does.
 /// A host that comes to a link joins its groups there before anybody asks it, and answers for its
 /// address there alone, perhaps long after it left the other link.
 #[test]
@@ -840,6 +839,7 @@ fn an_address_is_looked_for_where_its_host_answers_and_had_reported_before() {
     }
 }
 
+/// Nobody said that anything changed: the old host just answers no more, and another one does.
 #[test]
 fn an_address_is_looked_for_before_it_is_given_up() {
     let mut stage = Stage::with_defaults();
