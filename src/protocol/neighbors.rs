@@ -297,6 +297,7 @@ impl Neighbors {
             if evidence == Evidence::Remembered {
                 return Ok(Sighting::Renewed);
             }
+            let before = self.subjects.get(slot).map(|(_, neighbor)| neighbor.host);
             let answers = evidence == Evidence::Advertised && self.is_answer(config, slot, number);
             if self.is_handed_over(now, config, slot, number) {
                 if answers {
@@ -306,6 +307,9 @@ impl Neighbors {
                 if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
                     let due = neighbor.renew(now, due);
                     self.expect_question(due);
+                }
+                if let Some(before) = before.filter(|before| *before != number && !answers) {
+                    self.ask_after_move(now, slot, before);
                 }
             }
             return Ok(Sighting::Renewed);

@@ -513,6 +513,27 @@ fn a_host_that_moved_is_asked_at_once_what_it_brought_along() {
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
 }
 
+/// Somebody on a guest network has its link-layer address and says one thing from its address. It does not answer there.
+#[test]
+fn a_host_whose_address_was_said_to_have_moved_has_it_again_within_seconds() {
+    let mut stage = Stage::proxying();
+    stage.confirmed(0, HOST, address(1));
+    stage.pass(20);
+    stage.questions.clear();
+    stage.solicits(1, HOST, address(1), ROUTER);
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
+    stage.answers_resolutions_on(0, HOST, address(1), 10);
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
+    assert_eq!(stage.proxied, [address(1)].into());
+    // And one that did move is where it answers.
+    stage.pass(20);
+    stage.solicits(1, HOST, address(1), ROUTER);
+    stage.pass(2);
+    stage.receive_on(1, HOST, &advertisement(address(1), ROUTER, address(1)));
+    stage.answers_resolutions_on(0, OTHER, address(1), 20);
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
+}
+
 /// A server on two VLANs, or a hypervisor, has one link-layer address on both. Each of its addresses stays where it is, though those of one
 /// link are silent while it speaks on the other.
 #[test]

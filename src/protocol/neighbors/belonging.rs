@@ -59,6 +59,18 @@ impl Neighbors {
         true
     }
 
+    /// A subject whose host has answered for it on another link is its new one's there. That one is to answer too, and where it does
+    /// not, whoever has it here or where it was.
+    pub(super) fn ask_after_move(&mut self, now: Instant, slot: usize, before: u16) {
+        let port = self.hosts.entry(before).map(|(owner, _)| owner.port);
+        if let Some((_, neighbor)) = self.subjects.get_mut(slot)
+            && neighbor.confirmed
+        {
+            neighbor.claimed = port;
+            self.doubt(now, slot);
+        }
+    }
+
     /// Another host claims a subject: its own host is asked, if that is not under way, and in the
     /// end whoever has it there. Where the last round was in vain, there is another one, since that
     /// did not ask there.
