@@ -7,17 +7,19 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use protocol::wire::{ALL_MLDV2_ROUTERS, Message, RecordType, ReportBuilder, parse};
 
+use crate::flood::flood;
 use crate::lab::{
     LAN_ROUTER, Lab, LabOptions, Process, UPSTREAM, downstream, eventually, lan_host, poll_for,
     solicited_node,
 };
 use crate::support::{
-    Host, SOON, address, missing_of, proxied, solicitation, start, start_between,
+    Host, SOON, address, missing_of, proxied, solicitation, start, start_between, summary,
 };
 
 crate::tests![
     six_hundred_hosts_that_detect_duplicates_once_are_all_joined,
     two_thousand_hosts_that_say_one_advertisement_each_are_all_joined,
+    six_hundred_hosts_beside_a_flood_are_all_kept,
     a_host_with_80_addresses_has_64_of_them_proxied,
     a_hundred_questions_at_once_are_all_answered,
 ];
@@ -72,6 +74,37 @@ fn two_thousand_hosts_that_say_one_advertisement_each_are_all_joined() {
         host.mac = mac(number);
         host.advertises(*target);
     }
+    expect_all_joined(&lab, &mldproxy, &addresses);
+}
+
+/// They say one thing each, and then answer what they are asked. 20,000 strangers come right behind them.
+fn six_hundred_hosts_beside_a_flood_are_all_kept() {
+    let lab = Lab::without_querier();
+    let mldproxy = start(&lab, &["--log-level", "info"]);
+    let mut lan = Host::on(&lab.lan);
+    let addresses: Vec<Ipv6Addr> = (1..=600).map(address).collect();
+    for (number, target) in (1..).zip(&addresses) {
+        lan.tap
+            .send(&solicitation(mac(number), Ipv6Addr::UNSPECIFIED, *target));
+    }
+    flood(&lan, &mut fastrand::Rng::with_seed(1), 20_000, || {});
+    let confirmed = poll_for(6 * SOON, || {
+        let all = summary(&mldproxy).contains("(600 confirmed)");
+        // It goes on to ask strangers, 20 a second, after all of them.
+        for frame in (0..100).map_while(|_| lan.tap.receive(QUIET)) {
+            let asked = match parse(&frame.packet) {
+                Ok(Message::NeighborSolicitation(asked)) if asked.source == LAN_ROUTER => asked,
+                _ => continue,
+            };
+            let number = addresses.iter().position(|own| *own == asked.target);
+            if let Some(number) = number.and_then(|number| u16::try_from(number + 1).ok()) {
+                lan.mac = mac(number);
+                lan.answers(asked.target, LAN_ROUTER);
+            }
+        }
+        all.then_some(())
+    });
+    assert!(confirmed.is_some(), "{}", summary(&mldproxy));
     expect_all_joined(&lab, &mldproxy, &addresses);
 }
 

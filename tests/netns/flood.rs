@@ -17,7 +17,7 @@ crate::tests![
 ];
 
 /// Sends solicitations from made-up hosts, half of them for duplicate detection, as fast as it goes.
-fn flood(host: &Host, random: &mut fastrand::Rng, count: usize, mut meanwhile: impl FnMut()) {
+pub fn flood(host: &Host, random: &mut fastrand::Rng, count: usize, mut meanwhile: impl FnMut()) {
     for round in 0..count {
         let mut mac: [u8; 6] = std::array::from_fn(|_| random.u8(..));
         mac[0] = mac[0] & 0xfe | 2;

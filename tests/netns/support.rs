@@ -199,19 +199,28 @@ impl Host {
 
     /// Announces the address to all nodes (RFC 4861 §7.2.6).
     pub fn advertises(&self, target: Ipv6Addr) {
+        self.advertises_to(target, ALL_NODES);
+    }
+
+    /// Answers who solicited it for the address.
+    pub fn answers(&self, target: Ipv6Addr, destination: Ipv6Addr) {
+        self.advertises_to(target, destination);
+    }
+
+    fn advertises_to(&self, target: Ipv6Addr, destination: Ipv6Addr) {
         let mut packet = vec![0; 128];
         let advertisement = NeighborAdvertisement {
             source: target,
-            destination: ALL_NODES,
+            destination,
             target,
             router: false,
-            solicited: false,
+            solicited: destination != ALL_NODES,
             override_flag: true,
             target_link_layer: Some(MacAddress(self.mac)),
         };
         let length = advertisement.emit(&mut packet).expect("it fits");
         packet.truncate(length);
-        self.send(ALL_NODES, packet);
+        self.send(destination, packet);
     }
 
     pub fn send(&self, destination: Ipv6Addr, packet: Vec<u8>) {
