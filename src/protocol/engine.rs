@@ -23,9 +23,7 @@ use crate::rate::Bucket;
 use crate::state_changes::{StateChanges, Voice};
 use crate::targets::Targets;
 use crate::time::{Duration, Instant};
-use crate::wire::{
-    self, MacAddress, Message, NeighborSolicitation, Query, QueryVersion, SolicitedNode, Sources,
-};
+use crate::wire::{self, MacAddress, Message, Query, QueryVersion, SolicitedNode, Sources};
 
 use log_lines::{Because, Named, Throttle, log_change};
 
@@ -568,34 +566,17 @@ impl Engine {
                 };
                 query.emit(buffer)
             }),
-            Question::Probe { port, target, .. } => self
-                .solicitation(port, target, target)
-                .and_then(|solicitation| solicitation.emit(buffer)),
+            Question::Probe { port, target, .. } => {
+                self.emit_solicitation(Side::Downstream(port), target, target, buffer)
+            }
             Question::Resolve { port, target, .. } => {
                 let group = SolicitedNode::of(target).group();
-                self.solicitation(port, group, target)
-                    .and_then(|solicitation| solicitation.emit(buffer))
+                self.emit_solicitation(Side::Downstream(port), group, target, buffer)
             }
         };
         // Nothing can be sent there now, which is no different from a question that is lost on its way.
         let length = length.unwrap_or(0);
         Some(Action::Ask { length, question })
-    }
-
-    /// A solicitation for a target downstream; `None` while nothing can be sent there.
-    fn solicitation(
-        &self,
-        port: Port,
-        destination: Ipv6Addr,
-        target: Ipv6Addr,
-    ) -> Option<NeighborSolicitation> {
-        let Downstream { link_local, mac } = self.downstream(port)?;
-        Some(NeighborSolicitation {
-            source: link_local,
-            destination,
-            target,
-            source_link_layer: proxying::some_address(mac),
-        })
     }
 
     /// Must the actions be polled before the next packet is handled? Else there might be more answers than can wait.

@@ -270,21 +270,31 @@ impl Engine {
     pub(super) fn poll_target(&mut self, buffer: &mut [u8]) -> Option<Action> {
         let (target, side) = self.targets.poll_question()?;
         let group = SolicitedNode::of(target).group();
-        let length = self.source_on(side).and_then(|(source, mac)| {
-            let solicitation = NeighborSolicitation {
-                source,
-                destination: group,
-                target,
-                source_link_layer: some_address(mac),
-            };
-            solicitation.emit(buffer)
-        });
+        let length = self.emit_solicitation(side, group, target, buffer);
         Some(Action::Solicit {
             length: length.unwrap_or(0),
             side,
             group,
             target,
         })
+    }
+
+    /// Writes a solicitation for a target; its length. `None` while nothing can be sent on its side.
+    pub(super) fn emit_solicitation(
+        &self,
+        side: Side,
+        destination: Ipv6Addr,
+        target: Ipv6Addr,
+        buffer: &mut [u8],
+    ) -> Option<usize> {
+        let (source, mac) = self.source_on(side)?;
+        let solicitation = NeighborSolicitation {
+            source,
+            destination,
+            target,
+            source_link_layer: some_address(mac),
+        };
+        solicitation.emit(buffer)
     }
 
     /// An address downstream is announced upstream (RFC 9131 §6.1.2): a router makes an entry for it before it needs one.
@@ -340,7 +350,7 @@ impl Engine {
     }
 
     /// What can be sent from.
-    pub(super) fn source_on(&self, side: Side) -> Option<(Ipv6Addr, MacAddress)> {
+    fn source_on(&self, side: Side) -> Option<(Ipv6Addr, MacAddress)> {
         match side {
             Side::Upstream => {
                 let upstream = self.listener.upstream()?;
@@ -373,6 +383,6 @@ fn advertisement(
 }
 
 /// All zero on links without link-layer addresses.
-pub(super) fn some_address(mac: MacAddress) -> Option<MacAddress> {
+fn some_address(mac: MacAddress) -> Option<MacAddress> {
     (mac != MacAddress([0; 6])).then_some(mac)
 }
