@@ -213,20 +213,17 @@ impl Targets {
             target.asker.get_or_insert(solicitation);
             return Ok(());
         }
-        let until = now.saturating_add(VERIFICATION_INTERVAL);
         *target = Target {
-            until,
-            asks: 1,
             unasked: Some(solicitation.side),
             asker: Some(solicitation),
             verifies: Some(owner),
             host: solicitation.mac,
             ..Target::VACANT
         };
-        target.to_ask.insert(owner);
+        target.ask_again(now, owner, VERIFICATION_INTERVAL);
+        let until = target.until;
         self.asked.insert(slot);
-        self.is_asking = true;
-        self.expect_check(until);
+        self.expect_answer(until);
         Ok(())
     }
 
@@ -257,10 +254,9 @@ impl Targets {
             State::Present if solicitation.source.is_unspecified() => {
                 state.asker = Some(solicitation);
                 if state.asks == 0 {
-                    state.ask_again(now, VERIFICATION_INTERVAL);
+                    state.ask_again(now, Side::Upstream, VERIFICATION_INTERVAL);
                     let until = state.until;
-                    self.is_asking = true;
-                    self.expect_check(until);
+                    self.expect_answer(until);
                 }
             }
             State::Present => {
@@ -409,18 +405,14 @@ impl Targets {
             };
             match (target.state, target.verifies) {
                 (State::Present, _) if target.asks > 0 && target.asks < ASKS => {
-                    target.ask_again(now, ANSWER_INTERVAL);
+                    target.ask_again(now, Side::Upstream, ANSWER_INTERVAL);
                     let until = target.until;
-                    self.is_asking = true;
-                    self.expect_check(until);
+                    self.expect_answer(until);
                 }
                 (State::Asked, Some(owner)) if target.asks < VERIFICATIONS => {
-                    target.ask_again(now, VERIFICATION_INTERVAL);
-                    target.to_ask = Links::NONE;
-                    target.to_ask.insert(owner);
+                    target.ask_again(now, owner, VERIFICATION_INTERVAL);
                     let until = target.until;
-                    self.is_asking = true;
-                    self.expect_check(until);
+                    self.expect_answer(until);
                 }
                 (State::Asked, None) | (State::Present, _) if target.asks > 0 => {
                     self.asked.remove(slot);
@@ -461,8 +453,7 @@ impl Targets {
         let until = target.until;
         let inserted = self.table.insert(solicitation.target, target);
         self.asked.insert(inserted.map_err(|_| Refused)?);
-        self.is_asking = true;
-        self.expect_check(until);
+        self.expect_answer(until);
         Ok(())
     }
 
@@ -483,8 +474,7 @@ impl Targets {
         }
         target.begin(now, solicitation);
         let until = target.until;
-        self.is_asking = true;
-        self.expect_check(until);
+        self.expect_answer(until);
         Ok(())
     }
 
@@ -511,10 +501,9 @@ impl Targets {
         if target.asks > 0 || now.since(target.last_seen) < age {
             return;
         }
-        target.ask_again(now, ANSWER_INTERVAL);
+        target.ask_again(now, Side::Upstream, ANSWER_INTERVAL);
         let until = target.until;
-        self.is_asking = true;
-        self.expect_check(until);
+        self.expect_answer(until);
     }
 
     /// Answers those who waited for a target that `mac` has, but for the one who has it, and those on its own link.
@@ -534,6 +523,12 @@ impl Targets {
                 });
             }
         }
+    }
+
+    /// A question is to be sent, and answered by then.
+    fn expect_answer(&mut self, until: Instant) {
+        self.is_asking = true;
+        self.expect_check(until);
     }
 
     fn expect_check(&mut self, due: Instant) {
@@ -588,9 +583,10 @@ impl Target {
         }
     }
 
-    fn ask_again(&mut self, now: Instant, interval: Duration) {
+    /// It is asked for where it is, and has so long to answer.
+    fn ask_again(&mut self, now: Instant, on: Side, interval: Duration) {
         self.asks = self.asks.saturating_add(1);
         self.until = now.saturating_add(interval);
-        self.to_ask.insert(Side::Upstream);
+        self.to_ask.insert(on);
     }
 }
