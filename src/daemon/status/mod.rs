@@ -48,6 +48,22 @@ pub struct View<'v> {
     pub downstreams: heapless::Vec<Downstream<'v>, MAX_DOWNSTREAMS>,
 }
 
+#[cfg(test)]
+impl<'v> View<'v> {
+    /// With a usable upstream, and no downstream.
+    fn of(engine: &'v Engine, now: Instant) -> View<'v> {
+        View {
+            name: "",
+            engine,
+            started: Instant::ZERO,
+            now,
+            upstream_running: true,
+            upstream_state: State::Usable,
+            downstreams: heapless::Vec::new(),
+        }
+    }
+}
+
 /// A downstream, as it is now.
 pub struct Downstream<'v> {
     pub name: &'v str,

@@ -81,7 +81,6 @@ mod tests {
 
     use super::super::{Cursor, Format, parse_question};
     use super::*;
-    use crate::interfaces::State;
 
     /// The whole answer of a daemon to `probe`.
     fn answer(upstream: &str, ndp_proxy: bool, queried: bool) -> String {
@@ -111,15 +110,7 @@ mod tests {
             let packet = &packet[..length];
             engine.handle(Instant::ZERO, Event::UpstreamPacket { mac, packet });
         }
-        let view = View {
-            name: "",
-            engine: &engine,
-            started: Instant::ZERO,
-            now: Instant::from_secs(12),
-            upstream_running: true,
-            upstream_state: State::Usable,
-            downstreams: heapless::Vec::new(),
-        };
+        let view = View::of(&engine, Instant::from_secs(12));
         let (format, limit) = parse_question(b"probe").unwrap();
         assert_eq!(format, Format::Probe);
         let (mut cursor, mut buffer) = (Cursor::new(limit), [0; 4096]);

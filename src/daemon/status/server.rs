@@ -442,7 +442,6 @@ mod tests {
     use protocol::engine::Engine;
 
     use super::*;
-    use crate::interfaces::State;
 
     /// With no descriptor left, who asks waits, and the loop does not turn meanwhile.
     #[test]
@@ -464,12 +463,7 @@ mod tests {
             let ready = poller.wait(Some(Duration::ZERO)).unwrap();
             let view = View {
                 name: "wan",
-                engine: &engine,
-                started: Instant::ZERO,
-                now: Instant::from_secs(seconds),
-                upstream_running: true,
-                upstream_state: State::Usable,
-                downstreams: heapless::Vec::new(),
+                ..View::of(&engine, Instant::from_secs(seconds))
             };
             server.serve(&poller, ready, &view, &mut answers);
             ready.contains(NEWCOMER)

@@ -221,15 +221,7 @@ mod tests {
     #[test]
     fn no_state_of_a_downstream_is_wider_than_80_columns() {
         let engine = Box::new(const { Engine::new() });
-        let mut view = View {
-            name: "",
-            engine: &engine,
-            started: Instant::ZERO,
-            now: Instant::ZERO,
-            upstream_running: true,
-            upstream_state: State::Usable,
-            downstreams: heapless::Vec::new(),
-        };
+        let mut view = View::of(&engine, Instant::ZERO);
         const STATES: [State; 7] = [
             State::Missing,
             State::PartOf(u32::MAX),
@@ -290,15 +282,7 @@ mod tests {
         let length = query.emit(&mut packet).unwrap();
         let (mac, packet) = (MacAddress([0; 6]), &packet[..length]);
         engine.handle(Instant::ZERO, Event::UpstreamPacket { mac, packet });
-        let view = View {
-            name: "",
-            engine: &engine,
-            started: Instant::ZERO,
-            now: Instant::from_secs(5999),
-            upstream_running: true,
-            upstream_state: State::Usable,
-            downstreams: heapless::Vec::new(),
-        };
+        let view = View::of(&engine, Instant::from_secs(5999));
         let mut text = String::new();
         write(&view, &Piece::Head, true, &mut text).unwrap();
         assert!(text.contains("querier febf:…:4444:5555:6666:7777 (MLDv1)"));
