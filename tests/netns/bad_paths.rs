@@ -1,19 +1,15 @@
 //! Control sockets where somebody else has a say: nothing holds up the start, and nothing of root's is given away.
 
 use std::fs;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
-};
 use nix::unistd::User;
 
 use crate::lab::{DOWNSTREAM, Lab, OTHER_USERS, Process, UPSTREAM};
-use crate::support::{SOON, spawn, start};
+use crate::support::{SOON, spawn, start, who_accepts_nobody};
 
 crate::tests![
     a_listener_that_accepts_nobody_does_not_block_the_start,
@@ -74,15 +70,7 @@ fn expect_of_root(path: impl AsRef<Path>) {
 fn a_listener_that_accepts_nobody_does_not_block_the_start() {
     let lab = Lab::without_querier();
     let path = &lab.rtr.control_socket;
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let open = || socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
-    let address = UnixAddr::new(path.as_str()).unwrap();
-    let listener = open();
-    bind(listener.as_raw_fd(), &address).unwrap();
-    listen(&listener, Backlog::new(1).unwrap()).unwrap();
-    let _waiting: Vec<_> = std::iter::repeat_with(open)
-        .take_while(|client| connect(client.as_raw_fd(), &address).is_ok())
-        .collect();
+    let _full = who_accepts_nobody(path);
     let mldproxy = start(&lab, &[]);
     mldproxy.wait_for_line("no `mldproxy status`", SOON);
 }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -10,13 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::sys::signal::Signal;
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
-};
 
 use crate::lab::{DOWNSTREAM, Lab, Namespace, UPSTREAM, eventually, find_tool, poll_for};
 use crate::support::{
     Host, SOON, UNLIMITED, address, anonymous_memory, expect_joined, querier, spawn, start,
+    who_accepts_nobody,
 };
 
 const SCHEMA: (&str, &str) = ("jsonschema", "python3-jsonschema");
@@ -387,18 +384,7 @@ fn a_lock_that_is_kept_keeps_nobody_from_starting() {
 fn who_listens_under_its_name_and_accepts_nobody_holds_up_nobody() {
     let lab = Lab::without_querier();
     let path = format!("{}.mldproxy-too", lab.rtr.control_socket);
-    let full = lab.rtr.within(|| {
-        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let open = || socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
-        let address = UnixAddr::new(path.as_str()).unwrap();
-        let listener = open();
-        bind(listener.as_raw_fd(), &address).unwrap();
-        listen(&listener, Backlog::new(1).unwrap()).unwrap();
-        let waiting: Vec<_> = std::iter::repeat_with(open)
-            .take_while(|client| connect(client.as_raw_fd(), &address).is_ok())
-            .collect();
-        (listener, waiting)
-    });
+    let full = lab.rtr.within(|| who_accepts_nobody(&path));
     start(&lab, &[]);
     drop(full);
     fs::remove_file(path).unwrap();

@@ -5,9 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+};
 use protocol::wire::{ALL_NODES, MacAddress, NeighborAdvertisement, NeighborSolicitation};
 
 use crate::lab::{
@@ -336,4 +340,18 @@ pub fn summary(mldproxy: &Process) -> String {
     mldproxy.signal(nix::sys::signal::Signal::SIGUSR1);
     let summary = poll_for(SOON, || summaries().nth(before));
     summary.unwrap_or_else(|| panic!("no summary in:\n{}", mldproxy.log()))
+}
+
+/// A socket that listens at this path, and those who wait there, so that nobody more can connect.
+pub fn who_accepts_nobody(path: &str) -> (OwnedFd, Vec<OwnedFd>) {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let open = || socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+    let address = UnixAddr::new(path).unwrap();
+    let listener = open();
+    bind(listener.as_raw_fd(), &address).unwrap();
+    listen(&listener, Backlog::new(1).unwrap()).unwrap();
+    let waiting = std::iter::repeat_with(open)
+        .take_while(|client| connect(client.as_raw_fd(), &address).is_ok())
+        .collect();
+    (listener, waiting)
 }

@@ -101,11 +101,7 @@ fn to_leave_under_a_querier_of_version_1_is_a_done() {
     expect_joined(&lab, &[address(1)]);
     let wire = Tap::open(&lab.sw, "rtr");
     mldproxy.signal(Signal::SIGTERM);
-    let group = solicited_node(address(1));
-    eventually("a Done", SOON, || {
-        let frame = wire.receive(SOON).expect("a Done for each group");
-        matches!(parse(&frame.packet), Ok(Message::Done(done)) if done.group == group)
-    });
+    expect_done(&wire);
 }
 
 fn a_querier_of_version_2_gets_reports_of_version_2() {
@@ -150,11 +146,7 @@ fn a_fixed_version_1_reports_a_join_at_once_and_a_leave_by_done() {
         is_report_v1(&wire.receive(SOON).expect("a report"))
     });
     mldproxy.signal(Signal::SIGTERM);
-    let group = solicited_node(address(1));
-    eventually("a Done", SOON, || {
-        let frame = wire.receive(SOON).expect("a Done");
-        matches!(parse(&frame.packet), Ok(Message::Done(done)) if done.group == group)
-    });
+    expect_done(&wire);
 }
 
 /// RFC 3810 §6.1. The kernel speaks MLDv1 with the querier, and there is no refresh.
@@ -169,6 +161,16 @@ fn a_fixed_version_2_reports_a_join_and_a_leave_at_once() {
     expect_records(&wire, RecordType::ChangeToExclude, 2);
     mldproxy.signal(Signal::SIGTERM);
     expect_records(&wire, RecordType::ChangeToInclude, 1);
+}
+
+/// Waits for a Done for the group of `address(1)`.
+#[track_caller]
+fn expect_done(wire: &Tap) {
+    let group = solicited_node(address(1));
+    eventually("a Done", SOON, || {
+        let frame = wire.receive(SOON).expect("a Done for each group");
+        matches!(parse(&frame.packet), Ok(Message::Done(done)) if done.group == group)
+    });
 }
 
 /// Waits for so many records of this type for the group of `address(1)`.
