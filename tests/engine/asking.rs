@@ -15,6 +15,15 @@ use crate::stage::{HOST, ROUTER, Stage, address, advertisement, group, report, s
 const FE80_1: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, 1);
 
 impl Stage {
+    /// The host has spoken, and its address 1 was seen and reported.
+    fn with_a_host() -> Stage {
+        let mut stage = Stage::with_defaults();
+        stage.speaks();
+        stage.seen(address(1));
+        stage.reports(&[1]);
+        stage
+    }
+
     /// The host solicits the router from its link-local address.
     fn speaks(&mut self) {
         self.receive(&solicitation(
@@ -167,10 +176,7 @@ fn what_the_kernel_remembers_of_a_host_that_was_heard_elsewhere_does_not_move_it
 
 #[test]
 fn a_silent_host_that_answers_stays_and_one_that_does_not_goes_within_a_timeout() {
-    let mut stage = Stage::with_defaults();
-    stage.speaks();
-    stage.seen(address(1));
-    stage.reports(&[1]);
+    let mut stage = Stage::with_a_host();
     stage.asked();
     for _ in 0..10 {
         stage.pass(150);
@@ -455,10 +461,7 @@ fn what_the_kernel_remembers_is_asked_where_it_remembers_it() {
 
 #[test]
 fn what_the_kernel_forgets_is_asked_for_and_not_dropped() {
-    let mut stage = Stage::with_defaults();
-    stage.speaks();
-    stage.seen(address(1));
-    stage.reports(&[1]);
+    let mut stage = Stage::with_a_host();
     stage.pass(10);
     stage.asked();
     stage.handle(Event::Forgotten(address(1)));
@@ -605,10 +608,7 @@ fn reports_of_both_versions_join_where_mld_is_learned_from() {
 
 #[test]
 fn a_renewal_asks_all_hosts_and_reports_all_groups() {
-    let mut stage = Stage::with_defaults();
-    stage.speaks();
-    stage.seen(address(1));
-    stage.reports(&[1]);
+    let mut stage = Stage::with_a_host();
     stage.pass(10);
     stage.asked();
     stage.reports.clear();
@@ -619,10 +619,7 @@ fn a_renewal_asks_all_hosts_and_reports_all_groups() {
 
 #[test]
 fn a_renewal_asks_a_host_that_was_asked_just_now() {
-    let mut stage = Stage::with_defaults();
-    stage.speaks();
-    stage.seen(address(1));
-    stage.reports(&[1]);
+    let mut stage = Stage::with_a_host();
     stage.asked();
     stage.pass(2);
     stage.handle(Event::Renew);
@@ -700,10 +697,7 @@ fn is_confirmed(stage: &Stage, number: u32) -> bool {
 
 #[test]
 fn a_confirmed_address_stays_with_its_host_until_that_does_not_answer() {
-    let mut stage = Stage::with_defaults();
-    stage.speaks();
-    stage.seen(address(1));
-    stage.reports(&[1]);
+    let mut stage = Stage::with_a_host();
     let thief = MacAddress([2, 0, 0, 0, 0, 9]);
     let claim = solicitation(address(1), SolicitedNode::of(ROUTER).group(), ROUTER);
     stage.pass(5);
@@ -751,10 +745,7 @@ fn the_more_hosts_there_are_the_sooner_each_is_asked_again() {
 
 #[test]
 fn the_last_probe_has_a_second_for_its_answer_before_another_host_may_claim_the_address() {
-    let mut stage = Stage::with_defaults();
-    stage.speaks();
-    stage.seen(address(1));
-    stage.reports(&[1]);
+    let mut stage = Stage::with_a_host();
     let thief = MacAddress([2, 0, 0, 0, 0, 9]);
     let claim = solicitation(address(1), SolicitedNode::of(ROUTER).group(), ROUTER);
     stage.pass(40);
@@ -776,10 +767,7 @@ fn the_last_probe_has_a_second_for_its_answer_before_another_host_may_claim_the_
 #[test]
 fn who_took_an_address_over_and_only_answers_has_it_on_the_same_link_and_on_another() {
     for port in [0, 1] {
-        let mut stage = Stage::with_defaults();
-        stage.speaks();
-        stage.seen(address(1));
-        stage.reports(&[1]);
+        let mut stage = Stage::with_a_host();
         stage.pass(100);
         stage.asked();
         let heir = MacAddress([2, 0, 0, 0, 0, 9]);
@@ -809,10 +797,7 @@ fn who_took_an_address_over_and_only_answers_has_it_on_the_same_link_and_on_anot
 #[test]
 fn an_address_is_looked_for_where_its_host_answers_and_had_reported_before() {
     for was_sought in [false, true] {
-        let mut stage = Stage::with_defaults();
-        stage.speaks();
-        stage.seen(address(1));
-        stage.reports(&[1]);
+        let mut stage = Stage::with_a_host();
         assert!(is_confirmed(&stage, 1));
         stage.pass(20);
         if was_sought {
@@ -842,10 +827,7 @@ fn an_address_is_looked_for_where_its_host_answers_and_had_reported_before() {
 /// Nobody said that anything changed: the old host just answers no more, and another one does.
 #[test]
 fn an_address_is_looked_for_before_it_is_given_up() {
-    let mut stage = Stage::with_defaults();
-    stage.speaks();
-    stage.seen(address(1));
-    stage.reports(&[1]);
+    let mut stage = Stage::with_a_host();
     let heir = MacAddress([2, 0, 0, 0, 0, 9]);
     for _ in 0..400 {
         stage.pass(1);
@@ -864,10 +846,7 @@ fn an_address_is_looked_for_before_it_is_given_up() {
 /// While its own host answers, nobody gets an address by answering a solicitation, not even one that everybody hears.
 #[test]
 fn who_answers_beside_an_addresss_own_host_does_not_get_it() {
-    let mut stage = Stage::with_defaults();
-    stage.speaks();
-    stage.seen(address(1));
-    stage.reports(&[1]);
+    let mut stage = Stage::with_a_host();
     stage.pass(100);
     stage.asked();
     let thief = MacAddress([2, 0, 0, 0, 0, 9]);
@@ -950,10 +929,7 @@ fn an_answer_to_the_last_probe_confirms() {
 #[test]
 fn an_outage_of_the_downstream_costs_no_host_that_answers_after_it() {
     use protocol::engine::Downstream;
-    let mut stage = Stage::with_defaults();
-    stage.speaks();
-    stage.seen(address(1));
-    stage.reports(&[1]);
+    let mut stage = Stage::with_a_host();
     stage.pass(140);
     stage.handle(Event::Downstream(0, None));
     stage.handle(Event::Forgotten(address(1)));
@@ -977,10 +953,7 @@ fn an_outage_of_the_downstream_costs_no_host_that_answers_after_it() {
 #[test]
 fn a_downstream_that_changes_without_an_end_costs_no_questions() {
     use protocol::engine::Downstream;
-    let mut stage = Stage::with_defaults();
-    stage.speaks();
-    stage.seen(address(1));
-    stage.reports(&[1]);
+    let mut stage = Stage::with_a_host();
     stage.pass(20);
     stage.asked();
     let downstream = |last| {
@@ -997,10 +970,7 @@ fn a_downstream_that_changes_without_an_end_costs_no_questions() {
 
 #[test]
 fn a_host_that_was_doubted_twice_while_it_slept_is_asked_again_before_its_end() {
-    let mut stage = Stage::with_defaults();
-    stage.speaks();
-    stage.seen(address(1));
-    stage.reports(&[1]);
+    let mut stage = Stage::with_a_host();
     for _ in 0..2 {
         stage.pass(30);
         stage.handle(Event::Forgotten(address(1)));
@@ -1052,10 +1022,7 @@ fn an_address_takes_the_place_of_the_listener_that_its_host_was_known_as() {
 
 #[test]
 fn a_forged_link_local_address_diverts_no_question_from_a_host_that_answers() {
-    let mut stage = Stage::with_defaults();
-    stage.speaks();
-    stage.seen(address(1));
-    stage.reports(&[1]);
+    let mut stage = Stage::with_a_host();
     let other = "fe80::bad".parse().unwrap();
     stage.receive(&solicitation(
         other,
@@ -1076,10 +1043,7 @@ fn a_forged_link_local_address_diverts_no_question_from_a_host_that_answers() {
 
 #[test]
 fn one_host_that_sows_doubt_does_not_take_all_the_questions() {
-    let mut stage = Stage::with_defaults();
-    stage.speaks();
-    stage.seen(address(1));
-    stage.reports(&[1]);
+    let mut stage = Stage::with_a_host();
     stage.asked();
     for number in 0..1000_u32 {
         let source = Ipv6Addr::from_bits(FE80_1.to_bits() + u128::from(number % 2));
