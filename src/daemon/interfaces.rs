@@ -155,12 +155,17 @@ impl Interfaces {
         self.port_of(index).map(Side::Downstream)
     }
 
+    /// The one on a side.
+    pub fn on(&self, side: Side) -> Option<&Interface> {
+        match side {
+            Side::Upstream => Some(&self.upstream),
+            Side::Downstream(port) => self.downstreams.get(usize::from(port)),
+        }
+    }
+
     /// The kernel's number of the one on a side, if it is there.
     pub fn index_of(&self, side: Side) -> Option<u32> {
-        match side {
-            Side::Upstream => self.upstream.index,
-            Side::Downstream(port) => self.downstreams.get(usize::from(port))?.index,
-        }
+        self.on(side)?.index
     }
 
     /// The names of those that are not there.
@@ -172,11 +177,7 @@ impl Interfaces {
 
     /// The routing table for what is on a side.
     pub fn table_of(&self, side: Side) -> u32 {
-        let interface = match side {
-            Side::Upstream => Some(&self.upstream),
-            Side::Downstream(port) => self.downstreams.get(usize::from(port)),
-        };
-        let master = interface.and_then(|interface| interface.master);
+        let master = self.on(side).and_then(|interface| interface.master);
         master
             .and_then(|master| master.table)
             .unwrap_or(libc::RT_TABLE_MAIN.into())

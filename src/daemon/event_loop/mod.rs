@@ -7,7 +7,7 @@ mod listing;
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use protocol::config::{MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix};
+use protocol::config::{MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix, Side};
 use protocol::engine::{self, Downstream, Engine, Event};
 use protocol::listener::Upstream;
 use protocol::ndp_proxy::{KernelTable, Listing};
@@ -273,11 +273,11 @@ impl<'s> EventLoop<'s> {
         }
         self.request_dump(now);
         if ready.contains(UPSTREAM) {
-            self.read_upstream(now);
+            self.read_capture(now, Side::Upstream);
         }
-        for (port, token) in (0..self.ports.len()).zip(PORTS..) {
+        for (port, token) in (0..self.ports.len() as Port).zip(PORTS..) {
             if ready.contains(token) {
-                self.read_port(now, port);
+                self.read_capture(now, Side::Downstream(port));
             }
         }
         self.engine.handle_timeout(now);
@@ -405,60 +405,41 @@ impl<'s> EventLoop<'s> {
         );
     }
 
-    fn read_upstream(&mut self, now: Instant) {
+    fn read_capture(&mut self, now: Instant, side: Side) {
         let mut left = BATCH;
         while left > 0 {
             let EventLoop {
                 engine,
+                interfaces,
                 upstream_capture,
-                buffers,
-                ..
-            } = self;
-            let buffer = &mut buffers.receive;
-            let read = read(upstream_capture, buffer, &mut left, |packet, mac| {
-                let mac = MacAddress(mac);
-                engine.handle(now, Event::UpstreamPacket { mac, packet });
-                !engine.has_to_act()
-            });
-            if read.is_err() {
-                // That it works again is said where it is opened anew.
-                let name = &self.engine.config().upstream;
-                self.upstream_capture_trouble
-                    .note(read, format_args!("listening on {name}"));
-                self.try_again(now);
-            }
-            if left > 0 {
-                self.act();
-            }
-        }
-    }
-
-    fn read_port(&mut self, now: Instant, number: usize) {
-        let mut left = BATCH;
-        while left > 0 {
-            let EventLoop {
-                engine,
+                upstream_capture_trouble,
                 ports,
                 buffers,
                 ..
             } = self;
-            let Some(port) = ports.get_mut(number) else {
-                return;
+            let (capture, trouble) = match side {
+                Side::Upstream => (upstream_capture, upstream_capture_trouble),
+                Side::Downstream(port) => {
+                    let Some(port) = ports.get_mut(usize::from(port)) else {
+                        return;
+                    };
+                    (&mut port.capture, &mut port.capture_trouble)
+                }
             };
             let buffer = &mut buffers.receive;
-            let read = read(&mut port.capture, buffer, &mut left, |packet, mac| {
-                let event = Event::Packet {
-                    port: number as Port,
-                    mac: MacAddress(mac),
-                    packet,
+            let read = read(capture, buffer, &mut left, |packet, mac| {
+                let mac = MacAddress(mac);
+                let event = match side {
+                    Side::Upstream => Event::UpstreamPacket { mac, packet },
+                    Side::Downstream(port) => Event::Packet { port, mac, packet },
                 };
                 engine.handle(now, event);
                 !engine.has_to_act()
             });
             if read.is_err() {
-                if let Some(name) = engine.config().downstreams.get(number) {
-                    port.capture_trouble
-                        .note(read, format_args!("listening on {name}"));
+                // That it works again is said where it is opened anew.
+                if let Some(interface) = interfaces.on(side) {
+                    trouble.note(read, format_args!("listening on {}", interface.name));
                 }
                 self.try_again(now);
             }
