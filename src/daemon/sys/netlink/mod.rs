@@ -255,7 +255,7 @@ impl Netlink {
         body[..4].copy_from_slice(&index.to_ne_bytes());
         body[4..].copy_from_slice(&address.octets());
         for number in Number::all() {
-            if siblings.present().any(|present| present == number)
+            if siblings.is_there(number)
                 && self.tell(number, siblings::REMOVED, &body) == Err(Errno::ECONNREFUSED)
             {
                 siblings.is_gone(number);

@@ -155,9 +155,8 @@ impl Siblings {
         }
     }
 
-    /// Those that are there.
-    pub fn present(&self) -> impl Iterator<Item = Number> {
-        Number::all().filter(|number| self.get(*number) != Sibling::Gone)
+    pub(super) fn is_there(&self, number: Number) -> bool {
+        self.get(number) != Sibling::Gone
     }
 
     pub(super) fn is_awaited(&self) -> bool {
