@@ -361,17 +361,17 @@ impl Engine {
             Action::Join(change) => {
                 self.groups.done(self.now, change, succeeded);
                 if succeeded {
-                    if let Some(voice) = self.voice() {
-                        self.state_changes.joined(change.slot, change.group, &voice);
-                    }
+                    let voice = self.voice();
+                    self.state_changes
+                        .joined(change.slot, change.group, voice.as_ref());
                     log!(self.line_level(), "joined {}", Because(change));
                     self.listener.start(self.now, self.config.refresh_interval);
                 }
             }
             Action::Leave(change) => {
                 self.groups.done(self.now, change, succeeded);
-                self.state_changes.left(change.slot);
                 if succeeded {
+                    self.state_changes.left(change.slot);
                     log!(self.line_level(), "left {}", Because(change));
                     self.stop_refresh_without_groups();
                 }
@@ -514,6 +514,22 @@ impl Engine {
                 let groups = self.groups.len();
                 self.listener.done(now, &self.config, groups, succeeded);
             }
+        }
+    }
+
+    /// The group is wanted. If its leave was reported and not carried out yet, the querier believes
+    /// that it was left, and the kernel, which never left it, says nothing: it is reported again.
+    fn take_back_leave(&mut self, group: SolicitedNode) {
+        let Some(slot) = self.groups.joined_slot(group) else {
+            return;
+        };
+        if !self.state_changes.is_told(slot) {
+            return;
+        }
+        let voice = self.voice();
+        self.state_changes.joined(slot, group, voice.as_ref());
+        if voice.is_none() {
+            self.listener.report_all();
         }
     }
 

@@ -40,7 +40,7 @@ pub struct StateChanges<const N: usize, const WORDS: usize> {
     /// Those to be reported now, and those that wait for `repeat_at`.
     due: SlotSet<WORDS>,
     waiting: SlotSet<WORDS>,
-    /// Groups whose leave was reported, and is to be carried out.
+    /// Groups whose leave was reported and is still to be carried out, also where that failed.
     told: SlotSet<WORDS>,
     /// Groups left, and how often that is still to be reported.
     left: heapless::Vec<(SolicitedNode, u8), MAX_REPEATED_LEAVES>,
@@ -79,11 +79,13 @@ impl<const N: usize, const WORDS: usize> StateChanges<N, WORDS> {
         self.left_are_due = false;
     }
 
-    /// A group was joined.
-    pub(crate) fn joined(&mut self, slot: usize, group: SolicitedNode, voice: &Voice) {
+    /// A group was joined, or is wanted again after its leave was reported and before that was
+    /// carried out. Without a voice the kernel reports the join, or nobody can.
+    pub(crate) fn joined(&mut self, slot: usize, group: SolicitedNode, voice: Option<&Voice>) {
         self.left.retain(|(left, _)| *left != group);
+        self.told.remove(slot);
         self.waiting.remove(slot);
-        if let Some(times) = self.times.get_mut(slot) {
+        if let (Some(voice), Some(times)) = (voice, self.times.get_mut(slot)) {
             *times = voice.repetitions();
             self.due.insert(slot);
         }
@@ -101,7 +103,7 @@ impl<const N: usize, const WORDS: usize> StateChanges<N, WORDS> {
         bring_forward(&mut self.repeat_at, now.saturating_add(delay));
     }
 
-    /// A group was left, or could not be and is reported anew before the next attempt.
+    /// A group was left.
     pub(crate) fn left(&mut self, slot: usize) {
         self.told.remove(slot);
         self.due.remove(slot);

@@ -399,6 +399,61 @@ fn at_the_end_every_group_is_reported_as_left_in_the_fixed_version() {
     assert_eq!(stage.said(), [""; 0], "the kernel does");
 }
 
+/// The kernel could not leave the group, and so reports nothing when it is wanted again. The querier
+/// was told of the leave.
+#[test]
+fn a_group_wanted_again_after_its_leave_was_reported_is_reported_again() {
+    for (mode, heard, left, joined) in [
+        (MldMode::V1, MldVersion::V2, "done", "report"),
+        (MldMode::V2, MldVersion::V1, "TO_IN", "TO_EX"),
+    ] {
+        // One whose leave was reported just now, and one whose reports are all done with.
+        for seconds in [0, 60] {
+            let mut stage = fixed(mode);
+            let lines = |word| format!("{word} {}", group(1));
+            stage.seen(address(1));
+            stage.fails = |action| matches!(action, Action::Leave(_));
+            stage.query(heard);
+            while stage.engine.neighbors().len() > 0 {
+                stage.pass(1);
+                stage.query(heard);
+            }
+            stage.said.clear();
+            while !stage.said().contains(&lines(left)) {
+                stage.pass(1);
+                stage.query(heard);
+            }
+            stage.pass(seconds);
+            stage.said.clear();
+            stage.seen(address(1));
+            assert_eq!(stage.said(), [lines(joined)], "{seconds} s");
+            stage.fails = |_| false;
+            stage.pass(50);
+            assert!(!stage.said().contains(&lines(left)), "{:?}", stage.said);
+            assert!(stage.joined.contains(&group(1)));
+        }
+    }
+}
+
+/// As above, where the kernel speaks the fixed version by then and so is the one to report.
+#[test]
+fn a_group_wanted_again_after_the_versions_agree_is_refreshed() {
+    let mut stage = fixed(MldMode::V2);
+    stage.query(MldVersion::V1);
+    stage.seen(address(1));
+    stage.fails = |action| matches!(action, Action::Leave(_));
+    let left = format!("TO_IN {}", group(1));
+    while !stage.said().contains(&left) {
+        stage.pass(60);
+        stage.query(MldVersion::V1);
+    }
+    stage.pass(300);
+    stage.reports.clear();
+    stage.seen(address(1));
+    let now = stage.now.as_millis() / 1000;
+    assert_eq!(stage.reports, [(now, vec![group(1)])]);
+}
+
 /// All are reported at once in MLDv2, a packetful each, and in MLDv1 as fast as a switch may take
 /// it.
 #[test]

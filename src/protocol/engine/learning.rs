@@ -229,6 +229,7 @@ impl Engine {
         if let Some(downstream) = config.downstreams.get(usize::from(sender.port)) {
             debug!("learned {} on {downstream}", Named(subject));
         }
+        self.take_back_leave(group);
     }
 
     /// What a host was heard by is not learned now. It is tried again, but for groups, which it is asked for, and for what the kernel
