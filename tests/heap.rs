@@ -1,9 +1,5 @@
 //! The daemon's heap, where it is too small: a program ends then, and says why.
 
-#[path = "../src/daemon/sys/mod.rs"]
-#[allow(dead_code, unused_imports)]
-mod sys;
-
 use std::env;
 use std::hint::black_box;
 use std::io::Read;
@@ -14,7 +10,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 #[global_allocator]
-static HEAP: sys::Heap = sys::Heap::new();
+static HEAP: daemon::sys::Heap = daemon::sys::Heap::new();
 
 /// Names what this program is to do as its own child.
 const ROLE: &str = "MLDPROXY_TEST_HEAP";

@@ -1,35 +1,7 @@
 //! No heap allocation after start-up: the daemon's own loop, on the real kernel, under a counting allocator.
 
-// The daemon's modules, which no other crate can name. Their own tests are not compiled, but leave imports behind.
-#[path = "../src/daemon/event_loop/mod.rs"]
-#[allow(dead_code, unused_imports)]
-mod event_loop;
-#[path = "../src/daemon/interfaces.rs"]
-#[allow(dead_code, unused_imports)]
-mod interfaces;
 #[path = "netns/lab.rs"]
 mod lab;
-#[path = "../src/daemon/output.rs"]
-#[allow(dead_code, unused_imports)]
-mod output;
-#[path = "../src/daemon/proxy_settings.rs"]
-#[allow(dead_code, unused_imports)]
-mod proxy_settings;
-#[path = "../src/daemon/report.rs"]
-#[allow(dead_code, unused_imports)]
-mod report;
-#[path = "../src/daemon/shared_prefixes.rs"]
-#[allow(dead_code, unused_imports)]
-mod shared_prefixes;
-#[path = "../src/daemon/status/mod.rs"]
-#[allow(dead_code, unused_imports)]
-mod status;
-#[path = "../src/daemon/sys/mod.rs"]
-#[allow(dead_code, unused_imports)]
-mod sys;
-#[path = "../src/daemon/values.rs"]
-#[allow(dead_code, unused_imports)]
-mod values;
 
 use std::hint::black_box;
 use std::io::{Read as _, Write as _};
@@ -46,13 +18,13 @@ use protocol::engine::Engine;
 use protocol::time::Duration;
 use protocol::wire::{NeighborSolicitation, SolicitedNode};
 
-use event_loop::{Buffers, EventLoop, Sockets};
+use daemon::event_loop::{Buffers, EventLoop, Sockets};
+use daemon::status::Server;
+use daemon::sys::netlink::Netlink;
+use daemon::sys::netlink::tables::Tables;
+use daemon::sys::packet::Transmitter;
+use daemon::sys::signal::Signals;
 use lab::{Frame, Namespace, Tap, group_mac};
-use status::Server;
-use sys::netlink::Netlink;
-use sys::netlink::tables::Tables;
-use sys::packet::Transmitter;
-use sys::signal::Signals;
 
 const FRAMES: u64 = 100_000;
 
@@ -188,7 +160,7 @@ fn count_allocations(path: &str) -> u64 {
         }
     });
     // A line of the log allocates nothing either.
-    sys::log::install(log::LevelFilter::Info, false);
+    daemon::sys::log::install(log::LevelFilter::Info, false);
     let logged = measure(|| log::info!("{} addresses", event_loop.engine().neighbors().len()));
     for counter in [Counter::Joined, Counter::Reported, Counter::Solicited] {
         assert!(

@@ -2,44 +2,27 @@
 //!
 //! This is the shell around the [`protocol`] core: it starts it, feeds it and does what it says.
 
-mod check;
-mod cli;
-mod event_loop;
-mod instance;
-mod interfaces;
-mod output;
-mod proxy_settings;
-mod query;
-mod report;
-mod shared_prefixes;
-mod snapshot;
-mod status;
-mod sys;
-mod values;
-
 use std::env;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
+use daemon::cli::{Command, Run};
+use daemon::event_loop::{Buffers, EventLoop, Sockets};
+use daemon::instance::{self, Instance};
+use daemon::snapshot::Snapshot;
+use daemon::status::{BindError, Server, StatusError, socket_of};
+use daemon::sys::netlink::tables::Tables;
+use daemon::sys::netlink::{Dump, Netlink};
+use daemon::sys::packet::Transmitter;
+use daemon::sys::privileges::{User, drop_privileges};
+use daemon::sys::records::Records;
+use daemon::sys::signal::Signals;
+use daemon::{BAD_INPUT, check, cli, output, query, status, sys};
 use log::{debug, error, warn};
 use nix::errno::Errno;
 use protocol::config::{Config, GLOBAL_UNICAST};
 use protocol::engine::Engine;
 
-use cli::{Command, Run};
-use event_loop::{Buffers, EventLoop, Sockets};
-use instance::Instance;
-use snapshot::Snapshot;
-use status::{BindError, Server, StatusError, socket_of};
-use sys::netlink::tables::Tables;
-use sys::netlink::{Dump, Netlink};
-use sys::packet::Transmitter;
-use sys::privileges::{User, drop_privileges};
-use sys::records::Records;
-use sys::signal::Signals;
-
-/// The exit code for what only another command line mends.
-const BAD_INPUT: u8 = 2;
 /// The exit code where another daemon has the control socket.
 const ALREADY_RUNNING: u8 = 3;
 

@@ -195,10 +195,6 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that learns nothing until it is [started](Self::start). All zero bits: a static one takes no room in the file.
-    #[expect(
-        clippy::new_without_default,
-        reason = "a default would be built on the stack"
-    )]
     pub const fn new() -> Self {
         Engine {
             config: Config::blank(),

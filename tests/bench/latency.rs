@@ -14,8 +14,8 @@ use protocol::wire::{Message, parse};
 use crate::lab::{DOWNSTREAM, Lab, Tap, UPSTREAM, solicited_node};
 use crate::measure::{median, percentile, verdict};
 use crate::support::{Host, UNLIMITED, address, start_between};
-use crate::sys::membership::Memberships;
-use crate::sys::packet::{Capture, Interest};
+use daemon::sys::membership::Memberships;
+use daemon::sys::packet::{Capture, Interest};
 
 const ROUNDS: u16 = 5;
 /// In each round, of each.

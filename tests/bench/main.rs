@@ -14,9 +14,6 @@ mod memory;
 mod sizes;
 #[path = "../netns/support.rs"]
 mod support;
-#[path = "../../src/daemon/sys/mod.rs"]
-#[allow(dead_code, unused_imports)]
-mod sys;
 mod throughput;
 mod upstream;
 

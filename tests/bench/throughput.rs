@@ -19,8 +19,8 @@ use crate::hosts::{introduce, solicitation};
 use crate::lab::{DOWNSTREAM, Frame, Lab, Tap, UPSTREAM};
 use crate::measure::{Place, cpu, median, pin, verdict, wake_ups};
 use crate::support::{UNLIMITED, start_between};
-use crate::sys::packet::{Capture, Interest};
-use crate::sys::readiness::{Poller, Until};
+use daemon::sys::packet::{Capture, Interest};
+use daemon::sys::readiness::{Poller, Until};
 
 pub const FRAMES: usize = 1_000_000;
 pub const HOSTS: u16 = 1_000;

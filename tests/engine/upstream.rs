@@ -414,7 +414,7 @@ fn a_group_wanted_again_after_its_leave_was_reported_is_reported_again() {
             stage.seen(address(1));
             stage.fails = |action| matches!(action, Action::Leave(_));
             stage.query(heard);
-            while stage.engine.neighbors().len() > 0 {
+            while !stage.engine.neighbors().is_empty() {
                 stage.pass(1);
                 stage.query(heard);
             }

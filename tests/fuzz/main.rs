@@ -1,7 +1,7 @@
 //! What is fuzzed: bodies that take any octets and panic where something is wrong. Here every input of the corpus is replayed, and
 //! mutations of them, the same ones each time. `targets` has them fuzzed.
 
-include!("modules.rs");
+mod bodies;
 
 use std::fs;
 use std::path::Path;

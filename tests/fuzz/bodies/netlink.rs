@@ -6,12 +6,12 @@ use protocol::time::Duration;
 
 use super::bytes::Bytes;
 use super::world::{World, config};
-use crate::event_loop::{begin, take_in};
-use crate::interfaces::Interfaces;
-use crate::shared_prefixes::SharedPrefixes;
-use crate::sys::netlink::siblings::Number;
-use crate::sys::netlink::tables::PROTOCOL;
-use crate::sys::netlink::{BUFFER_LENGTH, Dump, Notice, Reader};
+use daemon::event_loop::{begin, take_in};
+use daemon::interfaces::Interfaces;
+use daemon::shared_prefixes::SharedPrefixes;
+use daemon::sys::netlink::siblings::Number;
+use daemon::sys::netlink::tables::PROTOCOL;
+use daemon::sys::netlink::{BUFFER_LENGTH, Dump, Notice, Reader};
 
 pub fn run(data: &[u8]) {
     // All of it as one datagram.

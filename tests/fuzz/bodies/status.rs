@@ -15,12 +15,10 @@ use protocol::time::Duration;
 use super::bytes::Bytes;
 use super::engine::Stage;
 use super::json;
-use crate::interfaces::State;
-use crate::status::{
-    Answers, Cursor, Downstream, Format, Probe, Server, View, parse_question,
-};
-use crate::sys::netlink::Bridge;
-use crate::sys::readiness::Poller;
+use daemon::interfaces::State;
+use daemon::status::{Answers, Cursor, Downstream, Format, Probe, Server, View, parse_question};
+use daemon::sys::netlink::Bridge;
+use daemon::sys::readiness::Poller;
 
 /// Of the server's buffers, which may be larger, not smaller.
 const LEAST: usize = 4096;

@@ -399,7 +399,11 @@ impl World {
         let state = groups.find(|(known, _)| known.group() == group);
         let is_left = state.is_none_or(|(_, state)| !state.joined || state.members == 0);
         assert!(is_left, "{group} is wanted, and reported as left");
-        assert_ne!(self.engine.config().mld_mode, MldMode::Auto, "the kernel reports it");
+        assert_ne!(
+            self.engine.config().mld_mode,
+            MldMode::Auto,
+            "the kernel reports it"
+        );
     }
 
     fn is_confirmed(&self, address: Ipv6Addr) -> bool {
@@ -441,7 +445,10 @@ impl World {
             let (addresses, listeners) = of_host.remove(&key).unwrap_or_default();
             assert_eq!(host.subjects, addresses + listeners, "{owner:?}");
             assert_eq!(host.listeners, listeners, "{owner:?}");
-            assert!(addresses.max(listeners) <= config.per_mac, "{owner:?} has too many");
+            assert!(
+                addresses.max(listeners) <= config.per_mac,
+                "{owner:?} has too many"
+            );
         }
         assert!(of_host.is_empty(), "of hosts that are not known");
         let targets = self.engine.targets();
@@ -464,7 +471,11 @@ impl World {
         let learned = self.engine.counters().get(Counter::Learned);
         for (group, state) in groups.iter() {
             let (members, listeners) = wanted.remove(&group).unwrap_or_default();
-            assert_eq!((state.members, state.listeners), (members, listeners), "{group}");
+            assert_eq!(
+                (state.members, state.listeners),
+                (members, listeners),
+                "{group}"
+            );
             assert!(members > 0 || state.joined, "{group} is of no use");
             assert_eq!(state.joined, self.joined.contains(&group.group()));
             joined += usize::from(state.joined);
@@ -480,7 +491,11 @@ impl World {
         }
         assert!(groups.waiting() <= not_joined);
         if self.upstream.is_some() && !groups.is_failing() {
-            assert_eq!(not_joined, groups.waiting(), "some are not joined and do not wait");
+            assert_eq!(
+                not_joined,
+                groups.waiting(),
+                "some are not joined and do not wait"
+            );
         }
         self.learned = learned;
         assert!(wanted.is_empty(), "groups that nobody keeps: {wanted:?}");
@@ -570,7 +585,10 @@ impl World {
         self.pass(Duration::from_secs(20));
         assert!(!self.stale && !self.engine.groups().is_failing());
         let config = self.engine.config();
-        let end = config.address_timeout.saturating_add(config.expiry_interval).saturating_mul(3);
+        let end = config
+            .address_timeout
+            .saturating_add(config.expiry_interval)
+            .saturating_mul(3);
         // One after the other: expired, no longer wanted, left.
         // Who claimed what was upstream may have it then, and is gone a timeout later as well.
         for time in [end, end, end, end, end, end, Duration::from_secs(60)] {

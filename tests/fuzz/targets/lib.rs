@@ -1,3 +1,4 @@
 //! What the targets have in common.
 
-include!("../modules.rs");
+#[path = "../bodies/mod.rs"]
+pub mod bodies;
