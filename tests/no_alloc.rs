@@ -18,8 +18,8 @@ use protocol::engine::Engine;
 use protocol::time::Duration;
 use protocol::wire::{NeighborSolicitation, SolicitedNode};
 
-use daemon::event_loop::{Buffers, EventLoop, Sockets};
-use daemon::status::Server;
+use daemon::control::Server;
+use daemon::run::{Buffers, EventLoop, Sockets};
 use daemon::sys::netlink::Netlink;
 use daemon::sys::netlink::tables::Tables;
 use daemon::sys::packet::Transmitter;

@@ -128,7 +128,7 @@ fn has_word(text: &str, name: &str) -> bool {
     })
 }
 
-/// Is it a test, as `PROGRAM::MODULE::NAME`? The programs are those in tests/, and `protocol` and `mldproxy` for the unit tests of the
+/// Is it a test, as `PROGRAM::MODULE::NAME`? The programs are those in tests/, and `protocol` and `daemon` for the unit tests of the
 /// two crates.
 fn is_test(test: &str) -> bool {
     let Some((path, name)) = test.rsplit_once("::") else {
@@ -138,7 +138,7 @@ fn is_test(test: &str) -> bool {
     let modules = modules.replace("::", "/");
     let file = match (program, &*modules) {
         ("protocol", modules) => format!("src/protocol/{}.rs", modules.trim_end_matches("/tests")),
-        ("mldproxy", modules) => format!("src/daemon/{}.rs", modules.trim_end_matches("/tests")),
+        ("daemon", modules) => format!("src/daemon/{}.rs", modules.trim_end_matches("/tests")),
         (program, "") => format!("tests/{program}.rs"),
         (program, modules) => format!("tests/{program}/{modules}.rs"),
     };

@@ -8,10 +8,10 @@ use protocol::config::{
 };
 use protocol::time::Duration;
 
-use crate::check::CheckArguments;
-use crate::query::QueryArguments;
-use crate::status::StatusArguments;
-use crate::values::{instance_name, number, seconds, socket_path};
+use crate::commands::check::CheckArguments;
+use crate::commands::query::QueryArguments;
+use crate::commands::status::StatusArguments;
+use crate::commands::values::{instance_name, number, seconds, socket_path};
 
 /// What the user wants done.
 pub enum Command {

@@ -6,9 +6,9 @@ use protocol::time::Duration;
 
 use super::bytes::Bytes;
 use super::world::{World, config};
-use daemon::event_loop::{begin, take_in};
 use daemon::interfaces::Interfaces;
-use daemon::shared_prefixes::SharedPrefixes;
+use daemon::run::shared_prefixes::SharedPrefixes;
+use daemon::run::{begin, take_in};
 use daemon::sys::netlink::siblings::Number;
 use daemon::sys::netlink::tables::PROTOCOL;
 use daemon::sys::netlink::{BUFFER_LENGTH, Dump, Notice, Reader};

@@ -15,8 +15,8 @@ use protocol::time::Duration;
 use super::bytes::Bytes;
 use super::engine::Stage;
 use super::json;
+use daemon::control::{Answers, Cursor, Downstream, Format, Probe, Server, View, parse_question};
 use daemon::interfaces::State;
-use daemon::status::{Answers, Cursor, Downstream, Format, Probe, Server, View, parse_question};
 use daemon::sys::netlink::Bridge;
 use daemon::sys::readiness::Poller;
 

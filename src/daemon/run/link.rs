@@ -10,7 +10,7 @@ use protocol::time::Instant;
 
 use super::{DownstreamPort, EventLoop, PORTS, UPSTREAM};
 use crate::interfaces::Interface;
-use crate::report::{Path, Trouble};
+use crate::run::report::{Path, Trouble};
 use crate::sys::netlink::{Dump, PERMANENT_ROUTER};
 use crate::sys::packet::{Capture, Interest};
 use crate::sys::readiness::{Poller, Token, Until};

@@ -11,16 +11,16 @@ use protocol::listener::{QUERY_INTERVAL, ROBUSTNESS};
 use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, MacAddress, Message, Query, QueryVersion, Sources, parse};
 
-use crate::BAD_INPUT;
-use crate::instance::{self, Instance};
-use crate::output::{complain, print};
-use crate::snapshot::Snapshot;
-use crate::status::Mac;
+use crate::commands::BAD_INPUT;
+use crate::commands::instance::{self, Instance};
+use crate::commands::output::{complain, print};
+use crate::commands::snapshot::Snapshot;
+use crate::commands::values::seconds;
+use crate::control::Mac;
 use crate::sys::clock;
 use crate::sys::netlink::Dump;
 use crate::sys::packet::{Capture, Interest, Transmitter};
 use crate::sys::readiness::wait_until;
-use crate::values::seconds;
 
 /// What an answer may take beside the response delay: the way there and back.
 const TRAVEL_TIME: Duration = Duration::from_millis(500);

@@ -28,7 +28,7 @@ use crate::interfaces::State;
 use crate::sys::decimal;
 use crate::sys::netlink::Bridge;
 
-pub use client::{StatusArguments, StatusError, ask_probe, socket_of, status};
+pub use client::{ask_probe, connect, socket_of};
 pub use probe::Probe;
 pub use server::{Answers, BindError, Server, TOKENS};
 

@@ -1,8 +1,11 @@
 //! The loop: wait, read, feed the engine, drain its actions, repeat. One thread, one epoll(7), no heap.
 
-mod acting;
-mod following;
-mod listing;
+mod carry_out;
+mod kernel_tables;
+mod link;
+pub mod report;
+pub mod shared_prefixes;
+pub mod sysctls;
 
 use log::{info, warn};
 use nix::errno::Errno;
@@ -14,11 +17,11 @@ use protocol::ndp_proxy::{KernelTable, Listing};
 use protocol::time::{Duration, Instant, earliest};
 use protocol::wire::MacAddress;
 
+use crate::control::{self, Answers, Server, View};
 use crate::interfaces::Interfaces;
-use crate::proxy_settings::ProxySettings;
-use crate::report::{Pace, Said, Trouble, log_summary};
-use crate::shared_prefixes::SharedPrefixes;
-use crate::status::{self, Answers, Server, View};
+use crate::run::report::{Pace, Said, Trouble, log_summary};
+use crate::run::shared_prefixes::SharedPrefixes;
+use crate::run::sysctls::ProxySettings;
 use crate::sys::clock;
 use crate::sys::membership::Memberships;
 use crate::sys::netlink::siblings::{Needs, Number, Siblings, Told};
@@ -36,7 +39,7 @@ const BATCH: usize = 512;
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the descriptors are called in a set of those that are ready. The first ones are the control socket's.
-const SIGNALS: Token = status::TOKENS;
+const SIGNALS: Token = control::TOKENS;
 const NETLINK: Token = SIGNALS + 1;
 const INSTANCE: Token = NETLINK + 1;
 const UPSTREAM: Token = INSTANCE + 1;
@@ -324,7 +327,7 @@ impl<'s> EventLoop<'s> {
                 let notice = if *listed {
                     notice
                 } else {
-                    listing::adopt(tables, engine, interfaces, siblings, notice)
+                    kernel_tables::adopt(tables, engine, interfaces, siblings, notice)
                 };
                 *dumped |= matches!(notice, Notice::Dumped(Dump::Addresses));
                 *listed |= matches!(notice, Notice::Dumped(Dump::Routes));
@@ -386,7 +389,7 @@ impl<'s> EventLoop<'s> {
             upstream_running: self.interfaces.upstream_interface().running,
             upstream_state: self.interfaces.upstream_interface().state(),
             downstreams: ports
-                .map(|(port, interface)| status::Downstream {
+                .map(|(port, interface)| control::Downstream {
                     name: interface.name.as_str(),
                     state: interface.state(),
                     running: interface.running,
@@ -473,8 +476,8 @@ pub fn take_in(
     (number, listed): (Number, bool),
     notice: &Notice<'_>,
 ) -> Option<Dump> {
-    let lists = !listed || listing::is_wanted(engine.config());
-    let listing = listing::after(interfaces, notice).filter(|_| lists);
+    let lists = !listed || kernel_tables::is_wanted(engine.config());
+    let listing = kernel_tables::after(interfaces, notice).filter(|_| lists);
     tell_engine(now, engine, interfaces, number, notice);
     let wanted = interfaces.handle(notice);
     wanted.into_iter().chain(listing).min()
@@ -529,7 +532,7 @@ fn tell_engine(
         | Notice::Route(_)
         | Notice::RouteDeleted(_)
         | Notice::Sibling(_)
-        | Notice::Dumped(_) => listing::event(engine, interfaces, number, notice),
+        | Notice::Dumped(_) => kernel_tables::event(engine, interfaces, number, notice),
         Notice::Link(_) | Notice::LinkDeleted { .. } | Notice::Lost => None,
     };
     if let Some(event) = event {

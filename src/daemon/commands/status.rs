@@ -1,21 +1,21 @@
 //! `mldproxy status`: asks a daemon on its control socket and prints the answer.
 
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 
 use argh::FromArgs;
 use nix::errno::Errno;
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, socket};
-use nix::unistd::{read, write};
+use nix::unistd::read;
 use protocol::groups::CAPACITY;
-use protocol::time::{Duration, Instant};
+use protocol::time::Duration;
 
-use crate::output::{print, print_octets};
+use crate::commands::output::{print, print_octets};
+use crate::commands::values::{instance_name, number, socket_path};
+use crate::control::{connect, socket_of};
 use crate::sys::clock;
 use crate::sys::procfs::listening_sockets;
 use crate::sys::readiness::{pause, wait_until};
 use crate::sys::records::FOLDER;
-use crate::values::{instance_name, number, socket_path};
 
 /// How long a daemon may say nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -90,39 +90,6 @@ pub fn status(arguments: StatusArguments) -> Result<(), StatusError> {
         }
         pause(1000);
     }
-}
-
-/// Where the control socket of an instance is by default.
-pub fn socket_of(name: &str) -> String {
-    format!("{FOLDER}/{name}.sock")
-}
-
-/// A daemon's answer to a program, which [`Probe::parse`](super::Probe::parse) reads, or what else
-/// comes until the connection is closed. Fails with `ETIMEDOUT` where that is not so by the
-/// deadline.
-pub fn ask_probe(path: &str, deadline: Instant) -> nix::Result<String> {
-    let stream = connect(path, "probe\n")?;
-    let mut answer = [0; 128];
-    let mut length = 0;
-    loop {
-        if !wait_until(stream.as_fd(), deadline) {
-            return Err(Errno::ETIMEDOUT);
-        }
-        match read(&stream, &mut answer[length..])? {
-            0 => return Ok(String::from_utf8_lossy(&answer[..length]).into_owned()),
-            more => length += more,
-        }
-    }
-}
-
-/// Waits for nobody: whoever listens and accepts nothing, until no more can wait, is no daemon.
-fn connect(path: &str, question: &str) -> nix::Result<UnixStream> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    socket::connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
-    let stream = UnixStream::from(stream);
-    write(&stream, question.as_bytes())?;
-    Ok(stream)
 }
 
 /// Copies the answer to standard output; was it whole?

@@ -6,8 +6,8 @@ use protocol::config::GLOBAL_UNICAST;
 
 use super::findings::Findings;
 use super::findings::State::{Ok, Problem, Warning};
+use crate::commands::snapshot::Snapshot;
 use crate::interfaces::{Interface, State};
-use crate::snapshot::Snapshot;
 use crate::sys::procfs::{ConnectedRoutes, ipv6_setting};
 
 pub fn check(snapshot: &Snapshot, findings: &mut Findings) {

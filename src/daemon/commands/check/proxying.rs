@@ -2,9 +2,9 @@
 
 use super::findings::Findings;
 use super::findings::State::{Ok, Problem, Warning};
-use crate::instance::{self, Instance};
+use crate::commands::instance::{self, Instance};
+use crate::commands::snapshot::Snapshot;
 use crate::interfaces::Interface;
-use crate::snapshot::Snapshot;
 use crate::sys::netlink::PERMANENT_ROUTER;
 use crate::sys::netlink::siblings::Number;
 use crate::sys::privileges::{CAP_NET_ADMIN, CAP_NET_RAW, effective_capabilities};

@@ -11,11 +11,11 @@ use argh::FromArgs;
 use protocol::config::{Config, InterfaceName};
 use protocol::time::Duration;
 
-use crate::BAD_INPUT;
-use crate::output::complain;
-use crate::snapshot::Snapshot;
+use crate::commands::BAD_INPUT;
+use crate::commands::output::complain;
+use crate::commands::snapshot::Snapshot;
+use crate::commands::values::seconds;
 use crate::sys::netlink::Dump;
-use crate::values::seconds;
 
 use findings::Findings;
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::output::print;
+use crate::commands::output::print;
 
 /// How bad it is. The number is the exit code.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

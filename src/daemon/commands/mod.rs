@@ -1,0 +1,12 @@
+//! What a user runs beside the daemon: `mldproxy check`, `query` and `status`.
+
+pub mod check;
+pub mod instance;
+pub mod output;
+pub mod query;
+pub mod snapshot;
+pub mod status;
+pub mod values;
+
+/// The exit code for what only another command line mends.
+pub const BAD_INPUT: u8 = 2;
