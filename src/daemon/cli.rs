@@ -3,9 +3,10 @@
 use argh::FromArgs;
 use log::LevelFilter;
 use protocol::config::{
-    ADDRESS_TIMEOUT, Config, EXPIRY_INTERVAL, InterfaceName, JOIN_BURST, JOIN_RATE, Learn,
-    MAX_DOWNSTREAMS, MAX_PREFIXES, MldMode, PER_MAC, Prefix, PrefixError, REFRESH_INTERVAL,
+    ADDRESS_TIMEOUT, Config, EXPIRY_INTERVAL, JOIN_BURST, JOIN_RATE, Learn, MAX_DOWNSTREAMS,
+    MAX_PREFIXES, MldMode, PER_MAC, REFRESH_INTERVAL,
 };
+use protocol::link::{InterfaceName, Prefix, PrefixError};
 use protocol::time::Duration;
 
 use crate::commands::check::CheckArguments;

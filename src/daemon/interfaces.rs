@@ -3,9 +3,10 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use protocol::config::{Config, InterfaceName, MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix, Side};
+use protocol::config::{Config, MAX_DOWNSTREAMS, MAX_PREFIXES};
 use protocol::engine::Downstream;
-use protocol::listener::Upstream;
+use protocol::link::{InterfaceName, Port, Prefix, Side};
+use protocol::mld::host::Upstream;
 use protocol::wire::MacAddress;
 
 use crate::sys::netlink::{Address, Bridge, Dump, Link, Master, Notice};

@@ -2,8 +2,8 @@
 
 use core::fmt;
 use core::net::Ipv6Addr;
-use core::str::FromStr;
 
+use crate::link::{InterfaceName, Prefix};
 use crate::time::Duration;
 
 /// How long an address counts as present after it was last seen. Above twice the 125 s a querier waits between queries and the
@@ -34,7 +34,7 @@ pub const MAX_PREFIXES: usize = 16;
 pub struct Config {
     /// The interface towards the gateway.
     pub upstream: InterfaceName,
-    /// The interfaces towards the hosts. A [`Port`] is an index into this list.
+    /// The interfaces towards the hosts. A [`Port`](crate::link::Port) is an index into this list.
     pub downstreams: heapless::Vec<InterfaceName, MAX_DOWNSTREAMS>,
     /// Only addresses inside one of these are learned.
     pub prefixes: heapless::Vec<Prefix, MAX_PREFIXES>,
@@ -96,17 +96,6 @@ pub enum MldVersion {
     V1,
     /// RFC 3810.
     V2,
-}
-
-/// The index of a downstream in [`Config::downstreams`].
-pub type Port = u8;
-
-/// A side of this router. By these numbers `None` in its place is all zero, as [`Table`](crate::table::Table) wants it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Side {
-    Upstream = 1,
-    Downstream(Port) = 2,
 }
 
 impl Config {
@@ -251,133 +240,6 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// The name of a network interface: 1 to 15 octets, none of them white space, `/` or `:` (the kernel's own rule).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InterfaceName(heapless::String<15>);
-
-impl InterfaceName {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for InterfaceName {
-    type Err = InterfaceNameError;
-
-    fn from_str(name: &str) -> Result<Self, InterfaceNameError> {
-        let forbidden = |octet| matches!(octet, 0..=b' ' | b'/' | b':' | 0x7f);
-        if name.is_empty() || name == "." || name == ".." || name.bytes().any(forbidden) {
-            return Err(InterfaceNameError);
-        }
-        heapless::String::try_from(name)
-            .map(InterfaceName)
-            .map_err(|_| InterfaceNameError)
-    }
-}
-
-impl fmt::Display for InterfaceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Not a name that an interface can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InterfaceNameError;
-
-impl fmt::Display for InterfaceNameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an interface's name has 1 to 15 characters, no space, '/' or ':'")
-    }
-}
-
-/// An IPv6 prefix, 0 to 128 bits long, without host bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prefix {
-    network: Ipv6Addr,
-    length: u8,
-}
-
-impl Prefix {
-    pub fn new(network: Ipv6Addr, length: u8) -> Result<Self, PrefixError> {
-        if length > 128 {
-            return Err(PrefixError::TooLong);
-        }
-        let prefix = Prefix {
-            network: Ipv6Addr::from_bits(network.to_bits() & Prefix::mask(length)),
-            length,
-        };
-        if prefix.network != network {
-            return Err(PrefixError::HostBits(prefix));
-        }
-        Ok(prefix)
-    }
-
-    /// The prefix that an address is in, 0 to 128 bits long.
-    pub fn of(address: Ipv6Addr, length: u8) -> Result<Self, PrefixError> {
-        let network = Ipv6Addr::from_bits(address.to_bits() & Prefix::mask(length));
-        Prefix::new(network, length)
-    }
-
-    pub fn contains(&self, address: Ipv6Addr) -> bool {
-        let differing = address.to_bits() ^ self.network.to_bits();
-        differing.leading_zeros() >= self.length.into()
-    }
-
-    /// The address, where there is room for no more.
-    pub fn single_address(&self) -> Option<Ipv6Addr> {
-        (self.length == 128).then_some(self.network)
-    }
-
-    /// Is all of `other` inside?
-    pub fn covers(&self, other: &Prefix) -> bool {
-        self.length <= other.length && self.contains(other.network)
-    }
-
-    fn mask(length: u8) -> u128 {
-        let host_bits = 128_u32.saturating_sub(length.into());
-        u128::MAX.checked_shl(host_bits).unwrap_or(0)
-    }
-}
-
-impl FromStr for Prefix {
-    type Err = PrefixError;
-
-    fn from_str(text: &str) -> Result<Self, PrefixError> {
-        let (network, length) = text.split_once('/').ok_or(PrefixError::Syntax)?;
-        let network = network.parse().map_err(|_| PrefixError::Syntax)?;
-        let length: u32 = length.parse().map_err(|_| PrefixError::Syntax)?;
-        Prefix::new(network, u8::try_from(length).unwrap_or(u8::MAX))
-    }
-}
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.length)
-    }
-}
-
-/// Why a text is not a [`Prefix`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PrefixError {
-    Syntax,
-    TooLong,
-    /// Bits are set behind the prefix, which was probably meant to be this one.
-    HostBits(Prefix),
-}
-
-impl fmt::Display for PrefixError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PrefixError::Syntax => f.write_str("not an IPv6 prefix such as 2001:db8::/64"),
-            PrefixError::TooLong => f.write_str("an IPv6 prefix is at most 128 bits long"),
-            PrefixError::HostBits(prefix) => {
-                write!(f, "bits are set behind the prefix; did you mean {prefix}?")
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,64 +273,6 @@ mod tests {
             "::ffff:192.0.2.1",
         ] {
             assert!(!learns(&config, never), "{never}");
-        }
-    }
-
-    #[test]
-    fn prefixes_are_read_and_refused_with_a_reason() {
-        let parse = |text: &str| text.parse::<Prefix>();
-        assert!(
-            parse("2001:db8::/64")
-                .unwrap()
-                .contains("2001:db8::9".parse().unwrap())
-        );
-        assert!(
-            !parse("2001:db8::/64")
-                .unwrap()
-                .contains("2001:db8:0:1::9".parse().unwrap())
-        );
-        assert!(
-            parse("2001:db8::9/128")
-                .unwrap()
-                .contains("2001:db8::9".parse().unwrap())
-        );
-        assert_eq!(parse("2001:db8::/129"), Err(PrefixError::TooLong));
-        assert_eq!(parse("2001:db8::/300"), Err(PrefixError::TooLong));
-        let meant = parse("2001:db8::/64").unwrap();
-        assert_eq!(parse("2001:db8::1/64"), Err(PrefixError::HostBits(meant)));
-        for text in [
-            "2001:db8::",
-            "",
-            "/64",
-            "x/64",
-            "2001:db8::/",
-            "2001:db8::/-1",
-            "192.0.2.0/24",
-        ] {
-            assert_eq!(parse(text), Err(PrefixError::Syntax), "{text}");
-        }
-    }
-
-    #[test]
-    fn interface_names_are_the_kernels() {
-        for name in ["wan", "br-lan", "eth0.7", "pppoe-wan", "abcdefghijklmno"] {
-            assert!(name.parse::<InterfaceName>().is_ok(), "{name}");
-        }
-        for name in [
-            "",
-            ".",
-            "..",
-            "a/b",
-            "a b",
-            "a:0",
-            "a\n",
-            "abcdefghijklmnop",
-        ] {
-            assert_eq!(
-                name.parse::<InterfaceName>(),
-                Err(InterfaceNameError),
-                "{name}"
-            );
         }
     }
 
@@ -584,34 +388,5 @@ mod tests {
         for (error, start) in errors {
             assert!(text(&error).starts_with(start), "{error}");
         }
-        assert!(text(&InterfaceNameError).contains("1 to 15 characters"));
-    }
-
-    #[test]
-    fn prefixes_are_written_as_they_are_read_and_the_one_that_was_meant_is_named() {
-        let wrong = |prefix: &str| text(&prefix.parse::<Prefix>().unwrap_err());
-        for prefix in ["::/0", "2001:db8::/64", "2001:db8::9/128"] {
-            assert_eq!(text(&prefix.parse::<Prefix>().unwrap()), prefix);
-        }
-        assert!(wrong("2001:db8::1/64").ends_with("did you mean 2001:db8::/64?"));
-        assert!(wrong("2001:db8::/129").contains("at most 128 bits"));
-        assert!(wrong("2001:db8::").contains("such as 2001:db8::/64"));
-    }
-
-    #[test]
-    fn an_address_is_in_its_prefix_of_any_length() {
-        let address = "2001:db8:ffff::9".parse().unwrap();
-        for (length, prefix) in [
-            (0, "::/0"),
-            (33, "2001:db8:8000::/33"),
-            (128, "2001:db8:ffff::9/128"),
-        ] {
-            let prefix: Prefix = prefix.parse().unwrap();
-            assert_eq!(Prefix::of(address, length), Ok(prefix));
-            assert!(prefix.contains(address));
-            let single = (length == 128).then_some(address);
-            assert_eq!(prefix.single_address(), single);
-        }
-        assert_eq!(Prefix::of(address, 129), Err(PrefixError::TooLong));
     }
 }

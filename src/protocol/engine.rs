@@ -13,15 +13,16 @@ use core::net::Ipv6Addr;
 
 use log::{Level, debug, log};
 
-use crate::config::{Config, MAX_DOWNSTREAMS, Port, Prefix, Side};
+use crate::config::{Config, MAX_DOWNSTREAMS};
 use crate::counters::{Counter, Counters};
-use crate::groups::{self, Groups};
-use crate::listener::{self, Listener, Upstream};
-use crate::ndp_proxy::{self, KernelTable, Listing, NdpProxy};
-use crate::neighbors::{ASK_RESPONSE_DELAY, Neighbors, Question, Sender, Subject};
-use crate::rate::Bucket;
-use crate::state_changes::{StateChanges, Voice};
-use crate::targets::Targets;
+use crate::link::{Port, Prefix, Side};
+use crate::mld::host::{self, Listener, Upstream};
+use crate::mld::state_changes::{StateChanges, Voice};
+use crate::ndp::kernel_entries::{self, KernelTable, Listing, NdpProxy};
+use crate::ndp::neighbors::{ASK_RESPONSE_DELAY, Neighbors, Question, Sender, Subject};
+use crate::ndp::solicited::{self, Groups};
+use crate::ndp::targets::Targets;
+use crate::tables::rate::Bucket;
 use crate::time::{Duration, Instant};
 use crate::wire::{self, MacAddress, Message, Query, QueryVersion, SolicitedNode, Sources};
 
@@ -94,15 +95,15 @@ struct Own {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Become a member of the group upstream.
-    Join(groups::Change),
+    Join(solicited::Change),
     /// End the membership.
-    Leave(groups::Change),
+    Leave(solicited::Change),
     /// Send the first `length` octets of the buffer, an IPv6 packet, out of the upstream to this multicast address.
     Report { length: usize, group: Ipv6Addr },
     /// Send the first `length` octets of the buffer, an IPv6 packet, out of a downstream to its host.
     Ask { length: usize, question: Question },
     /// Change one of the kernel's tables.
-    Kernel(ndp_proxy::Change),
+    Kernel(kernel_entries::Change),
     /// Send the first `length` octets of the buffer, a Neighbor Solicitation.
     Solicit {
         length: usize,
@@ -142,7 +143,7 @@ pub enum Reason {
 }
 
 /// The buffer that [`Engine::poll_action`] needs, in octets.
-pub const BUFFER_LENGTH: usize = listener::MAX_PACKET;
+pub const BUFFER_LENGTH: usize = host::MAX_PACKET;
 
 /// The most own addresses known, each counted once for each interface that has it; of more, the
 /// rest counts as anybody's.
@@ -171,7 +172,7 @@ pub struct Engine {
     neighbors: Neighbors,
     groups: Groups,
     listener: Listener,
-    state_changes: StateChanges<{ groups::CAPACITY }, { groups::CAPACITY / 32 }>,
+    state_changes: StateChanges<{ solicited::CAPACITY }, { solicited::CAPACITY / 32 }>,
     /// What the report polled last is of.
     reporting: Reporting,
     /// Every group is about to be left.
@@ -571,8 +572,8 @@ impl Engine {
                     max_response_delay: ASK_RESPONSE_DELAY,
                     version: QueryVersion::V2 {
                         suppress_router_processing: true,
-                        robustness: listener::ROBUSTNESS,
-                        query_interval: listener::QUERY_INTERVAL,
+                        robustness: host::ROBUSTNESS,
+                        query_interval: host::QUERY_INTERVAL,
                         sources: Sources::default(),
                     },
                 };
@@ -613,7 +614,7 @@ impl Engine {
                 } = self;
                 // Two that take turns are told of now and then.
                 listener.query_heard(*now, config, &query, |change| {
-                    let another = matches!(change, listener::Change::QuerierHeard(_));
+                    let another = matches!(change, host::Change::QuerierHeard(_));
                     if !another || querier_lines.allows(*now) {
                         log_change(change);
                     }

@@ -9,10 +9,10 @@
 //! The core does no I/O whatsoever. It has no heap, no clock, no randomness and no system call: time and a seed come in as
 //! arguments, packets come in as slices and go out in the caller's buffer. It compiles for targets without an operating system.
 //!
-//! * [`wire`] is the only module that looks at octets of a packet.
-//! * [`neighbors`], [`groups`], [`listener`], [`state_changes`], [`ndp_proxy`] and [`targets`] each
-//!   keep one kind of state and never import each other.
-//! * [`engine`] owns them, routes each [`Event`](engine::Event) and derives each [`Action`](engine::Action).
+//! * [`engine`] routes each [`Event`](engine::Event) and derives each [`Action`](engine::Action).
+//! * [`ndp`] is who lives on the LAN and how the WAN reaches them, [`mld`] is multicast. They never meet.
+//! * [`wire`] is the only room that looks at octets of a packet.
+//! * [`tables`] is the storage, [`link`] the nouns that all rooms speak, [`config`] what a user can set.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(
@@ -37,14 +37,9 @@
 pub mod config;
 pub mod counters;
 pub mod engine;
-pub mod groups;
-pub mod listener;
-pub mod ndp_proxy;
-pub mod neighbors;
-pub mod pending;
-pub mod rate;
-pub mod state_changes;
-pub mod table;
-pub mod targets;
+pub mod link;
+pub mod mld;
+pub mod ndp;
+pub mod tables;
 pub mod time;
 pub mod wire;

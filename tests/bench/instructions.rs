@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::measure::verdict;
 use protocol::config::Config;
 use protocol::engine::{BUFFER_LENGTH, Downstream, Engine, Event};
-use protocol::listener::Upstream;
+use protocol::mld::host::Upstream;
 use protocol::time::{Duration, Instant};
 use protocol::wire::{
     ALL_NODES, MacAddress, NeighborAdvertisement, NeighborSolicitation, Query, QueryVersion,

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use protocol::engine::{Action, Event};
-use protocol::neighbors::{Question, Sender, Subject};
+use protocol::ndp::neighbors::{Question, Sender, Subject};
 use protocol::time::Duration;
 use protocol::wire::{
     ALL_NODES, Done, MacAddress, NeighborAdvertisement, RecordType, ReportV1, SolicitedNode,

@@ -2,11 +2,11 @@
 
 use std::net::Ipv6Addr;
 
-use protocol::config::Prefix;
 use protocol::counters::Counter;
 use protocol::engine::{Action, Downstream, Event, MAX_OWN};
-use protocol::listener::Upstream;
-use protocol::neighbors::Subject;
+use protocol::link::Prefix;
+use protocol::mld::host::Upstream;
+use protocol::ndp::neighbors::Subject;
 use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, MacAddress, RecordType, SolicitedNode};
 

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use protocol::counters::Counter;
 use protocol::engine::{Action, Event, Reason};
-use protocol::listener::Upstream;
+use protocol::mld::host::Upstream;
 use protocol::time::{Duration, Instant};
 use protocol::wire::{ALL_NODES, DropReason, SolicitedNode};
 

@@ -3,14 +3,14 @@
 use std::net::Ipv6Addr;
 use std::ops::Range;
 
-use protocol::config::Side;
 use protocol::counters::Counter;
 use protocol::engine::{Action, Downstream, Event, Reason};
-use protocol::listener::Upstream;
-use protocol::ndp_proxy::{
+use protocol::link::Side;
+use protocol::mld::host::Upstream;
+use protocol::ndp::kernel_entries::{
     ANNOUNCEMENT_PACE, ANNOUNCEMENTS, CAPACITY, KernelTable, Listing, RETRY_INTERVAL,
 };
-use protocol::targets::{
+use protocol::ndp::targets::{
     ABSENT_INTERVAL, ANSWER_INTERVAL, ASKS, BURST, MAX_ANSWERS, MAX_OPEN, MAX_OPEN_OF_HOST,
     REACHABLE_INTERVAL, State, VERIFICATION_INTERVAL,
 };

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
-use protocol::config::{Config, Port, Side};
+use protocol::config::Config;
 use protocol::counters::Counter;
 use protocol::engine::{Action, BUFFER_LENGTH, Downstream, Engine, Event};
-use protocol::listener::Upstream;
-use protocol::ndp_proxy::{Change, KernelTable};
-use protocol::neighbors::Subject;
+use protocol::link::{Port, Side};
+use protocol::mld::host::Upstream;
+use protocol::ndp::kernel_entries::{Change, KernelTable};
+use protocol::ndp::neighbors::Subject;
 use protocol::time::{Duration, Instant};
 use protocol::wire::{
     ALL_NODES, MacAddress, Message, NeighborAdvertisement, NeighborSolicitation, QueryVersion,

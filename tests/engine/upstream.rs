@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use protocol::config::{MldMode, MldVersion};
 use protocol::counters::Counter;
 use protocol::engine::{Action, BUFFER_LENGTH, Event, Reason};
-use protocol::listener::Upstream;
+use protocol::mld::host::Upstream;
 use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, Query, QueryVersion, RecordType, Sources};
 

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use protocol::config::Port;
+use protocol::link::Port;
 use protocol::wire::MacAddress;
 
 use crate::facts::{Fact, group_of};

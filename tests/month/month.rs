@@ -7,8 +7,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::Ipv6Addr;
 
-use protocol::config::{Config, Learn, Port};
+use protocol::config::{Config, Learn};
 use protocol::engine::Event;
+use protocol::link::Port;
 use protocol::wire::MacAddress;
 
 use crate::hosts::{Host, State};

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv6Addr;
 
-use protocol::config::{Port, Side};
 use protocol::engine::Downstream;
-use protocol::ndp_proxy::{Change, KernelTable};
+use protocol::link::{Port, Side};
+use protocol::ndp::kernel_entries::{Change, KernelTable};
 
 use crate::month::OTHERS;
 

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv6Addr;
 
-use protocol::config::{Learn, Port};
+use protocol::config::Learn;
 use protocol::counters::Counter;
-use protocol::neighbors::Subject;
+use protocol::link::Port;
+use protocol::ndp::neighbors::Subject;
 use protocol::wire::MacAddress;
 
 use crate::facts::{Fact, group_of};

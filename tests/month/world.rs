@@ -4,12 +4,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv6Addr;
 
-use protocol::config::{Config, Port, Side};
+use protocol::config::Config;
 use protocol::counters::Counter;
 use protocol::engine::{Action, BUFFER_LENGTH, Downstream, Engine, Event};
-use protocol::groups;
-use protocol::listener::Upstream;
-use protocol::neighbors::Question;
+use protocol::link::{Port, Side};
+use protocol::mld::host::Upstream;
+use protocol::ndp::neighbors::Question;
+use protocol::ndp::solicited;
 use protocol::time::Instant;
 use protocol::wire::{Message, parse};
 
@@ -340,7 +341,7 @@ impl World {
         likely > 0.0 && self.random.f64() < likely
     }
 
-    fn change_membership(&mut self, change: &groups::Change, join: bool, succeeded: bool) {
+    fn change_membership(&mut self, change: &solicited::Change, join: bool, succeeded: bool) {
         assert!(self.upstream.is_some(), "there is nothing to join on");
         let group = group_of(change.group.group());
         assert!(

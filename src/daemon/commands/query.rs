@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use argh::FromArgs;
 use nix::errno::Errno;
-use protocol::config::{Config, InterfaceName};
-use protocol::listener::{QUERY_INTERVAL, ROBUSTNESS};
+use protocol::config::Config;
+use protocol::link::InterfaceName;
+use protocol::mld::host::{QUERY_INTERVAL, ROBUSTNESS};
 use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, MacAddress, Message, Query, QueryVersion, Sources, parse};
 

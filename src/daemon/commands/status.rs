@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use argh::FromArgs;
 use nix::errno::Errno;
 use nix::unistd::read;
-use protocol::groups::CAPACITY;
+use protocol::ndp::solicited::CAPACITY;
 use protocol::time::Duration;
 
 use crate::commands::output::{print, print_octets};

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use protocol::config::MldVersion;
-use protocol::groups;
-use protocol::neighbors::{self, Subject};
-use protocol::targets;
+use protocol::ndp::neighbors::{self, Subject};
+use protocol::ndp::solicited;
+use protocol::ndp::targets;
 
 use super::{Mac, Output, Piece, Quoted, View};
 use crate::interfaces::State;
@@ -82,7 +82,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
         Piece::Groups => write_list_head(
             "]},\"groups",
             view.engine.groups().len(),
-            groups::CAPACITY,
+            solicited::CAPACITY,
             out,
         ),
         Piece::Group(group, state) => write!(

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use protocol::ndp_proxy::Proxied;
+use protocol::ndp::kernel_entries::Proxied;
 
 use super::{Output, Piece, Quoted, View};
 use crate::interfaces::State;

@@ -17,10 +17,10 @@ use std::net::Ipv6Addr;
 use protocol::config::MAX_DOWNSTREAMS;
 use protocol::counters::Counter;
 use protocol::engine::Engine;
-use protocol::groups::Group;
-use protocol::ndp_proxy::{KernelTable, Proxied};
-use protocol::neighbors::{ASKS, Neighbor, Sender, Subject};
-use protocol::targets::Target;
+use protocol::ndp::kernel_entries::{KernelTable, Proxied};
+use protocol::ndp::neighbors::{ASKS, Neighbor, Sender, Subject};
+use protocol::ndp::solicited::Group;
+use protocol::ndp::targets::Target;
 use protocol::time::Instant;
 use protocol::wire::{DropReason, MacAddress, SolicitedNode};
 

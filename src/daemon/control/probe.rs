@@ -75,7 +75,7 @@ fn number(digits: &str) -> Option<u32> {
 mod tests {
     use protocol::config::Config;
     use protocol::engine::{Engine, Event};
-    use protocol::listener::Upstream;
+    use protocol::mld::host::Upstream;
     use protocol::time::Instant;
     use protocol::wire::{ALL_NODES, MacAddress, Query, QueryVersion};
 
@@ -138,7 +138,7 @@ mod tests {
                 for queried in [false, true] {
                     if name.contains(' ') {
                         // Or else a word could be forged.
-                        assert!(name.parse::<protocol::config::InterfaceName>().is_err());
+                        assert!(name.parse::<protocol::link::InterfaceName>().is_err());
                         continue;
                     }
                     let line = answer(name, ndp_proxy, queried);

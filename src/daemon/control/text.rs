@@ -4,8 +4,8 @@ use std::fmt::{self, Write as _};
 use std::net::Ipv6Addr;
 
 use protocol::config::MldVersion;
-use protocol::groups;
-use protocol::neighbors::{self, Subject};
+use protocol::ndp::neighbors::{self, Subject};
+use protocol::ndp::solicited;
 
 use super::{Mac, Output, Piece, View};
 use crate::interfaces::State;
@@ -78,7 +78,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
             out,
             "\ngroups      {} of {}",
             view.engine.groups().len(),
-            groups::CAPACITY
+            solicited::CAPACITY
         ),
         Piece::Group(group, state) => {
             if first {
@@ -210,7 +210,7 @@ impl fmt::Display for Readable {
 mod tests {
     use protocol::config::Config;
     use protocol::engine::{Engine, Event};
-    use protocol::listener::Upstream;
+    use protocol::mld::host::Upstream;
     use protocol::time::{Duration, Instant};
     use protocol::wire::{ALL_NODES, MacAddress, Query, QueryVersion};
 

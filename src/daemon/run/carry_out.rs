@@ -5,12 +5,12 @@ use std::net::Ipv6Addr;
 
 use log::debug;
 use nix::errno::Errno;
-use protocol::config::Side;
 use protocol::engine::Action;
-use protocol::ndp_proxy::KernelTable;
-use protocol::neighbors::Question;
+use protocol::link::Side;
+use protocol::ndp::kernel_entries::KernelTable;
+use protocol::ndp::neighbors::Question;
+use protocol::ndp::{kernel_entries, solicited};
 use protocol::wire::{MacAddress, SolicitedNode};
-use protocol::{groups, ndp_proxy};
 
 use super::{EventLoop, Sockets};
 use crate::sys::clock;
@@ -97,7 +97,7 @@ impl EventLoop<'_> {
         }
     }
 
-    fn change_membership(&mut self, change: groups::Change) -> bool {
+    fn change_membership(&mut self, change: solicited::Change) -> bool {
         // The engine wants no membership while there is no upstream.
         let index = self.upstream.map_or(0, |upstream| upstream.index);
         let group = change.group.group();
@@ -116,7 +116,7 @@ impl EventLoop<'_> {
         self.membership_trouble.note(result, what)
     }
 
-    fn change_table(&mut self, change: ndp_proxy::Change) -> bool {
+    fn change_table(&mut self, change: kernel_entries::Change) -> bool {
         let address = change.address;
         let Sockets {
             instance, tables, ..

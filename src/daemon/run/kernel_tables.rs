@@ -3,9 +3,10 @@
 use std::net::Ipv6Addr;
 
 use log::info;
-use protocol::config::{Config, Side};
+use protocol::config::Config;
 use protocol::engine::{Engine, Event};
-use protocol::ndp_proxy::{KernelTable, Listing};
+use protocol::link::Side;
+use protocol::ndp::kernel_entries::{KernelTable, Listing};
 
 use super::{EventLoop, Sockets};
 use crate::interfaces::Interfaces;

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use log::{info, warn};
-use protocol::config::{InterfaceName, Port};
 use protocol::engine::Event;
-use protocol::listener::Upstream;
+use protocol::link::{InterfaceName, Port};
+use protocol::mld::host::Upstream;
 use protocol::time::Instant;
 
 use super::{DownstreamPort, EventLoop, PORTS, UPSTREAM};

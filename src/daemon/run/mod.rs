@@ -10,10 +10,11 @@ pub mod sysctls;
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use protocol::config::{MAX_DOWNSTREAMS, MAX_PREFIXES, Port, Prefix, Side};
+use protocol::config::{MAX_DOWNSTREAMS, MAX_PREFIXES};
 use protocol::engine::{self, Downstream, Engine, Event};
-use protocol::listener::Upstream;
-use protocol::ndp_proxy::{KernelTable, Listing};
+use protocol::link::{Port, Prefix, Side};
+use protocol::mld::host::Upstream;
+use protocol::ndp::kernel_entries::{KernelTable, Listing};
 use protocol::time::{Duration, Instant, earliest};
 use protocol::wire::MacAddress;
 

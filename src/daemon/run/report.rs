@@ -4,8 +4,9 @@ use std::fmt;
 
 use log::{info, warn};
 use nix::errno::Errno;
-use protocol::config::{Config, InterfaceName};
+use protocol::config::Config;
 use protocol::engine::Engine;
+use protocol::link::InterfaceName;
 use protocol::time::{Duration, Instant};
 
 use crate::interfaces::State;

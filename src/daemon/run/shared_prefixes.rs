@@ -1,7 +1,8 @@
 //! A prefix that is on the upstream and on a downstream as well: which one do packets to its hosts take?
 
 use log::{info, warn};
-use protocol::config::{Config, GLOBAL_UNICAST, MAX_PREFIXES, Prefix, Side};
+use protocol::config::{Config, GLOBAL_UNICAST, MAX_PREFIXES};
+use protocol::link::{Prefix, Side};
 
 use crate::interfaces::Interfaces;
 use crate::sys::netlink::{Dump, Notice};

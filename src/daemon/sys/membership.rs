@@ -7,7 +7,7 @@ use std::net::{Ipv6Addr, UdpSocket};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use protocol::groups::CAPACITY;
+use protocol::ndp::solicited::CAPACITY;
 
 use super::errno;
 

@@ -6,10 +6,11 @@ use log::{debug, trace, warn};
 
 use super::log_lines::{Named, warn_of};
 use super::{Downstream, Engine, MAX_OWN, Own, address_of, release};
-use crate::config::{Learn, Port, Prefix};
+use crate::config::Learn;
 use crate::counters::Counter;
-use crate::groups::Standing;
-use crate::neighbors::{Evidence, Known, Refusal, Sender, Sighting, Subject};
+use crate::link::{Port, Prefix};
+use crate::ndp::neighbors::{Evidence, Known, Refusal, Sender, Sighting, Subject};
+use crate::ndp::solicited::Standing;
 use crate::wire::{self, Message, NeighborAdvertisement, NeighborSolicitation, SolicitedNode};
 
 impl Engine {

@@ -5,9 +5,10 @@ use core::fmt;
 use log::{info, warn};
 
 use crate::config::{Config, MldVersion};
-use crate::neighbors::{Refusal, Sender, Subject};
+use crate::mld::host;
+use crate::ndp::neighbors::{Refusal, Sender, Subject};
+use crate::ndp::solicited;
 use crate::time::{Duration, Instant};
-use crate::{groups, listener};
 
 /// Lets a line through once a minute.
 pub(super) struct Throttle(Option<Instant>);
@@ -41,7 +42,7 @@ impl fmt::Display for Named {
 }
 
 /// A group, and the address that it is joined or left for.
-pub(super) struct Because<'a>(pub(super) &'a groups::Change);
+pub(super) struct Because<'a>(pub(super) &'a solicited::Change);
 
 impl fmt::Display for Because<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,12 +56,12 @@ impl fmt::Display for Because<'_> {
     }
 }
 
-pub(super) fn log_change(change: listener::Change) {
+pub(super) fn log_change(change: host::Change) {
     match change {
-        listener::Change::Version(MldVersion::V1) => info!("MLDv1 is in force upstream"),
-        listener::Change::Version(MldVersion::V2) => info!("MLDv2 is in force upstream"),
-        listener::Change::QuerierHeard(address) => info!("{address} is the querier upstream"),
-        listener::Change::QuerierSilent(timeout) => info!(
+        host::Change::Version(MldVersion::V1) => info!("MLDv1 is in force upstream"),
+        host::Change::Version(MldVersion::V2) => info!("MLDv2 is in force upstream"),
+        host::Change::QuerierHeard(address) => info!("{address} is the querier upstream"),
+        host::Change::QuerierSilent(timeout) => info!(
             "no MLD query upstream for {} s; the groups are reported all the same",
             timeout.as_secs()
         ),

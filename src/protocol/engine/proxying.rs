@@ -6,11 +6,11 @@ use core::net::Ipv6Addr;
 use log::{debug, warn};
 
 use super::{Action, Engine, release};
-use crate::config::Side;
 use crate::counters::Counter;
-use crate::ndp_proxy::{self, KernelTable, Listing};
-use crate::neighbors::{Refusal, Sender, Subject};
-use crate::targets::{Ended, Refused, Solicitation};
+use crate::link::Side;
+use crate::ndp::kernel_entries::{self, KernelTable, Listing};
+use crate::ndp::neighbors::{Refusal, Sender, Subject};
+use crate::ndp::targets::{Ended, Refused, Solicitation};
 use crate::time::Instant;
 use crate::wire::{
     ALL_NODES, ALL_ROUTERS, MacAddress, NeighborAdvertisement, NeighborSolicitation, SolicitedNode,
@@ -189,7 +189,7 @@ impl Engine {
         if left_out > 0 && self.proxy_lines.allows(self.now) {
             warn!(
                 "table full with {} proxy entries and routes; other addresses have none until there is room",
-                ndp_proxy::CAPACITY
+                kernel_entries::CAPACITY
             );
         }
     }

@@ -2,9 +2,9 @@
 
 use std::net::Ipv6Addr;
 
-use protocol::config::{Port, Prefix, Side};
 use protocol::engine::Event;
-use protocol::ndp_proxy::{KernelTable, Listing};
+use protocol::link::{Port, Prefix, Side};
+use protocol::ndp::kernel_entries::{KernelTable, Listing};
 use protocol::time::Duration;
 use protocol::wire::{
     Done, MacAddress, NeighborAdvertisement, NeighborSolicitation, Query, QueryVersion, RecordType,

@@ -1,7 +1,8 @@
 //! Whatever the kernel may say by netlink, up to what the engine does of it.
 
-use protocol::config::{MAX_PREFIXES, Port, Prefix};
+use protocol::config::MAX_PREFIXES;
 use protocol::engine::Event;
+use protocol::link::{Port, Prefix};
 use protocol::time::Duration;
 
 use super::bytes::Bytes;

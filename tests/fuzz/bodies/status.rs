@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, fs, process};
 
 use nix::sys::socket::{MsgFlags, send};
-use protocol::config::InterfaceName;
+use protocol::link::InterfaceName;
 use protocol::time::Duration;
 
 use super::bytes::Bytes;

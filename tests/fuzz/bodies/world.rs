@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv6Addr;
 use std::ops::{Deref, DerefMut};
 
-use protocol::config::{Config, Learn, MldMode, Port, Prefix, Side};
+use protocol::config::{Config, Learn, MldMode};
 use protocol::counters::Counter;
 use protocol::engine::{Action, BUFFER_LENGTH, Downstream, Engine, Event};
-use protocol::groups::{self, LEAVE_DELAY};
-use protocol::listener::Upstream;
-use protocol::ndp_proxy::{self, KernelTable};
-use protocol::neighbors::{self, Subject};
-use protocol::targets::{self, State};
+use protocol::link::{Port, Prefix, Side};
+use protocol::mld::host::Upstream;
+use protocol::ndp::kernel_entries::{self, KernelTable};
+use protocol::ndp::neighbors::{self, Subject};
+use protocol::ndp::solicited::{self, LEAVE_DELAY};
+use protocol::ndp::targets::{self, State};
 use protocol::time::{Duration, Instant};
 use protocol::wire::{Message, RecordType, SolicitedNode, parse};
 
@@ -20,7 +21,7 @@ use super::bytes::Bytes;
 
 /// What an event of a link or of the kernel's tables may bring about, at the most: a change of each group, of each entry and route, and
 /// a question for each target on each link.
-const MANY: usize = 2 * groups::CAPACITY + 4 * ndp_proxy::CAPACITY + 33 * targets::CAPACITY;
+const MANY: usize = 2 * solicited::CAPACITY + 4 * kernel_entries::CAPACITY + 33 * targets::CAPACITY;
 
 /// Of what is gone through, so that one input takes some milliseconds.
 const ENOUGH: usize = 50_000;
@@ -341,7 +342,7 @@ impl World {
         !fails
     }
 
-    fn change(&mut self, change: &ndp_proxy::Change, fails: bool) -> bool {
+    fn change(&mut self, change: &kernel_entries::Change, fails: bool) -> bool {
         let (address, side) = (change.address, change.side);
         let there = match side {
             Side::Upstream => self.upstream.is_some(),
@@ -458,7 +459,7 @@ impl World {
 
     fn check_groups(&mut self) {
         let groups = self.engine.groups();
-        assert!(groups.len() <= groups::CAPACITY);
+        assert!(groups.len() <= solicited::CAPACITY);
         // By how many, and by how many listeners among them.
         let mut wanted: HashMap<SolicitedNode, (u16, u16)> = HashMap::new();
         for (subject, _) in self.engine.neighbors().iter() {
@@ -544,13 +545,13 @@ impl World {
                 assert_eq!(proxied.routed, wanted, "{address}");
             }
         }
-        assert!(count <= ndp_proxy::CAPACITY);
-        if !self.stale && count < ndp_proxy::CAPACITY {
+        assert!(count <= kernel_entries::CAPACITY);
+        if !self.stale && count < kernel_entries::CAPACITY {
             let known = |address: &Ipv6Addr| ndp_proxy.get(*address).is_some();
             assert!(self.proxies.iter().all(known) && self.routes.keys().all(known));
         }
         if (config.ndp_proxy || config.host_routes || config.announce)
-            && count < ndp_proxy::CAPACITY
+            && count < kernel_entries::CAPACITY
         {
             let neighbors = engine.neighbors().iter();
             let confirmed = neighbors.filter_map(|(subject, neighbor)| match subject {
@@ -613,7 +614,7 @@ impl World {
 
     /// The kernel lists both tables, as they are.
     pub fn list(&mut self) {
-        use protocol::ndp_proxy::Listing::{Begins, Ends, Has};
+        use protocol::ndp::kernel_entries::Listing::{Begins, Ends, Has};
         for table in [KernelTable::Proxies, KernelTable::Routes] {
             self.tell(Event::Listed(table, Begins));
             let there: Vec<(Ipv6Addr, Side)> = match table {

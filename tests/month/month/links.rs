@@ -4,10 +4,10 @@
 use protocol::time::Duration;
 use std::net::Ipv6Addr;
 
-use protocol::config::{Port, Prefix, Side};
 use protocol::engine::{Downstream, Event};
-use protocol::listener::Upstream;
-use protocol::ndp_proxy::{KernelTable, Listing};
+use protocol::link::{Port, Prefix, Side};
+use protocol::mld::host::Upstream;
+use protocol::ndp::kernel_entries::{KernelTable, Listing};
 use protocol::wire::{
     ALL_NODES, MacAddress, NeighborAdvertisement, NeighborSolicitation, Query, QueryVersion,
     SolicitedNode, Sources,

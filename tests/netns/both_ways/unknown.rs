@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 use std::{iter, thread};
 
-use protocol::targets::{ABSENT_INTERVAL, BURST, MAX_OPEN_OF_HOST, RATE, Targets};
+use protocol::ndp::targets::{ABSENT_INTERVAL, BURST, MAX_OPEN_OF_HOST, RATE, Targets};
 use protocol::wire::{MacAddress, NeighborAdvertisement, NeighborSolicitation, parse};
 
 use super::home::{Home, ON_LAN, ON_LAN2, PC, advertisement, frames, free, reaches, solicitation};

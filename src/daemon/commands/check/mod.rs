@@ -8,7 +8,8 @@ mod querier;
 use std::process::ExitCode;
 
 use argh::FromArgs;
-use protocol::config::{Config, InterfaceName};
+use protocol::config::Config;
+use protocol::link::InterfaceName;
 use protocol::time::Duration;
 
 use crate::commands::BAD_INPUT;

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
-use protocol::config::Prefix;
+use protocol::link::Prefix;
 use protocol::time::Duration;
 
 use super::readiness::wait_until;

@@ -7,7 +7,7 @@
 use core::net::Ipv6Addr;
 
 use crate::config::MldVersion;
-use crate::pending::SlotSet;
+use crate::tables::pending::SlotSet;
 use crate::time::{Duration, Instant, bring_forward, earliest};
 use crate::wire::{
     ALL_MLDV2_ROUTERS, ALL_ROUTERS, Done, RecordType, ReportBuilder, ReportV1, SolicitedNode,

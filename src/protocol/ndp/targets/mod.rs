@@ -9,10 +9,11 @@ mod links;
 
 use core::net::Ipv6Addr;
 
-use crate::config::{Config, MAX_DOWNSTREAMS, Port, Side};
-use crate::pending::SlotSet;
-use crate::rate::Bucket;
-use crate::table::Table;
+use crate::config::{Config, MAX_DOWNSTREAMS};
+use crate::link::{Port, Side};
+use crate::tables::pending::SlotSet;
+use crate::tables::rate::Bucket;
+use crate::tables::table::Table;
 use crate::time::{Duration, Instant, bring_forward};
 use crate::wire::MacAddress;
 

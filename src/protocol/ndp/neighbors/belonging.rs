@@ -4,8 +4,9 @@ use core::cmp::Reverse;
 
 use super::question::ALL_QUESTIONS;
 use super::{ASKS, CAPACITY, Evidence, Neighbors, PROBES, Refusal, Sender, Subject};
-use crate::config::{Config, Port};
-use crate::table::Link;
+use crate::config::Config;
+use crate::link::Port;
+use crate::tables::table::Link;
 use crate::time::Instant;
 use crate::wire::SolicitedNode;
 

@@ -9,9 +9,9 @@
 use core::net::Ipv6Addr;
 
 use crate::config::Config;
-use crate::pending::{Pending, SlotSet};
-use crate::rate::Bucket;
-use crate::table::{Full, Key, Table};
+use crate::tables::pending::{Pending, SlotSet};
+use crate::tables::rate::Bucket;
+use crate::tables::table::{Full, Key, Table};
 use crate::time::{Duration, Instant, bring_forward, earliest};
 use crate::wire::SolicitedNode;
 

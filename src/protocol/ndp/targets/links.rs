@@ -1,6 +1,6 @@
 //! A set of links, a bit each.
 
-use crate::config::Side;
+use crate::link::Side;
 
 /// The lowest bit is the upstream's, and behind it come the downstreams'.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 use core::net::Ipv6Addr;
 
 use super::{Host, Neighbor, Neighbors, Sender, Subject};
-use crate::config::{Config, Port};
+use crate::config::Config;
+use crate::link::Port;
 use crate::time::{Duration, Instant, bring_forward};
 use crate::wire::MacAddress;
 

@@ -16,10 +16,11 @@ mod question;
 
 use core::net::Ipv6Addr;
 
-use crate::config::{Config, Port};
-use crate::pending::SlotSet;
-use crate::rate::Bucket;
-use crate::table::{Key, Link, Table};
+use crate::config::Config;
+use crate::link::Port;
+use crate::tables::pending::SlotSet;
+use crate::tables::rate::Bucket;
+use crate::tables::table::{Key, Link, Table};
 use crate::time::Instant;
 use crate::wire::{MacAddress, SolicitedNode};
 

@@ -6,9 +6,10 @@
 
 use core::net::Ipv6Addr;
 
-use crate::config::{Config, Side};
-use crate::pending::{Pending, SlotSet};
-use crate::table::Table;
+use crate::config::Config;
+use crate::link::Side;
+use crate::tables::pending::{Pending, SlotSet};
+use crate::tables::table::Table;
 use crate::time::{Duration, Instant, bring_forward, earliest};
 
 /// The most addresses kept: 4,096 downstream, 2,048 upstream, and 1,024 that are to be removed.

@@ -5,9 +5,10 @@ use core::net::Ipv6Addr;
 
 use super::question::{ANSWER_WINDOW, ASKS, Longest, Question};
 use super::{CAPACITY, Sender};
-use crate::config::{Config, Port};
-use crate::rate::Bucket;
-use crate::table::{Key, Link, Table};
+use crate::config::Config;
+use crate::link::Port;
+use crate::tables::rate::Bucket;
+use crate::tables::table::{Key, Link, Table};
 use crate::time::{Duration, Instant};
 use crate::wire::MacAddress;
 

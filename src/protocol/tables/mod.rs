@@ -1,0 +1,5 @@
+//! Fixed storage, without a heap: tables, sets of their slots, and rates.
+
+pub mod pending;
+pub mod rate;
+pub mod table;
