@@ -161,7 +161,8 @@ fn count_allocations(path: &str) -> u64 {
     });
     // A line of the log allocates nothing either.
     daemon::sys::log::install(log::LevelFilter::Info, false);
-    let logged = measure(|| log::info!("{} addresses", event_loop.engine().neighbors().len()));
+    let logged =
+        measure(|| log::info!("{} addresses", event_loop.engine().ndp().neighbors().len()));
     for counter in [Counter::Joined, Counter::Reported, Counter::Solicited] {
         assert!(
             count(&event_loop, counter) > 10,

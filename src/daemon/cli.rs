@@ -3,9 +3,10 @@
 use argh::FromArgs;
 use log::LevelFilter;
 use protocol::config::{
-    ADDRESS_TIMEOUT, Config, EXPIRY_INTERVAL, JOIN_BURST, JOIN_RATE, Learn, MAX_DOWNSTREAMS,
-    MAX_PREFIXES, MldMode, PER_MAC, REFRESH_INTERVAL,
+    ADDRESS_TIMEOUT, Config, EXPIRY_INTERVAL, JOIN_BURST, JOIN_RATE, Learn, MAX_PREFIXES, MldMode,
+    PER_MAC, REFRESH_INTERVAL,
 };
+use protocol::link::MAX_DOWNSTREAMS;
 use protocol::link::{InterfaceName, Prefix, PrefixError};
 use protocol::time::Duration;
 

@@ -3,10 +3,8 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use protocol::config::{Config, MAX_DOWNSTREAMS, MAX_PREFIXES};
-use protocol::engine::Downstream;
-use protocol::link::{InterfaceName, Port, Prefix, Side};
-use protocol::mld::host::Upstream;
+use protocol::config::{Config, MAX_PREFIXES};
+use protocol::link::{self, InterfaceName, MAX_DOWNSTREAMS, Port, Prefix, Side};
 use protocol::wire::MacAddress;
 
 use crate::sys::netlink::{Address, Bridge, Dump, Link, Master, Notice};
@@ -110,9 +108,9 @@ impl Interfaces {
     }
 
     /// The upstream, where it can carry IPv6: the kernel ends all memberships where its MTU falls below 1280.
-    pub fn upstream(&self) -> Option<Upstream> {
+    pub fn upstream(&self) -> Option<link::Link> {
         let mtu = self.upstream.mtu.filter(|mtu| *mtu >= MIN_MTU)?;
-        Some(Upstream {
+        Some(link::Link {
             index: self.upstream.index?,
             link_local: self.upstream.link_local,
             mtu,
@@ -333,10 +331,14 @@ impl Interface {
     }
 
     /// What is needed to send from here; `None` also without a carrier.
-    pub fn downstream(&self) -> Option<Downstream> {
+    pub fn downstream(&self) -> Option<link::Link> {
         let link_local = self.link_local.filter(|_| self.running)?;
-        let mac = MacAddress(self.mac);
-        Some(Downstream { link_local, mac })
+        Some(link::Link {
+            index: self.index?,
+            link_local: Some(link_local),
+            mtu: self.mtu.unwrap_or_default(),
+            mac: MacAddress(self.mac),
+        })
     }
 
     /// What it is good for.

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::net::Ipv6Addr;
 
-use crate::link::{InterfaceName, Prefix};
+use crate::link::{InterfaceName, MAX_DOWNSTREAMS, Prefix};
 use crate::time::Duration;
 
 /// How long an address counts as present after it was last seen. Above twice the 125 s a querier waits between queries and the
@@ -24,8 +24,6 @@ pub const PER_MAC: u16 = 64;
 /// New groups a second, and at once: each costs the gateway a report.
 pub const JOIN_RATE: u32 = 50;
 pub const JOIN_BURST: u32 = 200;
-/// The most downstreams one process watches.
-pub const MAX_DOWNSTREAMS: usize = 32;
 /// The most prefixes of [`Config::prefixes`].
 pub const MAX_PREFIXES: usize = 16;
 

@@ -12,7 +12,8 @@
 //! * [`engine`] routes each [`Event`](engine::Event) and derives each [`Action`](engine::Action).
 //! * [`ndp`] is who lives on the LAN and how the WAN reaches them, [`mld`] is multicast. They never meet.
 //! * [`wire`] is the only room that looks at octets of a packet.
-//! * [`tables`] is the storage, [`link`] the nouns that all rooms speak, [`config`] what a user can set.
+//! * [`context`] is what every capability is told, [`link`] the nouns that all rooms speak, [`config`]
+//!   what a user can set, [`tables`] the storage.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(
@@ -35,6 +36,7 @@
 )]
 
 pub mod config;
+pub mod context;
 pub mod counters;
 pub mod engine;
 pub mod link;

@@ -4,6 +4,11 @@ use core::fmt;
 use core::net::Ipv6Addr;
 use core::str::FromStr;
 
+use crate::wire::MacAddress;
+
+/// The most downstreams one process watches.
+pub const MAX_DOWNSTREAMS: usize = 32;
+
 /// The index of a downstream in [`Config::downstreams`](crate::config::Config::downstreams).
 pub type Port = u8;
 
@@ -13,6 +18,21 @@ pub type Port = u8;
 pub enum Side {
     Upstream = 1,
     Downstream(Port) = 2,
+}
+
+/// A link of this router, upstream or downstream, as the kernel has it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number for the interface. Another number is another interface, without
+    /// memberships, whatever its name.
+    pub index: u32,
+    /// An address that MLD and Neighbor Discovery messages can be sent from: link-local, valid, not
+    /// tentative.
+    pub link_local: Option<Ipv6Addr>,
+    /// In octets. Below 1280 it counts as 1280 (RFC 8200 §5).
+    pub mtu: u32,
+    /// All zero where the link has no link-layer addresses.
+    pub mac: MacAddress,
 }
 
 /// The name of a network interface: 1 to 15 octets, none of them white space, `/` or `:` (the kernel's own rule).

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use crate::measure::verdict;
 use protocol::config::Config;
-use protocol::engine::{BUFFER_LENGTH, Downstream, Engine, Event};
-use protocol::mld::host::Upstream;
+use protocol::engine::{BUFFER_LENGTH, Engine, Event};
+use protocol::link::{Link, Side};
 use protocol::time::{Duration, Instant};
 use protocol::wire::{
     ALL_NODES, MacAddress, NeighborAdvertisement, NeighborSolicitation, Query, QueryVersion,
@@ -64,7 +64,14 @@ pub fn is_child() -> bool {
         let mut engine = engine(hosts.saturating_sub(FRAMES * RECORDS).max(FRAMES), false);
         for number in 0..FRAMES {
             let (port, mac, packet) = (0, mac(number), &*frame(number));
-            engine.handle(NOW, Event::Packet { port, mac, packet });
+            engine.handle(
+                NOW,
+                Event::Packet {
+                    side: Side::Downstream(port),
+                    mac,
+                    packet,
+                },
+            );
             settle(&mut engine, NOW);
         }
         engine
@@ -147,7 +154,14 @@ pub fn take_in(
         black_box(engine.poll_action(buffer));
         black_box(engine.next_deadline());
     } else {
-        engine.handle(now, Event::Packet { port, mac, packet });
+        engine.handle(
+            now,
+            Event::Packet {
+                side: Side::Downstream(port),
+                mac,
+                packet,
+            },
+        );
     }
 }
 
@@ -163,22 +177,29 @@ fn engine(hosts: u16, probe: bool) -> Box<Engine> {
     config.probe = probe;
     let mut engine = Box::new(const { Engine::new() });
     engine.start(config, [7; 16]);
-    let upstream = Upstream {
+    let upstream = Link {
         index: 2,
         link_local: Some(ROUTER),
         mtu: 1500,
         mac: mac(u16::MAX),
     };
-    engine.handle(NOW, Event::Upstream(Some(upstream)));
-    let downstream = Downstream {
-        link_local: ROUTER,
-        mac: mac(u16::MAX),
+    engine.handle(NOW, Event::Link(Side::Upstream, Some(upstream)));
+    let downstream = Link {
+        index: 3,
+        ..upstream
     };
-    engine.handle(NOW, Event::Downstream(0, Some(downstream)));
+    engine.handle(NOW, Event::Link(Side::Downstream(0), Some(downstream)));
     for number in 0..hosts {
         let packet = known_host(number);
         let (port, mac, packet) = (0, mac(number), &*packet);
-        engine.handle(NOW, Event::Packet { port, mac, packet });
+        engine.handle(
+            NOW,
+            Event::Packet {
+                side: Side::Downstream(port),
+                mac,
+                packet,
+            },
+        );
         settle(&mut engine, NOW);
     }
     engine

@@ -3,13 +3,17 @@
 use std::net::Ipv6Addr;
 
 use protocol::engine::{Action, Event};
+use protocol::link::{Link, Side};
+use protocol::ndp;
 use protocol::ndp::neighbors::{Question, Sender, Subject};
 use protocol::time::Duration;
 use protocol::wire::{
     ALL_NODES, Done, MacAddress, NeighborAdvertisement, RecordType, ReportV1, SolicitedNode,
 };
 
-use crate::stage::{HOST, ROUTER, Stage, address, advertisement, group, report, solicitation};
+use crate::stage::{
+    HOST, ROUTER, Stage, address, advertisement, downstream_link, group, report, solicitation,
+};
 
 /// The host's link-local address.
 const FE80_1: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, 1);
@@ -141,7 +145,7 @@ fn a_host_without_addresses_is_asked_again_after_half_a_timeout_when_it_speaks()
     stage.asked();
     // Of what it listens to, nothing is an address of its own.
     stage.receive(&report(FE80_1, &[(RecordType::ModeIsExclude, ALL_NODES)]));
-    assert!(stage.engine.neighbors().is_empty());
+    assert!(stage.engine.ndp().neighbors().is_empty());
     let asked_at = stage.now;
     let speaks_at = |stage: &mut Stage, millis| {
         stage.now = asked_at.saturating_add(Duration::from_millis(millis));
@@ -157,7 +161,7 @@ fn a_host_without_addresses_is_asked_again_after_half_a_timeout_when_it_speaks()
     let waited = millis - asked_at.as_millis();
     assert!((150_000..=150_050).contains(&waited), "{waited}");
     stage.seen(address(1));
-    assert!(!stage.engine.neighbors().is_empty());
+    assert!(!stage.engine.ndp().neighbors().is_empty());
 }
 
 #[test]
@@ -236,6 +240,7 @@ fn a_host_without_a_link_local_address_is_probed_and_its_answer_confirms() {
     let neighbor = |stage: &Stage| {
         stage
             .engine
+            .ndp()
             .neighbors()
             .iter()
             .next()
@@ -259,6 +264,7 @@ fn an_advertisement_that_nobody_asked_for_confirms_nothing() {
     assert!(
         stage
             .engine
+            .ndp()
             .neighbors()
             .iter()
             .all(|(_, neighbor)| !neighbor.confirmed)
@@ -276,7 +282,7 @@ fn what_is_reported_within_five_seconds_of_a_question_is_its_answer() {
         assert_eq!(stage.asked(), questions(&twice));
         stage.now = stage.now.saturating_add(Duration::from_millis(millis));
         stage.reports(&[1]);
-        let (_, neighbor) = stage.engine.neighbors().iter().next().unwrap();
+        let (_, neighbor) = stage.engine.ndp().neighbors().iter().next().unwrap();
         assert_eq!(neighbor.confirmed, confirms, "{millis}");
     }
 }
@@ -286,7 +292,17 @@ fn an_advertisement_to_somebody_else_or_one_that_is_not_solicited_answers_no_pro
     let mut stage = Stage::with_defaults();
     stage.seen(address(1));
     assert_eq!(stage.asked(), questions(&[(0, PROBE_1)]));
-    let confirmed = |stage: &Stage| stage.engine.neighbors().iter().next().unwrap().1.confirmed;
+    let confirmed = |stage: &Stage| {
+        stage
+            .engine
+            .ndp()
+            .neighbors()
+            .iter()
+            .next()
+            .unwrap()
+            .1
+            .confirmed
+    };
     stage.receive(&advertisement(address(1), address(2), address(1)));
     let mut packet = [0; 128];
     let unsolicited = NeighborAdvertisement {
@@ -316,7 +332,7 @@ fn once_it_has_answered_what_a_host_reports_from_another_address_or_link_is_no_a
         let listens = [(RecordType::ModeIsExclude, group(1))];
         stage.receive_on(port, HOST, &report(source, &listens));
         let address = Subject::Address(address(1));
-        let neighbor = stage.engine.neighbors().get(address).unwrap();
+        let neighbor = stage.engine.ndp().neighbors().get(address).unwrap();
         assert_eq!(neighbor.confirmed, confirms, "{source} on {port}");
     }
 }
@@ -330,7 +346,17 @@ fn an_advertisement_before_the_first_probe_confirms_nothing() {
     stage.pass(3);
     let twice = [(0, "?fe80::1:1"), (2000, "?fe80::1:1")];
     assert_eq!(stage.asked(), questions(&twice));
-    let confirmed = |stage: &Stage| stage.engine.neighbors().iter().next().unwrap().1.confirmed;
+    let confirmed = |stage: &Stage| {
+        stage
+            .engine
+            .ndp()
+            .neighbors()
+            .iter()
+            .next()
+            .unwrap()
+            .1
+            .confirmed
+    };
     let answer = advertisement(address(1), ROUTER, address(1));
     stage.receive(&answer);
     assert!(!confirmed(&stage));
@@ -449,10 +475,10 @@ fn what_the_kernel_remembers_is_asked_where_it_remembers_it() {
     stage.fails = |action| {
         !matches!(
             action,
-            Action::Ask {
+            Action::Ndp(ndp::Action::Ask {
                 question: Question::Ask { port: 1, .. },
                 ..
-            }
+            })
         )
     };
     stage.handle(Event::Remembered { port, mac, address });
@@ -652,7 +678,7 @@ fn a_host_that_moves_is_asked_where_it_is() {
     stage.speaks();
     let packet = solicitation(address(1), SolicitedNode::of(ROUTER).group(), ROUTER);
     stage.handle(Event::Packet {
-        port: 1,
+        side: Side::Downstream(1),
         mac: HOST,
         packet: &packet,
     });
@@ -662,6 +688,7 @@ fn a_host_that_moves_is_asked_where_it_is() {
     stage.receive_from(other, &packet);
     let subjects: Vec<_> = stage
         .engine
+        .ndp()
         .neighbors()
         .hosts()
         .map(|(_, host)| host.subjects)
@@ -671,12 +698,20 @@ fn a_host_that_moves_is_asked_where_it_is() {
 }
 
 fn neighbor_time(stage: &Stage) -> protocol::time::Instant {
-    stage.engine.neighbors().iter().next().unwrap().1.last_seen
+    stage
+        .engine
+        .ndp()
+        .neighbors()
+        .iter()
+        .next()
+        .unwrap()
+        .1
+        .last_seen
 }
 
 /// Whose `address(number)` is.
 fn owner_of(stage: &Stage, number: u32) -> Sender {
-    let neighbors = stage.engine.neighbors();
+    let neighbors = stage.engine.ndp().neighbors();
     let neighbor = neighbors.get(Subject::Address(address(number))).unwrap();
     neighbors.host_of(neighbor).unwrap().0
 }
@@ -690,7 +725,7 @@ fn port_of(stage: &Stage, number: u32) -> u8 {
 }
 
 fn is_confirmed(stage: &Stage, number: u32) -> bool {
-    let neighbors = stage.engine.neighbors();
+    let neighbors = stage.engine.ndp().neighbors();
     let neighbor = neighbors.get(Subject::Address(address(number)));
     neighbor.is_some_and(|neighbor| neighbor.confirmed)
 }
@@ -920,6 +955,7 @@ fn an_answer_to_the_last_probe_confirms() {
     assert!(
         stage
             .engine
+            .ndp()
             .neighbors()
             .iter()
             .all(|(_, neighbor)| neighbor.confirmed)
@@ -928,22 +964,14 @@ fn an_answer_to_the_last_probe_confirms() {
 
 #[test]
 fn an_outage_of_the_downstream_costs_no_host_that_answers_after_it() {
-    use protocol::engine::Downstream;
     let mut stage = Stage::with_a_host();
     stage.pass(140);
-    stage.handle(Event::Downstream(0, None));
+    stage.handle(Event::Link(Side::Downstream(0), None));
     stage.handle(Event::Forgotten(address(1)));
     stage.asked();
     stage.pass(30);
     assert_eq!(stage.asked(), [], "nothing can be sent");
-    let mac = MacAddress([2, 0, 0, 0, 0xff, 0]);
-    stage.handle(Event::Downstream(
-        0,
-        Some(Downstream {
-            link_local: ROUTER,
-            mac,
-        }),
-    ));
+    stage.handle(Event::Link(Side::Downstream(0), Some(downstream_link(0))));
     assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]), "it is back");
     stage.reports(&[1]);
     stage.pass(149);
@@ -952,18 +980,17 @@ fn an_outage_of_the_downstream_costs_no_host_that_answers_after_it() {
 
 #[test]
 fn a_downstream_that_changes_without_an_end_costs_no_questions() {
-    use protocol::engine::Downstream;
     let mut stage = Stage::with_a_host();
     stage.pass(20);
     stage.asked();
     let downstream = |last| {
         let mac = MacAddress([2, 0, 0, 0, 0xff, last]);
-        let link_local = ROUTER;
-        Some(Downstream { link_local, mac })
+        let link = downstream_link(0);
+        Some(Link { mac, ..link })
     };
-    stage.handle(Event::Downstream(0, downstream(7)));
-    stage.handle(Event::Downstream(1, None));
-    stage.handle(Event::Downstream(1, downstream(1)));
+    stage.handle(Event::Link(Side::Downstream(0), downstream(7)));
+    stage.handle(Event::Link(Side::Downstream(1), None));
+    stage.handle(Event::Link(Side::Downstream(1), downstream(1)));
     stage.pass(20);
     assert_eq!(stage.asked(), []);
 }
@@ -1007,17 +1034,18 @@ fn an_address_takes_the_place_of_the_listener_that_its_host_was_known_as() {
     stage.speaks();
     stage.reports(&[1]);
     stage.seen(address(1));
-    assert_eq!(stage.engine.neighbors().len(), 1);
+    assert_eq!(stage.engine.ndp().neighbors().len(), 1);
     assert!(
         stage
             .engine
+            .ndp()
             .neighbors()
             .iter()
             .all(|(_, neighbor)| neighbor.confirmed)
     );
     assert_eq!(stage.changes.len(), 1);
     let group = SolicitedNode::of(address(1));
-    assert_eq!(stage.engine.groups().get(group).unwrap().members, 1);
+    assert_eq!(stage.engine.ndp().groups().get(group).unwrap().members, 1);
 }
 
 #[test]

@@ -3,14 +3,18 @@
 use std::net::Ipv6Addr;
 
 use protocol::counters::Counter;
-use protocol::engine::{Action, Downstream, Event, MAX_OWN};
+use protocol::engine::{Action, Event};
 use protocol::link::Prefix;
-use protocol::mld::host::Upstream;
+use protocol::link::{Link, Side};
+use protocol::ndp;
+use protocol::ndp::MAX_OWN;
 use protocol::ndp::neighbors::Subject;
 use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, MacAddress, RecordType, SolicitedNode};
 
-use crate::stage::{ROUTER, Stage, UPSTREAM, address, advertisement, group, report, solicitation};
+use crate::stage::{
+    ROUTER, Stage, UPSTREAM, address, advertisement, downstream_link, group, report, solicitation,
+};
 
 fn mac(number: u32) -> MacAddress {
     let [a, b, c, d] = number.to_be_bytes();
@@ -106,13 +110,13 @@ fn new_groups_are_joined_200_at_once_and_50_a_second_and_none_is_forgotten() {
     }
     assert_eq!(stage.addresses().len(), 1000);
     assert_eq!(stage.joined.len(), 200);
-    assert_eq!(stage.engine.groups().waiting(), 800);
+    assert_eq!(stage.engine.ndp().groups().waiting(), 800);
     assert_eq!(stage.count(Counter::JoinDelayed), 800);
     stage.pass(1);
     assert_eq!(stage.joined.len(), 250);
     stage.pass(15);
     assert_eq!(stage.joined.len(), 1000);
-    assert_eq!(stage.engine.groups().waiting(), 0);
+    assert_eq!(stage.engine.ndp().groups().waiting(), 0);
 }
 
 /// A boot of a container host, or the end of a power cut in a dormitory.
@@ -169,7 +173,7 @@ fn the_groups_of_hosts_that_answer_are_joined_before_those_of_strangers() {
     for number in [1, 2] {
         assert!(stage.joined.contains(&group(number)), "{number}");
     }
-    assert!(stage.engine.groups().waiting() > 50);
+    assert!(stage.engine.ndp().groups().waiting() > 50);
 }
 
 /// What waited for its first join, and what was joined before, has no other turn to wait for once the upstream is back.
@@ -183,7 +187,7 @@ fn an_upstream_that_comes_back_has_all_that_was_joined_at_once() {
     assert_eq!(stage.joined.len(), 300);
     stage.joined.clear();
     stage.upstream(None);
-    let again = Upstream {
+    let again = Link {
         index: 8,
         ..UPSTREAM
     };
@@ -205,7 +209,7 @@ fn a_group_that_nobody_wants_any_more_waits_for_no_join() {
             present,
         });
     }
-    assert_eq!(stage.engine.groups().waiting(), 0);
+    assert_eq!(stage.engine.ndp().groups().waiting(), 0);
     stage.pass(5);
     assert_eq!(stage.joined, [group(1)].into());
 }
@@ -219,7 +223,7 @@ fn new_hosts_that_report_are_joined_at_the_rate_of_new_hosts_that_speak() {
         stage.receive_from(mac(number), &report(link_local, &records));
     }
     assert_eq!(stage.joined, [group(1), group(2)].into());
-    assert_eq!(stage.engine.neighbors().hosts().count(), 5);
+    assert_eq!(stage.engine.ndp().neighbors().hosts().count(), 5);
     stage.pass(3);
     assert_eq!(stage.joined, (1..=5).map(group).collect());
 }
@@ -271,10 +275,11 @@ fn a_flood_pushes_out_nobody_who_came_before_it_and_answers() {
             }
         }
     }
-    assert_eq!(stage.engine.neighbors().len(), 4096);
+    assert_eq!(stage.engine.ndp().neighbors().len(), 4096);
     for number in 0..600 {
         let neighbor = stage
             .engine
+            .ndp()
             .neighbors()
             .get(Subject::Address(address(number)));
         assert!(
@@ -343,7 +348,7 @@ fn a_host_with_80_addresses_has_64_of_them_known_and_all_groups_joined() {
                 answer(&mut stage);
             }
         }
-        let neighbors = stage.engine.neighbors();
+        let neighbors = stage.engine.ndp().neighbors();
         let confirmed = (0..80)
             .filter(|number| {
                 let neighbor = neighbors.get(Subject::Address(address(*number)));
@@ -362,12 +367,16 @@ fn who_is_refused_itself_pushes_nobody_out() {
     for number in 0..4096 {
         stage.seen(address(number));
     }
-    stage.fails = |action| matches!(action, Action::Leave(_));
+    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Leave(_)));
     stage.pass(330);
     for number in 5000..6024 {
         stage.seen(address(number));
     }
-    assert_eq!(stage.engine.groups().len(), 5120, "4,096 cannot be left");
+    assert_eq!(
+        stage.engine.ndp().groups().len(),
+        5120,
+        "4,096 cannot be left"
+    );
     let before = stage.addresses();
     // One more of a host that has as many as it may, and its group has no room.
     stage.seen(address(7000));
@@ -392,13 +401,13 @@ fn spoofed_sources_push_out_each_other_and_no_host_that_answers() {
         }
         stage.pass(1);
     }
-    assert_eq!(stage.engine.neighbors().len(), 4096);
+    assert_eq!(stage.engine.ndp().neighbors().len(), 4096);
     // As fast as they are asked and do not answer.
     assert!(stage.count(Counter::Evicted) > 50);
     for number in 0..20 {
         assert!(stage.joined.contains(&group(number)), "{number}");
     }
-    assert!(stage.engine.groups().len() <= 5120);
+    assert!(stage.engine.ndp().groups().len() <= 5120);
 }
 
 #[test]
@@ -477,12 +486,15 @@ fn a_new_host_takes_the_place_of_the_one_without_addresses_that_was_silent_longe
         remember(&mut stage, number, link_local(number));
     }
     let knows = |stage: &Stage, number| {
-        let mut hosts = stage.engine.neighbors().hosts();
+        let mut hosts = stage.engine.ndp().neighbors().hosts();
         hosts.any(|(known, _)| known.mac == mac(number))
     };
     assert!(knows(&stage, 1));
     stage.seen_from(mac(most), address(most));
-    assert_eq!(stage.engine.neighbors().hosts().count(), most as usize);
+    assert_eq!(
+        stage.engine.ndp().neighbors().hosts().count(),
+        most as usize
+    );
     assert!(knows(&stage, 0) && !knows(&stage, 1) && knows(&stage, 2));
     assert_eq!(stage.addresses(), [address(0), address(most)].into());
 }
@@ -680,17 +692,17 @@ fn invariants_hold_under_any_order_of_events() {
                 }),
                 10 => stage.handle(Event::Renew),
                 11 => {
-                    let downstream = Downstream {
-                        link_local: ROUTER,
+                    let downstream = Link {
                         mac: mac(999),
+                        ..downstream_link(0)
                     };
                     let downstream = random.bool().then_some(downstream);
-                    stage.handle(Event::Downstream(0, downstream));
+                    stage.handle(Event::Link(Side::Downstream(0), downstream));
                 }
                 _ => stage.pass(random.u64(..60)),
             }
             let context = format!("seed {seed}, step {step}");
-            let neighbors = stage.engine.neighbors();
+            let neighbors = stage.engine.ndp().neighbors();
             let of_hosts: usize = neighbors
                 .hosts()
                 .map(|(_, host)| usize::from(host.subjects))
@@ -700,7 +712,7 @@ fn invariants_hold_under_any_order_of_events() {
                 neighbors.hosts().all(|(_, host)| host.subjects <= 10),
                 "{context}"
             );
-            let groups = stage.engine.groups();
+            let groups = stage.engine.ndp().groups();
             let members: usize = groups
                 .iter()
                 .map(|(_, group)| usize::from(group.members))
@@ -718,6 +730,10 @@ fn invariants_hold_under_any_order_of_events() {
         }
         stage.pass(1000);
         assert_eq!(stage.joined, [].into(), "seed {seed}");
-        assert_eq!(stage.engine.neighbors().hosts().count(), 0, "seed {seed}");
+        assert_eq!(
+            stage.engine.ndp().neighbors().hosts().count(),
+            0,
+            "seed {seed}"
+        );
     }
 }

@@ -6,6 +6,8 @@ use std::net::Ipv6Addr;
 use log::{LevelFilter, Log, Metadata, Record};
 use protocol::config::MldVersion;
 use protocol::engine::{Action, Event};
+use protocol::link::Side;
+use protocol::ndp;
 use protocol::wire::{MacAddress, RecordType, SolicitedNode};
 
 use crate::stage::{
@@ -150,7 +152,7 @@ fn a_full_table_is_told_with_what_is_in_it() {
     for number in 0..4096 {
         stage.seen(address(number));
     }
-    stage.fails = |action| matches!(action, Action::Leave(_));
+    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Leave(_)));
     stage.pass(330);
     for number in 5000..6026 {
         stage.seen(address(number));
@@ -168,7 +170,11 @@ fn a_target_that_comes_and_goes_upstream_is_told() {
     let answer = advertisement(address(9), LINK_LOCAL, address(9));
     let (mac, packet) = (GATEWAY, &*answer);
     lines();
-    stage.handle(Event::UpstreamPacket { mac, packet });
+    stage.handle(Event::Packet {
+        side: Side::Upstream,
+        mac,
+        packet,
+    });
     assert_eq!(lines(), [format!("debug: {} is upstream", address(9))]);
     stage.pass(300);
     let gone = format!("debug: {} is upstream no more", address(9));

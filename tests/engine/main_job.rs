@@ -5,9 +5,10 @@ use std::net::Ipv6Addr;
 
 use protocol::counters::Counter;
 use protocol::engine::{Action, Event, Reason};
-use protocol::mld::host::Upstream;
+use protocol::link::Link;
 use protocol::time::{Duration, Instant};
 use protocol::wire::{ALL_NODES, DropReason, SolicitedNode};
+use protocol::{mld, ndp};
 
 use crate::stage::{
     LINK_LOCAL, Stage, UPSTREAM, address, advertisement, group, solicitation, twin,
@@ -37,7 +38,11 @@ fn a_group_is_joined_with_the_first_of_its_addresses_and_left_with_the_last() {
     stage.seen(twin(1));
     assert_eq!(stage.changes.len(), 1, "{:?}", stage.changes);
     stage.pass(230);
-    assert_eq!(stage.engine.neighbors().len(), 1, "the first has expired");
+    assert_eq!(
+        stage.engine.ndp().neighbors().len(),
+        1,
+        "the first has expired"
+    );
     assert_eq!(stage.joined, [group(1)].into());
     stage.pass(100);
     assert_eq!(stage.joined, [].into());
@@ -103,7 +108,7 @@ fn reports_keep_to_a_smaller_mtu_and_to_1280_octets_at_least() {
         (1300, 2),
     ] {
         let mut stage = Stage::without_upstream();
-        stage.upstream(Some(Upstream { mtu, ..UPSTREAM }));
+        stage.upstream(Some(Link { mtu, ..UPSTREAM }));
         for number in 0..100 {
             stage.seen(address(number));
         }
@@ -121,12 +126,12 @@ fn a_report_that_could_not_be_sent_is_sent_again_and_no_group_is_left_out() {
         stage.seen(address(number));
     }
     stage.pass(59);
-    stage.fails = |action| matches!(action, Action::Report { .. });
+    stage.fails = |action| matches!(action, Action::Mld(mld::Action::Report { .. }));
     stage.pass(1);
     let (deadline, reason) = stage.engine.next_deadline().unwrap();
     assert_eq!(
         (deadline.since(stage.now).as_secs(), reason),
-        (1, Reason::Refresh)
+        (1, Reason::Mld)
     );
     stage.pass(3);
     assert_eq!(stage.count(Counter::TransmitFailed), 4);
@@ -139,7 +144,7 @@ fn a_report_that_could_not_be_sent_is_sent_again_and_no_group_is_left_out() {
 #[test]
 fn a_join_that_failed_is_tried_again_and_holds_up_no_other() {
     let mut stage = Stage::new();
-    stage.fails = |action| matches!(action, Action::Join(change) if change.address == address(1));
+    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Join(change)) if change.address == address(1));
     stage.seen(address(1));
     stage.seen(address(2));
     assert_eq!(stage.joined, [group(2)].into());
@@ -154,7 +159,7 @@ fn a_join_that_failed_is_tried_again_and_holds_up_no_other() {
 #[test]
 fn a_leave_that_failed_is_tried_again_and_dropped_if_the_group_is_wanted_again() {
     let mut stage = Stage::new();
-    stage.fails = |action| matches!(action, Action::Leave(_));
+    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Leave(_)));
     stage.seen(address(1));
     stage.seen(address(2));
     stage.pass(330);
@@ -186,7 +191,7 @@ fn without_an_upstream_nothing_is_done_and_with_a_new_one_all_is_joined_anew() {
     assert_eq!(stage.joined, [].into());
     let index = 8;
     let link_local = None;
-    stage.upstream(Some(Upstream {
+    stage.upstream(Some(Link {
         index,
         link_local,
         ..UPSTREAM
@@ -197,11 +202,11 @@ fn without_an_upstream_nothing_is_done_and_with_a_new_one_all_is_joined_anew() {
         "a join needs no address"
     );
     assert_eq!(stage.reports.len(), 1, "a report does");
-    stage.upstream(Some(Upstream { index, ..UPSTREAM }));
+    stage.upstream(Some(Link { index, ..UPSTREAM }));
     assert_eq!(stage.reports[1].1, [group(1), group(2)]);
 
     // The same again changes nothing; another index alone means that the memberships are gone.
-    stage.upstream(Some(Upstream { index, ..UPSTREAM }));
+    stage.upstream(Some(Link { index, ..UPSTREAM }));
     assert_eq!((stage.changes.len(), stage.reports.len()), (3, 2));
     stage.joined.clear();
     stage.upstream(Some(UPSTREAM));
@@ -215,7 +220,7 @@ fn what_expires_while_the_upstream_is_gone_is_not_joined_again() {
     stage.upstream(None);
     stage.joined.clear();
     stage.pass(400);
-    assert_eq!(stage.engine.groups().len(), 0);
+    assert_eq!(stage.engine.ndp().groups().len(), 0);
     stage.upstream(Some(UPSTREAM));
     assert_eq!(stage.joined, [].into());
     // One line about a querier that is not heard, and nothing after that.
@@ -232,15 +237,15 @@ fn a_group_is_refused_while_groups_that_cannot_be_left_fill_the_table() {
         }
     };
     see_all(&mut stage, 0..4096);
-    stage.fails = |action| matches!(action, Action::Leave(_));
+    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Leave(_)));
     stage.pass(330);
-    assert_eq!(stage.engine.neighbors().len(), 0);
+    assert_eq!(stage.engine.ndp().neighbors().len(), 0);
     see_all(&mut stage, 5000..6024);
-    assert_eq!(stage.engine.groups().len(), 5120);
+    assert_eq!(stage.engine.ndp().groups().len(), 5120);
     assert_eq!(stage.count(Counter::RefusedFull), 0);
     stage.seen(address(7000));
     assert_eq!(stage.count(Counter::RefusedFull), 1);
-    let addresses = stage.engine.neighbors().len();
+    let addresses = stage.engine.ndp().neighbors().len();
     assert_eq!(addresses, 1024, "an address without its group is not kept");
     stage.seen(address(1));
     stage.fails = |_| false;
@@ -295,7 +300,7 @@ fn a_group_that_was_wanted_while_there_was_no_upstream_is_not_joined_when_nobody
     let mut stage = Stage::without_upstream();
     stage.seen(address(1));
     goes(&mut stage, 1);
-    assert!(stage.engine.groups().is_empty());
+    assert!(stage.engine.ndp().groups().is_empty());
     stage.upstream(Some(UPSTREAM));
     assert_eq!(stage.changes, [""; 0]);
 }
@@ -303,10 +308,10 @@ fn a_group_that_was_wanted_while_there_was_no_upstream_is_not_joined_when_nobody
 #[test]
 fn a_join_that_failed_waits_for_its_second_whatever_is_left_meanwhile() {
     let mut stage = Stage::new();
-    assert!(!stage.engine.groups().is_failing());
+    assert!(!stage.engine.ndp().groups().is_failing());
     stage.seen(address(1));
     goes(&mut stage, 1);
-    stage.fails = |action| matches!(action, Action::Join(_));
+    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Join(_)));
     let at = |stage: &mut Stage, millis: u64| {
         stage.now = Instant::from_millis(1_000_000 + millis);
         stage.engine.handle_timeout(stage.now);
@@ -314,7 +319,7 @@ fn a_join_that_failed_waits_for_its_second_whatever_is_left_meanwhile() {
     };
     at(&mut stage, 9_500);
     stage.seen(address(2));
-    assert!(stage.engine.groups().is_failing());
+    assert!(stage.engine.ndp().groups().is_failing());
     at(&mut stage, 10_000);
     assert_eq!(stage.joined, [].into(), "the other one is left");
     assert_eq!(stage.count(Counter::MembershipFailed), 1);
@@ -323,20 +328,20 @@ fn a_join_that_failed_waits_for_its_second_whatever_is_left_meanwhile() {
     stage.fails = |_| false;
     at(&mut stage, 10_500);
     assert_eq!(stage.joined, [group(2)].into());
-    assert!(!stage.engine.groups().is_failing());
+    assert!(!stage.engine.ndp().groups().is_failing());
 }
 
 #[test]
 fn the_time_of_the_last_report_is_known() {
     let mut stage = Stage::new();
     stage.seen(address(1));
-    assert_eq!(stage.engine.listener().last_report(), None);
+    assert_eq!(stage.engine.mld().host().last_report(), None);
     stage.pass(60);
-    assert_eq!(stage.engine.listener().last_report(), Some(stage.now));
-    stage.fails = |action| matches!(action, Action::Report { .. });
+    assert_eq!(stage.engine.mld().host().last_report(), Some(stage.now));
+    stage.fails = |action| matches!(action, Action::Mld(mld::Action::Report { .. }));
     let sent = stage.now;
     stage.pass(100);
-    assert_eq!(stage.engine.listener().last_report(), Some(sent));
+    assert_eq!(stage.engine.mld().host().last_report(), Some(sent));
 }
 
 #[test]
@@ -404,8 +409,8 @@ fn memberships_agree_with_a_simple_model_whatever_happens() {
                 90..94 => {
                     stage.fails = [
                         (|_| true) as fn(&Action) -> bool,
-                        |action| matches!(action, Action::Join(_)),
-                        |action| matches!(action, Action::Report { .. }),
+                        |action| matches!(action, Action::Ndp(ndp::Action::Join(_))),
+                        |action| matches!(action, Action::Mld(mld::Action::Report { .. })),
                     ][random.usize(..3)];
                     stage.pass(random.u64(..3));
                 }
@@ -414,7 +419,7 @@ fn memberships_agree_with_a_simple_model_whatever_happens() {
                     stage.joined.clear();
                     index += 1;
                     stage.pass(random.u64(..100));
-                    stage.upstream(Some(Upstream { index, ..UPSTREAM }));
+                    stage.upstream(Some(Link { index, ..UPSTREAM }));
                 }
                 _ => stage.receive(&[0; 64]),
             }
@@ -448,16 +453,20 @@ fn memberships_agree_with_a_simple_model_whatever_happens() {
                 // What is joined beside that waits to be left.
                 for group in &stage.joined {
                     let group = SolicitedNode::from_group(*group).unwrap();
-                    let state = stage.engine.groups().get(group).expect("known");
+                    let state = stage.engine.ndp().groups().get(group).expect("known");
                     let wanted = wanted.contains(&group.group());
                     assert_eq!(state.members > 0, wanted, "{context}: {group}");
                 }
-                assert_eq!(stage.engine.groups().len(), stage.joined.len(), "{context}");
+                assert_eq!(
+                    stage.engine.ndp().groups().len(),
+                    stage.joined.len(),
+                    "{context}"
+                );
             }
         }
         stage.fails = |_| false;
         stage.pass(400);
         assert_eq!(stage.joined, [].into(), "seed {seed}");
-        assert_eq!(stage.engine.groups().len(), 0, "seed {seed}");
+        assert_eq!(stage.engine.ndp().groups().len(), 0, "seed {seed}");
     }
 }

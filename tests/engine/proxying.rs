@@ -4,9 +4,10 @@ use std::net::Ipv6Addr;
 use std::ops::Range;
 
 use protocol::counters::Counter;
-use protocol::engine::{Action, Downstream, Event, Reason};
+use protocol::engine::{Action, Event, Reason};
+use protocol::link::Link;
 use protocol::link::Side;
-use protocol::mld::host::Upstream;
+use protocol::ndp;
 use protocol::ndp::kernel_entries::{
     ANNOUNCEMENT_PACE, ANNOUNCEMENTS, CAPACITY, KernelTable, Listing, RETRY_INTERVAL,
 };
@@ -18,8 +19,8 @@ use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, MacAddress, RecordType, SolicitedNode};
 
 use crate::stage::{
-    GATEWAY, HOST, LINK_LOCAL, ROUTER, Stage, UPSTREAM, address, advertisement, group, report,
-    solicitation, twin,
+    GATEWAY, HOST, LINK_LOCAL, ROUTER, Stage, UPSTREAM, address, advertisement, downstream_link,
+    group, report, solicitation, twin,
 };
 
 const OTHER: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
@@ -56,7 +57,11 @@ impl Stage {
     fn advertised_upstream(&mut self, mac: MacAddress, target: Ipv6Addr) {
         let packet = advertisement(target, LINK_LOCAL, target);
         let packet = &packet;
-        self.handle(Event::UpstreamPacket { mac, packet });
+        self.handle(Event::Packet {
+            side: Side::Upstream,
+            mac,
+            packet,
+        });
     }
 
     /// For some seconds a host answers on one downstream alone who has an address.
@@ -112,7 +117,7 @@ fn the_kernel_answers_for_a_confirmed_address_and_no_other_until_it_expires() {
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
     stage.pass(400);
     assert!(stage.proxied.is_empty() && stage.routes.is_empty());
-    assert_eq!(stage.engine.ndp_proxy().iter().count(), 0);
+    assert_eq!(stage.engine.ndp().kernel_entries().iter().count(), 0);
 }
 
 #[test]
@@ -179,7 +184,7 @@ fn each_option_does_its_own_part_alone() {
         });
         stage.confirmed(0, HOST, address(1));
         stage.pass(10);
-        let kept = stage.engine.ndp_proxy().iter().count() == 1;
+        let kept = stage.engine.ndp().kernel_entries().iter().count() == 1;
         let done = [
             !stage.proxied.is_empty(),
             !stage.routes.is_empty(),
@@ -212,7 +217,7 @@ fn a_listing_brings_back_what_is_missing_and_removes_what_was_left_behind() {
         (address(2), Side::Downstream(1)),
     ];
     assert_eq!(stage.routes(), both);
-    assert_eq!(stage.engine.ndp_proxy().iter().count(), 2);
+    assert_eq!(stage.engine.ndp().kernel_entries().iter().count(), 2);
     // One that is as it should be changes nothing.
     stage.list(KernelTable::Routes, &both);
     assert_eq!(stage.count(Counter::RouteAdded), 3);
@@ -280,7 +285,7 @@ fn who_is_left_out_of_a_full_table_is_counted_and_has_its_turn_once_there_is_roo
         .map(|number| (address(number), Side::Upstream))
         .collect();
     stage.proxied.extend(has.iter().map(|(address, _)| address));
-    stage.fails = |action| matches!(action, Action::Kernel(_));
+    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Kernel(_)));
     stage.list(KernelTable::Proxies, &has);
     assert_eq!(stage.count(Counter::RefusedProxy), 0);
     for number in 1..=3 {
@@ -301,7 +306,7 @@ fn of_more_leftovers_than_there_is_room_for_the_rest_is_removed_after_a_later_li
         .map(|number| (address(number), Side::Upstream))
         .collect();
     stage.proxied.extend(has.iter().map(|(address, _)| address));
-    stage.fails = |action| matches!(action, Action::Kernel(_));
+    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Kernel(_)));
     stage.list(KernelTable::Proxies, &has);
     assert_eq!(stage.proxied.len(), has.len());
     stage.fails = |_| false;
@@ -315,7 +320,7 @@ fn of_more_leftovers_than_there_is_room_for_the_rest_is_removed_after_a_later_li
         .collect();
     stage.list(KernelTable::Proxies, &rest);
     assert!(stage.proxied.is_empty());
-    assert_eq!(stage.engine.ndp_proxy().iter().count(), 0);
+    assert_eq!(stage.engine.ndp().kernel_entries().iter().count(), 0);
 }
 
 #[test]
@@ -331,7 +336,7 @@ fn what_is_listed_of_a_host_that_answered_is_not_what_was_left_behind() {
     stage.list(KernelTable::Proxies, &[(address(1), Side::Upstream)]);
     let routes = stage.routes();
     stage.list(KernelTable::Routes, &routes);
-    let proxied = *stage.engine.ndp_proxy().get(address(1)).unwrap();
+    let proxied = *stage.engine.ndp().kernel_entries().get(address(1)).unwrap();
     assert!(proxied.proxied && !proxied.kept);
     let side = Some(Side::Downstream(0));
     assert_eq!((proxied.side, proxied.routed), (side, side));
@@ -340,7 +345,7 @@ fn what_is_listed_of_a_host_that_answered_is_not_what_was_left_behind() {
     stage.pass(10);
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
     assert_eq!(stage.sent(), [""; 0]);
-    assert_eq!(stage.engine.ndp_proxy().get(address(2)), None);
+    assert_eq!(stage.engine.ndp().kernel_entries().get(address(2)), None);
 }
 
 #[test]
@@ -359,7 +364,15 @@ fn a_host_that_answers_by_mld_is_answered_for_and_one_that_merely_reports_keeps_
     // It was probed, but not asked what it listens to.
     stage.receive(&listens);
     assert_eq!(stage.proxied, [address(1)].into());
-    let kept = |stage: &Stage| stage.engine.ndp_proxy().get(address(1)).unwrap().kept;
+    let kept = |stage: &Stage| {
+        stage
+            .engine
+            .ndp()
+            .kernel_entries()
+            .get(address(1))
+            .unwrap()
+            .kept
+    };
     assert!(kept(&stage));
     stage.receive(&advertisement(address(1), ROUTER, address(1)));
     assert!(!kept(&stage));
@@ -387,7 +400,7 @@ fn another_upstream_gets_all_entries_anew_and_no_upstream_none() {
     stage.upstream(None);
     stage.confirmed(0, OTHER, address(2));
     assert!(stage.proxied.is_empty());
-    stage.upstream(Some(Upstream {
+    stage.upstream(Some(Link {
         index: 8,
         ..UPSTREAM
     }));
@@ -398,14 +411,14 @@ fn another_upstream_gets_all_entries_anew_and_no_upstream_none() {
 #[test]
 fn what_fails_is_tried_again_and_holds_up_nothing_else() {
     let mut stage = Stage::proxying();
-    stage.fails = |action| matches!(action, Action::Kernel(change) if change.address == address(1));
+    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Kernel(change)) if change.address == address(1));
     stage.confirmed(0, HOST, address(1));
     stage.confirmed(0, HOST, address(2));
     assert_eq!(stage.proxied, [address(2)].into());
     assert_eq!(stage.count(Counter::KernelTableFailed), 2);
     let failing = |stage: &Stage| {
         [KernelTable::Proxies, KernelTable::Routes]
-            .map(|table| stage.engine.ndp_proxy().is_failing(table))
+            .map(|table| stage.engine.ndp().kernel_entries().is_failing(table))
     };
     assert_eq!(failing(&stage), [true, true]);
     stage.fails = |_| false;
@@ -419,18 +432,16 @@ fn what_fails_is_tried_again_and_holds_up_nothing_else() {
 fn a_route_waits_for_its_downstream_and_is_there_as_soon_as_that_is() {
     let mut stage = Stage::proxying();
     stage.confirmed(1, OTHER, address(1));
-    stage.handle(Event::Downstream(1, None));
+    stage.handle(Event::Link(Side::Downstream(1), None));
     stage.routes.clear();
     stage.list(KernelTable::Routes, &[]);
     assert!(stage.routes.is_empty());
     stage.pass(1);
-    let mac = MacAddress([2, 0, 0, 0, 0xff, 1]);
-    let link_local = ROUTER;
-    let downstream = Some(Downstream { link_local, mac });
-    stage.handle(Event::Downstream(1, downstream));
+    let downstream = Some(downstream_link(1));
+    stage.handle(Event::Link(Side::Downstream(1), downstream));
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
     // What failed is tried again with what is new upstream.
-    stage.fails = |action| matches!(action, Action::Kernel(_));
+    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Kernel(_)));
     stage.confirmed(1, OTHER, address(2));
     stage.fails = |_| false;
     stage.upstream(Some(UPSTREAM));
@@ -604,6 +615,7 @@ fn a_target_that_no_downstream_has_is_asked_for_once_and_answered_when_it_is_the
     assert_eq!(stage.sent(), [format!("lan1 !{BESIDE} to {}", address(2))]);
     let present: Vec<_> = stage
         .engine
+        .ndp()
         .targets()
         .present_from(0)
         .map(|(_, address, _)| address)
@@ -684,7 +696,8 @@ fn a_target_whose_answer_is_old_is_asked_once_however_many_look_for_it() {
 fn an_unsolicited_advertisement_keeps_no_target_alive() {
     let mut stage = Stage::proxying();
     let unsolicited = advertisement(BESIDE, ALL_NODES, BESIDE);
-    let unsolicited = Event::UpstreamPacket {
+    let unsolicited = Event::Packet {
+        side: Side::Upstream,
         mac: GATEWAY,
         packet: &unsolicited,
     };
@@ -695,11 +708,11 @@ fn an_unsolicited_advertisement_keeps_no_target_alive() {
     stage.pass(REACHABLE_INTERVAL.as_secs());
     stage.solicits(0, HOST, address(1), BESIDE);
     for _ in 0..u64::from(ASKS) * ANSWER_INTERVAL.as_secs() {
-        assert!(stage.engine.targets().get(BESIDE).unwrap().state == State::Present);
+        assert!(stage.engine.ndp().targets().get(BESIDE).unwrap().state == State::Present);
         stage.handle(unsolicited);
         stage.pass(1);
     }
-    assert!(stage.engine.targets().get(BESIDE).unwrap().state == State::Absent);
+    assert!(stage.engine.ndp().targets().get(BESIDE).unwrap().state == State::Absent);
     assert!(stage.routes.is_empty());
 }
 
@@ -708,11 +721,11 @@ fn a_target_that_nobody_looks_for_any_more_is_forgotten() {
     let mut stage = Stage::proxying();
     stage.finds_beside();
     stage.solicits(0, HOST, address(1), address(2));
-    assert_eq!(stage.engine.targets().len(), 2);
-    assert!(!stage.engine.targets().is_empty());
+    assert_eq!(stage.engine.ndp().targets().len(), 2);
+    assert!(!stage.engine.ndp().targets().is_empty());
     stage.pass(300);
-    assert!(stage.engine.targets().is_empty() && stage.routes.is_empty());
-    assert_eq!(stage.engine.ndp_proxy().iter().count(), 0);
+    assert!(stage.engine.ndp().targets().is_empty() && stage.routes.is_empty());
+    assert_eq!(stage.engine.ndp().kernel_entries().iter().count(), 0);
 }
 
 #[test]
@@ -745,7 +758,7 @@ fn what_becomes_the_routers_own_or_leaves_the_prefix_is_no_target_any_more() {
         address: BESIDE,
         present: true,
     });
-    assert!(stage.routes.is_empty() && stage.engine.targets().is_empty());
+    assert!(stage.routes.is_empty() && stage.engine.ndp().targets().is_empty());
     stage.handle(Event::Own {
         index: 1,
         address: BESIDE,
@@ -754,7 +767,7 @@ fn what_becomes_the_routers_own_or_leaves_the_prefix_is_no_target_any_more() {
     stage.finds_beside();
     assert_eq!(stage.routes(), [(BESIDE, Side::Upstream)]);
     stage.handle(Event::UpstreamPrefixes(&prefix("2001:db8:2::/64")));
-    assert!(stage.routes.is_empty() && stage.engine.targets().is_empty());
+    assert!(stage.routes.is_empty() && stage.engine.ndp().targets().is_empty());
 }
 
 #[test]
@@ -819,7 +832,11 @@ fn who_listens_is_asked_for_upstream_only_by_the_ndp_proxy_and_for_no_own_addres
         assert_eq!(stage.joined, [group(1)].into());
         let packet = solicitation(BESIDE, group(1), address(1));
         let (mac, packet) = (GATEWAY, &*packet);
-        stage.handle(Event::UpstreamPacket { mac, packet });
+        stage.handle(Event::Packet {
+            side: Side::Upstream,
+            mac,
+            packet,
+        });
         stage.sent().len()
     };
     assert_eq!(asked(true, false), 2);
@@ -1090,9 +1107,9 @@ fn one_host_that_looks_for_everything_leaves_room_for_others() {
         stage.sent().len(),
         2 * (BURST as usize - MAX_OPEN_OF_HOST - 1)
     );
-    assert!(stage.engine.targets().len() <= MAX_OPEN);
+    assert!(stage.engine.ndp().targets().len() <= MAX_OPEN);
     stage.pass(60);
-    assert!(stage.engine.targets().is_empty());
+    assert!(stage.engine.ndp().targets().is_empty());
 }
 
 /// However late the time-outs are handled.
@@ -1141,7 +1158,11 @@ fn what_is_upstream_is_neither_answered_for_nor_asked_for_when_it_is_looked_for_
     let packet = solicitation(BESIDE, group(1), address(1));
     let mac = MacAddress([2, 0, 0, 0, 0xaa, 1]);
     let packet = &packet;
-    stage.handle(Event::UpstreamPacket { mac, packet });
+    stage.handle(Event::Packet {
+        side: Side::Upstream,
+        mac,
+        packet,
+    });
     assert_eq!(stage.sent(), [""; 0]);
 }
 
@@ -1154,9 +1175,14 @@ fn answers_wait_within_bounds() {
         let source = address(number);
         let packet = solicitation(source, SolicitedNode::of(BESIDE).group(), BESIDE);
         let (port, mac, packet) = (0, HOST, &*packet);
-        stage
-            .engine
-            .handle(now, Event::Packet { port, mac, packet });
+        stage.engine.handle(
+            now,
+            Event::Packet {
+                side: Side::Downstream(port),
+                mac,
+                packet,
+            },
+        );
     }
     stage.drain();
     assert_eq!(stage.sent().len(), MAX_ANSWERS);
@@ -1177,7 +1203,11 @@ fn a_host_known_by_mld_alone_is_found_when_it_is_looked_for_upstream() {
         let group = SolicitedNode::of(target).group();
         let packet = solicitation(BESIDE, group, target);
         let (mac, packet) = (GATEWAY, &*packet);
-        stage.handle(Event::UpstreamPacket { mac, packet });
+        stage.handle(Event::Packet {
+            side: Side::Upstream,
+            mac,
+            packet,
+        });
         stage.sent()
     };
     let asked = |target| vec![format!("lan0 ?{target}"), format!("lan1 ?{target}")];
@@ -1201,7 +1231,11 @@ fn in_the_group_of_known_addresses_alone_nobody_is_asked_for_another_one() {
     stage.sent();
     let packet = solicitation(BESIDE, group(1), twin(1));
     let (mac, packet) = (GATEWAY, &*packet);
-    stage.handle(Event::UpstreamPacket { mac, packet });
+    stage.handle(Event::Packet {
+        side: Side::Upstream,
+        mac,
+        packet,
+    });
     assert_eq!(stage.sent(), [""; 0]);
 }
 
@@ -1213,7 +1247,11 @@ fn what_was_asked_for_downstream_alone_cannot_be_claimed_upstream() {
     stage.receive_on(1, HOST, &listens);
     let packet = solicitation(BESIDE, group(1), address(1));
     let (mac, packet) = (GATEWAY, &*packet);
-    stage.handle(Event::UpstreamPacket { mac, packet });
+    stage.handle(Event::Packet {
+        side: Side::Upstream,
+        mac,
+        packet,
+    });
     assert_eq!(stage.sent().len(), 2, "each downstream is asked");
     stage.advertised_upstream(GATEWAY, address(1));
     assert_eq!(stage.routes(), []);
@@ -1231,7 +1269,7 @@ fn a_new_address_is_announced_three_times_to_the_routers_upstream() {
         config.ndp_proxy = true;
         config.announce = true;
     });
-    stage.fails = |action| matches!(action, Action::Kernel(_));
+    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Kernel(_)));
     stage.confirmed(0, HOST, address(1));
     stage.pass(5);
     assert_eq!(stage.sent(), [""; 0], "not before it is answered for");
@@ -1261,15 +1299,20 @@ fn announcements_of_several_addresses_are_a_little_apart() {
     let now = stage.now;
     for packet in &packets {
         let (port, mac) = (0, HOST);
-        stage
-            .engine
-            .handle(now, Event::Packet { port, mac, packet });
+        stage.engine.handle(
+            now,
+            Event::Packet {
+                side: Side::Downstream(port),
+                mac,
+                packet,
+            },
+        );
     }
     stage.drain();
     assert_eq!(stage.sent().len(), 1);
     for _ in 1..packets.len() {
         let (deadline, reason) = stage.engine.next_deadline().unwrap();
-        assert_eq!(reason, Reason::Announcement);
+        assert_eq!(reason, Reason::Ndp(ndp::Reason::Announcement));
         assert_eq!(deadline.since(stage.now), ANNOUNCEMENT_PACE);
         stage.now = deadline;
         stage.engine.handle_timeout(deadline);
@@ -1291,7 +1334,11 @@ fn an_announcement_that_waits_for_its_turn_is_not_hurried_by_what_is_removed() {
     stage.pass(1);
     for packet in &packets {
         let (port, mac) = (0, HOST);
-        let event = Event::Packet { port, mac, packet };
+        let event = Event::Packet {
+            side: Side::Downstream(port),
+            mac,
+            packet,
+        };
         stage.engine.handle(stage.now, event);
     }
     stage.drain();
@@ -1314,7 +1361,7 @@ fn an_announcement_waits_for_an_upstream_that_it_can_be_sent_from() {
         config.ndp_proxy = true;
         config.announce = true;
     });
-    stage.upstream(Some(Upstream {
+    stage.upstream(Some(Link {
         link_local: None,
         ..UPSTREAM
     }));
@@ -1330,7 +1377,7 @@ fn an_announcement_waits_for_an_upstream_that_it_can_be_sent_from() {
 #[test]
 fn an_announcement_without_an_upstream_to_send_it_from_wakes_nobody() {
     let mut stage = Stage::with(|config| config.announce = true);
-    let mute = Upstream {
+    let mute = Link {
         link_local: None,
         ..UPSTREAM
     };
@@ -1356,7 +1403,7 @@ fn what_is_gone_is_announced_no_more_though_its_entry_stays() {
     });
     stage.confirmed(0, HOST, address(1));
     assert_eq!(stage.sent().len(), 1);
-    stage.fails = |action| matches!(action, Action::Kernel(_));
+    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Kernel(_)));
     stage.handle(Event::Own {
         index: 1,
         address: address(1),
@@ -1412,7 +1459,12 @@ fn what_is_done_is_counted_by_what_it_is_and_what_fails_apart_from_it() {
     }
     assert_eq!(stage.count(Counter::TransmitFailed), 0);
 
-    stage.fails = |action| !matches!(action, Action::Kernel(_) | Action::Leave(_));
+    stage.fails = |action| {
+        !matches!(
+            action,
+            Action::Ndp(ndp::Action::Kernel(_) | ndp::Action::Leave(_))
+        )
+    };
     stage.handle(Event::Renew);
     stage.solicits(0, HOST, address(9), BESIDE);
     stage.confirmed(1, OTHER, address(2));

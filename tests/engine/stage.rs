@@ -5,9 +5,9 @@ use std::net::Ipv6Addr;
 
 use protocol::config::Config;
 use protocol::counters::Counter;
-use protocol::engine::{Action, BUFFER_LENGTH, Downstream, Engine, Event};
+use protocol::engine::{Action, BUFFER_LENGTH, Engine, Event};
+use protocol::link::Link;
 use protocol::link::{Port, Side};
-use protocol::mld::host::Upstream;
 use protocol::ndp::kernel_entries::{Change, KernelTable};
 use protocol::ndp::neighbors::Subject;
 use protocol::time::{Duration, Instant};
@@ -15,19 +15,29 @@ use protocol::wire::{
     ALL_NODES, MacAddress, Message, NeighborAdvertisement, NeighborSolicitation, QueryVersion,
     RecordType, ReportBuilder, SolicitedNode, parse,
 };
+use protocol::{mld, ndp};
 
 pub const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// This router, as hosts downstream know it.
 pub const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
 pub const GATEWAY: MacAddress = MacAddress([2, 0, 0, 0, 0xaa, 0]);
 pub const HOST: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
-pub const UPSTREAM: Upstream = Upstream {
+pub const UPSTREAM: Link = Link {
     index: 7,
     link_local: Some(LINK_LOCAL),
     mtu: 1500,
     mac: UPSTREAM_MAC,
 };
 pub const UPSTREAM_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0xfe, 0]);
+
+pub fn downstream_link(port: Port) -> Link {
+    Link {
+        index: 8 + u32::from(port),
+        link_local: Some(ROUTER),
+        mtu: 1500,
+        mac: downstream_mac(port),
+    }
+}
 
 /// An engine, and a kernel that is only its tables.
 pub struct Stage {
@@ -78,12 +88,8 @@ impl Stage {
         let mut stage = Stage::configured(configure);
         stage.upstream(Some(UPSTREAM));
         for port in [0, 1] {
-            let mac = downstream_mac(port);
-            let downstream = Downstream {
-                link_local: ROUTER,
-                mac,
-            };
-            stage.handle(Event::Downstream(port, Some(downstream)));
+            let downstream = downstream_link(port);
+            stage.handle(Event::Link(Side::Downstream(port), Some(downstream)));
         }
         stage
     }
@@ -120,8 +126,8 @@ impl Stage {
         self.drain();
     }
 
-    pub fn upstream(&mut self, upstream: Option<Upstream>) {
-        self.handle(Event::Upstream(upstream));
+    pub fn upstream(&mut self, upstream: Option<Link>) {
+        self.handle(Event::Link(Side::Upstream, upstream));
     }
 
     /// A host solicits the router from an address.
@@ -143,7 +149,11 @@ impl Stage {
     }
 
     pub fn receive_on(&mut self, port: Port, mac: MacAddress, packet: &[u8]) {
-        self.handle(Event::Packet { port, mac, packet });
+        self.handle(Event::Packet {
+            side: Side::Downstream(port),
+            mac,
+            packet,
+        });
     }
 
     pub fn drain(&mut self) {
@@ -159,21 +169,22 @@ impl Stage {
                 "until it is done"
             );
             // A question to a downstream on which nothing can be sent is an empty packet.
-            let fails = (self.fails)(&action) || matches!(action, Action::Ask { length: 0, .. });
+            let fails = (self.fails)(&action)
+                || matches!(action, Action::Ndp(ndp::Action::Ask { length: 0, .. }));
             match action {
                 _ if fails => {}
-                Action::Join(change) => {
+                Action::Ndp(ndp::Action::Join(change)) => {
                     assert!(self.joined.insert(change.group.group()), "joined twice");
                     self.changes
                         .push(format!("+{} {}", change.group, change.address));
                 }
-                Action::Leave(change) => {
+                Action::Ndp(ndp::Action::Leave(change)) => {
                     assert!(self.joined.remove(&change.group.group()), "left twice");
                     self.changes
                         .push(format!("-{} {}", change.group, change.address));
                 }
-                Action::Report { length, .. } => self.report(&buffer[..length]),
-                Action::Ask { length, .. } => {
+                Action::Mld(mld::Action::Report { length, .. }) => self.report(&buffer[..length]),
+                Action::Ndp(ndp::Action::Ask { length, .. }) => {
                     let question = match parse(&buffer[..length]) {
                         Ok(Message::Query(query)) => {
                             assert_eq!(
@@ -210,15 +221,18 @@ impl Stage {
                     };
                     self.questions.push((self.now.as_millis(), question));
                 }
-                Action::Kernel(change) => self.change(&change),
+                Action::Ndp(ndp::Action::Kernel(change)) => self.change(&change),
                 // Nothing can be sent there.
-                Action::Solicit { length: 0, .. } | Action::Advertise { length: 0, .. } => {}
-                Action::Solicit {
+                Action::Ndp(
+                    ndp::Action::Solicit { length: 0, .. }
+                    | ndp::Action::Advertise { length: 0, .. },
+                ) => {}
+                Action::Ndp(ndp::Action::Solicit {
                     length,
                     side,
                     group,
                     target,
-                } => {
+                }) => {
                     let Ok(Message::NeighborSolicitation(sent)) = parse(&buffer[..length]) else {
                         panic!("not a solicitation");
                     };
@@ -228,13 +242,13 @@ impl Stage {
                     assert_eq!((sent.source, sent.source_link_layer), (source, Some(mac)));
                     self.sent.push(format!("{}?{target}", name_of(side)));
                 }
-                Action::Advertise {
+                Action::Ndp(ndp::Action::Advertise {
                     length,
                     side,
                     destination,
                     mac,
                     target,
-                } => {
+                }) => {
                     let Ok(Message::NeighborAdvertisement(sent)) = parse(&buffer[..length]) else {
                         panic!("not an advertisement");
                     };
@@ -323,7 +337,7 @@ impl Stage {
 
     /// The addresses known.
     pub fn addresses(&self) -> BTreeSet<Ipv6Addr> {
-        let subjects = self.engine.neighbors().iter();
+        let subjects = self.engine.ndp().neighbors().iter();
         let address = |subject| match subject {
             Subject::Address(address) => Some(address),
             Subject::Listener(..) => None,

@@ -5,9 +5,10 @@ use std::net::Ipv6Addr;
 use protocol::config::{MldMode, MldVersion};
 use protocol::counters::Counter;
 use protocol::engine::{Action, BUFFER_LENGTH, Event, Reason};
-use protocol::mld::host::Upstream;
+use protocol::link::{Link, Side};
 use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, Query, QueryVersion, RecordType, Sources};
+use protocol::{mld, ndp};
 
 use crate::stage::{GATEWAY, Stage, UPSTREAM, address, group, report};
 
@@ -40,7 +41,11 @@ impl Stage {
         let length = query.emit(&mut packet).unwrap();
         let packet = &packet[..length];
         let mac = GATEWAY;
-        self.handle(Event::UpstreamPacket { mac, packet });
+        self.handle(Event::Packet {
+            side: Side::Upstream,
+            mac,
+            packet,
+        });
     }
 
     /// What was said since the last call.
@@ -50,7 +55,7 @@ impl Stage {
     }
 
     fn version(&self) -> MldVersion {
-        self.engine.listener().version(self.engine.config())
+        self.engine.mld().host().version(self.engine.config())
     }
 }
 
@@ -121,17 +126,17 @@ fn a_fixed_version_is_kept_whatever_is_heard() {
         stage.seen(address(1));
         stage.query(heard);
         assert_eq!(stage.version(), fixed);
-        assert_eq!(stage.engine.listener().querier().unwrap().version, heard);
+        assert_eq!(stage.engine.mld().host().querier().unwrap().version, heard);
     }
 }
 
 #[test]
 fn the_querier_is_known_until_the_upstream_is_another_one() {
     let mut stage = Stage::new();
-    assert_eq!(stage.engine.listener().querier(), None);
+    assert_eq!(stage.engine.mld().host().querier(), None);
     stage.pass(7);
     stage.query(MldVersion::V2);
-    let querier = *stage.engine.listener().querier().unwrap();
+    let querier = *stage.engine.mld().host().querier().unwrap();
     assert_eq!(
         (querier.address, querier.version),
         (QUERIER, MldVersion::V2)
@@ -139,8 +144,8 @@ fn the_querier_is_known_until_the_upstream_is_another_one() {
     assert_eq!(querier.last_query, stage.now);
     stage.query(MldVersion::V1);
     let index = 8;
-    stage.upstream(Some(Upstream { index, ..UPSTREAM }));
-    assert_eq!(stage.engine.listener().querier(), None);
+    stage.upstream(Some(Link { index, ..UPSTREAM }));
+    assert_eq!(stage.engine.mld().host().querier(), None);
     assert_eq!(stage.version(), MldVersion::V2);
 }
 
@@ -153,7 +158,11 @@ fn what_others_report_upstream_changes_nothing() {
     for record_type in [RecordType::ModeIsExclude, RecordType::ChangeToInclude] {
         let packet = report(QUERIER, &[(record_type, group(1)), (record_type, group(2))]);
         let (mac, packet) = (GATEWAY, &*packet);
-        stage.handle(Event::UpstreamPacket { mac, packet });
+        stage.handle(Event::Packet {
+            side: Side::Upstream,
+            mac,
+            packet,
+        });
     }
     stage.pass(59);
     assert_eq!(stage.changes, changes);
@@ -197,18 +206,18 @@ fn no_report_is_sent_upon_a_general_query_and_each_node_waits_for_its_own_time()
     for last in [0, 1, 0x80, 0xff] {
         let link_local = Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xab, last));
         let mut stage = Stage::new();
-        stage.upstream(Some(Upstream {
+        stage.upstream(Some(Link {
             link_local,
             ..UPSTREAM
         }));
-        stage.fails = |action| matches!(action, Action::Report { .. });
+        stage.fails = |action| matches!(action, Action::Mld(mld::Action::Report { .. }));
         stage.seen(address(1));
         for version in [MldVersion::V2, MldVersion::V1] {
             stage.query(version);
             assert_eq!(stage.count(Counter::TransmitFailed), 0, "{version:?}");
         }
         let (deadline, reason) = stage.engine.next_deadline().unwrap();
-        assert_eq!(reason, Reason::Refresh);
+        assert_eq!(reason, Reason::Mld);
         delays.push(deadline.since(stage.now).as_millis());
         stage.pass(10);
         assert!(stage.count(Counter::TransmitFailed) > 0);
@@ -257,7 +266,7 @@ fn a_querier_is_silent_by_its_own_robustness_and_interval() {
         let seconds = deadline.since(stage.now).as_secs();
         assert_eq!(seconds, expected, "{robustness} × {interval}");
         assert_eq!(
-            stage.engine.listener().querier_timeout().as_secs(),
+            stage.engine.mld().host().querier_timeout().as_secs(),
             expected
         );
     }
@@ -281,8 +290,8 @@ fn another_upstream_starts_with_the_default_variables() {
     let mut stage = Stage::new();
     stage.query_for(QUERIER, Ipv6Addr::UNSPECIFIED, as_it_says(7, 3000));
     let index = 8;
-    stage.upstream(Some(Upstream { index, ..UPSTREAM }));
-    assert_eq!(stage.engine.listener().querier_timeout().as_secs(), 260);
+    stage.upstream(Some(Link { index, ..UPSTREAM }));
+    assert_eq!(stage.engine.mld().host().querier_timeout().as_secs(), 260);
 }
 
 /// RFC 2710 §4: a join is reported at once and once more after 10 s, a leave is a Done.
@@ -412,9 +421,9 @@ fn a_group_wanted_again_after_its_leave_was_reported_is_reported_again() {
             let mut stage = fixed(mode);
             let lines = |word| format!("{word} {}", group(1));
             stage.seen(address(1));
-            stage.fails = |action| matches!(action, Action::Leave(_));
+            stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Leave(_)));
             stage.query(heard);
-            while !stage.engine.neighbors().is_empty() {
+            while !stage.engine.ndp().neighbors().is_empty() {
                 stage.pass(1);
                 stage.query(heard);
             }
@@ -441,7 +450,7 @@ fn a_group_wanted_again_after_the_versions_agree_is_refreshed() {
     let mut stage = fixed(MldMode::V2);
     stage.query(MldVersion::V1);
     stage.seen(address(1));
-    stage.fails = |action| matches!(action, Action::Leave(_));
+    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Leave(_)));
     let left = format!("TO_IN {}", group(1));
     while !stage.said().contains(&left) {
         stage.pass(60);
@@ -464,7 +473,7 @@ fn four_thousand_joins_at_once_are_reported_in_the_fixed_version() {
     ] {
         let mut stage = fixed(mode);
         stage.query(heard);
-        stage.fails = |action| matches!(action, Action::Report { .. });
+        stage.fails = |action| matches!(action, Action::Mld(mld::Action::Report { .. }));
         for number in 0..4096 {
             stage.seen(address(number));
         }

@@ -197,7 +197,9 @@ impl Month {
 
     pub fn router(&self, port: Port) -> Ipv6Addr {
         let downstream = self.world.downstreams[usize::from(port)];
-        downstream.map_or(crate::month::ROUTER, |downstream| downstream.link_local)
+        downstream
+            .and_then(|downstream| downstream.link_local)
+            .unwrap_or(crate::month::ROUTER)
     }
 
     fn takes_address(&mut self, host: usize, address: Ipv6Addr) {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv6Addr;
 
-use protocol::engine::Downstream;
+use protocol::link::Link;
 use protocol::link::{Port, Side};
 use protocol::ndp::kernel_entries::{Change, KernelTable};
 
@@ -183,7 +183,7 @@ impl Tables {
         now: u64,
         port_of: impl Fn(Ipv6Addr) -> Option<Port>,
         has_upstream: bool,
-        downstreams: &[Option<Downstream>],
+        downstreams: &[Option<Link>],
     ) {
         let mut unsettled = std::mem::take(&mut self.unsettled);
         unsettled.retain(|address| {

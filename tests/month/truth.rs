@@ -158,7 +158,7 @@ impl World {
     /// What is learned is another now, and with an address its host's interest in the group is
     /// forgotten.
     pub fn forget_unlearned(&mut self) {
-        let neighbors = self.engine.neighbors().iter();
+        let neighbors = self.engine.ndp().neighbors().iter();
         let addresses = neighbors.filter_map(|(subject, _)| match subject {
             Subject::Address(address) => Some(address),
             Subject::Listener(..) => None,
@@ -180,7 +180,7 @@ impl World {
 
     /// Where an address is known to be, and since when it was last seen there.
     pub fn place_of(&self, address: Ipv6Addr) -> Option<(Place, bool, u64)> {
-        let neighbors = self.engine.neighbors();
+        let neighbors = self.engine.ndp().neighbors();
         let neighbor = neighbors.get(Subject::Address(address))?;
         let (sender, _) = neighbors.host_of(neighbor)?;
         let place = (sender.port, sender.mac);
@@ -212,7 +212,7 @@ impl World {
 
     /// Is there an address of a host that the group is wanted for?
     pub fn has_address_in(&self, group: u32, place: Place) -> bool {
-        let mut subjects = self.engine.neighbors().iter();
+        let mut subjects = self.engine.ndp().neighbors().iter();
         subjects.any(|(subject, _)| {
             matches!(subject, Subject::Address(address) if group_of(address) == group
                 && self.place_of(address).is_some_and(|(on, ..)| on == place))
@@ -220,7 +220,7 @@ impl World {
     }
 
     pub fn knows_nothing_of(&self, place: Place) -> bool {
-        let mut hosts = self.engine.neighbors().hosts();
+        let mut hosts = self.engine.ndp().neighbors().hosts();
         !hosts.any(|(sender, host)| (sender.port, sender.mac) == place && host.subjects > 0)
     }
 
@@ -228,6 +228,7 @@ impl World {
         let (group, address) = key;
         let group = self
             .engine
+            .ndp()
             .groups()
             .get(crate::facts::solicited_node(group));
         let is_wanted = group.is_some_and(|group| group.members > 0);
@@ -242,7 +243,7 @@ impl World {
 
     /// Time for all the questions that may have to be asked before.
     pub fn patience(&self) -> u64 {
-        FIRST_QUESTIONS + ALL_QUESTIONS * self.engine.neighbors().len() as u64
+        FIRST_QUESTIONS + ALL_QUESTIONS * self.engine.ndp().neighbors().len() as u64
     }
 
     /// A host that answers since then has this: it is promised as soon as it is known.
@@ -303,7 +304,7 @@ impl World {
         self.check_promises(0..=u32::MAX);
         self.check_known();
         self.check_groups();
-        let neighbors = self.engine.neighbors();
+        let neighbors = self.engine.ndp().neighbors();
         let confirmed = neighbors.iter().filter(|(_, neighbor)| neighbor.confirmed);
         let addresses = confirmed.filter_map(|(subject, _)| match subject {
             Subject::Address(address) => Some(address),
@@ -311,9 +312,12 @@ impl World {
         });
         self.tables.look_at_all(addresses);
         self.check_tables();
-        let subjects = self.engine.neighbors().len();
-        self.tables
-            .check_all(self.now, self.engine.ndp_proxy().iter().count(), subjects);
+        let subjects = self.engine.ndp().neighbors().len();
+        self.tables.check_all(
+            self.now,
+            self.engine.ndp().kernel_entries().iter().count(),
+            subjects,
+        );
         self.tally.most_subjects = self.tally.most_subjects.max(subjects);
         for refused in [
             Counter::RefusedFull,
@@ -329,7 +333,7 @@ impl World {
     /// not said for long enough.
     fn check_known(&mut self) {
         let (now, timeout, expiry) = (self.now, self.timeout_millis(), self.expiry_interval());
-        let neighbors = self.engine.neighbors();
+        let neighbors = self.engine.ndp().neighbors();
         let mut known = HashMap::new();
         let mut members = HashMap::new();
         for (subject, neighbor) in neighbors.iter() {
@@ -380,7 +384,7 @@ impl World {
             );
         }
         self.truth.known = known;
-        for (group, state) in self.engine.groups().iter() {
+        for (group, state) in self.engine.ndp().groups().iter() {
             let members = members.remove(&group_of(group.group())).unwrap_or(0);
             assert_eq!(state.members, members, "{group}");
         }
@@ -400,7 +404,7 @@ impl World {
         let now = self.now;
         let config = self.engine.config();
         let longest = self.timeout_millis() + self.expiry_interval() + LEAVE_DELAY;
-        let groups = self.engine.groups();
+        let groups = self.engine.ndp().groups();
         let longest_wait = 2_000 + 1_000 * groups.len() as u64 / u64::from(config.join_rate);
         let mut waiting = 0;
         for (group, state) in groups.iter() {

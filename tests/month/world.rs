@@ -6,13 +6,14 @@ use std::net::Ipv6Addr;
 
 use protocol::config::Config;
 use protocol::counters::Counter;
-use protocol::engine::{Action, BUFFER_LENGTH, Downstream, Engine, Event};
+use protocol::engine::{Action, BUFFER_LENGTH, Engine, Event};
+use protocol::link::Link;
 use protocol::link::{Port, Side};
-use protocol::mld::host::Upstream;
 use protocol::ndp::neighbors::Question;
 use protocol::ndp::solicited;
 use protocol::time::Instant;
 use protocol::wire::{Message, parse};
+use protocol::{mld, ndp};
 
 use crate::facts::{Fact, group_of};
 use crate::tables::Tables;
@@ -72,8 +73,8 @@ pub struct World {
     pub engine: Box<Engine>,
     pub truth: Truth,
     pub now: u64,
-    pub upstream: Option<Upstream>,
-    pub downstreams: Vec<Option<Downstream>>,
+    pub upstream: Option<Link>,
+    pub downstreams: Vec<Option<Link>>,
     pub own: BTreeSet<Ipv6Addr>,
     /// The first 64 bits of what is learned; all where none are given.
     pub prefixes: Option<Vec<u64>>,
@@ -150,13 +151,12 @@ impl World {
         // nothing more than twice.
         let most = match event {
             Event::Packet { packet, .. } => 100 + packet.len() / 5,
-            Event::UpstreamPacket { .. } => 100,
             _ => self.most_actions(),
         };
         self.tally.events += 1;
         if matches!(
             event,
-            Event::Renew | Event::Downstream(..) | Event::Forgotten(_)
+            Event::Renew | Event::Link(Side::Downstream(_), _) | Event::Forgotten(_)
         ) {
             self.truth.doubted = self.now;
         }
@@ -164,15 +164,15 @@ impl World {
         self.settle(most);
         if matches!(
             event,
-            Event::Renew | Event::Downstream(..) | Event::UpstreamPrefixes(_)
+            Event::Renew | Event::Link(Side::Downstream(_), _) | Event::UpstreamPrefixes(_)
         ) {
             self.check_all();
         }
     }
 
     fn most_actions(&self) -> usize {
-        let known = self.engine.neighbors().len();
-        100 + 3 * (self.engine.groups().len() + self.tables.len() + known)
+        let known = self.engine.ndp().neighbors().len();
+        100 + 3 * (self.engine.ndp().groups().len() + self.tables.len() + known)
     }
 
     /// A host is heard; false where the link is down.
@@ -188,8 +188,12 @@ impl World {
         {
             self.tables.detects_duplicates(self.now, *target);
         }
-        let packet = &fact.packet(router.link_local);
-        self.handle(Event::Packet { port, mac, packet });
+        let packet = &fact.packet(router.link_local.expect("it has one"));
+        self.handle(Event::Packet {
+            side: Side::Downstream(port),
+            mac,
+            packet,
+        });
         if let Some(address) = fact.address() {
             self.look_at(address);
             self.tables.unsettled.insert(address);
@@ -210,17 +214,17 @@ impl World {
         self.handle(Event::Remembered { port, mac, address });
     }
 
-    pub fn set_upstream(&mut self, upstream: Option<Upstream>) {
-        let index = |upstream: Option<Upstream>| upstream.map(|upstream| upstream.index);
+    pub fn set_upstream(&mut self, upstream: Option<Link>) {
+        let index = |upstream: Option<Link>| upstream.map(|upstream| upstream.index);
         if index(upstream) != index(self.upstream) {
             self.groups.clear();
             self.tables.upstream_is_gone();
         }
         self.upstream = upstream;
-        self.handle(Event::Upstream(upstream));
+        self.handle(Event::Link(Side::Upstream, upstream));
     }
 
-    pub fn set_downstream(&mut self, port: Port, downstream: Option<Downstream>) {
+    pub fn set_downstream(&mut self, port: Port, downstream: Option<Link>) {
         self.downstreams[usize::from(port)] = downstream;
         if downstream.is_none() {
             self.tables.downstream_is_gone(port);
@@ -228,7 +232,7 @@ impl World {
             expected.retain(|key, _| self.is_last_place_up(*key));
             self.truth.expected = expected;
         }
-        self.handle(Event::Downstream(port, downstream));
+        self.handle(Event::Link(Side::Downstream(port), downstream));
     }
 
     fn settle(&mut self, most: usize) {
@@ -257,13 +261,13 @@ impl World {
     fn carry_out(&mut self, action: &Action, buffer: &[u8]) -> bool {
         let sickness = self.sickness;
         match *action {
-            Action::Join(change) | Action::Leave(change) => {
+            Action::Ndp(ndp::Action::Join(change) | ndp::Action::Leave(change)) => {
                 let fails = self.fails(sickness.membership);
-                let join = matches!(action, Action::Join(_));
+                let join = matches!(action, Action::Ndp(ndp::Action::Join(_)));
                 self.change_membership(&change, join, !fails);
                 !fails
             }
-            Action::Report { length, .. } => {
+            Action::Mld(mld::Action::Report { length, .. }) => {
                 match parse(&buffer[..length]) {
                     Ok(Message::ReportV2(report)) => {
                         report
@@ -275,7 +279,7 @@ impl World {
                 }
                 !self.fails(sickness.upstream)
             }
-            Action::Ask { length, question } => {
+            Action::Ndp(ndp::Action::Ask { length, question }) => {
                 let succeeded = length > 0 && !self.fails(sickness.downstream);
                 // The link of the last one that claimed an address may be down.
                 let may_be_lost = matches!(question, Question::Resolve { .. });
@@ -287,17 +291,17 @@ impl World {
                 self.outbox.extend(succeeded.then_some(sent));
                 succeeded
             }
-            Action::Kernel(change) => {
+            Action::Ndp(ndp::Action::Kernel(change)) => {
                 let fails = self.fails(sickness.tables);
                 self.tables.change(self.now, &change, !fails);
                 !fails
             }
-            Action::Solicit {
+            Action::Ndp(ndp::Action::Solicit {
                 length,
                 side,
                 target,
                 ..
-            } => {
+            }) => {
                 let succeeded = length > 0 && !self.fails(sickness.upstream);
                 let sent = match side {
                     Side::Upstream => Sent::SolicitUpstream { target },
@@ -306,21 +310,21 @@ impl World {
                 self.outbox.extend(succeeded.then_some(sent));
                 succeeded
             }
-            Action::Advertise {
+            Action::Ndp(ndp::Action::Advertise {
                 side: Side::Upstream,
                 target,
                 ..
-            } => {
+            }) => {
                 let port = self.port_of(target);
                 assert!(port.is_some(), "{target} is announced and not there");
                 !self.fails(sickness.upstream)
             }
-            Action::Advertise {
+            Action::Ndp(ndp::Action::Advertise {
                 side: Side::Downstream(port),
                 mac,
                 target,
                 ..
-            } => {
+            }) => {
                 if mac.is_none() {
                     let answered = self.truth.answered.get(&target);
                     let (on, at) = answered.copied().unwrap_or_default();
@@ -417,7 +421,7 @@ impl World {
             next.is_none_or(|(next, _)| next.as_millis() > now),
             "a deadline that stays: {next:?} at {now}"
         );
-        let known = self.engine.neighbors().len();
+        let known = self.engine.ndp().neighbors().len();
         let expired = self.engine.counters().get(Counter::Expired);
         let before = std::mem::replace(&mut self.seen, (known, expired));
         if before != self.seen {
@@ -432,7 +436,7 @@ impl World {
 
     /// Since when nobody wants a group. One that was not joined by then is forgotten.
     fn note_idle(&mut self) {
-        let engine = self.engine.groups();
+        let engine = self.engine.ndp().groups();
         let now = self.now;
         self.groups.retain(|group, membership| {
             let state = engine.get(crate::facts::solicited_node(*group));
@@ -460,10 +464,10 @@ impl World {
     /// Nobody is left, and nothing is kept.
     pub fn assert_empty(&mut self) {
         self.check_all();
-        assert!(self.engine.neighbors().is_empty() && self.engine.groups().is_empty());
-        assert_eq!(self.engine.neighbors().hosts().count(), 0);
-        assert!(self.engine.targets().is_empty());
-        assert_eq!(self.engine.ndp_proxy().iter().count(), 0);
+        assert!(self.engine.ndp().neighbors().is_empty() && self.engine.ndp().groups().is_empty());
+        assert_eq!(self.engine.ndp().neighbors().hosts().count(), 0);
+        assert!(self.engine.ndp().targets().is_empty());
+        assert_eq!(self.engine.ndp().kernel_entries().iter().count(), 0);
         self.tables.assert_empty();
         let joined = self.groups.values().filter(|group| group.joined).count();
         assert_eq!(joined, 0);

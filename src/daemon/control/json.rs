@@ -41,7 +41,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
         }
         Piece::Neighbors => write_list_head(
             "],\"neighbors",
-            view.engine.neighbors().len(),
+            view.engine.ndp().neighbors().len(),
             neighbors::CAPACITY,
             out,
         ),
@@ -68,7 +68,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
         }
         Piece::Targets => write_list_head(
             "]},\"upstream_neighbors",
-            view.engine.targets().present_from(0).count(),
+            view.engine.ndp().targets().present_from(0).count(),
             targets::CAPACITY,
             out,
         ),
@@ -81,7 +81,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
         ),
         Piece::Groups => write_list_head(
             "]},\"groups",
-            view.engine.groups().len(),
+            view.engine.ndp().groups().len(),
             solicited::CAPACITY,
             out,
         ),
@@ -101,8 +101,8 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
 
 fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     let config = view.engine.config();
-    let listener = view.engine.listener();
-    let upstream = listener.upstream();
+    let listener = view.engine.mld().host();
+    let upstream = view.engine.links().upstream();
     write!(
         out,
         "{{\"version\":\"{}\",\"name\":{},\"uptime_s\":{},\"upstream\":{{\"interface\":{},\"present\":{},\"running\":{},\"link_local\":{},\"mtu\":{},\"mld_version\":{},\"querier\":",
@@ -134,7 +134,7 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
         out,
         ",\"last_report_s\":{},\"memberships_failing\":{},\"kernel_tables_failing\":{},\"state\":\"{}\"}},\"ndp_proxy\":{},\"host_routes\":{},\"announce\":{},\"downstreams\":[",
         OrNull(listener.last_report().map(|then| view.seconds_since(then))),
-        view.engine.groups().is_failing(),
+        view.engine.ndp().groups().is_failing(),
         view.kernel_tables_fail(),
         view.upstream_state.name(),
         config.ndp_proxy,

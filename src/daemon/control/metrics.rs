@@ -64,7 +64,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
 
 fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     let engine = view.engine;
-    let listener = engine.listener();
+    let listener = engine.mld().host();
     let upstream = engine.config().upstream.as_str();
     let listening = view
         .downstreams
@@ -120,22 +120,22 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
         (
             "neighbors",
             "Addresses and listeners known.",
-            Some(engine.neighbors().len() as u64),
+            Some(engine.ndp().neighbors().len() as u64),
         ),
         (
             "groups",
             "Groups wanted upstream, or not yet left.",
-            Some(engine.groups().len() as u64),
+            Some(engine.ndp().groups().len() as u64),
         ),
         (
             "proxied",
             "Addresses that the kernel answers for upstream.",
-            Some(engine.ndp_proxy().iter().filter(proxied).count() as u64),
+            Some(engine.ndp().kernel_entries().iter().filter(proxied).count() as u64),
         ),
         (
             "upstream_neighbors",
             "Neighbors found upstream.",
-            Some(engine.targets().present_from(0).count() as u64),
+            Some(engine.ndp().targets().present_from(0).count() as u64),
         ),
         (
             "kernel_tables_failing",
@@ -145,7 +145,7 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
         (
             "memberships_failing",
             "1 while the kernel refuses memberships.",
-            Some(engine.groups().is_failing().into()),
+            Some(engine.ndp().groups().is_failing().into()),
         ),
         (
             "query_age_seconds",

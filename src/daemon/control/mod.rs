@@ -14,9 +14,9 @@ mod text;
 use std::fmt::{self, Write as _};
 use std::net::Ipv6Addr;
 
-use protocol::config::MAX_DOWNSTREAMS;
 use protocol::counters::Counter;
 use protocol::engine::Engine;
+use protocol::link::MAX_DOWNSTREAMS;
 use protocol::ndp::kernel_entries::{KernelTable, Proxied};
 use protocol::ndp::neighbors::{ASKS, Neighbor, Sender, Subject};
 use protocol::ndp::solicited::Group;
@@ -202,7 +202,7 @@ impl Cursor {
             },
             Place::Neighbors => (Some(Piece::Neighbors), Place::Neighbor(0)),
             Place::Neighbor(slot) => {
-                let neighbors = view.engine.neighbors();
+                let neighbors = view.engine.ndp().neighbors();
                 match neighbors.iter_from(slot).next().filter(|_| more) {
                     Some((slot, subject, neighbor)) => {
                         let host = neighbors.host_of(neighbor);
@@ -217,7 +217,7 @@ impl Cursor {
             }
             Place::Targets => (Some(Piece::Targets), Place::Target(0)),
             Place::Target(slot) => {
-                let mut targets = view.engine.targets().present_from(slot);
+                let mut targets = view.engine.ndp().targets().present_from(slot);
                 match targets.next().filter(|_| more) {
                     Some((slot, address, target)) => (
                         Some(Piece::Target(address, target)),
@@ -228,7 +228,14 @@ impl Cursor {
             }
             Place::Groups => (Some(Piece::Groups), Place::Group(0)),
             Place::Group(slot) => {
-                match view.engine.groups().iter_from(slot).next().filter(|_| more) {
+                match view
+                    .engine
+                    .ndp()
+                    .groups()
+                    .iter_from(slot)
+                    .next()
+                    .filter(|_| more)
+                {
                     Some((slot, group, state)) => (
                         Some(Piece::Group(group, state)),
                         Place::Group(slot.saturating_add(1)),
@@ -287,14 +294,14 @@ impl View<'_> {
 
     /// What the kernel's tables have for an address: is it answered for, and is there a route?
     fn in_kernel(&self, address: Ipv6Addr) -> (bool, bool) {
-        let proxied = self.engine.ndp_proxy().get(address);
+        let proxied = self.engine.ndp().kernel_entries().get(address);
         let has = |proxied: &Proxied| (proxied.proxied, proxied.routed.is_some());
         proxied.map_or((false, false), has)
     }
 
     /// Does the kernel refuse entries or routes?
     fn kernel_tables_fail(&self) -> bool {
-        let ndp_proxy = self.engine.ndp_proxy();
+        let ndp_proxy = self.engine.ndp().kernel_entries();
         let mut tables = [KernelTable::Proxies, KernelTable::Routes].into_iter();
         tables.any(|table| ndp_proxy.is_failing(table))
     }

@@ -27,7 +27,7 @@ pub struct Probe<'l> {
 }
 
 pub fn write(view: &View<'_>, out: Output<'_>) -> fmt::Result {
-    let listener = view.engine.listener();
+    let listener = view.engine.mld().host();
     let config = view.engine.config();
     write!(out, "mldproxy 1 upstream={} last_query_s=", config.upstream)?;
     match listener.querier() {
@@ -75,7 +75,7 @@ fn number(digits: &str) -> Option<u32> {
 mod tests {
     use protocol::config::Config;
     use protocol::engine::{Engine, Event};
-    use protocol::mld::host::Upstream;
+    use protocol::link::{Link, Side};
     use protocol::time::Instant;
     use protocol::wire::{ALL_NODES, MacAddress, Query, QueryVersion};
 
@@ -90,13 +90,13 @@ mod tests {
         engine.start(config, [1; 16]);
         let link_local = "fe80::1".parse().unwrap();
         let mac = MacAddress([2, 0, 0, 0, 0, 1]);
-        let upstream = Upstream {
+        let upstream = Link {
             index: 1,
             link_local: Some(link_local),
             mtu: 1500,
             mac,
         };
-        engine.handle(Instant::ZERO, Event::Upstream(Some(upstream)));
+        engine.handle(Instant::ZERO, Event::Link(Side::Upstream, Some(upstream)));
         if queried {
             let query = Query {
                 source: link_local,
@@ -108,7 +108,14 @@ mod tests {
             let mut packet = [0; 128];
             let length = query.emit(&mut packet).unwrap();
             let packet = &packet[..length];
-            engine.handle(Instant::ZERO, Event::UpstreamPacket { mac, packet });
+            engine.handle(
+                Instant::ZERO,
+                Event::Packet {
+                    side: Side::Upstream,
+                    mac,
+                    packet,
+                },
+            );
         }
         let view = View::of(&engine, Instant::from_secs(12));
         let (format, limit) = parse_question(b"probe").unwrap();

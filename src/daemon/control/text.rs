@@ -36,7 +36,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
         Piece::Neighbors => writeln!(
             out,
             "neighbors   {} of {}",
-            view.engine.neighbors().len(),
+            view.engine.ndp().neighbors().len(),
             neighbors::CAPACITY
         ),
         Piece::Neighbor(subject, neighbor, host) => {
@@ -77,7 +77,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
         Piece::Groups => writeln!(
             out,
             "\ngroups      {} of {}",
-            view.engine.groups().len(),
+            view.engine.ndp().groups().len(),
             solicited::CAPACITY
         ),
         Piece::Group(group, state) => {
@@ -110,7 +110,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
 
 fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     let config = view.engine.config();
-    let listener = view.engine.listener();
+    let listener = view.engine.mld().host();
     writeln!(
         out,
         "mldproxy {}, up {}",
@@ -118,7 +118,12 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
         readable(view.seconds_since(view.started))
     )?;
     write!(out, "upstream    {:15} ", config.upstream.as_str())?;
-    match listener.upstream().and_then(|upstream| upstream.link_local) {
+    match view
+        .engine
+        .links()
+        .upstream()
+        .and_then(|upstream| upstream.link_local)
+    {
         Some(address) if view.upstream_state == State::Usable => writeln!(
             out,
             "up, {}, {} in force",
@@ -146,7 +151,7 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
             readable(view.seconds_since(then))
         )?;
     }
-    if view.engine.groups().is_failing() {
+    if view.engine.ndp().groups().is_failing() {
         writeln!(out, "{:12}the kernel refuses memberships, see the log", "")?;
     }
     if view.kernel_tables_fail() {
@@ -210,7 +215,7 @@ impl fmt::Display for Readable {
 mod tests {
     use protocol::config::Config;
     use protocol::engine::{Engine, Event};
-    use protocol::mld::host::Upstream;
+    use protocol::link::{Link, Side};
     use protocol::time::{Duration, Instant};
     use protocol::wire::{ALL_NODES, MacAddress, Query, QueryVersion};
 
@@ -264,13 +269,13 @@ mod tests {
         config.downstreams.push("lan".parse().unwrap()).unwrap();
         let mut engine = Box::new(const { Engine::new() });
         engine.start(config, [1; 16]);
-        let upstream = Upstream {
+        let upstream = Link {
             index: 1,
             link_local: Some(long),
             mtu: 1500,
             mac: MacAddress([0; 6]),
         };
-        engine.handle(Instant::ZERO, Event::Upstream(Some(upstream)));
+        engine.handle(Instant::ZERO, Event::Link(Side::Upstream, Some(upstream)));
         let mut packet = [0; 128];
         let query = Query {
             source: long,
@@ -281,7 +286,14 @@ mod tests {
         };
         let length = query.emit(&mut packet).unwrap();
         let (mac, packet) = (MacAddress([0; 6]), &packet[..length]);
-        engine.handle(Instant::ZERO, Event::UpstreamPacket { mac, packet });
+        engine.handle(
+            Instant::ZERO,
+            Event::Packet {
+                side: Side::Upstream,
+                mac,
+                packet,
+            },
+        );
         let view = View::of(&engine, Instant::from_secs(5999));
         let mut text = String::new();
         write(&view, &Piece::Head, true, &mut text).unwrap();

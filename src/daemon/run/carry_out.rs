@@ -11,6 +11,7 @@ use protocol::ndp::kernel_entries::KernelTable;
 use protocol::ndp::neighbors::Question;
 use protocol::ndp::{kernel_entries, solicited};
 use protocol::wire::{MacAddress, SolicitedNode};
+use protocol::{mld, ndp};
 
 use super::{EventLoop, Sockets};
 use crate::sys::clock;
@@ -27,9 +28,11 @@ impl EventLoop<'_> {
 
     fn carry_out(&mut self, action: &Action) -> bool {
         match *action {
-            Action::Join(change) | Action::Leave(change) => self.change_membership(change),
-            Action::Kernel(change) => self.change_table(change),
-            Action::Report { length, group } => {
+            Action::Ndp(ndp::Action::Join(change) | ndp::Action::Leave(change)) => {
+                self.change_membership(change)
+            }
+            Action::Ndp(ndp::Action::Kernel(change)) => self.change_table(change),
+            Action::Mld(mld::Action::Report { length, group }) => {
                 let name = &self.engine.config().upstream;
                 debug!("reporting to {group} on {name}, {length} octets");
                 let sent = self.send(Side::Upstream, length, group, None);
@@ -37,7 +40,7 @@ impl EventLoop<'_> {
                     .note(sent, format_args!("sending on {name}"))
             }
             // What of the rest cannot be sent is as good as lost: the next question follows, and who asked asks again.
-            Action::Ask { length, question } => {
+            Action::Ndp(ndp::Action::Ask { length, question }) => {
                 let (port, mac, destination) = match question {
                     Question::Ask {
                         port,
@@ -56,22 +59,22 @@ impl EventLoop<'_> {
                 let side = Side::Downstream(port);
                 self.send(side, length, destination, mac).is_ok()
             }
-            Action::Solicit {
+            Action::Ndp(ndp::Action::Solicit {
                 length,
                 side,
                 group,
                 target,
-            } => {
+            }) => {
                 debug!("looking for {target}");
                 self.send(side, length, group, None).is_ok()
             }
-            Action::Advertise {
+            Action::Ndp(ndp::Action::Advertise {
                 length,
                 side,
                 destination,
                 mac,
                 target,
-            } => {
+            }) => {
                 debug!("advertising {target} to {destination}");
                 self.send(side, length, destination, mac).is_ok()
             }
@@ -107,7 +110,7 @@ impl EventLoop<'_> {
             self.memberships.leave(change.slot, group, index)
         };
         // It works again when none fails any more.
-        if result.is_ok() && self.engine.groups().is_failing() {
+        if result.is_ok() && self.engine.ndp().groups().is_failing() {
             return true;
         }
         let what = if change.join { "joining" } else { "leaving" };
@@ -140,7 +143,7 @@ impl EventLoop<'_> {
             }
             (Some(index), KernelTable::Routes) => tables.remove_route(index, table, address),
         };
-        if result.is_ok() && self.engine.ndp_proxy().is_failing(change.table) {
+        if result.is_ok() && self.engine.ndp().kernel_entries().is_failing(change.table) {
             return true;
         }
         // The kernel tells of the routes of a link that goes down before it tells of the link.

@@ -62,7 +62,7 @@ pub(super) fn event(
         } => {
             let owner = Number::of_mark(protocol).filter(|_| is_upstream(index))?;
             let is_wanted = || {
-                let proxied = engine.ndp_proxy().get(address);
+                let proxied = engine.ndp().kernel_entries().get(address);
                 proxied.is_some_and(|proxied| matches!(proxied.side, Some(Side::Downstream(_))))
             };
             if owner != number && !is_wanted() {
@@ -158,7 +158,7 @@ impl EventLoop<'_> {
     /// Looks at what somebody may have changed, which nobody tells of, each time that a refresh of the groups started. Nothing wakes up
     /// for it, but for the refresh.
     pub(super) fn look_with_refresh(&mut self) {
-        let next = self.engine.listener().next_refresh();
+        let next = self.engine.mld().host().next_refresh();
         if next == self.next_refresh {
             return;
         }
@@ -186,7 +186,7 @@ impl EventLoop<'_> {
     pub(super) fn hold_on(&mut self, from: Number) {
         self.siblings.note(from, None);
         if let Some(index) = self.interfaces.index_of(Side::Upstream) {
-            for (address, proxied) in self.engine.ndp_proxy().iter() {
+            for (address, proxied) in self.engine.ndp().kernel_entries().iter() {
                 if proxied.proxied && matches!(proxied.side, Some(Side::Downstream(_))) {
                     // What cannot be held is missed, and added again.
                     let _ = self.sockets.tables.hold_proxy(index, address);
@@ -199,7 +199,7 @@ impl EventLoop<'_> {
     /// Removes all that is this instance's, and puts the settings back.
     pub(super) fn clear_tables(&mut self) {
         let mut removed = 0;
-        for (address, proxied) in self.engine.ndp_proxy().iter() {
+        for (address, proxied) in self.engine.ndp().kernel_entries().iter() {
             // What cannot be removed now is swept at the next start.
             if let Some(index) = self.interfaces.index_of(Side::Upstream)
                 && proxied.proxied

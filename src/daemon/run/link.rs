@@ -5,7 +5,7 @@ use std::fmt;
 use log::{info, warn};
 use protocol::engine::Event;
 use protocol::link::{InterfaceName, Port};
-use protocol::mld::host::Upstream;
+use protocol::link::{Link, Side};
 use protocol::time::Instant;
 
 use super::{DownstreamPort, EventLoop, PORTS, UPSTREAM};
@@ -76,7 +76,7 @@ impl EventLoop<'_> {
 
     fn follow_upstream(&mut self, now: Instant) {
         let upstream = self.interfaces.upstream();
-        let index = |upstream: Option<Upstream>| upstream.map(|upstream| upstream.index);
+        let index = |upstream: Option<Link>| upstream.map(|upstream| upstream.index);
         let generation = self.interfaces.upstream_generation();
         if generation != self.upstream_generation {
             // Perhaps of the same number, but without the memberships and the settings.
@@ -85,14 +85,15 @@ impl EventLoop<'_> {
             self.upstream_capture = None;
             self.upstream = None;
             self.memberships.leave_all();
-            self.engine.handle(now, Event::Upstream(None));
+            self.engine.handle(now, Event::Link(Side::Upstream, None));
         }
         if upstream != self.upstream {
             if index(upstream) != index(self.upstream) {
                 self.memberships.leave_all();
             }
             self.upstream = upstream;
-            self.engine.handle(now, Event::Upstream(upstream));
+            self.engine
+                .handle(now, Event::Link(Side::Upstream, upstream));
         }
         let config = self.engine.config();
         match index(upstream) {
@@ -160,7 +161,7 @@ impl EventLoop<'_> {
             let downstream = interface.downstream();
             if downstream != port.downstream {
                 port.downstream = downstream;
-                let event = Event::Downstream(number as Port, downstream);
+                let event = Event::Link(Side::Downstream(number as Port), downstream);
                 self.engine.handle(now, event);
             }
 

@@ -10,10 +10,11 @@ pub mod sysctls;
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use protocol::config::{MAX_DOWNSTREAMS, MAX_PREFIXES};
-use protocol::engine::{self, Downstream, Engine, Event};
+use protocol::config::MAX_PREFIXES;
+use protocol::engine::{self, Engine, Event};
+use protocol::link::Link;
+use protocol::link::MAX_DOWNSTREAMS;
 use protocol::link::{Port, Prefix, Side};
-use protocol::mld::host::Upstream;
 use protocol::ndp::kernel_entries::{KernelTable, Listing};
 use protocol::time::{Duration, Instant, earliest};
 use protocol::wire::MacAddress;
@@ -73,7 +74,7 @@ struct DownstreamPort {
     capture_trouble: Trouble,
     generation: u32,
     /// As the engine was told last.
-    downstream: Option<Downstream>,
+    downstream: Option<Link>,
     said: Said,
     /// It was said that its bridge snoops by VLAN.
     warned_of_vlans: bool,
@@ -138,7 +139,7 @@ pub struct EventLoop<'s> {
     upstream_capture_trouble: Trouble,
     interfaces: Interfaces,
     /// As the engine was told last.
-    upstream: Option<Upstream>,
+    upstream: Option<Link>,
     upstream_said: Said,
     upstream_generation: u32,
     /// Once they are known.
@@ -227,7 +228,7 @@ impl<'s> EventLoop<'s> {
         };
         info!(
             "{signal}: leaving all groups ({})",
-            self.engine.groups().len()
+            self.engine.ndp().groups().len()
         );
         self.engine.end();
         self.act();
@@ -434,8 +435,16 @@ impl<'s> EventLoop<'s> {
             let read = read(capture, buffer, &mut left, |packet, mac| {
                 let mac = MacAddress(mac);
                 let event = match side {
-                    Side::Upstream => Event::UpstreamPacket { mac, packet },
-                    Side::Downstream(port) => Event::Packet { port, mac, packet },
+                    Side::Upstream => Event::Packet {
+                        side: Side::Upstream,
+                        mac,
+                        packet,
+                    },
+                    Side::Downstream(port) => Event::Packet {
+                        side: Side::Downstream(port),
+                        mac,
+                        packet,
+                    },
                 };
                 engine.handle(now, event);
                 !engine.has_to_act()

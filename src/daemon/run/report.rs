@@ -15,19 +15,20 @@ use crate::sys::clock;
 /// Says in the log how things stand.
 pub fn log_summary(engine: &Engine) {
     let confirmed = engine
+        .ndp()
         .neighbors()
         .iter()
         .filter(|(_, neighbor)| neighbor.confirmed);
     info!(
         "{}: {} groups, {} addresses and listeners ({} confirmed) of {} hosts, {:?} in force",
         Path(engine.config()),
-        engine.groups().len(),
-        engine.neighbors().len(),
+        engine.ndp().groups().len(),
+        engine.ndp().neighbors().len(),
         confirmed.count(),
-        engine.neighbors().hosts().count(),
-        engine.listener().version(engine.config()),
+        engine.ndp().neighbors().hosts().count(),
+        engine.mld().host().version(engine.config()),
     );
-    match engine.listener().querier() {
+    match engine.mld().host().querier() {
         Some(querier) => info!(
             "querier upstream: {}, last heard {} s ago",
             querier.address,

@@ -7,10 +7,11 @@
 use core::net::Ipv6Addr;
 
 use crate::config::{Config, MldMode, MldVersion};
+use crate::context::Context;
+use crate::link::Link;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::{
-    IPV6_MIN_MTU, MacAddress, Query, QueryVersion, RecordType, ReportBuilder, ReportV1,
-    SolicitedNode,
+    IPV6_MIN_MTU, Query, QueryVersion, RecordType, ReportBuilder, ReportV1, SolicitedNode,
 };
 
 /// The largest packet sent, in octets: an Ethernet's MTU, also where the upstream's is larger, since what is behind it may not be.
@@ -28,19 +29,6 @@ const MIN_QUERIER_TIMEOUT: Duration = Duration::from_secs(60);
 pub const V1_PACE: Duration = Duration::from_millis(100);
 const LEAST_PACE: Duration = Duration::from_millis(1);
 
-/// The upstream, as the kernel has it now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    /// The kernel's number for the interface. Another number is another interface, without memberships, whatever its name.
-    pub index: u32,
-    /// An address that MLD messages can be sent from: link-local, valid, not tentative.
-    pub link_local: Option<Ipv6Addr>,
-    /// In octets. Below 1280 it counts as 1280 (RFC 8200 §5).
-    pub mtu: u32,
-    /// All zero where the link has no such addresses.
-    pub mac: MacAddress,
-}
-
 /// Who asks upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Querier {
@@ -54,17 +42,15 @@ pub struct Querier {
 pub enum Change {
     /// Another version is in force.
     Version(MldVersion),
-    /// No query was heard for this time, [`Listener::querier_timeout`].
+    /// No query was heard for this time, [`HostSide::querier_timeout`].
     QuerierSilent(Duration),
     /// A query was heard again, or for the first time.
     QuerierHeard(Ipv6Addr),
 }
 
 /// The state of the refresh and of the querier.
-pub struct Listener {
+pub struct HostSide {
     /// An `Option` would not be all zero bits where there is none (an engine that was not started is).
-    has_upstream: bool,
-    upstream: Upstream,
     has_querier: bool,
     querier: Querier,
     /// What its queries say (RFC 3810 §9.1, §9.2), 0 where they do not; an MLDv1 query says
@@ -87,16 +73,9 @@ pub struct Listener {
     last_report: Option<Instant>,
 }
 
-impl Listener {
+impl HostSide {
     pub(crate) const fn new() -> Self {
-        Listener {
-            has_upstream: false,
-            upstream: Upstream {
-                index: 0,
-                link_local: None,
-                mtu: 0,
-                mac: MacAddress([0; 6]),
-            },
+        HostSide {
             has_querier: false,
             querier: Querier {
                 address: Ipv6Addr::UNSPECIFIED,
@@ -114,10 +93,6 @@ impl Listener {
             report_at: None,
             last_report: None,
         }
-    }
-
-    pub fn upstream(&self) -> Option<&Upstream> {
-        self.has_upstream.then_some(&self.upstream)
     }
 
     /// Who asked last, since there is this upstream.
@@ -185,35 +160,32 @@ impl Listener {
         intervals.saturating_add(response_interval)
     }
 
-    /// The upstream changed. A link-local address where there was none, or another one, means that all is reported anew.
-    pub(crate) fn set_upstream(&mut self, now: Instant, upstream: Option<Upstream>) {
-        let speaker =
-            |upstream: Option<&Upstream>| upstream.and_then(|upstream| upstream.link_local);
-        let speaks_as = speaker(upstream.as_ref());
-        if speaks_as.is_some() && speaks_as != speaker(self.upstream()) {
+    /// The upstream was like `before`, and has changed. A link-local address where there was none, or
+    /// another one, means that all is reported anew.
+    pub(crate) fn upstream_changed(&mut self, cx: &Context, before: Option<Link>) {
+        let upstream = cx.links.upstream();
+        let speaks_as = upstream.and_then(|link| link.link_local);
+        if speaks_as.is_some() && speaks_as != before.and_then(|link| link.link_local) {
             self.report_all();
         }
-        let index = |upstream: Option<&Upstream>| upstream.map(|upstream| upstream.index);
-        if index(upstream.as_ref()) != index(self.upstream()) {
+        if upstream.map(|link| link.index) != before.map(|link| link.index) {
             // Another link may have another querier.
             self.has_querier = false;
             self.robustness = 0;
             self.query_interval = Duration::ZERO;
             self.v1_until = None;
-            self.silence_at = upstream.map(|_| now.saturating_add(self.querier_timeout()));
+            self.silence_at = upstream.map(|_| cx.now.saturating_add(self.querier_timeout()));
         }
-        self.has_upstream = upstream.is_some();
-        self.upstream = upstream.unwrap_or(Listener::new().upstream);
     }
 
     /// A valid query was heard upstream.
     pub(crate) fn query_heard(
         &mut self,
-        now: Instant,
-        config: &Config,
+        cx: &Context,
         query: &Query<'_>,
         mut changed: impl FnMut(Change),
     ) {
+        let Context { now, config, .. } = cx;
         let before = self.version(config);
         let version = match query.version {
             QueryVersion::V1 => {
@@ -242,11 +214,11 @@ impl Listener {
         self.querier = Querier {
             address: query.source,
             version,
-            last_query: now,
+            last_query: *now,
         };
         self.silence_at = Some(now.saturating_add(self.querier_timeout()));
         if self.report_change(before, config, changed) {
-            let delay = self.share_of(query.max_response_delay);
+            let delay = self.share_of(cx, query.max_response_delay);
             self.report_at = Some(now.saturating_add(delay));
         }
     }
@@ -286,7 +258,7 @@ impl Listener {
     /// The same one again until [`Self::done`] is told of it.
     pub(crate) fn poll_report<I>(
         &mut self,
-        config: &Config,
+        cx: &Context,
         groups_from: impl FnOnce(usize) -> I,
         buffer: &mut [u8],
     ) -> Option<(usize, Ipv6Addr)>
@@ -294,12 +266,12 @@ impl Listener {
         I: Iterator<Item = (usize, SolicitedNode)>,
     {
         let first = self.report_from.filter(|_| self.report_at.is_none())?;
-        let source = self.upstream()?.link_local?;
-        let buffer = self.packet(buffer)?;
+        let source = cx.links.upstream()?.link_local?;
+        let buffer = packet(cx, buffer)?;
 
         self.report_next = None;
         let mut groups = groups_from(first);
-        let report = match self.version(config) {
+        let report = match self.version(&cx.config) {
             MldVersion::V1 => groups.next().and_then(|(slot, group)| {
                 self.report_next = groups.next().map(|_| slot.saturating_add(1));
                 let group = group.group();
@@ -323,20 +295,15 @@ impl Listener {
         report
     }
 
-    /// The part of a buffer that one packet upstream may fill.
-    pub(crate) fn packet<'b>(&self, buffer: &'b mut [u8]) -> Option<&'b mut [u8]> {
-        let mtu = usize::try_from(self.upstream()?.mtu).unwrap_or(MAX_PACKET);
-        buffer.get_mut(..mtu.clamp(IPV6_MIN_MTU, MAX_PACKET))
-    }
-
     /// The report was sent, or could not be and is to be tried again [`RETRY_INTERVAL`] after `now`. `groups` is how many there
     /// are, so that MLDv1 reports spread over the refresh interval.
-    pub(crate) fn done(&mut self, now: Instant, config: &Config, groups: usize, succeeded: bool) {
+    pub(crate) fn done(&mut self, cx: &Context, groups: usize, succeeded: bool) {
+        let Context { now, config, .. } = cx;
         if !succeeded {
             self.report_at = Some(now.saturating_add(RETRY_INTERVAL));
             return;
         }
-        self.last_report = Some(now);
+        self.last_report = Some(*now);
         self.report_from = self.report_next;
         if self.report_from.is_some() && self.version(config) == MldVersion::V1 {
             let groups = u32::try_from(groups).unwrap_or(u32::MAX);
@@ -355,13 +322,9 @@ impl Listener {
         earliest(&[report, self.next_refresh, self.v1_until, self.silence_at])
     }
 
-    pub(crate) fn handle_timeout(
-        &mut self,
-        now: Instant,
-        config: &Config,
-        mut changed: impl FnMut(Change),
-    ) {
-        let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+    pub(crate) fn handle_timeout(&mut self, cx: &Context, mut changed: impl FnMut(Change)) {
+        let Context { now, config, .. } = cx;
+        let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= *now);
         if due(self.report_at) {
             self.report_at = None;
         }
@@ -399,10 +362,16 @@ impl Listener {
 
     /// RFC 3810 §6.3: a node "MUST NOT send a Report immediately upon reception of a General Query", since all of them would. The
     /// share of the delay that is left to all is this node's own: its address decides, which no other one on the link has.
-    pub(crate) fn share_of(&self, max_response_delay: Duration) -> Duration {
-        let address = self.upstream().and_then(|upstream| upstream.link_local);
+    pub(crate) fn share_of(&self, cx: &Context, max_response_delay: Duration) -> Duration {
+        let address = cx.links.upstream().and_then(|upstream| upstream.link_local);
         let [.., last] = address.unwrap_or(Ipv6Addr::UNSPECIFIED).octets();
         let share = max_response_delay.saturating_mul(u32::from(last).saturating_add(1));
         share.checked_div(256).unwrap_or_default()
     }
+}
+
+/// The part of a buffer that one packet upstream may fill.
+pub(crate) fn packet<'b>(cx: &Context, buffer: &'b mut [u8]) -> Option<&'b mut [u8]> {
+    let mtu = usize::try_from(cx.links.upstream()?.mtu).unwrap_or(MAX_PACKET);
+    buffer.get_mut(..mtu.clamp(IPV6_MIN_MTU, MAX_PACKET))
 }

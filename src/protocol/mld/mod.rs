@@ -1,4 +1,312 @@
 //! Multicast Listener Discovery: the host side upstream.
+//!
+//! The kernel is the member. It reports each join and leave and answers queries (RFC 3810 §6). Here
+//! is what it does not do: [`host`] reports every group now and then although no querier asks, and
+//! [`state_changes`] reports joins and leaves in a version that the kernel does not speak.
 
 pub mod host;
 pub mod state_changes;
+
+use core::net::Ipv6Addr;
+
+use log::info;
+
+use crate::config::MldVersion;
+use crate::context::Context;
+use crate::counters::Counter;
+use crate::link::Link;
+use crate::tables::rate::Throttle;
+use crate::time::{Duration, Instant, earliest};
+use crate::wire::{Query, SolicitedNode};
+
+use host::HostSide;
+use state_changes::{StateChanges, Voice};
+
+/// The shortest time from a query to its answer in another version than the kernel's: ten a second.
+const MIN_ANSWER_DELAY: Duration = Duration::from_millis(100);
+
+/// Something to be done outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send the first `length` octets of the buffer, an IPv6 packet, out of the upstream to this
+    /// multicast address.
+    Report { length: usize, group: Ipv6Addr },
+}
+
+/// The groups that the router is a member of upstream. Each has a slot, below
+/// [`state_changes::CAPACITY`], from before its join until after its leave.
+pub trait Memberships {
+    fn is_empty(&self) -> bool;
+
+    /// How many groups are wanted or joined.
+    fn len(&self) -> usize;
+
+    /// The groups joined, with their slots, from a slot on.
+    fn joined_from(&self, first: usize) -> impl Iterator<Item = (usize, SolicitedNode)>;
+
+    /// The groups joined that are about to be left, with their slots, from a slot on.
+    fn leaving_from(&self, first: usize) -> impl Iterator<Item = (usize, SolicitedNode)>;
+
+    /// The slot of a group that is joined.
+    fn joined_slot(&self, group: SolicitedNode) -> Option<usize>;
+
+    /// The group at a slot.
+    fn at(&self, slot: usize) -> Option<SolicitedNode>;
+
+    /// The group at a slot, if it is joined and is to stay so.
+    fn kept_at(&self, slot: usize) -> Option<SolicitedNode>;
+}
+
+/// What the report polled last is of.
+#[derive(Clone, Copy)]
+enum Reporting {
+    /// All groups joined.
+    All,
+    /// Those joined just now.
+    Joins,
+    /// Those about to be left.
+    Leaves,
+}
+
+/// Multicast Listener Discovery, as a capability of the engine.
+pub struct Mld {
+    host: HostSide,
+    state_changes: StateChanges,
+    reporting: Reporting,
+    /// Every group is about to be left.
+    ending: bool,
+    querier_lines: Throttle,
+}
+
+impl Mld {
+    pub(crate) const fn new() -> Self {
+        Mld {
+            host: HostSide::new(),
+            state_changes: StateChanges::new(),
+            reporting: Reporting::All,
+            ending: false,
+            querier_lines: Throttle::new(),
+        }
+    }
+
+    pub fn host(&self) -> &HostSide {
+        &self.host
+    }
+
+    /// A query was heard upstream. It is answered in the version in force if the kernel answers it
+    /// in another.
+    pub(crate) fn handle_query(
+        &mut self,
+        cx: &mut Context,
+        groups: &impl Memberships,
+        query: &Query<'_>,
+    ) {
+        cx.counters.count(Counter::Query);
+        let Mld {
+            host,
+            state_changes,
+            querier_lines,
+            ..
+        } = self;
+        // Two queriers that take turns get a line now and then.
+        host.query_heard(cx, query, |change| {
+            let another = matches!(change, host::Change::QuerierHeard(_));
+            if !another || querier_lines.allows(cx.now) {
+                log_change(change);
+            }
+        });
+        if !host.kernel_differs(&cx.config) {
+            return;
+        }
+        let delay = host
+            .share_of(cx, query.max_response_delay)
+            .max(MIN_ANSWER_DELAY);
+        if query.group.is_unspecified() {
+            host.answer(cx.now, delay);
+        } else if let Some(group) = SolicitedNode::from_group(query.group)
+            && let Some(slot) = groups.joined_slot(group)
+        {
+            state_changes.asked_for(cx.now, slot, delay);
+        }
+    }
+
+    /// The upstream was like `before` and is another one, or has changed.
+    pub(crate) fn handle_upstream(
+        &mut self,
+        cx: &Context,
+        groups: &impl Memberships,
+        before: Option<Link>,
+    ) {
+        let index = |link: Option<&Link>| link.map(|link| link.index);
+        if index(before.as_ref()) != index(cx.links.upstream()) {
+            self.state_changes.clear();
+        }
+        self.host.upstream_changed(cx, before);
+        if groups.is_empty() {
+            self.host.stop();
+        }
+    }
+
+    /// A group was joined or left.
+    pub(crate) fn handle_membership(
+        &mut self,
+        cx: &Context,
+        groups: &impl Memberships,
+        (slot, group): (usize, SolicitedNode),
+        joined: bool,
+    ) {
+        if joined {
+            let voice = self.voice(cx);
+            self.state_changes.joined(slot, group, voice.as_ref());
+            self.host.start(cx.now, cx.config.refresh_interval);
+        } else {
+            self.state_changes.left(slot);
+            if groups.is_empty() {
+                self.host.stop();
+            }
+        }
+    }
+
+    /// Somebody wants all groups reported anew.
+    pub(crate) fn handle_renew(&mut self) {
+        self.host.report_all();
+    }
+
+    pub(crate) fn handle_timeout(&mut self, cx: &Context) {
+        self.state_changes.handle_timeout(cx.now);
+        self.host.handle_timeout(cx, log_change);
+    }
+
+    /// Reports again the groups that are wanted after their leave was reported and before it was
+    /// carried out. The querier believes that they were left, and the kernel, which never left them,
+    /// says nothing.
+    pub(crate) fn settle(&mut self, cx: &Context, groups: &impl Memberships) {
+        while let Some((slot, group)) = self.state_changes.taken_back(|slot| groups.kept_at(slot)) {
+            let voice = self.voice(cx);
+            self.state_changes.joined(slot, group, voice.as_ref());
+            if voice.is_none() {
+                self.host.report_all();
+            }
+        }
+    }
+
+    /// All groups are about to be left, and nothing is left to do but to report that.
+    pub(crate) fn end(&mut self) {
+        self.ending = true;
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending
+    }
+
+    /// Was the leave of the group at a slot reported?
+    pub(crate) fn has_reported_leave(&self, slot: usize) -> bool {
+        self.state_changes.is_told(slot)
+    }
+
+    /// The next report of groups that are about to be left, if it is not the kernel that reports it.
+    /// The same one again until [`Self::done`] is told of it.
+    pub(crate) fn poll_leaves(
+        &mut self,
+        cx: &Context,
+        groups: &impl Memberships,
+        buffer: &mut [u8],
+    ) -> Option<Action> {
+        let voice = self.voice(cx)?;
+        let buffer = host::packet(cx, buffer)?;
+        let report = if self.ending {
+            self.state_changes
+                .poll_leaves(&voice, groups.joined_from(0), buffer)
+        } else {
+            self.state_changes
+                .poll_leaves(&voice, groups.leaving_from(0), buffer)
+        };
+        let (length, group) = report?;
+        self.reporting = Reporting::Leaves;
+        Some(Action::Report { length, group })
+    }
+
+    /// The next report. The same one again until [`Self::done`] is told of it.
+    pub(crate) fn poll_action(
+        &mut self,
+        cx: &Context,
+        groups: &impl Memberships,
+        buffer: &mut [u8],
+    ) -> Option<Action> {
+        if let Some(voice) = self.voice(cx)
+            && let Some(buffer) = host::packet(cx, buffer)
+            && let Some((length, group)) =
+                self.state_changes
+                    .poll_report(&voice, |slot| groups.at(slot), buffer)
+        {
+            self.reporting = Reporting::Joins;
+            return Some(Action::Report { length, group });
+        }
+        self.reporting = Reporting::All;
+        let groups_from = |first| groups.joined_from(first);
+        let (length, group) = self.host.poll_report(cx, groups_from, buffer)?;
+        Some(Action::Report { length, group })
+    }
+
+    /// The report polled last was sent, or could not be and is to be tried again later.
+    pub(crate) fn done(
+        &mut self,
+        cx: &mut Context,
+        groups: &impl Memberships,
+        action: &Action,
+        succeeded: bool,
+    ) {
+        let Action::Report { .. } = action;
+        cx.counters.count(if succeeded {
+            Counter::Reported
+        } else {
+            Counter::TransmitFailed
+        });
+        match (self.reporting, self.voice(cx)) {
+            (Reporting::Joins, Some(voice)) => {
+                self.state_changes.done(cx.now, &voice, succeeded);
+            }
+            (Reporting::Leaves, Some(voice)) if self.ending => {
+                let from = |first| groups.joined_from(first);
+                self.state_changes.leaves_done(cx.now, &voice, from);
+            }
+            (Reporting::Leaves, Some(voice)) => {
+                let from = |first| groups.leaving_from(first);
+                self.state_changes.leaves_done(cx.now, &voice, from);
+            }
+            (Reporting::All | Reporting::Joins | Reporting::Leaves, _) => {
+                self.host.done(cx, groups.len(), succeeded);
+            }
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        earliest(&[
+            self.host.next_deadline(),
+            self.state_changes.next_deadline(),
+        ])
+    }
+
+    /// How joins and leaves are to be reported, where the kernel does not do so in the version in
+    /// force, and there is an address to report from.
+    fn voice(&self, cx: &Context) -> Option<Voice> {
+        let source = cx.links.upstream()?.link_local?;
+        self.host.kernel_differs(&cx.config).then(|| Voice {
+            version: self.host.version(&cx.config),
+            source,
+            robustness: self.host.robustness(),
+        })
+    }
+}
+
+fn log_change(change: host::Change) {
+    match change {
+        host::Change::Version(MldVersion::V1) => info!("MLDv1 is in force upstream"),
+        host::Change::Version(MldVersion::V2) => info!("MLDv2 is in force upstream"),
+        host::Change::QuerierHeard(address) => info!("{address} is the querier upstream"),
+        host::Change::QuerierSilent(timeout) => info!(
+            "no MLD query upstream for {} s; the groups are reported all the same",
+            timeout.as_secs()
+        ),
+    }
+}

@@ -33,10 +33,14 @@ pub struct Voice {
     pub robustness: u8,
 }
 
-/// What is still to be reported. Groups go by their slots: `N` of them, `WORDS` times 32.
-pub struct StateChanges<const N: usize, const WORDS: usize> {
+/// The most groups, each with a slot.
+pub const CAPACITY: usize = 5120;
+const WORDS: usize = CAPACITY / 32;
+
+/// What is still to be reported. Groups go by their slots.
+pub struct StateChanges {
     /// How often each group joined is still to be reported.
-    times: [u8; N],
+    times: [u8; CAPACITY],
     /// Those to be reported now, and those that wait for `repeat_at`.
     due: SlotSet<WORDS>,
     waiting: SlotSet<WORDS>,
@@ -54,10 +58,10 @@ pub struct StateChanges<const N: usize, const WORDS: usize> {
     polled: usize,
 }
 
-impl<const N: usize, const WORDS: usize> StateChanges<N, WORDS> {
+impl StateChanges {
     pub(crate) const fn new() -> Self {
         StateChanges {
-            times: [0; N],
+            times: [0; CAPACITY],
             due: SlotSet::new(),
             waiting: SlotSet::new(),
             told: SlotSet::new(),
@@ -115,19 +119,28 @@ impl<const N: usize, const WORDS: usize> StateChanges<N, WORDS> {
         self.told.contains(slot)
     }
 
+    /// A group whose leave was reported, but that is to stay: `kept_at` tells which at a slot is.
+    pub(crate) fn taken_back(
+        &self,
+        kept_at: impl Fn(usize) -> Option<SolicitedNode>,
+    ) -> Option<(usize, SolicitedNode)> {
+        if self.told.is_empty() {
+            return None;
+        }
+        let mut told = self.told.iter();
+        told.find_map(|slot| Some((slot, kept_at(slot)?)))
+    }
+
     /// Builds a report of groups that are about to be left, of which there is one; its length, and
     /// where it goes.
-    pub(crate) fn poll_leaves<I>(
+    pub(crate) fn poll_leaves(
         &mut self,
         voice: &Voice,
-        leaving_from: impl FnOnce(usize) -> I,
+        leaving: impl Iterator<Item = (usize, SolicitedNode)>,
         buffer: &mut [u8],
-    ) -> Option<(usize, Ipv6Addr)>
-    where
-        I: Iterator<Item = (usize, SolicitedNode)>,
-    {
+    ) -> Option<(usize, Ipv6Addr)> {
         let source = voice.source;
-        let mut untold = leaving_from(0).filter(|(slot, _)| !self.told.contains(*slot));
+        let mut untold = leaving.filter(|(slot, _)| !self.told.contains(*slot));
         match voice.version {
             MldVersion::V1 => {
                 let group = untold.next()?.1.group();

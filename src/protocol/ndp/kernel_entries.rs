@@ -70,7 +70,7 @@ pub struct Change {
 }
 
 /// The addresses, at most [`CAPACITY`].
-pub struct NdpProxy {
+pub struct KernelEntries {
     addresses: Table<Ipv6Addr, Proxied, CAPACITY>,
     proxies: Pending<{ CAPACITY / 32 }>,
     routes: Pending<{ CAPACITY / 32 }>,
@@ -90,9 +90,9 @@ pub struct NdpProxy {
     lacks: bool,
 }
 
-impl NdpProxy {
+impl KernelEntries {
     pub(crate) const fn new() -> Self {
-        NdpProxy {
+        KernelEntries {
             addresses: Table::new(Ipv6Addr::UNSPECIFIED, Proxied::GONE),
             proxies: Pending::new(),
             routes: Pending::new(),

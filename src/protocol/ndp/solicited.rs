@@ -167,16 +167,19 @@ impl Groups {
         }
     }
 
-    /// The groups that are about to be left, with their slots, from a slot on; with `all` each that
-    /// is joined.
+    /// The groups that are about to be left, with their slots, from a slot on.
     pub(crate) fn leaving_from(
         &self,
         first: usize,
-        all: bool,
     ) -> impl Iterator<Item = (usize, SolicitedNode)> {
-        let leaves = move |slot: &usize| all || self.pending.contains(*slot);
         self.joined_from(first)
-            .filter(move |(slot, _)| leaves(slot))
+            .filter(|(slot, _)| self.pending.contains(*slot))
+    }
+
+    /// The group at a slot, if it is joined and wanted.
+    pub(crate) fn kept_at(&self, slot: usize) -> Option<SolicitedNode> {
+        let (group, state) = self.table.get(slot)?;
+        (state.joined && state.members > 0).then_some(group)
     }
 
     /// The slot of a group that is joined.

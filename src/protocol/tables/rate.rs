@@ -42,6 +42,25 @@ impl Bucket {
     }
 }
 
+/// Lets a line of the log through once a minute.
+pub struct Throttle(Option<Instant>);
+
+const INTERVAL: Duration = Duration::from_secs(60);
+
+impl Throttle {
+    pub(crate) const fn new() -> Self {
+        Throttle(None)
+    }
+
+    pub(crate) fn allows(&mut self, now: Instant) -> bool {
+        if self.0.is_some_and(|last| now.since(last) < INTERVAL) {
+            return false;
+        }
+        self.0 = Some(now);
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

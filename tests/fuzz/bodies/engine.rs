@@ -42,11 +42,14 @@ impl Stage {
         let seed = bytes.octet();
         let mut world = World::new(config(bytes), seed);
         if seed & 1 == 0 {
-            world.handle(Event::Upstream(Some(upstream(&mut Bytes(&[])))));
+            world.handle(Event::Link(Side::Upstream, Some(upstream(&mut Bytes(&[])))));
             let ports = world.engine.config().downstreams.len();
             for port in 0..ports {
                 let downstream = downstream(&mut Bytes(&[0xfe, 15]));
-                world.handle(Event::Downstream(port as Port, Some(downstream)));
+                world.handle(Event::Link(
+                    Side::Downstream(port as Port),
+                    Some(downstream),
+                ));
             }
         }
         Stage {
@@ -67,21 +70,30 @@ impl Stage {
             0..=13 => {
                 let (port, mac) = (self.port(bytes), bytes.mac());
                 let packet = packet(bytes, &mut buffer);
-                self.world.handle(Event::Packet { port, mac, packet });
+                self.world.handle(Event::Packet {
+                    side: Side::Downstream(port),
+                    mac,
+                    packet,
+                });
             }
             14..=16 => {
                 let mac = bytes.mac();
                 let packet = packet(bytes, &mut buffer);
-                self.world.handle(Event::UpstreamPacket { mac, packet });
+                self.world.handle(Event::Packet {
+                    side: Side::Upstream,
+                    mac,
+                    packet,
+                });
             }
             17 => {
                 let upstream = bytes.flag().then(|| upstream(bytes));
-                self.world.handle(Event::Upstream(upstream));
+                self.world.handle(Event::Link(Side::Upstream, upstream));
             }
             18 => {
                 let port = self.port(bytes);
                 let downstream = bytes.flag().then(|| downstream(bytes));
-                self.world.handle(Event::Downstream(port, downstream));
+                self.world
+                    .handle(Event::Link(Side::Downstream(port), downstream));
             }
             19 => {
                 let (port, mac) = (self.port(bytes), bytes.mac());
@@ -207,7 +219,11 @@ impl Stage {
             };
             let length = solicitation.emit(&mut buffer).expect("there is room");
             let packet = &buffer[..length];
-            self.world.tell(Event::Packet { port, mac, packet });
+            self.world.tell(Event::Packet {
+                side: Side::Downstream(port),
+                mac,
+                packet,
+            });
         }
         self.world.tire(many);
         self.world.settle();

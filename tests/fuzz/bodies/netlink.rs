@@ -2,7 +2,7 @@
 
 use protocol::config::MAX_PREFIXES;
 use protocol::engine::Event;
-use protocol::link::{Port, Prefix};
+use protocol::link::{Port, Prefix, Side};
 use protocol::time::Duration;
 
 use super::bytes::Bytes;
@@ -121,16 +121,16 @@ impl Stage {
         let generation = self.interfaces.upstream_generation();
         if generation != self.generation {
             self.generation = generation;
-            self.world.tell(Event::Upstream(None));
+            self.world.tell(Event::Link(Side::Upstream, None));
         }
         let upstream = self.interfaces.upstream();
         if upstream != self.world.upstream() {
-            self.world.tell(Event::Upstream(upstream));
+            self.world.tell(Event::Link(Side::Upstream, upstream));
         }
         for (port, interface) in self.interfaces.downstreams().iter().enumerate() {
             let downstream = interface.downstream();
             if downstream != self.world.downstream(port) {
-                let event = Event::Downstream(port as Port, downstream);
+                let event = Event::Link(Side::Downstream(port as Port), downstream);
                 self.world.tell(event);
             }
         }

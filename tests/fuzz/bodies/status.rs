@@ -194,7 +194,7 @@ fn view<'v>(stage: &'v Stage, names: &'v [InterfaceName; 4], flags: u8) -> View<
             running: set(port + 1),
             link_local: world
                 .downstream(port)
-                .map(|downstream| downstream.link_local),
+                .and_then(|downstream| downstream.link_local),
             listening: set(port + 2),
             bridge: set(port + 3).then_some(Bridge {
                 snooping: set(port + 4),

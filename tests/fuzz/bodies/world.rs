@@ -7,15 +7,16 @@ use std::ops::{Deref, DerefMut};
 
 use protocol::config::{Config, Learn, MldMode};
 use protocol::counters::Counter;
-use protocol::engine::{Action, BUFFER_LENGTH, Downstream, Engine, Event};
+use protocol::engine::{Action, BUFFER_LENGTH, Engine, Event};
+use protocol::link::Link;
 use protocol::link::{Port, Prefix, Side};
-use protocol::mld::host::Upstream;
 use protocol::ndp::kernel_entries::{self, KernelTable};
 use protocol::ndp::neighbors::{self, Subject};
 use protocol::ndp::solicited::{self, LEAVE_DELAY};
 use protocol::ndp::targets::{self, State};
 use protocol::time::{Duration, Instant};
 use protocol::wire::{Message, RecordType, SolicitedNode, parse};
+use protocol::{mld, ndp};
 
 use super::bytes::Bytes;
 
@@ -29,8 +30,8 @@ const ENOUGH: usize = 50_000;
 pub struct World {
     pub engine: Blank,
     pub now: Instant,
-    upstream: Option<Upstream>,
-    downstreams: Vec<Option<Downstream>>,
+    upstream: Option<Link>,
+    downstreams: Vec<Option<Link>>,
     /// By interface, with whether it was told since all of them were unknown.
     own: BTreeMap<(Ipv6Addr, u32), bool>,
     joined: BTreeSet<Ipv6Addr>,
@@ -114,9 +115,7 @@ impl World {
     pub fn handle(&mut self, event: Event<'_>) {
         let most = match event {
             // What it speaks of has some octets each.
-            Event::Packet { packet, .. } | Event::UpstreamPacket { packet, .. } => {
-                100 + packet.len() / 5
-            }
+            Event::Packet { packet, .. } => 100 + packet.len() / 5,
             _ => MANY,
         };
         self.tell(event);
@@ -126,8 +125,8 @@ impl World {
     /// As the daemon does it: what the engine is told of the interfaces, the kernel's tables follow.
     pub fn tell(&mut self, event: Event<'_>) {
         match event {
-            Event::Upstream(upstream) => {
-                let index = |upstream: Option<Upstream>| upstream.map(|upstream| upstream.index);
+            Event::Link(Side::Upstream, upstream) => {
+                let index = |upstream: Option<Link>| upstream.map(|upstream| upstream.index);
                 if index(upstream) != index(self.upstream) {
                     self.joined.clear();
                     self.idle.clear();
@@ -136,7 +135,7 @@ impl World {
                 }
                 self.upstream = upstream;
             }
-            Event::Downstream(port, downstream) => {
+            Event::Link(Side::Downstream(port), downstream) => {
                 self.downstreams[usize::from(port)] = downstream;
             }
             Event::Own {
@@ -158,7 +157,6 @@ impl World {
                 self.routes.retain(|at, on| (*at, *on) != (address, side));
             }
             Event::Packet { .. }
-            | Event::UpstreamPacket { .. }
             | Event::Remembered { .. }
             | Event::Forgotten(_)
             | Event::UpstreamPrefixes(_)
@@ -172,11 +170,11 @@ impl World {
         STARTED
     }
 
-    pub fn upstream(&self) -> Option<Upstream> {
+    pub fn upstream(&self) -> Option<Link> {
         self.upstream
     }
 
-    pub fn downstream(&self, port: usize) -> Option<Downstream> {
+    pub fn downstream(&self, port: usize) -> Option<Link> {
         self.downstreams.get(port).copied().flatten()
     }
 
@@ -192,7 +190,7 @@ impl World {
             // What is due at once, such as the answer to a query that leaves no time, is for handle_timeout.
             assert!(due >= self.now, "a deadline in the past: {reason:?}");
         }
-        self.work += 100 + self.engine.neighbors().len() + self.engine.groups().len();
+        self.work += 100 + self.engine.ndp().neighbors().len() + self.engine.ndp().groups().len();
     }
 
     /// Much was done at once.
@@ -227,7 +225,7 @@ impl World {
         if let Some((due, reason)) = self.engine.next_deadline() {
             assert!(due > self.now, "a deadline that stays: {reason:?}");
         }
-        if self.upstream.is_some() && !self.engine.groups().is_failing() {
+        if self.upstream.is_some() && !self.engine.ndp().groups().is_failing() {
             for (group, (_, since)) in &self.idle {
                 let left_by = since.saturating_add(LEAVE_DELAY);
                 assert!(left_by > self.now, "{group} is not left");
@@ -254,18 +252,18 @@ impl World {
     /// Did it succeed?
     fn carry_out(&mut self, action: &Action, buffer: &[u8]) -> bool {
         let kind = match action {
-            Action::Join(_) => 0,
-            Action::Leave(_) => 1,
-            Action::Report { .. } => 2,
-            Action::Ask { .. } => 3,
-            Action::Kernel(change) if change.table == KernelTable::Proxies => 4,
-            Action::Kernel(_) => 5,
-            Action::Solicit { .. } => 6,
-            Action::Advertise { .. } => 7,
+            Action::Ndp(ndp::Action::Join(_)) => 0,
+            Action::Ndp(ndp::Action::Leave(_)) => 1,
+            Action::Mld(mld::Action::Report { .. }) => 2,
+            Action::Ndp(ndp::Action::Ask { .. }) => 3,
+            Action::Ndp(ndp::Action::Kernel(change)) if change.table == KernelTable::Proxies => 4,
+            Action::Ndp(ndp::Action::Kernel(_)) => 5,
+            Action::Ndp(ndp::Action::Solicit { .. }) => 6,
+            Action::Ndp(ndp::Action::Advertise { .. }) => 7,
         };
         let fails = self.failing & 1 << kind != 0;
         match *action {
-            Action::Join(change) => {
+            Action::Ndp(ndp::Action::Join(change)) => {
                 assert!(self.upstream.is_some(), "there is nothing to join on");
                 let group = change.group.group();
                 assert!(!self.joined.contains(&group), "{group} is joined twice");
@@ -273,7 +271,7 @@ impl World {
                     self.joined.insert(group);
                 }
             }
-            Action::Leave(change) => {
+            Action::Ndp(ndp::Action::Leave(change)) => {
                 let group = change.group.group();
                 assert!(self.joined.contains(&group), "{group} is left twice");
                 if !fails {
@@ -286,8 +284,10 @@ impl World {
                 // Where there was no room for another one, those that nobody wants are left at once.
                 assert!(is_due || full, "{group} is left at once");
             }
-            Action::Report { length, group } => self.check_report(&buffer[..length], group),
-            Action::Ask { length, question } => {
+            Action::Mld(mld::Action::Report { length, group }) => {
+                self.check_report(&buffer[..length], group);
+            }
+            Action::Ndp(ndp::Action::Ask { length, question }) => {
                 let port = match question {
                     neighbors::Question::Ask { port, .. }
                     | neighbors::Question::Probe { port, .. }
@@ -300,35 +300,39 @@ impl World {
                     return false;
                 };
                 match parse(&buffer[..length]) {
-                    Ok(Message::Query(query)) => assert_eq!(query.source, downstream.link_local),
+                    Ok(Message::Query(query)) => {
+                        assert_eq!(Some(query.source), downstream.link_local);
+                    }
                     Ok(Message::NeighborSolicitation(solicitation)) => {
-                        assert_eq!(solicitation.source, downstream.link_local);
+                        assert_eq!(Some(solicitation.source), downstream.link_local);
                     }
                     other => panic!("not a question: {other:?}"),
                 }
             }
-            Action::Kernel(change) => return self.change(&change, fails),
-            Action::Solicit { length: 0, .. } | Action::Advertise { length: 0, .. } => {
+            Action::Ndp(ndp::Action::Kernel(change)) => return self.change(&change, fails),
+            Action::Ndp(
+                ndp::Action::Solicit { length: 0, .. } | ndp::Action::Advertise { length: 0, .. },
+            ) => {
                 return false;
             }
-            Action::Solicit {
+            Action::Ndp(ndp::Action::Solicit {
                 length,
                 target,
                 group,
                 ..
-            } => {
+            }) => {
                 let Ok(Message::NeighborSolicitation(sent)) = parse(&buffer[..length]) else {
                     panic!("not a solicitation");
                 };
                 assert_eq!((sent.target, sent.destination), (target, group));
             }
-            Action::Advertise {
+            Action::Ndp(ndp::Action::Advertise {
                 length,
                 side,
                 target,
                 destination,
                 ..
-            } => {
+            }) => {
                 let Ok(Message::NeighborAdvertisement(sent)) = parse(&buffer[..length]) else {
                     panic!("not an advertisement");
                 };
@@ -396,7 +400,7 @@ impl World {
 
     /// What is reported as left is not joined any more, or about to be left.
     fn check_left(&self, group: Ipv6Addr) {
-        let mut groups = self.engine.groups().iter();
+        let mut groups = self.engine.ndp().groups().iter();
         let state = groups.find(|(known, _)| known.group() == group);
         let is_left = state.is_none_or(|(_, state)| !state.joined || state.members == 0);
         assert!(is_left, "{group} is wanted, and reported as left");
@@ -408,7 +412,7 @@ impl World {
     }
 
     fn is_confirmed(&self, address: Ipv6Addr) -> bool {
-        let neighbor = self.engine.neighbors().get(Subject::Address(address));
+        let neighbor = self.engine.ndp().neighbors().get(Subject::Address(address));
         neighbor.is_some_and(|neighbor| neighbor.confirmed)
     }
 
@@ -419,7 +423,7 @@ impl World {
     }
 
     fn check_neighbors(&self) {
-        let neighbors = self.engine.neighbors();
+        let neighbors = self.engine.ndp().neighbors();
         let config = self.engine.config();
         assert!(neighbors.len() <= neighbors::CAPACITY);
         assert_eq!(neighbors.iter().count(), neighbors.len());
@@ -452,17 +456,17 @@ impl World {
             );
         }
         assert!(of_host.is_empty(), "of hosts that are not known");
-        let targets = self.engine.targets();
+        let targets = self.engine.ndp().targets();
         assert!(targets.len() <= targets::CAPACITY);
         assert!(targets.is_empty() || config.ndp_proxy);
     }
 
     fn check_groups(&mut self) {
-        let groups = self.engine.groups();
+        let groups = self.engine.ndp().groups();
         assert!(groups.len() <= solicited::CAPACITY);
         // By how many, and by how many listeners among them.
         let mut wanted: HashMap<SolicitedNode, (u16, u16)> = HashMap::new();
-        for (subject, _) in self.engine.neighbors().iter() {
+        for (subject, _) in self.engine.ndp().neighbors().iter() {
             let (members, listeners) = wanted.entry(subject.group()).or_default();
             *members += 1;
             *listeners += u16::from(matches!(subject, Subject::Listener(..)));
@@ -506,16 +510,16 @@ impl World {
 
     fn check_kernel_tables(&self) {
         let (engine, config) = (&self.engine, self.engine.config());
-        let ndp_proxy = engine.ndp_proxy();
+        let ndp_proxy = engine.ndp().kernel_entries();
         let (mut count, mut above, mut below) = (0, 0, 0);
         for (address, proxied) in ndp_proxy.iter() {
             count += 1;
-            let neighbor = engine.neighbors().get(Subject::Address(address));
+            let neighbor = engine.ndp().neighbors().get(Subject::Address(address));
             let confirmed = neighbor.filter(|neighbor| neighbor.confirmed);
             match proxied.side {
                 Some(Side::Upstream) => {
                     above += 1;
-                    let target = engine.targets().get(address);
+                    let target = engine.ndp().targets().get(address);
                     let is_present = |target: &targets::Target| target.state == State::Present;
                     assert!(target.is_some_and(is_present), "{address} is not upstream");
                     assert_eq!(confirmed, None, "{address} is at two places");
@@ -523,7 +527,8 @@ impl World {
                 Some(Side::Downstream(port)) => {
                     below += usize::from(!proxied.kept);
                     let known = neighbor.filter(|neighbor| neighbor.confirmed || proxied.kept);
-                    let owner = known.and_then(|neighbor| engine.neighbors().host_of(neighbor));
+                    let owner =
+                        known.and_then(|neighbor| engine.ndp().neighbors().host_of(neighbor));
                     let known = owner.map(|(owner, _)| owner.port);
                     assert_eq!(known, Some(port), "{address} is not there");
                 }
@@ -553,21 +558,21 @@ impl World {
         if (config.ndp_proxy || config.host_routes || config.announce)
             && count < kernel_entries::CAPACITY
         {
-            let neighbors = engine.neighbors().iter();
+            let neighbors = engine.ndp().neighbors().iter();
             let confirmed = neighbors.filter_map(|(subject, neighbor)| match subject {
                 Subject::Address(address) if neighbor.confirmed => Some(address),
                 Subject::Address(_) | Subject::Listener(..) => None,
             });
             // One that its host detects duplicates of has to wait.
             let settled = |address: &Ipv6Addr| {
-                !engine.targets().is_detecting(*address)
+                !engine.ndp().targets().is_detecting(*address)
                     || ndp_proxy
                         .get(*address)
                         .is_some_and(|proxied| proxied.side.is_some() && !proxied.kept)
             };
             let settled = confirmed.filter(settled).count();
             assert_eq!(below, settled, "confirmed ones are left out");
-            let present = engine.targets().present_from(0).count();
+            let present = engine.ndp().targets().present_from(0).count();
             assert_eq!(above, present, "targets are left out");
         }
     }
@@ -577,14 +582,17 @@ impl World {
     pub fn finish(&mut self) {
         self.failing = 0;
         let mut bytes = Bytes(&[]);
-        self.handle(Event::Upstream(Some(upstream(&mut bytes))));
+        self.handle(Event::Link(Side::Upstream, Some(upstream(&mut bytes))));
         for port in 0..self.downstreams.len() {
             let downstream = downstream(&mut bytes);
-            self.handle(Event::Downstream(port as Port, Some(downstream)));
+            self.handle(Event::Link(
+                Side::Downstream(port as Port),
+                Some(downstream),
+            ));
         }
         self.list();
         self.pass(Duration::from_secs(20));
-        assert!(!self.stale && !self.engine.groups().is_failing());
+        assert!(!self.stale && !self.engine.ndp().groups().is_failing());
         let config = self.engine.config();
         let end = config
             .address_timeout
@@ -598,18 +606,18 @@ impl World {
                 self.now = now;
                 self.engine.handle_timeout(now);
                 self.settle();
-                if self.engine.neighbors().waiting() == 0 {
+                if self.engine.ndp().neighbors().waiting() == 0 {
                     break;
                 }
                 // One after the other.
                 now = now.saturating_add(Duration::from_secs(1));
             }
         }
-        let neighbors = self.engine.neighbors();
+        let neighbors = self.engine.ndp().neighbors();
         assert!(neighbors.is_empty() && neighbors.hosts().next().is_none());
-        assert!(self.engine.groups().is_empty() && self.joined.is_empty());
+        assert!(self.engine.ndp().groups().is_empty() && self.joined.is_empty());
         assert!(self.proxies.is_empty() && self.routes.is_empty());
-        assert_eq!(self.engine.ndp_proxy().iter().next(), None);
+        assert_eq!(self.engine.ndp().kernel_entries().iter().next(), None);
     }
 
     /// The kernel lists both tables, as they are.
@@ -633,7 +641,7 @@ impl World {
             self.tell(Event::Listed(table, Ends));
         }
         // What is not learned may be another process's, and is left there.
-        let ndp_proxy = self.engine.ndp_proxy();
+        let ndp_proxy = self.engine.ndp().kernel_entries();
         let known = |address: &Ipv6Addr| ndp_proxy.get(*address).is_some();
         self.proxies.retain(known);
         self.routes.retain(|address, _| known(address));
@@ -694,9 +702,9 @@ pub fn config(bytes: &mut Bytes<'_>) -> Config {
     config
 }
 
-pub fn upstream(bytes: &mut Bytes<'_>) -> Upstream {
+pub fn upstream(bytes: &mut Bytes<'_>) -> Link {
     let flags = bytes.octet();
-    Upstream {
+    Link {
         index: 7 + u32::from(flags & 1),
         link_local: (flags & 2 == 0).then(|| bytes.link_local()),
         mtu: match flags >> 2 & 3 {
@@ -709,9 +717,11 @@ pub fn upstream(bytes: &mut Bytes<'_>) -> Upstream {
     }
 }
 
-pub fn downstream(bytes: &mut Bytes<'_>) -> Downstream {
-    Downstream {
-        link_local: bytes.link_local(),
+pub fn downstream(bytes: &mut Bytes<'_>) -> Link {
+    Link {
+        index: 8,
+        link_local: Some(bytes.link_local()),
+        mtu: 1500,
         mac: bytes.mac(),
     }
 }

@@ -4,9 +4,9 @@
 use protocol::time::Duration;
 use std::net::Ipv6Addr;
 
-use protocol::engine::{Downstream, Event};
+use protocol::engine::Event;
+use protocol::link::Link;
 use protocol::link::{Port, Prefix, Side};
-use protocol::mld::host::Upstream;
 use protocol::ndp::kernel_entries::{KernelTable, Listing};
 use protocol::wire::{
     ALL_NODES, MacAddress, NeighborAdvertisement, NeighborSolicitation, Query, QueryVersion,
@@ -106,8 +106,10 @@ impl Month {
 
     pub(super) fn downstream_comes(&mut self, port: Port) {
         let changes = u128::from(self.random.u8(..8) == 0);
-        let downstream = Downstream {
-            link_local: Ipv6Addr::from_bits(ROUTER.to_bits() + (changes << 8)),
+        let downstream = Link {
+            index: 100 + u32::from(port),
+            link_local: Some(Ipv6Addr::from_bits(ROUTER.to_bits() + (changes << 8))),
+            mtu: 1500,
             mac: MacAddress([2, 0, 0, 0, 0xff, port]),
         };
         let is_back = self.world.downstreams[usize::from(port)].is_none();
@@ -126,7 +128,7 @@ impl Month {
         };
         match self.random.u8(..8) {
             0..4 => self.world.set_upstream(None),
-            4 => self.world.set_upstream(Some(Upstream {
+            4 => self.world.set_upstream(Some(Link {
                 index: self.last_index + 1,
                 ..upstream
             })),
@@ -135,11 +137,11 @@ impl Month {
                 self.world.tables.wipe();
                 self.world.set_upstream(Some(upstream));
             }
-            6 => self.world.set_upstream(Some(Upstream {
+            6 => self.world.set_upstream(Some(Link {
                 mtu: 1280,
                 ..upstream
             })),
-            _ => self.world.set_upstream(Some(Upstream {
+            _ => self.world.set_upstream(Some(Link {
                 link_local: None,
                 ..upstream
             })),
@@ -151,7 +153,7 @@ impl Month {
 
     pub(super) fn upstream_comes(&mut self) {
         self.last_index += u32::from(self.random.bool());
-        let upstream = Upstream {
+        let upstream = Link {
             index: self.last_index,
             link_local: Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
             mtu: 1500,
@@ -187,7 +189,11 @@ impl Month {
     fn upstream_hears(&mut self, packet: &[u8]) {
         if self.world.upstream.is_some() {
             let mac = GATEWAY_MAC;
-            self.world.handle(Event::UpstreamPacket { mac, packet });
+            self.world.handle(Event::Packet {
+                side: Side::Upstream,
+                mac,
+                packet,
+            });
         }
     }
 

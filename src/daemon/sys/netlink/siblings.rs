@@ -8,7 +8,7 @@
 
 use std::net::Ipv6Addr;
 
-use protocol::config::MAX_DOWNSTREAMS;
+use protocol::link::MAX_DOWNSTREAMS;
 
 use super::message::{Message, u32_at};
 use super::tables::{METRIC, PROTOCOL};

@@ -25,7 +25,9 @@ use crate::time::Instant;
 use crate::wire::{MacAddress, SolicitedNode};
 
 pub use host::Host;
-pub use question::{ASK_RESPONSE_DELAY, ASKS, PROBES, Question, RESOLUTIONS};
+pub use question::{
+    ASK_QUERY_INTERVAL, ASK_RESPONSE_DELAY, ASK_ROBUSTNESS, ASKS, PROBES, Question, RESOLUTIONS,
+};
 
 use host::Hosts;
 use latecomers::Latecomers;

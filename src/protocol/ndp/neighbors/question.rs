@@ -12,6 +12,9 @@ use crate::wire::MacAddress;
 pub const ASKS: u8 = 2;
 /// Within which a host is to answer: the Maximum Response Delay asked for.
 pub const ASK_RESPONSE_DELAY: Duration = Duration::from_secs(1);
+/// The rest of the query says what a host assumes anyway: RFC 3810 §9.1, §9.2.
+pub const ASK_ROBUSTNESS: u8 = 2;
+pub const ASK_QUERY_INTERVAL: Duration = Duration::from_secs(125);
 /// From a question to a host to the next.
 pub const ASK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often an address is probed (`MAX_UNICAST_SOLICIT` of RFC 4861 §10).

@@ -9,8 +9,8 @@ mod links;
 
 use core::net::Ipv6Addr;
 
-use crate::config::{Config, MAX_DOWNSTREAMS};
-use crate::link::{Port, Side};
+use crate::config::Config;
+use crate::link::{MAX_DOWNSTREAMS, Port, Side};
 use crate::tables::pending::SlotSet;
 use crate::tables::rate::Bucket;
 use crate::tables::table::Table;

@@ -1,33 +1,12 @@
-//! What the engine says in the log, beside what is learned and joined.
+//! Lines of the log, and what they name.
 
 use core::fmt;
 
-use log::{info, warn};
+use log::warn;
 
-use crate::config::{Config, MldVersion};
-use crate::mld::host;
-use crate::ndp::neighbors::{Refusal, Sender, Subject};
-use crate::ndp::solicited;
-use crate::time::{Duration, Instant};
-
-/// Lets a line through once a minute.
-pub(super) struct Throttle(Option<Instant>);
-
-const INTERVAL: Duration = Duration::from_secs(60);
-
-impl Throttle {
-    pub(super) const fn new() -> Self {
-        Throttle(None)
-    }
-
-    pub(super) fn allows(&mut self, now: Instant) -> bool {
-        if self.0.is_some_and(|last| now.since(last) < INTERVAL) {
-            return false;
-        }
-        self.0 = Some(now);
-        true
-    }
-}
+use super::neighbors::{Refusal, Sender, Subject};
+use super::solicited;
+use crate::config::Config;
 
 /// A subject as the log names it.
 pub(super) struct Named(pub(super) Subject);
@@ -53,18 +32,6 @@ impl fmt::Display for Because<'_> {
             (false, false) => write!(f, "{}, {} was its last", change.group, change.address),
             (false, true) => write!(f, "{}, a listener was its last", change.group),
         }
-    }
-}
-
-pub(super) fn log_change(change: host::Change) {
-    match change {
-        host::Change::Version(MldVersion::V1) => info!("MLDv1 is in force upstream"),
-        host::Change::Version(MldVersion::V2) => info!("MLDv2 is in force upstream"),
-        host::Change::QuerierHeard(address) => info!("{address} is the querier upstream"),
-        host::Change::QuerierSilent(timeout) => info!(
-            "no MLD query upstream for {} s; the groups are reported all the same",
-            timeout.as_secs()
-        ),
     }
 }
 

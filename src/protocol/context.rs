@@ -1,0 +1,75 @@
+//! What every capability is told: the time, the settings, the links, and where to count.
+
+use core::net::Ipv6Addr;
+
+use crate::config::Config;
+use crate::counters::Counters;
+use crate::link::{Link, MAX_DOWNSTREAMS, Port, Side};
+use crate::time::Instant;
+use crate::wire::MacAddress;
+
+/// One for all capabilities.
+pub struct Context {
+    /// The latest time told.
+    pub now: Instant,
+    pub config: Config,
+    pub links: Links,
+    pub counters: Counters,
+}
+
+impl Context {
+    pub(crate) const fn blank() -> Self {
+        Context {
+            now: Instant::ZERO,
+            config: Config::blank(),
+            links: Links {
+                upstream: None,
+                downstreams: [None; MAX_DOWNSTREAMS],
+            },
+            counters: Counters::new(),
+        }
+    }
+
+    /// Time that goes back counts as the latest.
+    pub(crate) fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+}
+
+/// The links that can be used now.
+pub struct Links {
+    upstream: Option<Link>,
+    downstreams: [Option<Link>; MAX_DOWNSTREAMS],
+}
+
+impl Links {
+    pub fn upstream(&self) -> Option<&Link> {
+        self.upstream.as_ref()
+    }
+
+    pub fn downstream(&self, port: Port) -> Option<&Link> {
+        self.downstreams.get(usize::from(port))?.as_ref()
+    }
+
+    pub fn on(&self, side: Side) -> Option<&Link> {
+        match side {
+            Side::Upstream => self.upstream(),
+            Side::Downstream(port) => self.downstream(port),
+        }
+    }
+
+    /// What packets are sent from on a link; `None` while none can be.
+    pub fn source_on(&self, side: Side) -> Option<(Ipv6Addr, MacAddress)> {
+        let link = self.on(side)?;
+        Some((link.link_local?, link.mac))
+    }
+
+    /// A link is like this now; how it was before.
+    pub(crate) fn set(&mut self, side: Side, link: Option<Link>) -> Option<Link> {
+        let known = match side {
+            Side::Upstream => &mut self.upstream,
+            Side::Downstream(port) => self.downstreams.get_mut(usize::from(port))?,
+        };
+        core::mem::replace(known, link)
+    }
+}
