@@ -14,7 +14,7 @@ use allocation_counter::measure;
 use libtest_mimic::{Arguments, Trial};
 use protocol::config::Config;
 use protocol::counters::Counter;
-use protocol::engine::Engine;
+use protocol::engine::{self, Engine};
 use protocol::time::Duration;
 use protocol::wire::{NeighborSolicitation, SolicitedNode};
 
@@ -133,8 +133,8 @@ fn count_allocations(path: &str) -> u64 {
     config.host_routes = true;
     config.join_rate = 100_000;
     config.join_burst = 100_000;
-    let mut engine = Box::new(const { Engine::new() });
-    engine.start(config, [1; 16]);
+    let mut storage = Box::new(const { engine::Tables::new() });
+    let engine = Engine::new(&mut storage, config, [1; 16]);
     let mut buffers = Box::new(Buffers::new());
     let Ok(server) = Server::bind(path, None) else {
         panic!("no control socket {path}")
@@ -150,7 +150,7 @@ fn count_allocations(path: &str) -> u64 {
         Some((server, "wan")),
     )
     .expect("epoll");
-    let mut event_loop = EventLoop::new(&mut engine, &mut buffers, sockets);
+    let mut event_loop = EventLoop::new(engine, &mut buffers, sockets);
     let count = |event_loop: &EventLoop<'_>, counter| event_loop.engine().counters().get(counter);
     let measured = measure(|| {
         while count(&event_loop, Counter::NeighborSolicitation) < FRAMES

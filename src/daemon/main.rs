@@ -23,7 +23,7 @@ use daemon::{cli, sys};
 use log::{debug, error, warn};
 use nix::errno::Errno;
 use protocol::config::{Config, GLOBAL_UNICAST};
-use protocol::engine::Engine;
+use protocol::engine::{self, Engine};
 
 /// The exit code where another daemon has the control socket.
 const ALREADY_RUNNING: u8 = 3;
@@ -34,7 +34,7 @@ const ALREADY_RUNNING: u8 = 3;
 static HEAP: sys::Heap = sys::Heap::new();
 
 // In static memory all zero: no room in the file, and pages never touched cost no memory.
-static ENGINE: Mutex<Engine> = Mutex::new(Engine::new());
+static TABLES: Mutex<engine::Tables> = Mutex::new(engine::Tables::new());
 static BUFFERS: Mutex<Buffers> = Mutex::new(Buffers::new());
 
 fn main() -> ExitCode {
@@ -167,19 +167,19 @@ fn proxy(config: Config, status: Option<(Server, &str)>, user: Option<User>) -> 
     let mut seed = [0; 16];
     sys::random(&mut seed).map_err(|errno| format!("getting random octets: {}", errno.desc()))?;
 
-    let mut engine = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut storage = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
     let mut buffers = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
-    engine.start(config, seed);
+    let engine = Engine::new(&mut storage, config, seed);
     let no_events = |errno: Errno| format!("waiting for events: {}", errno.desc());
     let sockets = Sockets::new(signals, (netlink, instance), tables, transmitter, status)
         .map_err(no_events)?;
-    let mut event_loop = EventLoop::new(&mut engine, &mut buffers, sockets);
+    let mut event_loop = EventLoop::new(engine, &mut buffers, sockets);
     let ended = event_loop.run();
     log_counters(event_loop.engine());
     ended.map(drop).map_err(no_events)
 }
 
-fn log_counters(engine: &Engine) {
+fn log_counters(engine: &Engine<'_>) {
     let counters = engine.counters();
     for (name, value) in counters.iter().filter(|(_, value)| *value > 0) {
         debug!("{name} {value}");

@@ -97,43 +97,27 @@ pub enum MldVersion {
 }
 
 impl Config {
-    /// No interfaces, and every time zero. As bytes it is all zero, so a static [`Engine`](crate::engine::Engine) costs nothing.
-    pub(crate) const fn blank() -> Self {
-        Config {
-            upstream: InterfaceName(heapless::String::new()),
+    /// The defaults between two interfaces.
+    pub fn new(upstream: InterfaceName) -> Self {
+        let mut config = Config {
+            upstream,
             downstreams: heapless::Vec::new(),
             prefixes: heapless::Vec::new(),
-            address_timeout: Duration::ZERO,
-            refresh_interval: Duration::ZERO,
-            expiry_interval: Duration::ZERO,
+            address_timeout: ADDRESS_TIMEOUT,
+            refresh_interval: REFRESH_INTERVAL,
+            expiry_interval: EXPIRY_INTERVAL,
             learn: Learn::Both,
-            ask: false,
-            probe: false,
-            per_mac: 0,
-            join_rate: 0,
-            join_burst: 0,
+            ask: true,
+            probe: true,
+            per_mac: PER_MAC,
+            join_rate: JOIN_RATE,
+            join_burst: JOIN_BURST,
             mld_mode: MldMode::Auto,
             upstream_prefixes: false,
             excluded: heapless::Vec::new(),
             ndp_proxy: false,
             host_routes: false,
             announce: false,
-        }
-    }
-
-    /// The defaults between two interfaces.
-    pub fn new(upstream: InterfaceName) -> Self {
-        let mut config = Config {
-            upstream,
-            address_timeout: ADDRESS_TIMEOUT,
-            refresh_interval: REFRESH_INTERVAL,
-            expiry_interval: EXPIRY_INTERVAL,
-            ask: true,
-            probe: true,
-            per_mac: PER_MAC,
-            join_rate: JOIN_RATE,
-            join_burst: JOIN_BURST,
-            ..Config::blank()
         };
         // There is room for one.
         let _ = config.prefixes.push(GLOBAL_UNICAST);

@@ -18,10 +18,10 @@ pub struct Context {
 }
 
 impl Context {
-    pub(crate) const fn blank() -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         Context {
             now: Instant::ZERO,
-            config: Config::blank(),
+            config,
             links: Links {
                 upstream: None,
                 downstreams: [None; MAX_DOWNSTREAMS],

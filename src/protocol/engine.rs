@@ -86,29 +86,38 @@ pub enum Reason {
 /// The buffer that [`Engine::poll_action`] needs, in octets.
 pub const BUFFER_LENGTH: usize = mld::host::MAX_PACKET;
 
-/// All state of the protocol. It is large: put it in a static, not on the stack.
-pub struct Engine {
-    context: Context,
-    ndp: Ndp,
-    mld: Mld,
+/// What an [`Engine`] is kept in: large, and all zero bits, so that a static one takes no room in
+/// the file, and pages that were never needed cost no memory.
+pub struct Tables {
+    ndp: ndp::Storage,
+    mld: mld::Storage,
 }
 
-impl Engine {
-    /// An engine that learns nothing until it is [started](Self::start). All zero bits: a static one
-    /// takes no room in the file.
+impl Tables {
     pub const fn new() -> Self {
-        Engine {
-            context: Context::blank(),
-            ndp: Ndp::new(),
-            mld: Mld::new(),
+        Tables {
+            ndp: ndp::Storage::new(),
+            mld: mld::Storage::new(),
         }
     }
+}
 
-    /// Starts with a [checked](Config::check) configuration and 16 octets that nobody else can
-    /// guess. To be called once.
-    pub fn start(&mut self, config: Config, seed: [u8; 16]) {
-        self.context.config = config;
-        self.ndp.start(&self.context, seed);
+/// All state of the protocol.
+pub struct Engine<'t> {
+    context: Context,
+    ndp: Ndp<'t>,
+    mld: Mld<'t>,
+}
+
+impl<'t> Engine<'t> {
+    /// An engine with a [checked](Config::check) configuration and 16 octets that nobody else can
+    /// guess. What is in the tables is forgotten.
+    pub fn new(tables: &'t mut Tables, config: Config, seed: [u8; 16]) -> Self {
+        Engine {
+            ndp: Ndp::new(&mut tables.ndp, &config, seed),
+            mld: Mld::new(&mut tables.mld),
+            context: Context::new(config),
+        }
     }
 
     /// Takes one event. `now` is never earlier than before; where it is, it counts as before.
@@ -225,11 +234,11 @@ impl Engine {
         &self.context.counters
     }
 
-    pub fn ndp(&self) -> &Ndp {
+    pub fn ndp(&self) -> &Ndp<'t> {
         &self.ndp
     }
 
-    pub fn mld(&self) -> &Mld {
+    pub fn mld(&self) -> &Mld<'t> {
         &self.mld
     }
 
@@ -266,7 +275,7 @@ impl Engine {
 }
 
 /// The solicited-node groups are what the host side of MLD reports.
-impl mld::Memberships for Groups {
+impl mld::Memberships for Groups<'_> {
     fn is_empty(&self) -> bool {
         self.is_empty()
     }

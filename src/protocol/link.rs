@@ -12,12 +12,11 @@ pub const MAX_DOWNSTREAMS: usize = 32;
 /// The index of a downstream in [`Config::downstreams`](crate::config::Config::downstreams).
 pub type Port = u8;
 
-/// A side of this router. By these numbers `None` in its place is all zero, as [`Table`](crate::tables::table::Table) wants it.
+/// A side of this router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Side {
-    Upstream = 1,
-    Downstream(Port) = 2,
+    Upstream,
+    Downstream(Port),
 }
 
 /// A link of this router, upstream or downstream, as the kernel has it now.
@@ -37,7 +36,7 @@ pub struct Link {
 
 /// The name of a network interface: 1 to 15 octets, none of them white space, `/` or `:` (the kernel's own rule).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InterfaceName(pub(crate) heapless::String<15>);
+pub struct InterfaceName(heapless::String<15>);
 
 impl InterfaceName {
     pub fn as_str(&self) -> &str {

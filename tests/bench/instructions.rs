@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::measure::verdict;
 use protocol::config::Config;
-use protocol::engine::{BUFFER_LENGTH, Engine, Event};
+use protocol::engine::{BUFFER_LENGTH, Engine, Event, Tables};
 use protocol::link::{Link, Side};
 use protocol::time::{Duration, Instant};
 use protocol::wire::{
@@ -142,7 +142,7 @@ fn count(kind: usize, hosts: u16) -> u64 {
 /// One frame in; or what follows when there is no other one, before the loop sleeps.
 #[inline(never)]
 pub fn take_in(
-    engine: &mut Engine,
+    engine: &mut Engine<'_>,
     now: Instant,
     mac: MacAddress,
     packet: &[u8],
@@ -166,7 +166,7 @@ pub fn take_in(
 }
 
 /// With so many hosts known, and nothing left to do for them but to ask them, if they are asked at all.
-fn engine(hosts: u16, probe: bool) -> Box<Engine> {
+fn engine(hosts: u16, probe: bool) -> Engine<'static> {
     let mut config = Config::new("wan".parse().expect("a name"));
     let downstream = "br-lan".parse().expect("a name");
     config.downstreams.push(downstream).expect("there is room");
@@ -175,8 +175,8 @@ fn engine(hosts: u16, probe: bool) -> Box<Engine> {
     config.per_mac = u16::MAX;
     config.ask = false;
     config.probe = probe;
-    let mut engine = Box::new(const { Engine::new() });
-    engine.start(config, [7; 16]);
+    let tables = Box::leak(Box::new(const { Tables::new() }));
+    let mut engine = Engine::new(tables, config, [7; 16]);
     let upstream = Link {
         index: 2,
         link_local: Some(ROUTER),
@@ -205,7 +205,7 @@ fn engine(hosts: u16, probe: bool) -> Box<Engine> {
     engine
 }
 
-fn settle(engine: &mut Engine, now: Instant) {
+fn settle(engine: &mut Engine<'_>, now: Instant) {
     let mut buffer = [0; BUFFER_LENGTH];
     while let Some(action) = engine.poll_action(&mut buffer) {
         engine.done(now, &action, true);

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use protocol::config::Config;
 use protocol::counters::Counter;
-use protocol::engine::{Action, BUFFER_LENGTH, Engine, Event};
+use protocol::engine::{Action, BUFFER_LENGTH, Engine, Event, Tables};
 use protocol::link::Link;
 use protocol::link::{Port, Side};
 use protocol::ndp::kernel_entries::{Change, KernelTable};
@@ -41,7 +41,7 @@ pub fn downstream_link(port: Port) -> Link {
 
 /// An engine, and a kernel that is only its tables.
 pub struct Stage {
-    pub engine: Box<Engine>,
+    pub engine: Engine<'static>,
     pub now: Instant,
     pub joined: BTreeSet<Ipv6Addr>,
     /// The groups of each report sent, and when.
@@ -104,8 +104,8 @@ impl Stage {
         }
         configure(&mut config);
         config.check().unwrap();
-        let mut engine = Box::new(const { Engine::new() });
-        engine.start(config, [42; 16]);
+        let tables = Box::leak(Box::new(const { Tables::new() }));
+        let engine = Engine::new(tables, config, [42; 16]);
         Stage {
             engine,
             now: Instant::from_secs(1_000),

@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 
 use protocol::config::Config;
 use protocol::counters::Counter;
-use protocol::engine::{Action, BUFFER_LENGTH, Engine, Event};
+use protocol::engine::{self, Action, BUFFER_LENGTH, Engine, Event};
 use protocol::link::Link;
 use protocol::link::{Port, Side};
 use protocol::ndp::neighbors::Question;
@@ -70,7 +70,7 @@ pub struct Tally {
 }
 
 pub struct World {
-    pub engine: Box<Engine>,
+    pub engine: Engine<'static>,
     pub truth: Truth,
     pub now: u64,
     pub upstream: Option<Link>,
@@ -98,8 +98,8 @@ impl World {
         let prefixes = config.upstream_prefixes.then(Vec::new);
         let ports = config.downstreams.len();
         let tables = Tables::new(config.ndp_proxy, config.host_routes);
-        let mut engine = Box::new(const { Engine::new() });
-        engine.start(config, [7; 16]);
+        let storage = Box::leak(Box::new(const { engine::Tables::new() }));
+        let engine = Engine::new(storage, config, [7; 16]);
         World {
             engine,
             truth: Truth::default(),

@@ -39,7 +39,7 @@ type Output<'b> = &'b mut dyn fmt::Write;
 pub struct View<'v> {
     /// Of this instance.
     pub name: &'v str,
-    pub engine: &'v Engine,
+    pub engine: &'v Engine<'v>,
     pub started: Instant,
     pub now: Instant,
     /// The upstream has a carrier.
@@ -51,7 +51,7 @@ pub struct View<'v> {
 #[cfg(test)]
 impl<'v> View<'v> {
     /// With a usable upstream, and no downstream.
-    fn of(engine: &'v Engine, now: Instant) -> View<'v> {
+    fn of(engine: &'v Engine<'v>, now: Instant) -> View<'v> {
         View {
             name: "",
             engine,

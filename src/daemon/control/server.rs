@@ -439,7 +439,7 @@ mod tests {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     use nix::unistd::dup;
     use protocol::config::Config;
-    use protocol::engine::Engine;
+    use protocol::engine::{Engine, Tables};
 
     use super::*;
 
@@ -456,8 +456,8 @@ mod tests {
         };
         let poller = Poller::new().unwrap();
         server.watch(&poller).unwrap();
-        let mut engine = Box::new(const { Engine::new() });
-        engine.start(Config::new("wan".parse().unwrap()), [0; 16]);
+        let mut tables = Box::new(const { Tables::new() });
+        let engine = Engine::new(&mut tables, Config::new("wan".parse().unwrap()), [1; 16]);
         let mut answers = Box::new(Answers::new());
         let mut serve = |server: &mut Server, seconds| {
             let ready = poller.wait(Some(Duration::ZERO)).unwrap();

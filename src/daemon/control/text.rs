@@ -214,7 +214,7 @@ impl fmt::Display for Readable {
 #[cfg(test)]
 mod tests {
     use protocol::config::Config;
-    use protocol::engine::{Engine, Event};
+    use protocol::engine::{Engine, Event, Tables};
     use protocol::link::{Link, Side};
     use protocol::time::{Duration, Instant};
     use protocol::wire::{ALL_NODES, MacAddress, Query, QueryVersion};
@@ -225,7 +225,9 @@ mod tests {
 
     #[test]
     fn no_state_of_a_downstream_is_wider_than_80_columns() {
-        let engine = Box::new(const { Engine::new() });
+        let mut tables = Box::new(const { Tables::new() });
+        let config = Config::new("wan".parse().unwrap());
+        let engine = Engine::new(&mut tables, config, [1; 16]);
         let mut view = View::of(&engine, Instant::ZERO);
         const STATES: [State; 7] = [
             State::Missing,
@@ -267,8 +269,8 @@ mod tests {
         let long = "febf:1111:2222:3333:4444:5555:6666:7777".parse().unwrap();
         let mut config = Config::new("a-name-as-can-b".parse().unwrap());
         config.downstreams.push("lan".parse().unwrap()).unwrap();
-        let mut engine = Box::new(const { Engine::new() });
-        engine.start(config, [1; 16]);
+        let mut tables = Box::new(const { Tables::new() });
+        let mut engine = Engine::new(&mut tables, config, [1; 16]);
         let upstream = Link {
             index: 1,
             link_local: Some(long),

@@ -48,7 +48,7 @@ pub(super) fn after(interfaces: &Interfaces, notice: &Notice<'_>) -> Option<Dump
 
 /// What of a listing is this instance's, or was and was removed. An entry that another instance made counts where this one wants it.
 pub(super) fn event(
-    engine: &Engine,
+    engine: &Engine<'_>,
     interfaces: &Interfaces,
     number: Number,
     notice: &Notice<'_>,
@@ -113,7 +113,7 @@ fn host_route(interfaces: &Interfaces, of: Number, route: &Route) -> Option<(Ipv
 /// as its own. Nothing else is left where no instance has that number any more.
 pub(super) fn adopt<'n>(
     tables: &Tables,
-    engine: &Engine,
+    engine: &Engine<'_>,
     interfaces: &Interfaces,
     siblings: &Siblings,
     notice: Notice<'n>,

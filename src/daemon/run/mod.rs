@@ -127,7 +127,7 @@ impl<'s> Sockets<'s> {
 
 /// All that the daemon holds open, and the engine.
 pub struct EventLoop<'s> {
-    engine: &'s mut Engine,
+    engine: Engine<'s>,
     buffers: &'s mut Buffers,
     sockets: Sockets<'s>,
     started: Instant,
@@ -172,7 +172,7 @@ pub struct EventLoop<'s> {
 
 impl<'s> EventLoop<'s> {
     /// Puts the engine, started with a checked configuration, and the sockets together, and asks for the interfaces.
-    pub fn new(engine: &'s mut Engine, buffers: &'s mut Buffers, sockets: Sockets<'s>) -> Self {
+    pub fn new(engine: Engine<'s>, buffers: &'s mut Buffers, sockets: Sockets<'s>) -> Self {
         let mut sockets = sockets;
         let needs = Needs::of_start(engine.config().ndp_proxy);
         let siblings = sockets.instance.ask_siblings(&needs, &mut buffers.receive);
@@ -215,8 +215,8 @@ impl<'s> EventLoop<'s> {
         event_loop
     }
 
-    pub fn engine(&self) -> &Engine {
-        self.engine
+    pub fn engine(&self) -> &Engine<'s> {
+        &self.engine
     }
 
     /// Runs until a signal asks for the end, and leaves all groups; that signal. Fails only where epoll(7) cannot be used.
@@ -261,7 +261,7 @@ impl<'s> EventLoop<'s> {
                     self.dump = Some(Dump::Links);
                     self.engine.handle(now, Event::Renew);
                 }
-                Some(Signal::SIGUSR1) => log_summary(self.engine),
+                Some(Signal::SIGUSR1) => log_summary(&self.engine),
                 None => {}
                 Some(signal) => return Ok(Some(signal)),
             }
@@ -366,7 +366,7 @@ impl<'s> EventLoop<'s> {
             self.try_again(now);
             return;
         }
-        begin(now, self.engine, &mut self.interfaces, dump);
+        begin(now, &mut self.engine, &mut self.interfaces, dump);
         self.dump = None;
     }
 
@@ -385,7 +385,7 @@ impl<'s> EventLoop<'s> {
         let ports = self.ports.iter().zip(self.interfaces.downstreams());
         let view = View {
             name,
-            engine: self.engine,
+            engine: &self.engine,
             started: self.started,
             now,
             upstream_running: self.interfaces.upstream_interface().running,
@@ -464,7 +464,7 @@ impl<'s> EventLoop<'s> {
 }
 
 /// A dump starts: what it does not tell of is not there.
-pub fn begin(now: Instant, engine: &mut Engine, interfaces: &mut Interfaces, dump: Dump) {
+pub fn begin(now: Instant, engine: &mut Engine<'_>, interfaces: &mut Interfaces, dump: Dump) {
     interfaces.begin(dump);
     let event = match dump {
         Dump::Addresses => Some(Event::OwnUnknown),
@@ -481,7 +481,7 @@ pub fn begin(now: Instant, engine: &mut Engine, interfaces: &mut Interfaces, dum
 /// whether its part of the kernel's tables was listed before.
 pub fn take_in(
     now: Instant,
-    engine: &mut Engine,
+    engine: &mut Engine<'_>,
     interfaces: &mut Interfaces,
     (number, listed): (Number, bool),
     notice: &Notice<'_>,
@@ -496,7 +496,7 @@ pub fn take_in(
 /// Tells the engine what of a notice is its business.
 fn tell_engine(
     now: Instant,
-    engine: &mut Engine,
+    engine: &mut Engine<'_>,
     interfaces: &Interfaces,
     number: Number,
     notice: &Notice<'_>,

@@ -13,7 +13,7 @@ use crate::interfaces::State;
 use crate::sys::clock;
 
 /// Says in the log how things stand.
-pub fn log_summary(engine: &Engine) {
+pub fn log_summary(engine: &Engine<'_>) {
     let confirmed = engine
         .ndp()
         .neighbors()

@@ -50,9 +50,7 @@ pub enum Change {
 
 /// The state of the refresh and of the querier.
 pub struct HostSide {
-    /// An `Option` would not be all zero bits where there is none (an engine that was not started is).
-    has_querier: bool,
-    querier: Querier,
+    querier: Option<Querier>,
     /// What its queries say (RFC 3810 §9.1, §9.2), 0 where they do not; an MLDv1 query says
     /// neither.
     robustness: u8,
@@ -74,14 +72,9 @@ pub struct HostSide {
 }
 
 impl HostSide {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         HostSide {
-            has_querier: false,
-            querier: Querier {
-                address: Ipv6Addr::UNSPECIFIED,
-                version: MldVersion::V1,
-                last_query: Instant::ZERO,
-            },
+            querier: None,
             robustness: 0,
             query_interval: Duration::ZERO,
             response_interval: Duration::ZERO,
@@ -97,7 +90,7 @@ impl HostSide {
 
     /// Who asked last, since there is this upstream.
     pub fn querier(&self) -> Option<&Querier> {
-        self.has_querier.then_some(&self.querier)
+        self.querier.as_ref()
     }
 
     /// When the next refresh starts; `None` while no group is joined, and where there is none.
@@ -141,9 +134,9 @@ impl HostSide {
     /// Listening Interval, after which a gateway forgets a group (RFC 3810 §9.4), of what its
     /// queries said.
     pub fn querier_timeout(&self) -> Duration {
-        let response_interval = match self.has_querier {
-            true => self.response_interval,
-            false => QUERY_RESPONSE_INTERVAL,
+        let response_interval = match self.querier {
+            Some(_) => self.response_interval,
+            None => QUERY_RESPONSE_INTERVAL,
         };
         self.robust(response_interval).max(MIN_QUERIER_TIMEOUT)
     }
@@ -170,7 +163,7 @@ impl HostSide {
         }
         if upstream.map(|link| link.index) != before.map(|link| link.index) {
             // Another link may have another querier.
-            self.has_querier = false;
+            self.querier = None;
             self.robustness = 0;
             self.query_interval = Duration::ZERO;
             self.v1_until = None;
@@ -204,18 +197,18 @@ impl HostSide {
             }
         };
         // That of a query for one group is a shorter one, the Last Listener Query Interval.
-        if query.group.is_unspecified() || !self.has_querier {
+        if query.group.is_unspecified() || self.querier.is_none() {
             self.response_interval = query.max_response_delay;
         }
-        if !self.has_querier || self.silence_at.is_none() || self.querier.address != query.source {
+        let is_known = |querier: &Querier| querier.address == query.source;
+        if self.silence_at.is_none() || !self.querier.as_ref().is_some_and(is_known) {
             changed(Change::QuerierHeard(query.source));
         }
-        self.has_querier = true;
-        self.querier = Querier {
+        self.querier = Some(Querier {
             address: query.source,
             version,
             last_query: *now,
-        };
+        });
         self.silence_at = Some(now.saturating_add(self.querier_timeout()));
         if self.report_change(before, config, changed) {
             let delay = self.share_of(cx, query.max_response_delay);

@@ -68,21 +68,34 @@ enum Reporting {
     Leaves,
 }
 
+/// What [`Mld`] is kept in.
+pub struct Storage {
+    state_changes: state_changes::Storage,
+}
+
+impl Storage {
+    pub(crate) const fn new() -> Self {
+        Storage {
+            state_changes: [0; state_changes::CAPACITY],
+        }
+    }
+}
+
 /// Multicast Listener Discovery, as a capability of the engine.
-pub struct Mld {
+pub struct Mld<'t> {
     host: HostSide,
-    state_changes: StateChanges,
+    state_changes: StateChanges<'t>,
     reporting: Reporting,
     /// Every group is about to be left.
     ending: bool,
     querier_lines: Throttle,
 }
 
-impl Mld {
-    pub(crate) const fn new() -> Self {
+impl<'t> Mld<'t> {
+    pub(crate) fn new(storage: &'t mut Storage) -> Self {
         Mld {
             host: HostSide::new(),
-            state_changes: StateChanges::new(),
+            state_changes: StateChanges::new(&mut storage.state_changes),
             reporting: Reporting::All,
             ending: false,
             querier_lines: Throttle::new(),

@@ -37,10 +37,13 @@ pub struct Voice {
 pub const CAPACITY: usize = 5120;
 const WORDS: usize = CAPACITY / 32;
 
+/// What [`StateChanges`] are kept in: how often each group joined is still to be reported.
+pub type Storage = [u8; CAPACITY];
+
 /// What is still to be reported. Groups go by their slots.
-pub struct StateChanges {
+pub struct StateChanges<'t> {
     /// How often each group joined is still to be reported.
-    times: [u8; CAPACITY],
+    times: &'t mut Storage,
     /// Those to be reported now, and those that wait for `repeat_at`.
     due: SlotSet<WORDS>,
     waiting: SlotSet<WORDS>,
@@ -58,10 +61,10 @@ pub struct StateChanges {
     polled: usize,
 }
 
-impl StateChanges {
-    pub(crate) const fn new() -> Self {
+impl<'t> StateChanges<'t> {
+    pub(crate) fn new(times: &'t mut Storage) -> Self {
         StateChanges {
-            times: [0; CAPACITY],
+            times,
             due: SlotSet::new(),
             waiting: SlotSet::new(),
             told: SlotSet::new(),

@@ -69,9 +69,12 @@ pub struct Change {
     pub present: bool,
 }
 
+/// What [`KernelEntries`] are kept in.
+pub type Storage = Table<Ipv6Addr, Proxied, CAPACITY>;
+
 /// The addresses, at most [`CAPACITY`].
-pub struct KernelEntries {
-    addresses: Table<Ipv6Addr, Proxied, CAPACITY>,
+pub struct KernelEntries<'t> {
+    addresses: &'t mut Storage,
     proxies: Pending<{ CAPACITY / 32 }>,
     routes: Pending<{ CAPACITY / 32 }>,
     /// Those that the listing of either table has told of since it began.
@@ -90,29 +93,24 @@ pub struct KernelEntries {
     lacks: bool,
 }
 
-impl KernelEntries {
-    pub(crate) const fn new() -> Self {
+impl<'t> KernelEntries<'t> {
+    /// No entries, in a storage whose hash gets a key.
+    pub(crate) fn new(addresses: &'t mut Storage, config: &Config, hash_key: [u8; 16]) -> Self {
+        addresses.begin(hash_key);
         KernelEntries {
-            addresses: Table::new(Ipv6Addr::UNSPECIFIED, Proxied::GONE),
+            addresses,
             proxies: Pending::new(),
             routes: Pending::new(),
             listed_proxies: SlotSet::new(),
             listed_routes: SlotSet::new(),
-            wants_proxies: false,
-            wants_routes: false,
-            announces: false,
+            wants_proxies: config.ndp_proxy,
+            wants_routes: config.host_routes,
+            announces: config.announce,
             next_announcement: None,
             pace: Instant::ZERO,
             left_out: 0,
             lacks: false,
         }
-    }
-
-    pub(crate) fn start(&mut self, config: &Config, hash_key: [u8; 16]) {
-        self.addresses.set_hash_key(hash_key);
-        self.wants_proxies = config.ndp_proxy;
-        self.wants_routes = config.host_routes;
-        self.announces = config.announce;
     }
 
     pub fn get(&self, address: Ipv6Addr) -> Option<&Proxied> {

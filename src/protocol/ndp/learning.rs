@@ -14,7 +14,7 @@ use crate::counters::Counter;
 use crate::link::{Link, Port, Prefix};
 use crate::wire::{Message, NeighborAdvertisement, NeighborSolicitation, SolicitedNode};
 
-impl Ndp {
+impl Ndp<'_> {
     /// A message was heard on a downstream.
     pub(crate) fn handle_message(&mut self, cx: &mut Context, from: Sender, message: &Message<'_>) {
         match message {

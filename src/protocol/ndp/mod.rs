@@ -16,6 +16,7 @@ use core::net::Ipv6Addr;
 
 use log::{Level, debug, log};
 
+use crate::config::Config;
 use crate::context::Context;
 use crate::counters::Counter;
 use crate::link::{Link, Side};
@@ -96,12 +97,31 @@ struct Own {
     told: bool,
 }
 
+/// What [`Ndp`] is kept in.
+pub struct Storage {
+    neighbors: neighbors::Storage,
+    groups: solicited::Storage,
+    targets: targets::Storage,
+    kernel_entries: kernel_entries::Storage,
+}
+
+impl Storage {
+    pub(crate) const fn new() -> Self {
+        Storage {
+            neighbors: neighbors::Storage::new(),
+            groups: solicited::Storage::new(),
+            targets: targets::Storage::new(),
+            kernel_entries: kernel_entries::Storage::new(),
+        }
+    }
+}
+
 /// Neighbor Discovery on all links, as a capability of the engine.
-pub struct Ndp {
-    neighbors: Neighbors,
-    groups: Groups,
-    kernel_entries: KernelEntries,
-    targets: Targets,
+pub struct Ndp<'t> {
+    neighbors: Neighbors<'t>,
+    groups: Groups<'t>,
+    kernel_entries: KernelEntries<'t>,
+    targets: Targets<'t>,
     /// This router's own addresses, which need no proxy.
     own: heapless::Vec<Own, MAX_OWN>,
     lines: Bucket,
@@ -112,13 +132,19 @@ pub struct Ndp {
     proxy_lines: Throttle,
 }
 
-impl Ndp {
-    pub(crate) const fn new() -> Self {
+impl<'t> Ndp<'t> {
+    pub(crate) fn new(storage: &'t mut Storage, config: &Config, seed: [u8; 16]) -> Self {
+        let Storage {
+            neighbors,
+            groups,
+            targets,
+            kernel_entries,
+        } = storage;
         Ndp {
-            neighbors: Neighbors::new(),
-            groups: Groups::new(),
-            kernel_entries: KernelEntries::new(),
-            targets: Targets::new(),
+            neighbors: Neighbors::new(neighbors, seed),
+            groups: Groups::new(groups, seed),
+            kernel_entries: KernelEntries::new(kernel_entries, config, seed),
+            targets: Targets::new(targets, seed),
             own: heapless::Vec::new(),
             lines: Bucket::new(),
             quota_lines: Throttle::new(),
@@ -129,26 +155,19 @@ impl Ndp {
         }
     }
 
-    pub(crate) fn start(&mut self, cx: &Context, seed: [u8; 16]) {
-        self.neighbors.set_hash_key(seed);
-        self.groups.set_hash_key(seed);
-        self.targets.set_hash_key(seed);
-        self.kernel_entries.start(&cx.config, seed);
-    }
-
-    pub fn neighbors(&self) -> &Neighbors {
+    pub fn neighbors(&self) -> &Neighbors<'t> {
         &self.neighbors
     }
 
-    pub fn groups(&self) -> &Groups {
+    pub fn groups(&self) -> &Groups<'t> {
         &self.groups
     }
 
-    pub fn kernel_entries(&self) -> &KernelEntries {
+    pub fn kernel_entries(&self) -> &KernelEntries<'t> {
         &self.kernel_entries
     }
 
-    pub fn targets(&self) -> &Targets {
+    pub fn targets(&self) -> &Targets<'t> {
         &self.targets
     }
 
@@ -374,7 +393,12 @@ fn general_query(source: Ipv6Addr, host: Ipv6Addr) -> Query<'static> {
 }
 
 /// A subject is gone: its group is wanted once less, and nobody answers for its address any more.
-fn release(groups: &mut Groups, kernel_entries: &mut KernelEntries, now: Instant, gone: Subject) {
+fn release(
+    groups: &mut Groups<'_>,
+    kernel_entries: &mut KernelEntries<'_>,
+    now: Instant,
+    gone: Subject,
+) {
     groups.release(now, gone.group(), address_of(gone));
     if let Subject::Address(address) = gone {
         kernel_entries.set(now, address, None);

@@ -18,7 +18,7 @@ use crate::wire::{
     SolicitedNode,
 };
 
-impl Ndp {
+impl Ndp<'_> {
     /// A message of Neighbor Discovery was heard on the upstream.
     pub(crate) fn handle_upstream_message(
         &mut self,

@@ -71,9 +71,12 @@ const WORDS: usize = CAPACITY / 32;
 /// As many groups of hosts that the kernel remembers are joined at once.
 const REMEMBERED_BURST: u32 = CAPACITY as u32;
 
+/// What [`Groups`] are kept in.
+pub type Storage = Table<SolicitedNode, Group, CAPACITY>;
+
 /// The groups wanted upstream, at most [`CAPACITY`]; a full table refuses the newcomer.
-pub struct Groups {
-    table: Table<SolicitedNode, Group, CAPACITY>,
+pub struct Groups<'t> {
+    table: &'t mut Storage,
     /// Slots whose group is wanted and not joined, or joined and not wanted.
     pending: Pending<WORDS>,
     /// Slots of wanted groups that wait for a token before their first join.
@@ -85,27 +88,18 @@ pub struct Groups {
     next_leave: Option<Instant>,
 }
 
-impl Groups {
-    pub(crate) const fn new() -> Self {
-        let vacant = Group {
-            members: 0,
-            listeners: 0,
-            joined: false,
-            address: Ipv6Addr::UNSPECIFIED,
-            idle_since: Instant::ZERO,
-        };
+impl<'t> Groups<'t> {
+    /// No groups, in a storage whose hash gets a key.
+    pub(crate) fn new(table: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+        table.begin(hash_key);
         Groups {
-            table: Table::new(SolicitedNode::of(Ipv6Addr::UNSPECIFIED), vacant),
+            table,
             pending: Pending::new(),
             residents: Queue::new(),
             newcomers: Queue::new(),
             remembered: Bucket::new(),
             next_leave: None,
         }
-    }
-
-    pub(crate) fn set_hash_key(&mut self, hash_key: [u8; 16]) {
-        self.table.set_hash_key(hash_key);
     }
 
     /// How many groups are wanted, or joined and not yet left.
@@ -172,8 +166,11 @@ impl Groups {
         &self,
         first: usize,
     ) -> impl Iterator<Item = (usize, SolicitedNode)> {
-        self.joined_from(first)
-            .filter(|(slot, _)| self.pending.contains(*slot))
+        self.pending
+            .iter_from(first)
+            .filter_map(|slot| Some((slot, self.table.get(slot)?)))
+            .filter(|(_, (_, state))| state.joined)
+            .map(|(slot, (group, _))| (slot, group))
     }
 
     /// The group at a slot, if it is joined and wanted.

@@ -2,17 +2,22 @@
 
 use crate::time::Instant;
 
-/// A set of slots, a bit each; `WORDS` times 32 of them.
+/// A set of slots, a bit each; `WORDS` times 32 of them, at most 8,192.
+///
+/// A bit for each word says whether it has any, so that the lowest slot is found at once.
 pub struct SlotSet<const WORDS: usize> {
     words: [u32; WORDS],
-    /// How many there are: whoever looks for one that is not there looks no further.
+    some: [u32; 8],
     length: usize,
 }
 
 impl<const WORDS: usize> SlotSet<WORDS> {
+    /// All zero bits.
     pub(crate) const fn new() -> Self {
+        const { assert!(WORDS <= 256) };
         SlotSet {
             words: [0; WORDS],
+            some: [0; 8],
             length: 0,
         }
     }
@@ -25,37 +30,48 @@ impl<const WORDS: usize> SlotSet<WORDS> {
         self.length == 0
     }
 
+    /// In their order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
-        let words = self
-            .words
-            .iter()
-            .enumerate()
-            .filter(|(_, word)| **word != 0);
-        words.flat_map(|(place, word)| {
-            let slots = place.saturating_mul(32)..place.saturating_add(1).saturating_mul(32);
-            slots.filter(move |slot| word & Self::bit(*slot) != 0)
+        self.iter_from(0)
+    }
+
+    /// Those from a slot on, in their order.
+    pub(crate) fn iter_from(&self, first: usize) -> impl Iterator<Item = usize> {
+        let mut next = self.next_from(first);
+        core::iter::from_fn(move || {
+            let slot = next?;
+            next = self.next_from(slot.saturating_add(1));
+            Some(slot)
         })
     }
 
     pub(crate) fn insert(&mut self, slot: usize) {
         if let Some(word) = self.words.get_mut(slot / 32) {
-            let is_new = *word & Self::bit(slot) == 0;
-            *word |= Self::bit(slot);
+            let is_new = *word & bit(slot) == 0;
+            *word |= bit(slot);
             self.length = self.length.saturating_add(is_new.into());
+            if let Some(some) = self.some.get_mut(slot / 1024) {
+                *some |= bit(slot / 32);
+            }
         }
     }
 
     pub(crate) fn remove(&mut self, slot: usize) {
         if let Some(word) = self.words.get_mut(slot / 32) {
-            let was_there = *word & Self::bit(slot) != 0;
-            *word &= !Self::bit(slot);
+            let was_there = *word & bit(slot) != 0;
+            *word &= !bit(slot);
             self.length = self.length.saturating_sub(was_there.into());
+            if *word == 0
+                && let Some(some) = self.some.get_mut(slot / 1024)
+            {
+                *some &= !bit(slot / 32);
+            }
         }
     }
 
     pub(crate) fn contains(&self, slot: usize) -> bool {
         let word = self.words.get(slot / 32).copied().unwrap_or_default();
-        word & Self::bit(slot) != 0
+        word & bit(slot) != 0
     }
 
     /// Takes all out; pages of memory that were never needed stay so.
@@ -65,52 +81,52 @@ impl<const WORDS: usize> SlotSet<WORDS> {
         }
     }
 
+    /// The lowest slot.
+    pub(crate) fn first(&self) -> Option<usize> {
+        self.next_from(0)
+    }
+
     /// Takes the lowest slot out.
     pub(crate) fn take_first(&mut self) -> Option<usize> {
-        if self.is_empty() {
-            return None;
-        }
-        let (place, word) = self
-            .words
-            .iter()
-            .enumerate()
-            .find(|(_, word)| **word != 0)?;
-        let slot = lowest(place, *word)?;
+        let slot = self.first()?;
         self.remove(slot);
         Some(slot)
     }
 
     /// Takes out the next slot from `first` on, or from 0 where there is none.
     pub(crate) fn take_from(&mut self, first: usize) -> Option<usize> {
-        if self.is_empty() {
-            return None;
-        }
-        let (start, skipped) = (first / 32, first % 32);
-        let word = self.words.get(start).copied().unwrap_or_default();
-        let rest = word.checked_shr(skipped as u32).unwrap_or_default();
-        let rest = rest.checked_shl(skipped as u32).unwrap_or_default();
-        let later = self.words.iter().enumerate().skip(start.saturating_add(1));
-        let found = lowest(start, rest)
-            .or_else(|| later.into_iter().find_map(|(at, word)| lowest(at, *word)));
-        let Some(slot) = found else {
-            return self.take_first();
-        };
+        let slot = self.next_from(first).or_else(|| self.first())?;
         self.remove(slot);
         Some(slot)
     }
 
-    /// The lowest slot that is in this set and not in `other`.
-    fn first_outside(&self, other: &Self) -> Option<usize> {
+    /// The lowest slot from one on.
+    pub(crate) fn next_from(&self, first: usize) -> Option<usize> {
         if self.is_empty() {
             return None;
         }
-        let mut words = self.words.iter().zip(&other.words).enumerate();
-        words.find_map(|(place, (ours, theirs))| lowest(place, ours & !theirs))
+        let place = first / 32;
+        let word = self.words.get(place).copied().unwrap_or_default();
+        if let Some(slot) = lowest(place, from(word, first % 32)) {
+            return Some(slot);
+        }
+        let place = place.saturating_add(1);
+        let group = place / 32;
+        let some = self.some.get(group).copied().unwrap_or_default();
+        let later = self.some.iter().enumerate().skip(group.saturating_add(1));
+        let place = lowest(group, from(some, place % 32))
+            .or_else(|| later.into_iter().find_map(|(at, some)| lowest(at, *some)))?;
+        lowest(place, *self.words.get(place)?)
     }
+}
 
-    const fn bit(slot: usize) -> u32 {
-        1_u32.rotate_left(slot as u32)
-    }
+const fn bit(slot: usize) -> u32 {
+    1_u32.rotate_left(slot as u32)
+}
+
+/// The bits of a word from one of the 32 on.
+fn from(word: u32, bit: usize) -> u32 {
+    word & u32::MAX.checked_shl(bit as u32).unwrap_or_default()
 }
 
 /// The slot of the lowest bit of the word at a place.
@@ -121,8 +137,9 @@ fn lowest(place: usize, word: u32) -> Option<usize> {
 
 /// What is to be carried out, a slot each.
 pub struct Pending<const WORDS: usize> {
-    pending: SlotSet<WORDS>,
-    /// Those that failed, and wait for `retry_at`.
+    /// What can be tried.
+    ready: SlotSet<WORDS>,
+    /// What failed, and waits for `retry_at`.
     failed: SlotSet<WORDS>,
     retry_at: Option<Instant>,
 }
@@ -130,7 +147,7 @@ pub struct Pending<const WORDS: usize> {
 impl<const WORDS: usize> Pending<WORDS> {
     pub(crate) const fn new() -> Self {
         Pending {
-            pending: SlotSet::new(),
+            ready: SlotSet::new(),
             failed: SlotSet::new(),
             retry_at: None,
         }
@@ -140,24 +157,32 @@ impl<const WORDS: usize> Pending<WORDS> {
     pub(crate) fn set(&mut self, slot: usize, pending: bool) {
         self.failed.remove(slot);
         if pending {
-            self.pending.insert(slot);
+            self.ready.insert(slot);
         } else {
-            self.pending.remove(slot);
+            self.ready.remove(slot);
         }
     }
 
     /// The next slot to do something for, the same one again until that changes.
     pub(crate) fn next(&self) -> Option<usize> {
-        self.pending.first_outside(&self.failed)
+        self.ready.first()
     }
 
-    /// Is there something to be carried out for a slot, now or later?
-    pub(crate) fn contains(&self, slot: usize) -> bool {
-        self.pending.contains(slot)
+    /// The slots from one on for which there is something to be carried out, now or later.
+    pub(crate) fn iter_from(&self, first: usize) -> impl Iterator<Item = usize> {
+        let mut next = first;
+        core::iter::from_fn(move || {
+            let found = [self.ready.next_from(next), self.failed.next_from(next)];
+            let slot = found.into_iter().flatten().min()?;
+            next = slot.saturating_add(1);
+            Some(slot)
+        })
     }
 
-    /// It could not be carried out. All that failed by then is tried again at the time that was named first.
+    /// It could not be carried out. All that failed by then is tried again at the time that was named
+    /// first.
     pub(crate) fn fail(&mut self, slot: usize, retry_at: Instant) {
+        self.ready.remove(slot);
         self.failed.insert(slot);
         self.retry_at.get_or_insert(retry_at);
     }
@@ -180,7 +205,9 @@ impl<const WORDS: usize> Pending<WORDS> {
     /// Tries again at once what failed.
     pub(crate) fn retry(&mut self) {
         self.retry_at = None;
-        self.failed = SlotSet::new();
+        while let Some(slot) = self.failed.take_first() {
+            self.ready.insert(slot);
+        }
     }
 }
 

@@ -6,8 +6,8 @@
 //! The hash is keyed because the keys are what strangers send: without the key nobody can choose addresses that share a chain.
 //! `heapless::IndexMap` takes no key at run time and moves its entries, hence this.
 //!
-//! A table that was never started is all zero bits where the vacant key and value are, so a static one takes no room in the
-//! file, and slots are handed out from the first, so pages never needed cost no memory.
+//! An empty table is all zero bits, so a static one takes no room in the file, and slots are handed
+//! out from the first, so pages that were never needed cost no memory.
 
 use core::net::Ipv6Addr;
 use core::ops::Range;
@@ -30,12 +30,11 @@ impl Key for Ipv6Addr {
 pub struct Table<K, V, const N: usize> {
     hash_key: [u64; 2],
     /// The first slot of each chain.
-    chains: [Link; N],
-    slots: [Slot<K, V>; N],
+    chains: [Next; N],
+    /// Those that were ever used.
+    slots: heapless::Vec<Slot<K, V>, N>,
     /// The chain of slots that were used and are free.
-    free: Link,
-    /// Slots from here on were never used.
-    unused: usize,
+    free: Next,
     length: usize,
 }
 
@@ -45,21 +44,22 @@ pub struct Full;
 
 #[derive(Clone, Copy)]
 struct Slot<K, V> {
-    next: Link,
+    next: Next,
+    /// What is in a free slot means nothing.
     occupied: bool,
     key: K,
     value: V,
 }
 
-/// A slot's number plus 1; 0 is the end of a chain.
+/// The next slot of a chain: its number plus 1, or 0 at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link(u16);
+pub struct Next(u16);
 
-impl Link {
-    pub const END: Link = Link(0);
+impl Next {
+    pub const END: Next = Next(0);
 
     pub(crate) fn to(slot: usize) -> Self {
-        Link(u16::try_from(slot).map_or(0, |slot| slot.saturating_add(1)))
+        Next(u16::try_from(slot).map_or(0, |slot| slot.saturating_add(1)))
     }
 
     pub(crate) fn slot(self) -> Option<usize> {
@@ -68,28 +68,24 @@ impl Link {
 }
 
 impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
-    /// An empty table, whose unused slots hold `key` and `value`.
-    pub const fn new(key: K, value: V) -> Self {
+    /// An empty table, all zero bits. It takes entries once it has a
+    /// [key of its hash](Self::begin).
+    pub const fn new() -> Self {
         const { assert!(N > 0 && N < u16::MAX as usize) };
-        let vacant = Slot {
-            next: Link::END,
-            occupied: false,
-            key,
-            value,
-        };
         Table {
             hash_key: [0; 2],
-            chains: [Link::END; N],
-            slots: [vacant; N],
-            free: Link::END,
-            unused: 0,
+            chains: [Next::END; N],
+            slots: heapless::Vec::new(),
+            free: Next::END,
             length: 0,
         }
     }
 
-    /// Sets the key of the hash, 16 random octets, not all of them 0. To be called once, while the table is empty.
-    pub fn set_hash_key(&mut self, hash_key: [u8; 16]) {
-        debug_assert!(self.length == 0, "entries would be lost");
+    /// Empties the table, and gives its hash a key: 16 random octets, not all of them 0.
+    pub fn begin(&mut self, hash_key: [u8; 16]) {
+        if !self.slots.is_empty() {
+            *self = Table::new();
+        }
         self.hash_key = SipHasher13::new_with_key(&hash_key).keys().into();
     }
 
@@ -134,22 +130,27 @@ impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
     pub fn insert(&mut self, key: K, value: V) -> Result<usize, Full> {
         debug_assert!(self.find(&key).is_none(), "a key is inserted once");
         debug_assert!(self.hash_key != [0; 2], "anybody can guess its hash");
-        let number = self.free.slot().unwrap_or(self.unused);
         let chain = self.chain_of(&key);
-        let slot = self.slots.get_mut(number).ok_or(Full)?;
         let first = self.chains.get_mut(chain).ok_or(Full)?;
-        if number == self.unused {
-            self.unused = number.saturating_add(1);
-        } else {
-            self.free = slot.next;
-        }
-        *slot = Slot {
+        let slot = Slot {
             next: *first,
             occupied: true,
             key,
             value,
         };
-        *first = Link::to(number);
+        let number = match self.free.slot() {
+            Some(number) => {
+                let free = self.slots.get_mut(number).ok_or(Full)?;
+                self.free = free.next;
+                *free = slot;
+                number
+            }
+            None => {
+                self.slots.push(slot).map_err(|_| Full)?;
+                self.slots.len().saturating_sub(1)
+            }
+        };
+        *first = Next::to(number);
         self.length = self.length.saturating_add(1);
         Ok(number)
     }
@@ -160,7 +161,7 @@ impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
         let chain = self.chain_of(&removed.key);
         let mut before = None;
         let mut link = *self.chains.get(chain)?;
-        while link != Link::to(slot) {
+        while link != Next::to(slot) {
             before = link.slot();
             link = self.slots.get(before?)?.next;
         }
@@ -172,20 +173,20 @@ impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
         let freed = self.slots.get_mut(slot)?;
         freed.occupied = false;
         freed.next = self.free;
-        self.free = Link::to(slot);
+        self.free = Next::to(slot);
         self.length = self.length.saturating_sub(1);
         Some((removed.key, removed.value))
     }
 
     /// All slots that may hold an entry, to go through while changing the table.
     pub fn slots(&self) -> Range<usize> {
-        0..self.unused
+        0..self.slots.len()
     }
 
     /// The entries from `first` on, in the order of their slots.
     pub fn iter_from(&self, first: usize) -> impl Iterator<Item = (usize, K, &V)> {
-        let used = self.slots.get(..self.unused).unwrap_or_default();
-        used.iter()
+        self.slots
+            .iter()
             .enumerate()
             .skip(first)
             .filter(|(_, slot)| slot.occupied)
@@ -213,8 +214,8 @@ mod tests {
 
     #[test]
     fn refuses_the_newcomer_when_full_and_reuses_what_was_freed() {
-        let mut table: Table<u32, u32, 3> = Table::new(0, 0);
-        table.set_hash_key([7; 16]);
+        let mut table: Table<u32, u32, 3> = Table::new();
+        table.begin([7; 16]);
         for key in 0..3 {
             assert_eq!(table.insert(key, key * 10), Ok(key as usize));
         }
@@ -234,8 +235,8 @@ mod tests {
     #[test]
     fn which_keys_share_a_chain_is_the_hash_keys_secret() {
         let chains = |octet| {
-            let mut table: Table<u32, (), 64> = Table::new(0, ());
-            table.set_hash_key([octet; 16]);
+            let mut table: Table<u32, (), 64> = Table::new();
+            table.begin([octet; 16]);
             [0, 1, 2, 3, 4, 5, 6, 7].map(|key| table.chain_of(&key))
         };
         assert_ne!(chains(1), chains(2));
@@ -245,8 +246,8 @@ mod tests {
 
     #[test]
     fn agrees_with_a_plain_list_whatever_the_chains() {
-        let mut table: Table<u32, u32, 16> = Table::new(0, 0);
-        table.set_hash_key([7; 16]);
+        let mut table: Table<u32, u32, 16> = Table::new();
+        table.begin([7; 16]);
         let mut model: heapless::Vec<(u32, u32), 16> = heapless::Vec::new();
         let mut state = 1_u32;
         for round in 0..20_000 {

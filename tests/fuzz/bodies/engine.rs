@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use protocol::engine::Event;
+use protocol::engine::{Event, Tables};
 use protocol::link::{Port, Prefix, Side};
 use protocol::ndp::kernel_entries::{KernelTable, Listing};
 use protocol::time::Duration;
@@ -13,7 +13,7 @@ use protocol::wire::{
 
 use super::bytes::Bytes;
 use super::frame::mend;
-use super::world::{World, config, downstream, upstream};
+use super::world::{World, config, downstream, upstream, with_tables};
 
 /// So many addresses fill the table, and some have to give way. That takes long: few inputs do.
 const MANY: usize = 4300;
@@ -21,15 +21,17 @@ const FEW: usize = 200;
 
 pub fn run(data: &[u8]) {
     let mut bytes = Bytes(data);
-    let mut stage = Stage::new(&mut bytes);
-    while !bytes.is_empty() && !stage.world.is_tired() {
-        stage.step(&mut bytes);
-    }
-    stage.world.finish();
+    with_tables(|tables| {
+        let mut stage = Stage::new(tables, &mut bytes);
+        while !bytes.is_empty() && !stage.world.is_tired() {
+            stage.step(&mut bytes);
+        }
+        stage.world.finish();
+    });
 }
 
-pub struct Stage {
-    pub world: World,
+pub struct Stage<'t> {
+    pub world: World<'t>,
     /// What is still to be told of the listing under way.
     listing: Vec<(KernelTable, Listing)>,
     /// How many came, and may come.
@@ -37,10 +39,10 @@ pub struct Stage {
     most: usize,
 }
 
-impl Stage {
-    pub fn new(bytes: &mut Bytes<'_>) -> Self {
+impl<'t> Stage<'t> {
+    pub fn new(tables: &'t mut Tables, bytes: &mut Bytes<'_>) -> Self {
         let seed = bytes.octet();
-        let mut world = World::new(config(bytes), seed);
+        let mut world = World::new(tables, config(bytes), seed);
         if seed & 1 == 0 {
             world.handle(Event::Link(Side::Upstream, Some(upstream(&mut Bytes(&[])))));
             let ports = world.engine.config().downstreams.len();

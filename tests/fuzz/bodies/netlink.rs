@@ -1,12 +1,12 @@
 //! Whatever the kernel may say by netlink, up to what the engine does of it.
 
 use protocol::config::MAX_PREFIXES;
-use protocol::engine::Event;
+use protocol::engine::{Event, Tables};
 use protocol::link::{Port, Prefix, Side};
 use protocol::time::Duration;
 
 use super::bytes::Bytes;
-use super::world::{World, config};
+use super::world::{World, config, with_tables};
 use daemon::interfaces::Interfaces;
 use daemon::run::shared_prefixes::SharedPrefixes;
 use daemon::run::{begin, take_in};
@@ -21,16 +21,18 @@ pub fn run(data: &[u8]) {
     assert!(notices <= data.len() / 16, "each has a header");
 
     let mut bytes = Bytes(data);
-    let mut stage = Stage::new(&mut bytes);
-    while !bytes.is_empty() && !stage.world.is_tired() {
-        stage.step(&mut bytes);
-    }
-    stage.world.finish();
+    with_tables(|tables| {
+        let mut stage = Stage::new(tables, &mut bytes);
+        while !bytes.is_empty() && !stage.world.is_tired() {
+            stage.step(&mut bytes);
+        }
+        stage.world.finish();
+    });
 }
 
 /// The part of the daemon's loop that needs no socket.
-struct Stage {
-    world: World,
+struct Stage<'t> {
+    world: World<'t>,
     reader: Reader,
     interfaces: Interfaces,
     shared_prefixes: SharedPrefixes,
@@ -42,9 +44,9 @@ struct Stage {
     listed: bool,
 }
 
-impl Stage {
-    fn new(bytes: &mut Bytes<'_>) -> Self {
-        let mut world = World::new(config(bytes), 1);
+impl<'t> Stage<'t> {
+    fn new(tables: &'t mut Tables, bytes: &mut Bytes<'_>) -> Self {
+        let mut world = World::new(tables, config(bytes), 1);
         // The kernel's tables are what it says, and not what was done to them.
         world.stale = true;
         let interfaces = Interfaces::new(world.engine.config());

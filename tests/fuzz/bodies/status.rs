@@ -15,6 +15,7 @@ use protocol::time::Duration;
 use super::bytes::Bytes;
 use super::engine::Stage;
 use super::json;
+use super::world::with_tables;
 use daemon::control::{Answers, Cursor, Downstream, Format, Probe, Server, View, parse_question};
 use daemon::interfaces::State;
 use daemon::sys::netlink::Bridge;
@@ -58,32 +59,34 @@ pub fn run(data: &[u8]) {
     };
     let names = [(); 4].map(|()| name(&mut bytes));
     let flags = bytes.octet();
-    let mut stage = Stage::new(&mut bytes);
-    let before = bytes.number() % 64;
-    for _ in 0..before {
-        stage.step(&mut bytes);
-    }
-    for format in [Format::Text, Format::Json, Format::Metrics, Format::Probe] {
-        let mut buffer = vec![0; LEAST + bytes.below(4) * 1000];
-        let mut cursor = Cursor::new(limit);
-        let mut answer = Vec::new();
-        for parts in 0.. {
-            assert!(parts < 1000, "it never ends");
-            let length = cursor.fill(&view(&stage, &names, flags), format, &mut buffer);
-            if length == 0 {
-                break;
-            }
-            answer.extend_from_slice(&buffer[..length]);
-            // Things happen between two parts.
-            if !bytes.is_empty() && !stage.world.is_tired() {
-                stage.step(&mut bytes);
-            }
+    with_tables(|tables| {
+        let mut stage = Stage::new(tables, &mut bytes);
+        let before = bytes.number() % 64;
+        for _ in 0..before {
+            stage.step(&mut bytes);
         }
-        let answer = str::from_utf8(&answer).expect("UTF-8");
-        check(format, answer);
-    }
-    talk(data, &view(&stage, &names, flags));
-    stage.world.finish();
+        for format in [Format::Text, Format::Json, Format::Metrics, Format::Probe] {
+            let mut buffer = vec![0; LEAST + bytes.below(4) * 1000];
+            let mut cursor = Cursor::new(limit);
+            let mut answer = Vec::new();
+            for parts in 0.. {
+                assert!(parts < 1000, "it never ends");
+                let length = cursor.fill(&view(&stage, &names, flags), format, &mut buffer);
+                if length == 0 {
+                    break;
+                }
+                answer.extend_from_slice(&buffer[..length]);
+                // Things happen between two parts.
+                if !bytes.is_empty() && !stage.world.is_tired() {
+                    stage.step(&mut bytes);
+                }
+            }
+            let answer = str::from_utf8(&answer).expect("UTF-8");
+            check(format, answer);
+        }
+        talk(data, &view(&stage, &names, flags));
+        stage.world.finish();
+    });
 }
 
 /// The same octets as a client sends them, in two pieces: the server answers if the first line is a question, and hangs up.
@@ -182,7 +185,7 @@ fn name(bytes: &mut Bytes<'_>) -> InterfaceName {
         .unwrap_or_else(|_| "a\"b\\c".parse().expect("a name"))
 }
 
-fn view<'v>(stage: &'v Stage, names: &'v [InterfaceName; 4], flags: u8) -> View<'v> {
+fn view<'v>(stage: &'v Stage<'_>, names: &'v [InterfaceName; 4], flags: u8) -> View<'v> {
     let set = |bit: usize| flags >> (bit % 8) & 1 != 0;
     let world = &stage.world;
     let downstreams = names[1..]

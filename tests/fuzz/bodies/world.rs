@@ -3,11 +3,10 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv6Addr;
-use std::ops::{Deref, DerefMut};
 
 use protocol::config::{Config, Learn, MldMode};
 use protocol::counters::Counter;
-use protocol::engine::{Action, BUFFER_LENGTH, Engine, Event};
+use protocol::engine::{Action, BUFFER_LENGTH, Engine, Event, Tables};
 use protocol::link::Link;
 use protocol::link::{Port, Prefix, Side};
 use protocol::ndp::kernel_entries::{self, KernelTable};
@@ -27,8 +26,8 @@ const MANY: usize = 2 * solicited::CAPACITY + 4 * kernel_entries::CAPACITY + 33 
 /// Of what is gone through, so that one input takes some milliseconds.
 const ENOUGH: usize = 50_000;
 
-pub struct World {
-    pub engine: Blank,
+pub struct World<'t> {
+    pub engine: Engine<'t>,
     pub now: Instant,
     upstream: Option<Link>,
     downstreams: Vec<Option<Link>>,
@@ -51,51 +50,25 @@ pub struct World {
 const STARTED: Instant = Instant::from_secs(1_000);
 
 thread_local! {
-    /// One to use again: most of what a short input takes is the memory of a new one.
-    static FREE: Cell<Option<Box<Engine>>> = const { Cell::new(None) };
+    /// Some to use again: most of what a short input takes is the memory of new ones.
+    static FREE: Cell<Option<Box<Tables>>> = const { Cell::new(None) };
 }
 
-/// An engine that was never started.
-pub struct Blank(Option<Box<Engine>>);
-
-impl Blank {
-    fn take() -> Self {
-        let new = || Box::new(const { Engine::new() });
-        Blank(Some(FREE.take().unwrap_or_else(new)))
-    }
+/// Lends what an engine is kept in.
+pub fn with_tables(run: impl FnOnce(&mut Tables)) {
+    let mut tables = FREE
+        .take()
+        .unwrap_or_else(|| Box::new(const { Tables::new() }));
+    run(&mut tables);
+    FREE.set(Some(tables));
 }
 
-impl Deref for Blank {
-    type Target = Engine;
-
-    fn deref(&self) -> &Engine {
-        self.0.as_ref().expect("it is there until the end")
-    }
-}
-
-impl DerefMut for Blank {
-    fn deref_mut(&mut self) -> &mut Engine {
-        self.0.as_mut().expect("it is there until the end")
-    }
-}
-
-impl Drop for Blank {
-    fn drop(&mut self) {
-        if let Some(mut engine) = self.0.take() {
-            *engine = const { Engine::new() };
-            FREE.set(Some(engine));
-        }
-    }
-}
-
-impl World {
-    pub fn new(config: Config, seed: u8) -> Self {
+impl<'t> World<'t> {
+    pub fn new(tables: &'t mut Tables, config: Config, seed: u8) -> Self {
         config.check().expect("a configuration that can be run");
-        let mut engine = Blank::take();
         let downstreams = config.downstreams.iter().map(|_| None).collect();
-        engine.start(config, [seed.max(1); 16]);
         World {
-            engine,
+            engine: Engine::new(tables, config, [seed.max(1); 16]),
             now: STARTED,
             upstream: None,
             downstreams,

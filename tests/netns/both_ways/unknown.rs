@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 use std::{iter, thread};
 
-use protocol::ndp::targets::{ABSENT_INTERVAL, BURST, MAX_OPEN_OF_HOST, RATE, Targets};
+use protocol::ndp::targets::{self, ABSENT_INTERVAL, BURST, MAX_OPEN_OF_HOST, RATE};
 use protocol::wire::{MacAddress, NeighborAdvertisement, NeighborSolicitation, parse};
 
 use super::home::{Home, ON_LAN, ON_LAN2, PC, advertisement, frames, free, reaches, solicitation};
@@ -109,7 +109,7 @@ fn flood(upstream: &Tap, look_for: impl Fn(u16, Ipv6Addr)) -> (Duration, usize) 
 
 /// What one pays for the flood: the table of targets, were all of its pages touched, and the slack.
 fn bound_kb(before: u64) -> u64 {
-    before + size_of::<Targets>() as u64 / 1024 + SLACK_KB
+    before + size_of::<targets::Storage>() as u64 / 1024 + SLACK_KB
 }
 
 fn a_flood_of_one_host_is_bounded_and_others_find_what_they_look_for() {

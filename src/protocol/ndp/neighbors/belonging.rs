@@ -6,14 +6,14 @@ use super::question::ALL_QUESTIONS;
 use super::{ASKS, CAPACITY, Evidence, Neighbors, PROBES, Refusal, Sender, Subject};
 use crate::config::Config;
 use crate::link::Port;
-use crate::tables::table::Link;
+use crate::tables::table::Next;
 use crate::time::Instant;
 use crate::wire::SolicitedNode;
 
 /// Who holds more subjects than this gives way before being asked.
 const FAIR_SHARE: u16 = 8;
 
-impl Neighbors {
+impl Neighbors<'_> {
     /// Makes a subject the host's, whosever it was. A host that has answered for it keeps it, for anybody can claim it: that one is
     /// asked, and only where it does not answer the next claim counts. An address that its host's own link-layer address claims on
     /// another link has moved there. False where the subject is not the host's now.
@@ -111,7 +111,7 @@ impl Neighbors {
         for port in (0..ports).filter(|port| *port != sender.port && sender.has_mac()) {
             let other = self.hosts.find(Sender { port, ..sender });
             let host = other.and_then(|number| self.hosts.get(number));
-            let mut link = host.map_or(Link::END, |host| host.first);
+            let mut link = host.map_or(Next::END, |host| host.first);
             while let Some(slot) = link.slot() {
                 let Some((subject, neighbor)) = self.subjects.get(slot) else {
                     break;
@@ -162,7 +162,7 @@ impl Neighbors {
         {
             neighbor.host = number;
             neighbor.next = host.first;
-            host.first = Link::to(slot);
+            host.first = Next::to(slot);
             host.subjects = host.subjects.saturating_add(1);
             let listens = matches!(subject, Subject::Listener(..));
             host.listeners = host.listeners.saturating_add(listens.into());
@@ -180,13 +180,13 @@ impl Neighbors {
         host.subjects = host.subjects.saturating_sub(1);
         let listened = matches!(subject, Subject::Listener(..));
         host.listeners = host.listeners.saturating_sub(listened.into());
-        if host.first == Link::to(slot) {
+        if host.first == Next::to(slot) {
             host.first = next;
             return;
         }
         let mut link = host.first;
         while let Some((_, before)) = link.slot().and_then(|slot| self.subjects.get_mut(slot)) {
-            if before.next == Link::to(slot) {
+            if before.next == Next::to(slot) {
                 before.next = next;
                 return;
             }

@@ -8,7 +8,7 @@ use super::{CAPACITY, Sender};
 use crate::config::Config;
 use crate::link::Port;
 use crate::tables::rate::Bucket;
-use crate::tables::table::{Key, Link, Table};
+use crate::tables::table::{Key, Next, Table};
 use crate::time::{Duration, Instant};
 use crate::wire::MacAddress;
 
@@ -33,7 +33,7 @@ pub struct Host {
     /// When it is to be asked whatever its subjects say.
     pub(super) due: Option<Instant>,
     /// Its first subject.
-    pub(super) first: Link,
+    pub(super) first: Next,
 }
 
 impl Host {
@@ -46,7 +46,7 @@ impl Host {
         answered: false,
         asked: None,
         due: None,
-        first: Link::END,
+        first: Next::END,
     };
 
     /// It was asked so lately that what it reports from where it was asked is the answer.
@@ -73,27 +73,23 @@ impl Key for Sender {
     }
 }
 
+/// What [`Hosts`] are kept in.
+pub(super) type Storage = Table<Sender, Host, HOST_CAPACITY>;
+
 /// The hosts. Each has a number for as long as it is known.
-pub(super) struct Hosts {
-    table: Table<Sender, Host, HOST_CAPACITY>,
+pub(super) struct Hosts<'t> {
+    table: &'t mut Storage,
     /// For new ones that take the place of others.
     newcomers: Bucket,
 }
 
-impl Hosts {
-    pub(super) const fn new() -> Self {
-        let vacant = Sender {
-            port: 0,
-            mac: MacAddress([0; 6]),
-        };
+impl<'t> Hosts<'t> {
+    pub(super) fn new(table: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+        table.begin(hash_key);
         Hosts {
-            table: Table::new(vacant, Host::VACANT),
+            table,
             newcomers: Bucket::new(),
         }
-    }
-
-    pub(super) fn set_hash_key(&mut self, hash_key: [u8; 16]) {
-        self.table.set_hash_key(hash_key);
     }
 
     pub(super) fn is_empty(&self) -> bool {

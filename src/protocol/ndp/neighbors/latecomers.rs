@@ -9,19 +9,23 @@ use crate::time::{Duration, Instant};
 /// The most that wait. Of more, the rest has to speak again.
 const CAPACITY: usize = 2048;
 
+/// What [`Latecomers`] are kept in.
+pub(super) type Storage = heapless::Deque<(Sender, Ipv6Addr), CAPACITY>;
+
 /// Those that wait, each with the address it was heard by.
-pub(super) struct Latecomers {
-    waiting: heapless::Deque<(Sender, Ipv6Addr), CAPACITY>,
+pub(super) struct Latecomers<'t> {
+    waiting: &'t mut Storage,
     /// When the first of them is tried again; none while nobody waits.
     due: Option<Instant>,
     /// The first of them is being tried.
     is_their_turn: bool,
 }
 
-impl Latecomers {
-    pub(super) const fn new() -> Self {
+impl<'t> Latecomers<'t> {
+    pub(super) fn new(waiting: &'t mut Storage) -> Self {
+        waiting.clear();
         Latecomers {
-            waiting: heapless::Deque::new(),
+            waiting,
             due: None,
             is_their_turn: false,
         }
@@ -33,7 +37,7 @@ impl Latecomers {
     }
 }
 
-impl Neighbors {
+impl Neighbors<'_> {
     /// Has a host that could not be taken in tried again: for want of a token soon, for want of room once somebody has gone.
     pub(crate) fn postpone(
         &mut self,

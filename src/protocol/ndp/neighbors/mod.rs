@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::link::Port;
 use crate::tables::pending::SlotSet;
 use crate::tables::rate::Bucket;
-use crate::tables::table::{Key, Link, Table};
+use crate::tables::table::{Key, Next, Table};
 use crate::time::Instant;
 use crate::wire::{MacAddress, SolicitedNode};
 
@@ -85,7 +85,7 @@ pub struct Neighbor {
     /// The host's number.
     host: u16,
     /// The next subject of the same host.
-    next: Link,
+    next: Next,
 }
 
 /// Who was heard, and where: what a host is known by.
@@ -146,14 +146,31 @@ pub enum Refusal {
     Full,
 }
 
-/// The subjects, at most [`CAPACITY`], and their hosts.
-pub struct Neighbors {
+/// What [`Neighbors`] are kept in.
+pub struct Storage {
     subjects: Table<Subject, Neighbor, CAPACITY>,
-    hosts: Hosts,
+    hosts: host::Storage,
+    latecomers: latecomers::Storage,
+}
+
+impl Storage {
+    pub(crate) const fn new() -> Self {
+        Storage {
+            subjects: Table::new(),
+            hosts: host::Storage::new(),
+            latecomers: latecomers::Storage::new(),
+        }
+    }
+}
+
+/// The subjects, at most [`CAPACITY`], and their hosts.
+pub struct Neighbors<'t> {
+    subjects: &'t mut Table<Subject, Neighbor, CAPACITY>,
+    hosts: Hosts<'t>,
     /// For new subjects that take the place of others, of any host and of hosts that answer.
     newcomers: Bucket,
     residents: Bucket,
-    latecomers: Latecomers,
+    latecomers: Latecomers<'t>,
     /// When to look for subjects that timed out; none while there is nothing.
     next_check: Option<Instant>,
     /// No question is due before; none where none will be.
@@ -166,26 +183,27 @@ pub struct Neighbors {
     changed: SlotSet<{ CAPACITY / 32 }>,
 }
 
-impl Neighbors {
-    pub(crate) const fn new() -> Self {
-        let vacant = Subject::Address(Ipv6Addr::UNSPECIFIED);
+impl<'t> Neighbors<'t> {
+    /// No neighbors, in a storage whose hashes get a key.
+    pub(crate) fn new(storage: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+        let Storage {
+            subjects,
+            hosts,
+            latecomers,
+        } = storage;
+        subjects.begin(hash_key);
         Neighbors {
-            subjects: Table::new(vacant, Neighbor::VACANT),
-            hosts: Hosts::new(),
+            subjects,
+            hosts: Hosts::new(hosts, hash_key),
             newcomers: Bucket::new(),
             residents: Bucket::new(),
-            latecomers: Latecomers::new(),
+            latecomers: Latecomers::new(latecomers),
             next_check: None,
             next_question: None,
             pace: Instant::ZERO,
             turn: 0,
             changed: SlotSet::new(),
         }
-    }
-
-    pub(crate) fn set_hash_key(&mut self, hash_key: [u8; 16]) {
-        self.subjects.set_hash_key(hash_key);
-        self.hosts.set_hash_key(hash_key);
     }
 
     pub fn len(&self) -> usize {
@@ -423,7 +441,7 @@ impl Neighbors {
     /// A host reports that it no longer listens to a group: it is asked, since anybody can send such a report, and where it does not
     /// answer for its subjects in the group, they are gone.
     pub(crate) fn listens_no_more(&mut self, now: Instant, number: u16, group: SolicitedNode) {
-        let mut link = self.hosts.get(number).map_or(Link::END, |host| host.first);
+        let mut link = self.hosts.get(number).map_or(Next::END, |host| host.first);
         while let Some(slot) = link.slot() {
             let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
                 break;
@@ -505,7 +523,7 @@ impl Neighbor {
         resolves_claim: false,
         due: Instant::ZERO,
         host: 0,
-        next: Link::END,
+        next: Next::END,
     };
 
     /// It is there: good for another timeout, and no question before `due` once it is confirmed.

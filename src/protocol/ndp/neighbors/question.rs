@@ -73,7 +73,7 @@ impl Longest {
     }
 }
 
-impl Neighbors {
+impl Neighbors<'_> {
     /// The question to send now: of those due the one due longest, but confirmed subjects that were not seen for three quarters of
     /// their time come first, so that strangers cannot crowd them out. Every eighth goes the other way round, so that strangers get
     /// their turn. Where nothing can be sent, a question waits. The same one again until [`Self::asked`] is told of it.

@@ -110,9 +110,12 @@ pub enum Ended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
 
+/// What [`Targets`] are kept in.
+pub type Storage = Table<Ipv6Addr, Target, CAPACITY>;
+
 /// The targets, and the answers to be sent.
-pub struct Targets {
-    table: Table<Ipv6Addr, Target, CAPACITY>,
+pub struct Targets<'t> {
+    table: &'t mut Storage,
     newcomers: Bucket,
     /// Those that are [`State::Asked`].
     asked: SlotSet<{ CAPACITY / 32 }>,
@@ -123,20 +126,18 @@ pub struct Targets {
     next_check: Option<Instant>,
 }
 
-impl Targets {
-    pub(crate) const fn new() -> Self {
+impl<'t> Targets<'t> {
+    /// No targets, in a storage whose hash gets a key.
+    pub(crate) fn new(table: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+        table.begin(hash_key);
         Targets {
-            table: Table::new(Ipv6Addr::UNSPECIFIED, Target::VACANT),
+            table,
             newcomers: Bucket::new(),
             asked: SlotSet::new(),
             is_asking: false,
             answers: heapless::Deque::new(),
             next_check: None,
         }
-    }
-
-    pub(crate) fn set_hash_key(&mut self, hash_key: [u8; 16]) {
-        self.table.set_hash_key(hash_key);
     }
 
     pub fn get(&self, target: Ipv6Addr) -> Option<&Target> {

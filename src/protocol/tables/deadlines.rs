@@ -1,0 +1,223 @@
+//! What is due next, by slot, without a look through a table: a binary heap in fixed storage.
+//!
+//! Whoever moves a deadline often need not move it here each time. A deadline that is only
+//! [brought forward](Deadlines::bring_forward) may come too early. Its owner then knows better, and
+//! [sets](Deadlines::set) it to where it belongs.
+
+use crate::time::Instant;
+
+/// Deadlines of at most `N` slots, `N` up to 65,534.
+pub struct Deadlines<const N: usize> {
+    /// In milliseconds, by slot. Of a slot that is not in the heap it means nothing.
+    due: [u64; N],
+    /// Each slot is due no later than those at twice its place.
+    heap: heapless::Vec<u16, N>,
+    /// Where each slot is in the heap, counted from 1; 0 where it is not.
+    places: [u16; N],
+}
+
+impl<const N: usize> Deadlines<N> {
+    /// All zero bits.
+    pub const fn new() -> Self {
+        const { assert!(N > 0 && N < u16::MAX as usize) };
+        Deadlines {
+            due: [0; N],
+            heap: heapless::Vec::new(),
+            places: [0; N],
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
+    /// The slot that is due first, and when.
+    pub fn first(&self) -> Option<(usize, Instant)> {
+        let slot = usize::from(*self.heap.first()?);
+        Some((slot, Instant::from_millis(self.due_of(slot))))
+    }
+
+    /// The slot that is due first, if that is by `now`.
+    pub fn first_due(&self, now: Instant) -> Option<usize> {
+        self.first()
+            .filter(|(_, due)| *due <= now)
+            .map(|(slot, _)| slot)
+    }
+
+    /// When a slot is due; `None` where it never is.
+    pub fn get(&self, slot: usize) -> Option<Instant> {
+        self.place_of(slot)?;
+        Some(Instant::from_millis(self.due_of(slot)))
+    }
+
+    /// A slot, below `N`, is due then, whenever it was due before.
+    pub fn set(&mut self, slot: usize, due: Instant) {
+        let Some(known) = self.due.get_mut(slot) else {
+            return;
+        };
+        *known = due.as_millis();
+        match self.place_of(slot) {
+            Some(place) => {
+                let place = self.rise(place);
+                self.sink(place);
+            }
+            None => {
+                // Each slot is there once, so there is room.
+                let place = self.heap.len();
+                if self.heap.push(slot as u16).is_ok() {
+                    self.note_place(place);
+                    self.rise(place);
+                }
+            }
+        }
+    }
+
+    /// A slot is due then, or before if it was.
+    #[inline]
+    pub fn bring_forward(&mut self, slot: usize, due: Instant) {
+        if self.get(slot).is_none_or(|known| due < known) {
+            self.set(slot, due);
+        }
+    }
+
+    /// A slot is due no more.
+    pub fn remove(&mut self, slot: usize) {
+        let Some(place) = self.place_of(slot) else {
+            return;
+        };
+        self.heap.swap_remove(place);
+        if let Some(known) = self.places.get_mut(slot) {
+            *known = 0;
+        }
+        if place < self.heap.len() {
+            self.note_place(place);
+            let place = self.rise(place);
+            self.sink(place);
+        }
+    }
+
+    /// Moves what is at a place up to where it belongs; that place.
+    fn rise(&mut self, mut place: usize) -> usize {
+        while let Some(above) = place.checked_sub(1).map(|place| place / 2) {
+            if self.due_at(above) <= self.due_at(place) {
+                break;
+            }
+            self.swap(above, place);
+            place = above;
+        }
+        place
+    }
+
+    /// Moves what is at a place down to where it belongs.
+    fn sink(&mut self, mut place: usize) {
+        loop {
+            let left = place.saturating_mul(2).saturating_add(1);
+            let right = left.saturating_add(1);
+            if left >= self.heap.len() {
+                break;
+            }
+            let is_right = right < self.heap.len() && self.due_at(right) < self.due_at(left);
+            let below = if is_right { right } else { left };
+            if self.due_at(place) <= self.due_at(below) {
+                break;
+            }
+            self.swap(place, below);
+            place = below;
+        }
+    }
+
+    fn swap(&mut self, one: usize, other: usize) {
+        self.heap.swap(one, other);
+        self.note_place(one);
+        self.note_place(other);
+    }
+
+    /// Notes where the slot at a place is.
+    fn note_place(&mut self, place: usize) {
+        if let Some(slot) = self.heap.get(place)
+            && let Some(known) = self.places.get_mut(usize::from(*slot))
+        {
+            *known = (place as u16).saturating_add(1);
+        }
+    }
+
+    fn place_of(&self, slot: usize) -> Option<usize> {
+        let place = self.places.get(slot)?.checked_sub(1)?;
+        Some(place.into())
+    }
+
+    fn due_at(&self, place: usize) -> u64 {
+        self.heap
+            .get(place)
+            .map_or(u64::MAX, |slot| self.due_of((*slot).into()))
+    }
+
+    fn due_of(&self, slot: usize) -> u64 {
+        self.due.get(slot).copied().unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_first_comes_first_whatever_was_set_before() {
+        let mut deadlines = Deadlines::<64>::new();
+        let mut model = [None::<u64>; 64];
+        let mut state = 1_u32;
+        let mut random = |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((u64::from(state) * u64::from(below)) >> 32) as u32
+        };
+        for _ in 0..20_000 {
+            let slot = random(64) as usize;
+            let due = u64::from(random(1000));
+            match random(4) {
+                0 => {
+                    deadlines.remove(slot);
+                    model[slot] = None;
+                }
+                1 => {
+                    deadlines.bring_forward(slot, Instant::from_millis(due));
+                    model[slot] = Some(model[slot].map_or(due, |known| known.min(due)));
+                }
+                _ => {
+                    deadlines.set(slot, Instant::from_millis(due));
+                    model[slot] = Some(due);
+                }
+            }
+            let first = deadlines.first().map(|(_, due)| due.as_millis());
+            assert_eq!(first, model.iter().flatten().min().copied());
+            assert_eq!(deadlines.len(), model.iter().flatten().count());
+            let known = deadlines.get(slot).map(Instant::as_millis);
+            assert_eq!(known, model[slot]);
+            if let Some((slot, due)) = deadlines.first() {
+                assert_eq!(model[slot], Some(due.as_millis()));
+                assert_eq!(deadlines.first_due(due), Some(slot));
+                let before = due.as_millis().checked_sub(1).map(Instant::from_millis);
+                assert_eq!(before.and_then(|before| deadlines.first_due(before)), None);
+            }
+        }
+    }
+
+    #[test]
+    fn all_slots_can_be_due_at_once() {
+        let mut deadlines = Deadlines::<8>::new();
+        for slot in 0..9 {
+            deadlines.set(slot, Instant::from_secs(1));
+        }
+        assert_eq!(deadlines.len(), 8, "there is no slot 8");
+        for slot in 0..8 {
+            assert_eq!(deadlines.get(slot), Some(Instant::from_secs(1)));
+        }
+        while let Some((slot, _)) = deadlines.first() {
+            deadlines.remove(slot);
+        }
+        assert!(deadlines.is_empty());
+    }
+}
