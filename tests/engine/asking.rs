@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use protocol::engine::{Action, Event};
 use protocol::link::{Link, Side};
 use protocol::ndp;
-use protocol::ndp::neighbors::{Question, Sender, Subject};
+use protocol::ndp::neighbors::{Neighbor, Question, Sender, Subject};
 use protocol::time::Duration;
 use protocol::wire::{
     ALL_NODES, Done, MacAddress, NeighborAdvertisement, RecordType, ReportV1, SolicitedNode,
@@ -247,7 +247,7 @@ fn a_host_without_a_link_local_address_is_probed_and_its_answer_confirms() {
             .map(|(_, n)| *n)
             .unwrap()
     };
-    assert!(neighbor(&stage).confirmed);
+    assert!(neighbor(&stage).is_confirmed());
     stage.pass(140);
     assert_eq!(stage.asked(), []);
     stage.pass(10);
@@ -267,7 +267,7 @@ fn an_advertisement_that_nobody_asked_for_confirms_nothing() {
             .ndp()
             .neighbors()
             .iter()
-            .all(|(_, neighbor)| !neighbor.confirmed)
+            .all(|(_, neighbor)| !neighbor.is_confirmed())
     );
 }
 
@@ -283,7 +283,7 @@ fn what_is_reported_within_five_seconds_of_a_question_is_its_answer() {
         stage.now = stage.now.saturating_add(Duration::from_millis(millis));
         stage.reports(&[1]);
         let (_, neighbor) = stage.engine.ndp().neighbors().iter().next().unwrap();
-        assert_eq!(neighbor.confirmed, confirms, "{millis}");
+        assert_eq!(neighbor.is_confirmed(), confirms, "{millis}");
     }
 }
 
@@ -301,7 +301,7 @@ fn an_advertisement_to_somebody_else_or_one_that_is_not_solicited_answers_no_pro
             .next()
             .unwrap()
             .1
-            .confirmed
+            .is_confirmed()
     };
     stage.receive(&advertisement(address(1), address(2), address(1)));
     let mut packet = [0; 128];
@@ -333,7 +333,7 @@ fn once_it_has_answered_what_a_host_reports_from_another_address_or_link_is_no_a
         stage.receive_on(port, HOST, &report(source, &listens));
         let address = Subject::Address(address(1));
         let neighbor = stage.engine.ndp().neighbors().get(address).unwrap();
-        assert_eq!(neighbor.confirmed, confirms, "{source} on {port}");
+        assert_eq!(neighbor.is_confirmed(), confirms, "{source} on {port}");
     }
 }
 
@@ -355,7 +355,7 @@ fn an_advertisement_before_the_first_probe_confirms_nothing() {
             .next()
             .unwrap()
             .1
-            .confirmed
+            .is_confirmed()
     };
     let answer = advertisement(address(1), ROUTER, address(1));
     stage.receive(&answer);
@@ -727,7 +727,7 @@ fn port_of(stage: &Stage, number: u32) -> u8 {
 fn is_confirmed(stage: &Stage, number: u32) -> bool {
     let neighbors = stage.engine.ndp().neighbors();
     let neighbor = neighbors.get(Subject::Address(address(number)));
-    neighbor.is_some_and(|neighbor| neighbor.confirmed)
+    neighbor.is_some_and(Neighbor::is_confirmed)
 }
 
 #[test]
@@ -958,7 +958,7 @@ fn an_answer_to_the_last_probe_confirms() {
             .ndp()
             .neighbors()
             .iter()
-            .all(|(_, neighbor)| neighbor.confirmed)
+            .all(|(_, neighbor)| neighbor.is_confirmed())
     );
 }
 
@@ -1041,7 +1041,7 @@ fn an_address_takes_the_place_of_the_listener_that_its_host_was_known_as() {
             .ndp()
             .neighbors()
             .iter()
-            .all(|(_, neighbor)| neighbor.confirmed)
+            .all(|(_, neighbor)| neighbor.is_confirmed())
     );
     assert_eq!(stage.changes.len(), 1);
     let group = SolicitedNode::of(address(1));

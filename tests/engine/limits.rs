@@ -8,7 +8,7 @@ use protocol::link::Prefix;
 use protocol::link::{Link, Side};
 use protocol::ndp;
 use protocol::ndp::MAX_OWN;
-use protocol::ndp::neighbors::Subject;
+use protocol::ndp::neighbors::{Neighbor, Subject};
 use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, MacAddress, RecordType, SolicitedNode};
 
@@ -282,10 +282,7 @@ fn a_flood_pushes_out_nobody_who_came_before_it_and_answers() {
             .ndp()
             .neighbors()
             .get(Subject::Address(address(number)));
-        assert!(
-            neighbor.is_some_and(|neighbor| neighbor.confirmed),
-            "{number}"
-        );
+        assert!(neighbor.is_some_and(Neighbor::is_confirmed), "{number}");
         assert!(stage.joined.contains(&group(number)), "{number}");
     }
 }
@@ -352,7 +349,7 @@ fn a_host_with_80_addresses_has_64_of_them_known_and_all_groups_joined() {
         let confirmed = (0..80)
             .filter(|number| {
                 let neighbor = neighbors.get(Subject::Address(address(*number)));
-                neighbor.is_some_and(|neighbor| neighbor.confirmed)
+                neighbor.is_some_and(Neighbor::is_confirmed)
             })
             .count();
         assert_eq!(confirmed, 64, "{others}");

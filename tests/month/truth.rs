@@ -184,7 +184,11 @@ impl World {
         let neighbor = neighbors.get(Subject::Address(address))?;
         let (sender, _) = neighbors.host_of(neighbor)?;
         let place = (sender.port, sender.mac);
-        Some((place, neighbor.confirmed, neighbor.last_seen.as_millis()))
+        Some((
+            place,
+            neighbor.is_confirmed(),
+            neighbor.last_seen.as_millis(),
+        ))
     }
 
     /// An address may have come to another place.
@@ -305,7 +309,9 @@ impl World {
         self.check_known();
         self.check_groups();
         let neighbors = self.engine.ndp().neighbors();
-        let confirmed = neighbors.iter().filter(|(_, neighbor)| neighbor.confirmed);
+        let confirmed = neighbors
+            .iter()
+            .filter(|(_, neighbor)| neighbor.is_confirmed());
         let addresses = confirmed.filter_map(|(subject, _)| match subject {
             Subject::Address(address) => Some(address),
             Subject::Listener(..) => None,

@@ -62,8 +62,8 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 view.state_of(subject, neighbor),
                 view.seconds_since(neighbor.last_seen),
                 view.seconds_left(neighbor),
-                neighbor.confirmed,
-                neighbor.questions,
+                neighbor.is_confirmed(),
+                neighbor.step.questions(),
             )
         }
         Piece::Targets => write_list_head(

@@ -283,9 +283,9 @@ impl View<'_> {
 
     /// How far a neighbor is on its way from being heard to being kept, or forgotten.
     fn state_of(&self, subject: &Subject, neighbor: &Neighbor) -> &'static str {
-        match (subject, neighbor.questions) {
+        match (subject, neighbor.step.questions()) {
             (Subject::Address(address), _) if self.in_kernel(*address).0 => "proxied",
-            (_, 0) if neighbor.confirmed => "confirmed",
+            (_, 0) if neighbor.is_confirmed() => "confirmed",
             (_, 0) => "heard",
             (_, 1..=ASKS) => "asked",
             _ => "probed",

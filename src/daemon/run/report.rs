@@ -18,7 +18,7 @@ pub fn log_summary(engine: &Engine<'_>) {
         .ndp()
         .neighbors()
         .iter()
-        .filter(|(_, neighbor)| neighbor.confirmed);
+        .filter(|(_, neighbor)| neighbor.is_confirmed());
     info!(
         "{}: {} groups, {} addresses and listeners ({} confirmed) of {} hosts, {:?} in force",
         Path(engine.config()),

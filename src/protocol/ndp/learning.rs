@@ -11,7 +11,7 @@ use super::{MAX_OWN, Ndp, Own, address_of, release};
 use crate::config::Learn;
 use crate::context::Context;
 use crate::counters::Counter;
-use crate::link::{Link, Port, Prefix};
+use crate::link::{Link, Prefix};
 use crate::wire::{Message, NeighborAdvertisement, NeighborSolicitation, SolicitedNode};
 
 impl Ndp<'_> {
@@ -157,13 +157,12 @@ impl Ndp<'_> {
             let neighbors = &mut self.neighbors;
             let Context { now, config, .. } = cx;
             if !listens {
-                neighbors.listens_no_more(*now, number, group);
+                neighbors.listens_no_more(*now, config, number, group);
                 continue;
             }
             let known = neighbors.listens(*now, config, number, group, answers);
             if answers && known != Known::Address {
-                let ports = Port::try_from(config.downstreams.len()).unwrap_or(Port::MAX);
-                neighbors.claim_elsewhere(*now, ports, sender, group);
+                neighbors.claim_elsewhere(*now, config, sender, group);
             }
             if known == Known::Nothing && config.learn != Learn::Ndp {
                 self.sighted(

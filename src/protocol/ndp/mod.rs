@@ -184,7 +184,7 @@ impl<'t> Ndp<'t> {
             }
             Side::Downstream(port) => {
                 if before.is_none() && link.is_some() {
-                    self.neighbors.ask_all(cx.now, |on| on == port);
+                    self.neighbors.ask_all(cx.now, &cx.config, |on| on == port);
                     self.kernel_entries.retry();
                 }
             }
@@ -193,12 +193,13 @@ impl<'t> Ndp<'t> {
 
     /// Somebody wants all hosts asked.
     pub(crate) fn handle_renew(&mut self, cx: &Context) {
-        self.neighbors.ask_all(cx.now, |_| true);
+        self.neighbors.ask_all(cx.now, &cx.config, |_| true);
     }
 
     /// The kernel's neighbour table no longer knows an address.
     pub(crate) fn handle_forgotten(&mut self, cx: &Context, address: Ipv6Addr) {
-        self.neighbors.forgotten_by_kernel(cx.now, address);
+        self.neighbors
+            .forgotten_by_kernel(cx.now, &cx.config, address);
     }
 
     /// Somebody removed an entry or a route of this program's.

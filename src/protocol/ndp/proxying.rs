@@ -6,7 +6,7 @@ use core::net::Ipv6Addr;
 use log::{debug, warn};
 
 use super::kernel_entries::{self, KernelTable, Listing};
-use super::neighbors::{Refusal, Sender, Subject};
+use super::neighbors::{Neighbor, Refusal, Sender, Subject};
 use super::targets::{Ended, Refused, Solicitation};
 use super::{Action, Ndp, release};
 use crate::context::Context;
@@ -72,7 +72,7 @@ impl Ndp<'_> {
             let owner = Side::Downstream(owner.port);
             let verified = self.targets.verify(cx.now, solicitation, owner);
             count_refusal(cx, verified);
-        } else if neighbor.confirmed {
+        } else if neighbor.is_confirmed() {
             self.targets.answer(solicitation);
         }
     }
@@ -121,8 +121,7 @@ impl Ndp<'_> {
         // Of two that claim an address, the one whose host answered here has it. But while it detects duplicates it does not: already
         // then it says by MLD that it listens.
         let neighbor = self.neighbors.get(subject);
-        if neighbor.is_some_and(|neighbor| neighbor.confirmed) && !self.targets.is_detecting(target)
-        {
+        if neighbor.is_some_and(Neighbor::is_confirmed) && !self.targets.is_detecting(target) {
             return;
         }
         // RFC 4861 §7.3.1: what is not solicited confirms nothing. It tells of a target that was not known to be there.
@@ -232,7 +231,10 @@ impl Ndp<'_> {
             ..
         } = self;
         let now = &cx.now;
-        for (subject, neighbor) in neighbors.iter().filter(|(_, neighbor)| neighbor.confirmed) {
+        for (subject, neighbor) in neighbors
+            .iter()
+            .filter(|(_, neighbor)| neighbor.is_confirmed())
+        {
             if let Subject::Address(address) = subject
                 && !targets.is_detecting(address)
             {
@@ -341,7 +343,7 @@ impl Ndp<'_> {
                     neighbors.postpone(*now, config, claim, Refusal::Rate);
                 }
             }
-            Ended::Unverified => neighbors.left_unanswered(*now, address),
+            Ended::Unverified => neighbors.left_unanswered(*now, config, address),
             // Nobody else has it.
             Ended::Unanswered => neighbors.tell_again(Subject::Address(address)),
         });

@@ -1,4 +1,5 @@
-//! What is due next, by slot, without a look through a table: a binary heap in fixed storage.
+//! What is due next, by slot, without a look through a table: a binary heap in fixed storage. Of
+//! those due at the same time the lowest slot comes first.
 //!
 //! Whoever moves a deadline often need not move it here each time. A deadline that is only
 //! [brought forward](Deadlines::bring_forward) may come too early. Its owner then knows better, and
@@ -24,6 +25,15 @@ impl<const N: usize> Deadlines<N> {
             due: [0; N],
             heap: heapless::Vec::new(),
             places: [0; N],
+        }
+    }
+
+    /// No slot is due any more.
+    pub fn clear(&mut self) {
+        while let Some(slot) = self.heap.pop() {
+            if let Some(place) = self.places.get_mut(usize::from(slot)) {
+                *place = 0;
+            }
         }
     }
 
@@ -103,7 +113,7 @@ impl<const N: usize> Deadlines<N> {
     /// Moves what is at a place up to where it belongs; that place.
     fn rise(&mut self, mut place: usize) -> usize {
         while let Some(above) = place.checked_sub(1).map(|place| place / 2) {
-            if self.due_at(above) <= self.due_at(place) {
+            if self.key_at(above) <= self.key_at(place) {
                 break;
             }
             self.swap(above, place);
@@ -120,9 +130,9 @@ impl<const N: usize> Deadlines<N> {
             if left >= self.heap.len() {
                 break;
             }
-            let is_right = right < self.heap.len() && self.due_at(right) < self.due_at(left);
+            let is_right = right < self.heap.len() && self.key_at(right) < self.key_at(left);
             let below = if is_right { right } else { left };
-            if self.due_at(place) <= self.due_at(below) {
+            if self.key_at(place) <= self.key_at(below) {
                 break;
             }
             self.swap(place, below);
@@ -150,10 +160,9 @@ impl<const N: usize> Deadlines<N> {
         Some(place.into())
     }
 
-    fn due_at(&self, place: usize) -> u64 {
-        self.heap
-            .get(place)
-            .map_or(u64::MAX, |slot| self.due_of((*slot).into()))
+    fn key_at(&self, place: usize) -> (u64, u16) {
+        let slot = self.heap.get(place).copied().unwrap_or(u16::MAX);
+        (self.due_of(slot.into()), slot)
     }
 
     fn due_of(&self, slot: usize) -> u64 {

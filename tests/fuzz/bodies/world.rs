@@ -10,7 +10,7 @@ use protocol::engine::{Action, BUFFER_LENGTH, Engine, Event, Tables};
 use protocol::link::Link;
 use protocol::link::{Port, Prefix, Side};
 use protocol::ndp::kernel_entries::{self, KernelTable};
-use protocol::ndp::neighbors::{self, Subject};
+use protocol::ndp::neighbors::{self, Neighbor, Subject};
 use protocol::ndp::solicited::{self, LEAVE_DELAY};
 use protocol::ndp::targets::{self, State};
 use protocol::time::{Duration, Instant};
@@ -386,7 +386,7 @@ impl<'t> World<'t> {
 
     fn is_confirmed(&self, address: Ipv6Addr) -> bool {
         let neighbor = self.engine.ndp().neighbors().get(Subject::Address(address));
-        neighbor.is_some_and(|neighbor| neighbor.confirmed)
+        neighbor.is_some_and(Neighbor::is_confirmed)
     }
 
     fn check(&mut self) {
@@ -488,7 +488,7 @@ impl<'t> World<'t> {
         for (address, proxied) in ndp_proxy.iter() {
             count += 1;
             let neighbor = engine.ndp().neighbors().get(Subject::Address(address));
-            let confirmed = neighbor.filter(|neighbor| neighbor.confirmed);
+            let confirmed = neighbor.filter(|neighbor| neighbor.is_confirmed());
             match proxied.side {
                 Some(Side::Upstream) => {
                     above += 1;
@@ -499,7 +499,7 @@ impl<'t> World<'t> {
                 }
                 Some(Side::Downstream(port)) => {
                     below += usize::from(!proxied.kept);
-                    let known = neighbor.filter(|neighbor| neighbor.confirmed || proxied.kept);
+                    let known = neighbor.filter(|neighbor| neighbor.is_confirmed() || proxied.kept);
                     let owner =
                         known.and_then(|neighbor| engine.ndp().neighbors().host_of(neighbor));
                     let known = owner.map(|(owner, _)| owner.port);
@@ -533,7 +533,7 @@ impl<'t> World<'t> {
         {
             let neighbors = engine.ndp().neighbors().iter();
             let confirmed = neighbors.filter_map(|(subject, neighbor)| match subject {
-                Subject::Address(address) if neighbor.confirmed => Some(address),
+                Subject::Address(address) if neighbor.is_confirmed() => Some(address),
                 Subject::Address(_) | Subject::Listener(..) => None,
             });
             // One that its host detects duplicates of has to wait.
@@ -579,6 +579,15 @@ impl<'t> World<'t> {
                 self.now = now;
                 self.engine.handle_timeout(now);
                 self.settle();
+                // A large table is looked through in several turns.
+                let soon = now.saturating_add(Duration::from_millis(100));
+                while let Some((due, _)) = self.engine.next_deadline()
+                    && due <= soon
+                {
+                    self.now = due;
+                    self.engine.handle_timeout(due);
+                    self.settle();
+                }
                 if self.engine.ndp().neighbors().waiting() == 0 {
                     break;
                 }

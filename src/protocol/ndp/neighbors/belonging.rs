@@ -1,9 +1,9 @@
 //! Which subjects are whose: the list of each host, handing over, and who gives way.
 
-use core::cmp::Reverse;
+use core::mem::{Discriminant, discriminant};
 
-use super::question::ALL_QUESTIONS;
-use super::{ASKS, CAPACITY, Evidence, Neighbors, PROBES, Refusal, Sender, Subject};
+use super::neighbor::{Standing, Step};
+use super::{CAPACITY, Evidence, Neighbors, Refusal, Sender, Subject};
 use crate::config::Config;
 use crate::link::Port;
 use crate::tables::table::Next;
@@ -11,7 +11,9 @@ use crate::time::Instant;
 use crate::wire::SolicitedNode;
 
 /// Who holds more subjects than this gives way before being asked.
-const FAIR_SHARE: u16 = 8;
+pub(super) const FAIR_SHARE: u16 = 8;
+/// How many are looked at for one that gives way.
+pub(super) const CANDIDATES: usize = 32;
 
 impl Neighbors<'_> {
     /// Makes a subject the host's, whosever it was. A host that has answered for it keeps it, for anybody can claim it: that one is
@@ -39,63 +41,73 @@ impl Neighbors<'_> {
         };
         let owner = self.hosts.entry(neighbor.host).map(|(owner, _)| owner);
         let has_moved = owner.is_some_and(|owner| owner.mac == sender.mac) && sender.has_mac();
-        if neighbor.confirmed && !neighbor.asked_in_vain && !has_moved || !quota {
-            self.contest(now, slot, sender.port);
+        if neighbor.standing == Standing::Confirmed && !has_moved || !quota {
+            self.contest(now, config, slot, sender.port);
             return false;
         }
-        let stays_confirmed = neighbor.confirmed && has_moved;
+        let standing = if neighbor.is_confirmed() && has_moved {
+            Standing::Confirmed
+        } else {
+            Standing::Claimed
+        };
         self.unlink(slot);
         self.link(slot, number);
         let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
             return false;
         };
-        neighbor.confirmed = stays_confirmed;
         // The new one is asked as soon as may be.
-        let due = now.max(neighbor.next_probe(now));
-        neighbor.questions = 0;
-        neighbor.asked_in_vain = false;
-        neighbor.due = due;
-        self.note_change(slot, true);
-        self.expect_question(due);
+        neighbor.due = now.max(neighbor.next_probe(now));
+        neighbor.step = Step::FIRST;
+        self.set_standing(slot, standing);
+        self.note_silence_of_host(slot);
+        self.changed.insert(slot);
+        self.expect_question(now, config, slot);
         true
     }
 
     /// A subject whose host has answered for it on another link is its new one's there. That one is to answer too, and where it does
     /// not, whoever has it here or where it was.
-    pub(super) fn ask_after_move(&mut self, now: Instant, slot: usize, before: u16) {
+    pub(super) fn ask_after_move(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        slot: usize,
+        before: u16,
+    ) {
         let port = self.hosts.entry(before).map(|(owner, _)| owner.port);
         if let Some((_, neighbor)) = self.subjects.get_mut(slot)
-            && neighbor.confirmed
+            && neighbor.is_confirmed()
         {
             neighbor.claimed = port;
-            self.doubt(now, slot);
+            self.doubt(now, config, slot);
         }
     }
 
     /// Another host claims a subject: its own host is asked, if that is not under way, and in the
     /// end whoever has it there. Where the last round was in vain, there is another one, since that
     /// did not ask there.
-    fn contest(&mut self, now: Instant, slot: usize, port: Port) {
+    fn contest(&mut self, now: Instant, config: &Config, slot: usize, port: Port) {
         if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
             neighbor.claimed = Some(port);
-            if neighbor.questions == 0 || neighbor.questions >= ALL_QUESTIONS {
-                self.doubt(now, slot);
+            if neighbor.step == Step::FIRST || neighbor.step == Step::Over {
+                self.doubt(now, config, slot);
             }
         }
     }
 
     /// A host is probably on another link now: its subject is resolved on both at once.
-    fn look_for(&mut self, now: Instant, slot: usize, port: Port) {
+    fn look_for(&mut self, now: Instant, config: &Config, slot: usize, port: Port) {
         let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
             return;
         };
         neighbor.claimed = Some(port);
-        let questions = ASKS.saturating_add(PROBES);
-        if neighbor.questions < questions || neighbor.questions >= ALL_QUESTIONS {
-            neighbor.questions = questions;
-            let due = now.max(neighbor.next_probe(now));
-            neighbor.due = due;
-            self.expect_question(due);
+        match neighbor.step {
+            Step::Ask { .. } | Step::Probe { .. } | Step::Over => {
+                neighbor.step = Step::FIRST_RESOLUTION;
+                neighbor.due = now.max(neighbor.next_probe(now));
+                self.expect_question(now, config, slot);
+            }
+            Step::Resolve { .. } => {}
         }
     }
 
@@ -104,10 +116,11 @@ impl Neighbors<'_> {
     pub(crate) fn claim_elsewhere(
         &mut self,
         now: Instant,
-        ports: Port,
+        config: &Config,
         sender: Sender,
         group: SolicitedNode,
     ) {
+        let ports = Port::try_from(config.downstreams.len()).unwrap_or(Port::MAX);
         for port in (0..ports).filter(|port| *port != sender.port && sender.has_mac()) {
             let other = self.hosts.find(Sender { port, ..sender });
             let host = other.and_then(|number| self.hosts.get(number));
@@ -118,7 +131,7 @@ impl Neighbors<'_> {
                 };
                 link = neighbor.next;
                 if matches!(subject, Subject::Address(_)) && subject.group() == group {
-                    self.look_for(now, slot, sender.port);
+                    self.look_for(now, config, slot, sender.port);
                 }
             }
         }
@@ -132,28 +145,44 @@ impl Neighbors<'_> {
         };
         let port = |number| self.hosts.entry(number).map(|(sender, _)| sender.port);
         let is_resolved = || {
-            neighbor.asked_in_vain
-                && neighbor.questions > ASKS.saturating_add(PROBES)
+            neighbor.is_unanswered()
+                && neighbor.step.is_resolving()
                 && (port(number) == port(neighbor.host) || port(number) == neighbor.claimed)
         };
-        config.probe && neighbor.questions > ASKS && (neighbor.host == number || is_resolved())
+        config.probe && neighbor.step.is_beyond_asks() && (neighbor.host == number || is_resolved())
     }
 
     /// A subject's host has answered for it.
     pub(super) fn confirm(&mut self, slot: usize, number: u16) {
-        if let (Some((_, neighbor)), Some(host)) =
-            (self.subjects.get_mut(slot), self.hosts.get_mut(number))
-        {
-            neighbor.confirmed = true;
+        if let Some(host) = self.hosts.get_mut(number) {
             host.answered = true;
-            self.note_change(slot, true);
+            self.set_standing(slot, Standing::Confirmed);
+            self.changed.insert(slot);
         }
     }
 
-    pub(super) fn note_change(&mut self, slot: usize, has_changed: bool) {
-        if has_changed {
-            self.changed.insert(slot);
+    /// Whose word there is for a subject.
+    pub(super) fn set_standing(&mut self, slot: usize, standing: Standing) {
+        let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
+            return;
+        };
+        neighbor.standing = standing;
+        let number = neighbor.host;
+        let is_stranger = !neighbor.is_confirmed();
+        if is_stranger == self.strangers.contains(slot) {
+            return;
         }
+        let host = self.hosts.get_mut(number);
+        if is_stranger {
+            self.strangers.insert(slot);
+            host.into_iter()
+                .for_each(|host| host.strangers = host.strangers.saturating_add(1));
+        } else {
+            self.strangers.remove(slot);
+            host.into_iter()
+                .for_each(|host| host.strangers = host.strangers.saturating_sub(1));
+        }
+        self.hosts.note_subjects(number);
     }
 
     pub(super) fn link(&mut self, slot: usize, number: u16) {
@@ -166,25 +195,30 @@ impl Neighbors<'_> {
             host.subjects = host.subjects.saturating_add(1);
             let listens = matches!(subject, Subject::Listener(..));
             host.listeners = host.listeners.saturating_add(listens.into());
+            let is_stranger = self.strangers.contains(slot);
+            host.strangers = host.strangers.saturating_add(is_stranger.into());
         }
+        self.hosts.note_subjects(number);
     }
 
     pub(super) fn unlink(&mut self, slot: usize) {
         let Some((subject, neighbor)) = self.subjects.get(slot) else {
             return;
         };
-        let next = neighbor.next;
-        let Some(host) = self.hosts.get_mut(neighbor.host) else {
+        let (next, number) = (neighbor.next, neighbor.host);
+        let Some(host) = self.hosts.get_mut(number) else {
             return;
         };
         host.subjects = host.subjects.saturating_sub(1);
         let listened = matches!(subject, Subject::Listener(..));
         host.listeners = host.listeners.saturating_sub(listened.into());
-        if host.first == Next::to(slot) {
-            host.first = next;
-            return;
-        }
+        let was_stranger = self.strangers.contains(slot);
+        host.strangers = host.strangers.saturating_sub(was_stranger.into());
         let mut link = host.first;
+        if link == Next::to(slot) {
+            host.first = next;
+        }
+        self.hosts.note_subjects(number);
         while let Some((_, before)) = link.slot().and_then(|slot| self.subjects.get_mut(slot)) {
             if before.next == Next::to(slot) {
                 before.next = next;
@@ -196,6 +230,8 @@ impl Neighbors<'_> {
 
     pub(super) fn remove_slot(&mut self, slot: usize) -> Option<Subject> {
         self.unlink(slot);
+        self.strangers.remove(slot);
+        self.questions.remove(slot);
         let (subject, _) = self.subjects.remove(slot)?;
         Some(subject)
     }
@@ -222,7 +258,8 @@ impl Neighbors<'_> {
         let place = if has_room {
             None
         } else {
-            let own = self.oldest_unconfirmed_of(number, subject);
+            let kind = discriminant(&subject);
+            let own = self.oldest_unconfirmed_of(number, Some(kind));
             Some(own.ok_or(Refusal::HostQuota)?)
         };
         // What the kernel remembers is no better than anything else that nobody has answered for.
@@ -246,18 +283,23 @@ impl Neighbors<'_> {
         }
     }
 
-    /// The slot of the host's unconfirmed subject, of the kind of `subject`, that was seen longest ago.
-    fn oldest_unconfirmed_of(&self, number: u16, subject: Subject) -> Option<usize> {
-        let kind = core::mem::discriminant(&subject);
+    /// The slot of the host's unconfirmed subject, of a kind if one is named, that was seen longest
+    /// ago.
+    fn oldest_unconfirmed_of(
+        &self,
+        number: u16,
+        kind: Option<Discriminant<Subject>>,
+    ) -> Option<usize> {
         let mut oldest: Option<(Instant, usize)> = None;
         let mut link = self.hosts.get(number)?.first;
         while let Some((slot, (subject, neighbor))) = link
             .slot()
             .and_then(|slot| Some((slot, self.subjects.get(slot)?)))
         {
+            let is_of_kind = kind.is_none_or(|kind| discriminant(&subject) == kind);
             let candidate = (neighbor.last_seen, slot);
-            if !neighbor.confirmed
-                && core::mem::discriminant(&subject) == kind
+            if is_of_kind
+                && !neighbor.is_confirmed()
                 && oldest.is_none_or(|oldest| candidate < oldest)
             {
                 oldest = Some(candidate);
@@ -267,31 +309,45 @@ impl Neighbors<'_> {
         oldest.map(|(_, slot)| slot)
     }
 
-    /// Of the unconfirmed subjects of hosts that left a question unanswered, or that hold more than [`FAIR_SHARE`], one of the host that
-    /// holds most, and of those the one that was seen longest ago. Nobody else gives way before being asked: a newcomer is no better.
-    fn least_deserving(&self, now: Instant, config: &Config) -> Result<usize, Refusal> {
-        let asks = config.ask || config.probe;
-        let mut refusal = Refusal::Full;
-        let mut least = None;
-        for (slot, _, neighbor) in self.subjects.iter_from(0) {
-            if neighbor.confirmed {
-                continue;
-            }
-            refusal = Refusal::Rate;
-            let Some(host) = self.hosts.get(neighbor.host) else {
-                continue;
-            };
-            let holds = host.subjects;
-            let was_asked = host.unanswered > 0 || neighbor.questions > ASKS;
-            let is_silent = was_asked && neighbor.due <= now || neighbor.asked_in_vain;
-            if asks && !is_silent && holds <= FAIR_SHARE {
-                continue;
-            }
-            let candidate = (Reverse(holds), neighbor.last_seen, slot);
-            if least.is_none_or(|least| candidate < least) {
-                least = Some(candidate);
+    /// Who gives way: an unconfirmed subject of the host that holds most, if that is more than
+    /// [`FAIR_SHARE`], or else one whose host left a question unanswered. Of these it is the one that
+    /// was seen, or asked for, longest ago. Nobody else gives way before being asked: a newcomer is
+    /// no better. A full table costs no more to look at than one that is not.
+    fn least_deserving(&mut self, now: Instant, config: &Config) -> Result<usize, Refusal> {
+        if self.strangers.is_empty() {
+            return Err(Refusal::Full);
+        }
+        if let Some(number) = self.hosts.greediest()
+            && let Some(slot) = self.oldest_unconfirmed_of(number, None)
+        {
+            return Ok(slot);
+        }
+        let longest = if config.ask || config.probe {
+            self.longest_silent(now)
+        } else {
+            self.oldest_stranger()
+        };
+        longest.ok_or(Refusal::Rate)
+    }
+
+    /// Where nobody is asked, the unconfirmed subject that was seen longest ago, of so many that are
+    /// looked at in turn.
+    fn oldest_stranger(&mut self) -> Option<usize> {
+        let ahead = self.strangers.iter_from(self.hand);
+        let behind = self
+            .strangers
+            .iter_from(0)
+            .take_while(|slot| *slot < self.hand);
+        let mut hand = self.hand;
+        let mut oldest: Option<(Instant, usize)> = None;
+        for slot in ahead.chain(behind).take(CANDIDATES) {
+            hand = slot.saturating_add(1);
+            if let Some((_, neighbor)) = self.subjects.get(slot) {
+                let candidate = (neighbor.last_seen, slot);
+                oldest = Some(oldest.map_or(candidate, |oldest| oldest.min(candidate)));
             }
         }
-        least.map(|(_, _, slot)| slot).ok_or(refusal)
+        self.hand = hand;
+        oldest.map(|(_, slot)| slot)
     }
 }

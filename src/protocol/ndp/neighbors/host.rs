@@ -2,11 +2,15 @@
 //! one with an interface on each, or two machines, so what is heard on one link says nothing of the other.
 
 use core::net::Ipv6Addr;
+use core::ops::Range;
 
-use super::question::{ANSWER_WINDOW, ASKS, Longest, Question};
+use super::belonging::{CANDIDATES, FAIR_SHARE};
+use super::question::{ANSWER_WINDOW, ASKS, Question};
 use super::{CAPACITY, Sender};
 use crate::config::Config;
 use crate::link::Port;
+use crate::tables::deadlines::Deadlines;
+use crate::tables::pending::SlotSet;
 use crate::tables::rate::Bucket;
 use crate::tables::table::{Key, Next, Table};
 use crate::time::{Duration, Instant};
@@ -21,17 +25,16 @@ pub struct Host {
     /// Where it can be asked.
     pub link_local: Option<Ipv6Addr>,
     pub last_heard: Instant,
-    /// How many subjects are its, and how many of these are listeners.
+    /// How many subjects are its, how many of these are listeners, and how many unconfirmed.
     pub subjects: u16,
     pub listeners: u16,
+    pub(super) strangers: u16,
     /// Questions to the host since it last reported anything.
     pub unanswered: u8,
     /// It has answered a question.
     pub answered: bool,
     /// When it was asked last.
     pub(super) asked: Option<Instant>,
-    /// When it is to be asked whatever its subjects say.
-    pub(super) due: Option<Instant>,
     /// Its first subject.
     pub(super) first: Next,
 }
@@ -42,10 +45,10 @@ impl Host {
         last_heard: Instant::ZERO,
         subjects: 0,
         listeners: 0,
+        strangers: 0,
         unanswered: 0,
         answered: false,
         asked: None,
-        due: None,
         first: Next::END,
     };
 
@@ -74,20 +77,49 @@ impl Key for Sender {
 }
 
 /// What [`Hosts`] are kept in.
-pub(super) type Storage = Table<Sender, Host, HOST_CAPACITY>;
+pub(super) struct Storage {
+    table: Table<Sender, Host, HOST_CAPACITY>,
+    due: Deadlines<HOST_CAPACITY>,
+    greedy: Deadlines<HOST_CAPACITY>,
+}
+
+impl Storage {
+    pub(super) const fn new() -> Self {
+        Storage {
+            table: Table::new(),
+            due: Deadlines::new(),
+            greedy: Deadlines::new(),
+        }
+    }
+}
 
 /// The hosts. Each has a number for as long as it is known.
 pub(super) struct Hosts<'t> {
-    table: &'t mut Storage,
+    table: &'t mut Table<Sender, Host, HOST_CAPACITY>,
+    /// When each is to be asked whatever its subjects say.
+    due: &'t mut Deadlines<HOST_CAPACITY>,
+    /// Those that hold more than [`FAIR_SHARE`], some of it unconfirmed: who holds most comes first.
+    greedy: &'t mut Deadlines<HOST_CAPACITY>,
+    /// Those without subjects.
+    idle: SlotSet<{ HOST_CAPACITY / 32 }>,
+    /// From which on one is looked for that gives way.
+    hand: usize,
     /// For new ones that take the place of others.
     newcomers: Bucket,
 }
 
 impl<'t> Hosts<'t> {
-    pub(super) fn new(table: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+    pub(super) fn new(storage: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+        let Storage { table, due, greedy } = storage;
         table.begin(hash_key);
+        due.clear();
+        greedy.clear();
         Hosts {
             table,
+            due,
+            greedy,
+            idle: SlotSet::new(),
+            hand: 0,
             newcomers: Bucket::new(),
         }
     }
@@ -140,74 +172,148 @@ impl<'t> Hosts<'t> {
             {
                 return None;
             }
-            // Nobody gives way before being asked.
-            let is_silent = |host: &Host| host.due.is_none() || host.unanswered > 0;
-            let useless = self
-                .table
-                .iter_from(0)
-                .filter(|(_, _, host)| host.subjects == 0 && is_silent(host));
-            let (slot, _, _) = useless.min_by_key(|(_, _, host)| host.last_heard)?;
-            self.table.remove(slot);
+            let slot = self.useless()?;
+            self.remove(slot);
         }
         let slot = self.table.insert(sender, Host::VACANT).ok()?;
+        self.idle.insert(slot);
         u16::try_from(slot).ok()
     }
 
-    /// Asks every host on these ports that can be asked; is there one?
-    pub(super) fn ask_all(&mut self, now: Instant, on: impl Fn(Port) -> bool) -> bool {
-        let mut any = false;
-        for slot in self.table.slots() {
-            let host = self.table.get_mut(slot);
-            if let Some((_, host)) = host.filter(|(sender, _)| on(sender.port)) {
-                host.unanswered = 0;
-                host.asked = None;
-                host.due = host.link_local.map(|_| now);
-                any |= host.due.is_some();
+    /// One without subjects that gives way, heard longest ago of so many that are looked at. Nobody
+    /// gives way before being asked.
+    fn useless(&mut self) -> Option<usize> {
+        let mut longest = None;
+        let mut hand = self.hand;
+        let ahead = self.idle.iter_from(self.hand);
+        let behind = self.idle.iter_from(0).take_while(|slot| *slot < self.hand);
+        for slot in ahead.chain(behind).take(CANDIDATES) {
+            hand = slot.saturating_add(1);
+            let Some((_, host)) = self.table.get(slot) else {
+                continue;
+            };
+            let candidate = (host.last_heard, slot);
+            let is_silent = self.due.get(slot).is_none() || host.unanswered > 0;
+            if is_silent && longest.is_none_or(|longest| candidate < longest) {
+                longest = Some(candidate);
             }
         }
-        any
+        self.hand = hand;
+        longest.map(|(_, slot)| slot)
     }
 
-    /// Offers the questions to hosts that are due; tells `wait_until` of those that are not yet.
-    pub(super) fn offer_questions(
-        &self,
+    fn remove(&mut self, slot: usize) {
+        self.idle.remove(slot);
+        self.due.remove(slot);
+        self.greedy.remove(slot);
+        self.table.remove(slot);
+    }
+
+    /// What a host holds has changed.
+    pub(super) fn note_subjects(&mut self, number: u16) {
+        let Some(&Host {
+            subjects,
+            strangers,
+            ..
+        }) = self.get(number)
+        else {
+            return;
+        };
+        let slot = usize::from(number);
+        if subjects == 0 {
+            self.idle.insert(slot);
+        } else {
+            self.idle.remove(slot);
+        }
+        if subjects > FAIR_SHARE && strangers > 0 {
+            let rank = u16::MAX.saturating_sub(subjects);
+            self.greedy.set(slot, Instant::from_millis(rank.into()));
+        } else {
+            self.greedy.remove(slot);
+        }
+    }
+
+    /// Of the hosts that hold more than [`FAIR_SHARE`], some of it unconfirmed, the one that holds
+    /// most.
+    pub(super) fn greediest(&self) -> Option<u16> {
+        let (slot, _) = self.greedy.first()?;
+        u16::try_from(slot).ok()
+    }
+
+    /// Is a host to be asked, whatever its subjects say?
+    pub(super) fn is_due(&self, number: u16) -> bool {
+        self.due.get(number.into()).is_some()
+    }
+
+    /// A host is to be asked then, whatever its subjects say.
+    pub(super) fn ask_at(&mut self, number: u16, due: Instant) {
+        self.due.set(number.into(), due);
+    }
+
+    /// A host need not be asked but for its subjects.
+    pub(super) fn ask_no_more(&mut self, number: u16) {
+        self.due.remove(number.into());
+    }
+
+    /// No host is to be asked before.
+    pub(super) fn next_question(&self) -> Option<Instant> {
+        self.due.first().map(|(_, due)| due)
+    }
+
+    /// The question to a host that has been due longest, and since when. One to which nothing can be
+    /// sent is asked no more: once its link is back, all are.
+    pub(super) fn due_question(
+        &mut self,
         now: Instant,
         can_send: impl Fn(Port) -> bool,
-        questions: &mut Longest,
-        mut wait_until: impl FnMut(Instant),
-    ) {
-        for (slot, sender, host) in self.table.iter_from(0) {
-            let (Some(due), Some(link_local), Ok(number), true) = (
-                host.due,
-                host.link_local,
-                u16::try_from(slot),
-                can_send(sender.port),
-            ) else {
-                continue;
-            };
-            if due > now {
-                wait_until(due);
-                continue;
+    ) -> Option<(Instant, Question)> {
+        while let Some(slot) = self.due.first_due(now) {
+            if let Some((sender, host)) = self.table.get(slot)
+                && let Some(link_local) = host.link_local
+                && can_send(sender.port)
+            {
+                let question = Question::Ask {
+                    port: sender.port,
+                    mac: sender.mac,
+                    link_local,
+                    host: u16::try_from(slot).ok()?,
+                };
+                return Some((self.due.get(slot)?, question));
             }
-            let question = Question::Ask {
-                port: sender.port,
-                mac: sender.mac,
-                link_local,
-                host: number,
+            self.due.remove(slot);
+        }
+        None
+    }
+
+    /// All slots that may hold a host.
+    pub(super) fn slots(&self) -> Range<usize> {
+        self.table.slots()
+    }
+
+    /// Asks every host on these ports that can be asked.
+    pub(super) fn ask_all(&mut self, now: Instant, on: impl Fn(Port) -> bool) {
+        for slot in self.table.slots() {
+            let host = self.table.get_mut(slot);
+            let Some((_, host)) = host.filter(|(sender, _)| on(sender.port)) else {
+                continue;
             };
-            questions.offer(due, question);
+            host.unanswered = 0;
+            host.asked = None;
+            if host.link_local.is_some() {
+                self.due.set(slot, now);
+            } else {
+                self.due.remove(slot);
+            }
         }
     }
 
-    /// Forgets hosts without subjects that were not heard for `timeout`.
-    pub(super) fn expire(&mut self, now: Instant, timeout: Duration) {
-        for slot in self.table.slots() {
-            if let Some((_, host)) = self.table.get(slot)
-                && host.subjects == 0
-                && now.since(host.last_heard) >= timeout
-            {
-                self.table.remove(slot);
-            }
+    /// Forgets the host at a slot, if it has no subjects and was not heard for `timeout`.
+    pub(super) fn expire(&mut self, now: Instant, slot: usize, timeout: Duration) {
+        if let Some((_, host)) = self.table.get(slot)
+            && host.subjects == 0
+            && now.since(host.last_heard) >= timeout
+        {
+            self.remove(slot);
         }
     }
 }

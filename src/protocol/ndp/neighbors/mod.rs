@@ -12,7 +12,10 @@
 mod belonging;
 mod host;
 mod latecomers;
+mod neighbor;
 mod question;
+mod silent;
+mod sweep;
 
 use core::net::Ipv6Addr;
 
@@ -20,18 +23,22 @@ use crate::config::Config;
 use crate::link::Port;
 use crate::tables::pending::SlotSet;
 use crate::tables::rate::Bucket;
-use crate::tables::table::{Key, Next, Table};
+use crate::tables::table::Next;
+use crate::tables::table::{Key, Table};
 use crate::time::Instant;
 use crate::wire::{MacAddress, SolicitedNode};
 
 pub use host::Host;
+pub use neighbor::{Neighbor, Standing, Step};
 pub use question::{
     ASK_QUERY_INTERVAL, ASK_RESPONSE_DELAY, ASK_ROBUSTNESS, ASKS, PROBES, Question, RESOLUTIONS,
 };
 
 use host::Hosts;
 use latecomers::Latecomers;
-use question::{ALL_QUESTIONS, DOUBT_INTERVAL};
+use question::Questions;
+use silent::Silent;
+use sweep::Sweep;
 
 /// The most addresses and listeners kept.
 pub const CAPACITY: usize = 4096;
@@ -62,30 +69,6 @@ impl Key for Subject {
             Subject::Listener(group, host) => group.bits() | u128::from(*host) << 64,
         }
     }
-}
-
-/// What is known of a subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Neighbor {
-    pub last_seen: Instant,
-    /// Its host has answered a question for it.
-    pub confirmed: bool,
-    /// Questions since it was seen last: [`ASKS`] to the host, then [`PROBES`], then [`RESOLUTIONS`].
-    pub questions: u8,
-    /// Its host said that it is gone. If no question is answered, it is.
-    revoked: bool,
-    /// All questions but the last resolution were not answered: whoever answers that one, or claims the address, has it.
-    asked_in_vain: bool,
-    /// Where another host claimed it since its own was heard of.
-    claimed: Option<Port>,
-    /// The resolution that is due is the one there.
-    resolves_claim: bool,
-    /// When to ask next.
-    due: Instant,
-    /// The host's number.
-    host: u16,
-    /// The next subject of the same host.
-    next: Next,
 }
 
 /// Who was heard, and where: what a host is known by.
@@ -149,6 +132,8 @@ pub enum Refusal {
 /// What [`Neighbors`] are kept in.
 pub struct Storage {
     subjects: Table<Subject, Neighbor, CAPACITY>,
+    questions: question::Storage,
+    silent: silent::Storage,
     hosts: host::Storage,
     latecomers: latecomers::Storage,
 }
@@ -157,6 +142,8 @@ impl Storage {
     pub(crate) const fn new() -> Self {
         Storage {
             subjects: Table::new(),
+            questions: question::Storage::new(),
+            silent: silent::Storage::new(),
             hosts: host::Storage::new(),
             latecomers: latecomers::Storage::new(),
         }
@@ -171,14 +158,13 @@ pub struct Neighbors<'t> {
     newcomers: Bucket,
     residents: Bucket,
     latecomers: Latecomers<'t>,
-    /// When to look for subjects that timed out; none while there is nothing.
-    next_check: Option<Instant>,
-    /// No question is due before; none where none will be.
-    next_question: Option<Instant>,
-    /// No question may be sent before.
-    pace: Instant,
-    /// Counts the questions, so that strangers get their share.
-    turn: u8,
+    /// The unconfirmed ones.
+    strangers: SlotSet<{ CAPACITY / 32 }>,
+    /// From which on one is looked for that gives way.
+    hand: usize,
+    silent: Silent<'t>,
+    sweep: Sweep,
+    questions: Questions<'t>,
     /// Those that were confirmed, or are so no longer, or moved.
     changed: SlotSet<{ CAPACITY / 32 }>,
 }
@@ -188,6 +174,8 @@ impl<'t> Neighbors<'t> {
     pub(crate) fn new(storage: &'t mut Storage, hash_key: [u8; 16]) -> Self {
         let Storage {
             subjects,
+            questions,
+            silent,
             hosts,
             latecomers,
         } = storage;
@@ -198,10 +186,11 @@ impl<'t> Neighbors<'t> {
             newcomers: Bucket::new(),
             residents: Bucket::new(),
             latecomers: Latecomers::new(latecomers),
-            next_check: None,
-            next_question: None,
-            pace: Instant::ZERO,
-            turn: 0,
+            strangers: SlotSet::new(),
+            hand: 0,
+            silent: Silent::new(silent),
+            sweep: Sweep::new(),
+            questions: Questions::new(questions),
             changed: SlotSet::new(),
         }
     }
@@ -244,7 +233,7 @@ impl<'t> Neighbors<'t> {
             if let Some((subject, neighbor)) = self.subjects.get(slot) {
                 let host = self.hosts.entry(neighbor.host);
                 let port = host.map(|(sender, _)| sender.port);
-                return Some((subject, port.filter(|_| neighbor.confirmed)));
+                return Some((subject, port.filter(|_| neighbor.is_confirmed())));
             }
         }
         None
@@ -253,7 +242,7 @@ impl<'t> Neighbors<'t> {
     /// Makes a subject one that changed, if it is known.
     pub(crate) fn tell_again(&mut self, subject: Subject) {
         if let Some(slot) = self.subjects.find(&subject) {
-            self.note_change(slot, true);
+            self.changed.insert(slot);
         }
     }
 
@@ -286,15 +275,14 @@ impl<'t> Neighbors<'t> {
             // One with addresses is asked when they are due. One without may have some that were never heard.
             let lately = |asked: Instant| now < asked.saturating_add(again);
             if config.ask
-                && host.due.is_none()
                 && host.subjects == 0
                 && !host.asked.is_some_and(lately)
+                && !self.hosts.is_due(number)
             {
-                host.due = Some(now);
-                self.expect_question(now);
+                self.hosts.ask_at(number, now);
             }
         }
-        self.expect_check(now, config);
+        self.sweep.expect(now, config);
         Some(number)
     }
 
@@ -324,13 +312,13 @@ impl<'t> Neighbors<'t> {
                 if answers {
                     self.confirm(slot, number);
                 }
-                let due = self.expect_next_question(now, config);
+                let due = now.saturating_add(self.question_delay(config));
                 if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
-                    let due = neighbor.renew(now, due);
-                    self.expect_question(due);
+                    neighbor.renew(now, due);
+                    self.expect_question(now, config, slot);
                 }
                 if let Some(before) = before.filter(|before| *before != number && !answers) {
-                    self.ask_after_move(now, slot, before);
+                    self.ask_after_move(now, config, slot, before);
                 }
             }
             return Ok(Sighting::Renewed);
@@ -346,7 +334,7 @@ impl<'t> Neighbors<'t> {
         let listener = self.subjects.find(&listener);
         let was_confirmed = listener
             .and_then(|slot| self.subjects.get(slot))
-            .is_some_and(|(_, listener)| listener.confirmed);
+            .is_some_and(|(_, listener)| listener.is_confirmed());
         let displaced = match listener {
             Some(listener) => Some(listener),
             None => self.place_of_another(now, config, subject, number, evidence)?,
@@ -357,24 +345,25 @@ impl<'t> Neighbors<'t> {
             evicted(displaced);
         }
         let confirmed = evidence == Evidence::Answered || was_confirmed;
-        let neighbor = Neighbor {
-            last_seen: now,
-            confirmed,
-            due: if confirmed {
-                self.expect_next_question(now, config)
-            } else {
-                now
-            },
-            ..Neighbor::VACANT
+        let (standing, due) = if confirmed {
+            let due = now.saturating_add(self.question_delay(config));
+            (Standing::Confirmed, due)
+        } else {
+            (Standing::Claimed, now)
         };
+        let neighbor = Neighbor::new(now, standing, due);
         let slot = self
             .subjects
             .insert(subject, neighbor)
             .map_err(|_| Refusal::Full)?;
         self.link(slot, number);
-        self.note_change(slot, confirmed);
-        self.expect_question(now);
-        self.expect_check(now, config);
+        self.set_standing(slot, standing);
+        self.note_silence_of_host(slot);
+        if confirmed {
+            self.changed.insert(slot);
+        }
+        self.expect_question(now, config, slot);
+        self.sweep.expect(now, config);
         let was_listener = listener.is_some();
         Ok(Sighting::New { was_listener })
     }
@@ -396,7 +385,7 @@ impl<'t> Neighbors<'t> {
         let answers = host.answers(now, source);
         if answers {
             host.answered = true;
-            host.due = None;
+            self.hosts.ask_no_more(number);
         }
         answers
     }
@@ -415,7 +404,7 @@ impl<'t> Neighbors<'t> {
             return Known::Nothing;
         };
         let mut link = host.first;
-        let due = self.expect_next_question(now, config);
+        let due = now.saturating_add(self.question_delay(config));
         let mut known = Known::Nothing;
         while let Some(slot) = link.slot() {
             let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
@@ -423,16 +412,22 @@ impl<'t> Neighbors<'t> {
             };
             link = neighbor.next;
             if subject.group() == group {
-                let has_changed = answers && !neighbor.confirmed;
-                neighbor.confirmed |= answers;
-                let due = neighbor.renew(now, due);
+                let has_changed = answers && !neighbor.is_confirmed();
+                if has_changed {
+                    neighbor.standing = Standing::Confirmed;
+                }
+                neighbor.renew(now, due);
+                let standing = neighbor.standing;
                 known = match subject {
                     Subject::Listener(..) if known == Known::Nothing => Known::Listener,
                     Subject::Listener(..) => known,
                     Subject::Address(_) => Known::Address,
                 };
-                self.expect_question(due);
-                self.note_change(slot, has_changed);
+                self.expect_question(now, config, slot);
+                if has_changed {
+                    self.set_standing(slot, standing);
+                    self.changed.insert(slot);
+                }
             }
         }
         known
@@ -440,7 +435,13 @@ impl<'t> Neighbors<'t> {
 
     /// A host reports that it no longer listens to a group: it is asked, since anybody can send such a report, and where it does not
     /// answer for its subjects in the group, they are gone.
-    pub(crate) fn listens_no_more(&mut self, now: Instant, number: u16, group: SolicitedNode) {
+    pub(crate) fn listens_no_more(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        number: u16,
+        group: SolicitedNode,
+    ) {
         let mut link = self.hosts.get(number).map_or(Next::END, |host| host.first);
         while let Some(slot) = link.slot() {
             let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
@@ -449,7 +450,7 @@ impl<'t> Neighbors<'t> {
             link = neighbor.next;
             if subject.group() == group && !neighbor.revoked {
                 neighbor.revoked = true;
-                self.doubt(now, slot);
+                self.doubt(now, config, slot);
             }
         }
     }
@@ -473,77 +474,6 @@ impl<'t> Neighbors<'t> {
                 self.remove_slot(slot).map(&mut gone);
             }
         }
-    }
-
-    pub(crate) fn next_check(&self) -> Option<Instant> {
-        self.next_check
-    }
-
-    /// Where a check is due, forgets every subject last seen an address timeout ago or earlier, or revoked and not there when asked,
-    /// and hands each to `expired`.
-    pub(crate) fn handle_timeout(
-        &mut self,
-        now: Instant,
-        config: &Config,
-        mut expired: impl FnMut(Subject),
-    ) {
-        if self.next_check.is_none_or(|due| now < due) {
-            return;
-        }
-        for slot in self.subjects.slots() {
-            if let Some((_, neighbor)) = self.subjects.get(slot)
-                && (now.since(neighbor.last_seen) >= config.address_timeout
-                    || neighbor.revoked && neighbor.asked_in_vain && neighbor.due <= now)
-            {
-                self.remove_slot(slot).map(&mut expired);
-            }
-        }
-        self.hosts.expire(now, config.address_timeout);
-        self.recall_latecomers(now);
-        self.next_check = None;
-        if !self.subjects.is_empty() || !self.hosts.is_empty() {
-            self.expect_check(now, config);
-        }
-    }
-
-    fn expect_check(&mut self, now: Instant, config: &Config) {
-        self.next_check
-            .get_or_insert(now.saturating_add(config.expiry_interval));
-    }
-}
-
-impl Neighbor {
-    const VACANT: Neighbor = Neighbor {
-        last_seen: Instant::ZERO,
-        confirmed: false,
-        questions: 0,
-        revoked: false,
-        asked_in_vain: false,
-        claimed: None,
-        resolves_claim: false,
-        due: Instant::ZERO,
-        host: 0,
-        next: Next::END,
-    };
-
-    /// It is there: good for another timeout, and no question before `due` once it is confirmed.
-    /// One that left a whole round of questions unanswered may have been asleep, and is asked again
-    /// soon. Returns when it is asked next.
-    fn renew(&mut self, now: Instant, due: Instant) -> Instant {
-        self.last_seen = now;
-        self.revoked = false;
-        self.asked_in_vain = false;
-        self.claimed = None;
-        self.resolves_claim = false;
-        // A sighting does not spare one that never answered the questions under way.
-        if self.confirmed {
-            self.questions = 0;
-            self.due = due;
-        } else if self.questions >= ALL_QUESTIONS {
-            self.questions = 0;
-            self.due = now.max(self.due.saturating_add(DOUBT_INTERVAL));
-        }
-        self.due
     }
 }
 

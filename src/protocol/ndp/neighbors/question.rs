@@ -2,10 +2,12 @@
 
 use core::net::Ipv6Addr;
 
-use super::{Host, Neighbor, Neighbors, Sender, Subject};
+use super::neighbor::Step;
+use super::{CAPACITY, Neighbors, Sender, Subject};
 use crate::config::Config;
 use crate::link::Port;
-use crate::time::{Duration, Instant, bring_forward};
+use crate::tables::deadlines::Deadlines;
+use crate::time::{Duration, Instant, earliest};
 use crate::wire::MacAddress;
 
 /// How often a host is asked before its addresses are probed one by one.
@@ -25,7 +27,6 @@ pub const RESOLUTIONS: u8 = 3;
 pub const DOUBT_INTERVAL: Duration = Duration::from_secs(10);
 /// Every so many questions one is not an urgent one.
 const STRANGERS_TURN: u8 = 8;
-pub(super) const ALL_QUESTIONS: u8 = ASKS + PROBES + RESOLUTIONS;
 /// From a probe or resolution to the next (`RETRANS_TIMER` of RFC 4861 §10).
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// From a question of any kind to the next: 20 a second.
@@ -58,210 +59,243 @@ pub enum Question {
     },
 }
 
-/// Of several questions the one that has been due longest.
-pub(super) struct Longest(pub(super) Option<(Instant, Question)>);
+/// How many are looked at whose turn came too early, before the next turn of the loop.
+const LOOKS: usize = 16;
+/// From such a look to the next.
+const LOOK_PACE: Duration = Duration::from_millis(1);
 
-impl Longest {
-    pub(super) fn offer(&mut self, due: Instant, question: Question) {
-        if self.0.is_none_or(|(longest, _)| due < longest) {
-            self.0 = Some((due, question));
+/// What [`Questions`] are kept in.
+pub(super) struct Storage {
+    due: Deadlines<CAPACITY>,
+    urgent: Deadlines<CAPACITY>,
+}
+
+impl Storage {
+    pub(super) const fn new() -> Self {
+        Storage {
+            due: Deadlines::new(),
+            urgent: Deadlines::new(),
+        }
+    }
+}
+
+/// When which subject is to be asked for: not later than it stands here. A sighting puts a question
+/// off, but is not noted here, since it happens far more often.
+pub(super) struct Questions<'t> {
+    /// When the question of each is due, but for those that are urgent by then.
+    due: &'t mut Deadlines<CAPACITY>,
+    /// When the question of each confirmed one is due and urgent.
+    urgent: &'t mut Deadlines<CAPACITY>,
+    /// No question may be sent before.
+    pace: Instant,
+    /// Counts the questions, so that strangers get their share.
+    turn: u8,
+}
+
+impl<'t> Questions<'t> {
+    pub(super) fn new(storage: &'t mut Storage) -> Self {
+        let Storage { due, urgent } = storage;
+        due.clear();
+        urgent.clear();
+        Questions {
+            due,
+            urgent,
+            pace: Instant::ZERO,
+            turn: 0,
         }
     }
 
-    pub(super) fn take(self) -> Option<Question> {
-        self.0.map(|(_, question)| question)
+    fn of(&mut self, urgent: bool) -> &mut Deadlines<CAPACITY> {
+        if urgent { self.urgent } else { self.due }
+    }
+
+    /// Nothing is to be asked for a subject any more.
+    pub(super) fn remove(&mut self, slot: usize) {
+        self.due.remove(slot);
+        self.urgent.remove(slot);
     }
 }
 
 impl Neighbors<'_> {
-    /// The question to send now: of those due the one due longest, but confirmed subjects that were not seen for three quarters of
-    /// their time come first, so that strangers cannot crowd them out. Every eighth goes the other way round, so that strangers get
-    /// their turn. Where nothing can be sent, a question waits. The same one again until [`Self::asked`] is told of it.
+    /// The question to send now. Of those due it is the one due longest, but confirmed subjects that
+    /// were not seen for three quarters of their time come first, so that strangers cannot crowd them
+    /// out. Every eighth goes the other way round, so that strangers get their turn. Where nothing can
+    /// be sent, a question waits. The same one again until [`Self::asked`] is told of it.
     pub(crate) fn poll_question(
         &mut self,
         now: Instant,
         config: &Config,
         can_send: impl Fn(Port) -> bool,
     ) -> Option<Question> {
-        if self.next_question.is_none_or(|due| now < due) || now < self.pace {
+        if self.next_question().is_none_or(|due| now < due) {
             return None;
         }
-        let mut next: Option<Instant> = None;
-        let mut wait_until = |due: Instant| bring_forward(&mut next, due);
-        let quarter = config.address_timeout.checked_div(4).unwrap_or_default();
-        let urgent_age = config.address_timeout.saturating_sub(quarter);
-        let mut urgent = Longest(None);
-        let mut others = Longest(None);
-        for slot in self.subjects.slots() {
-            let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
-                continue;
+        let mut looks = LOOKS;
+        let urgent_last = self.questions.turn.is_multiple_of(STRANGERS_TURN);
+        for urgent in [!urgent_last, urgent_last] {
+            let of_subject = self.due_question(now, config, urgent, &mut looks, &can_send);
+            if looks == 0 {
+                // Who comes first is not known yet.
+                self.questions.pace = now.saturating_add(LOOK_PACE);
+                return None;
+            }
+            let of_host = if urgent {
+                None
+            } else {
+                self.hosts.due_question(now, &can_send)
             };
-            let Some((Sender { port, mac }, host)) = self.hosts.entry(neighbor.host) else {
-                continue;
-            };
-            if !can_send(port) {
-                continue;
+            let both = [of_subject, of_host].into_iter().flatten();
+            if let Some((_, question)) = both.min_by_key(|(due, _)| *due) {
+                return Some(question);
             }
-            neighbor.skip_questions(now, config, subject, host);
-            if neighbor.questions >= ALL_QUESTIONS && neighbor.due <= now {
-                neighbor.end_round(now, config);
-            }
-            if neighbor.due > now {
-                wait_until(neighbor.due);
-                continue;
-            }
-            if neighbor.questions >= ALL_QUESTIONS {
-                continue;
-            }
-            let question = match (subject, host.link_local) {
-                (_, Some(link_local)) if neighbor.questions < ASKS => Question::Ask {
-                    port,
-                    mac,
-                    link_local,
-                    host: neighbor.host,
-                },
-                (Subject::Address(target), _)
-                    if neighbor.questions < ASKS.saturating_add(PROBES) =>
-                {
-                    Question::Probe {
+        }
+        None
+    }
+
+    /// Of the subjects whose question is urgent, or of the others, the one due longest, and since
+    /// when.
+    fn due_question(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        urgent: bool,
+        looks: &mut usize,
+        can_send: impl Fn(Port) -> bool,
+    ) -> Option<(Instant, Question)> {
+        while let Some(slot) = self.questions.of(urgent).first_due(now) {
+            let (subject, neighbor) = self.subjects.get_mut(slot)?;
+            let (Sender { port, mac }, host) = self.hosts.entry(neighbor.host)?;
+            let mut is_over = true;
+            if can_send(port) {
+                neighbor.advance(now, config, subject, host);
+                is_over = neighbor.step == Step::Over && neighbor.due <= now;
+                let is_urgent = neighbor.is_confirmed() && neighbor.urgent_at(config) <= now;
+                let question = match (neighbor.step, subject, host.link_local) {
+                    (Step::Ask { .. }, _, Some(link_local)) => Some(Question::Ask {
+                        port,
+                        mac,
+                        link_local,
+                        host: neighbor.host,
+                    }),
+                    (Step::Probe { .. }, Subject::Address(target), _) => Some(Question::Probe {
                         port,
                         mac,
                         target,
                         slot,
+                    }),
+                    (Step::Resolve { elsewhere, .. }, Subject::Address(target), _) => {
+                        let claimed = neighbor.claimed.filter(|_| elsewhere);
+                        let port = claimed.unwrap_or(port);
+                        Some(Question::Resolve { port, target, slot })
                     }
+                    (
+                        Step::Ask { .. } | Step::Probe { .. } | Step::Resolve { .. } | Step::Over,
+                        ..,
+                    ) => None,
+                };
+                let question = question.filter(|_| neighbor.due <= now && is_urgent == urgent);
+                if let Some(question) = question {
+                    return Some((neighbor.due, question));
                 }
-                (Subject::Address(target), _) => {
-                    let claimed = neighbor.claimed.filter(|_| neighbor.resolves_claim);
-                    let port = claimed.unwrap_or(port);
-                    Question::Resolve { port, target, slot }
-                }
-                (Subject::Listener(..), _) => continue,
-            };
-            if neighbor.confirmed && now.since(neighbor.last_seen) >= urgent_age {
-                urgent.offer(neighbor.due, question);
-            } else {
-                others.offer(neighbor.due, question);
+            }
+            // Its turn came too early, or there is nothing to ask, or nothing can be sent. Once its
+            // link is back, all on it are asked.
+            self.questions.of(urgent).remove(slot);
+            if !is_over {
+                self.expect_question(now, config, slot);
+            }
+            *looks = looks.saturating_sub(1);
+            if *looks == 0 {
+                break;
             }
         }
-        self.hosts
-            .offer_questions(now, can_send, &mut others, &mut wait_until);
-        let question = if self.turn.is_multiple_of(STRANGERS_TURN) {
-            others.take().or(urgent.take())
-        } else {
-            urgent.take().or(others.take())
-        };
-        if question.is_none() {
-            self.next_question = next;
-            // A fruitless look is paced like a question, whatever makes it necessary.
-            self.pace = now.saturating_add(PACE);
-        }
-        question
+        None
     }
 
     /// A question was sent, or could not be, which counts as an answer that was lost.
     pub(crate) fn asked(&mut self, now: Instant, question: &Question) {
-        self.pace = now.saturating_add(PACE);
-        self.turn = self.turn.wrapping_add(1);
+        self.questions.pace = now.saturating_add(PACE);
+        self.questions.turn = self.questions.turn.wrapping_add(1);
         match *question {
-            Question::Ask { host, .. } => {
-                if let Some(host) = self.hosts.get_mut(host) {
+            Question::Ask { host: number, .. } => {
+                if let Some(host) = self.hosts.get_mut(number) {
                     host.asked = Some(now);
                     host.unanswered = host.unanswered.saturating_add(1);
-                    let again = now.saturating_add(ASK_INTERVAL);
-                    host.due = (host.unanswered < ASKS).then_some(again);
+                    if host.unanswered < ASKS {
+                        self.hosts.ask_at(number, now.saturating_add(ASK_INTERVAL));
+                    } else {
+                        self.hosts.ask_no_more(number);
+                    }
                 }
+                self.note_host_asked(number);
             }
-            Question::Probe { slot, .. } => {
+            Question::Probe { slot, .. } | Question::Resolve { slot, .. } => {
                 if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
-                    neighbor.questions = neighbor.questions.saturating_add(1);
-                    neighbor.due = now.saturating_add(PROBE_INTERVAL);
+                    let host = self.hosts.entry(neighbor.host);
+                    neighbor.asked(now, host.map(|(sender, _)| sender.port));
                 }
-            }
-            Question::Resolve { slot, .. } => {
-                let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
-                    return;
-                };
-                let host = self.hosts.entry(neighbor.host);
-                let port = host.map(|(sender, _)| sender.port);
-                // Its own host has not answered. Who answers the last one has it.
-                neighbor.asked_in_vain |= neighbor.questions.saturating_add(1) >= ALL_QUESTIONS;
-                if neighbor
-                    .claimed
-                    .is_some_and(|claimed| Some(claimed) != port)
-                    && !neighbor.resolves_claim
-                {
-                    neighbor.resolves_claim = true;
-                    neighbor.due = now;
-                } else {
-                    neighbor.resolves_claim = false;
-                    neighbor.questions = neighbor.questions.saturating_add(1);
-                    neighbor.due = now.saturating_add(PROBE_INTERVAL);
-                }
+                self.note_asked(slot);
             }
         }
     }
 
     /// The kernel no longer knows an address: its host is asked for it.
-    pub(crate) fn forgotten_by_kernel(&mut self, now: Instant, address: Ipv6Addr) {
+    pub(crate) fn forgotten_by_kernel(&mut self, now: Instant, config: &Config, address: Ipv6Addr) {
         let slot = self.subjects.find(&Subject::Address(address));
         if let Some(slot) = slot {
-            self.doubt(now, slot);
+            self.doubt(now, config, slot);
         }
     }
 
     /// A host did not show that it still has an address when another one was about to take it. The next claim counts, and it is asked
     /// properly.
-    pub(crate) fn left_unanswered(&mut self, now: Instant, address: Ipv6Addr) {
+    pub(crate) fn left_unanswered(&mut self, now: Instant, config: &Config, address: Ipv6Addr) {
         let Some(slot) = self.subjects.find(&Subject::Address(address)) else {
             return;
         };
         if let Some((_, neighbor)) = self.subjects.get_mut(slot)
             && now.since(neighbor.last_seen) >= PROBE_INTERVAL
         {
-            neighbor.asked_in_vain = true;
-            self.doubt(now, slot);
+            neighbor.leave_unanswered();
+            self.note_asked(slot);
+            self.doubt(now, config, slot);
         }
     }
 
     /// Asks every host on these ports again.
-    pub(crate) fn ask_all(&mut self, now: Instant, on: impl Fn(Port) -> bool) {
-        if self.hosts.ask_all(now, &on) {
-            self.expect_question(now);
-        }
+    pub(crate) fn ask_all(&mut self, now: Instant, config: &Config, on: impl Fn(Port) -> bool) {
+        self.hosts.ask_all(now, &on);
         for slot in self.subjects.slots() {
             let neighbor = self.subjects.get(slot);
             let host = neighbor.and_then(|(_, neighbor)| self.hosts.entry(neighbor.host));
             if host.is_some_and(|(sender, _)| on(sender.port)) {
-                self.doubt(now, slot);
+                self.doubt(now, config, slot);
             }
         }
     }
 
     /// A subject may be gone: the questions start anew, but not sooner after the last one to its host than [`DOUBT_INTERVAL`],
     /// whoever sows the doubt.
-    pub(super) fn doubt(&mut self, now: Instant, slot: usize) {
+    pub(super) fn doubt(&mut self, now: Instant, config: &Config, slot: usize) {
         let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
             return;
         };
         let asked = self.hosts.get(neighbor.host).and_then(|host| host.asked);
         let earliest = asked.map_or(now, |asked| asked.saturating_add(DOUBT_INTERVAL));
         let earliest = earliest.max(neighbor.next_probe(now));
-        neighbor.questions = 0;
-        neighbor.resolves_claim = false;
+        neighbor.step = Step::FIRST;
         neighbor.due = now.max(earliest);
-        let due = neighbor.due;
-        self.expect_question(due);
+        self.expect_question(now, config, slot);
     }
 
+    /// No question is due before; `None` where none will be.
     pub(crate) fn next_question(&self) -> Option<Instant> {
-        self.next_question.map(|due| due.max(self.pace))
-    }
-
-    /// When one that answered now is to be asked again; notes that it will be.
-    pub(super) fn expect_next_question(&mut self, now: Instant, config: &Config) -> Instant {
-        let due = now.saturating_add(self.question_delay(config));
-        self.expect_question(due);
-        due
+        let Questions {
+            due, urgent, pace, ..
+        } = &self.questions;
+        let [due, urgent] = [due, urgent].map(|deadlines| deadlines.first().map(|(_, due)| due));
+        let next = earliest(&[due, urgent, self.hosts.next_question()])?;
+        Some(next.max(*pace))
     }
 
     /// From an answer to the next question: half the address timeout, or less where there are so many hosts that to ask them all,
@@ -274,52 +308,22 @@ impl Neighbors<'_> {
         timeout.saturating_sub(lead).clamp(part(4), part(2))
     }
 
-    pub(super) fn expect_question(&mut self, due: Instant) {
-        bring_forward(&mut self.next_question, due);
-    }
-}
-
-impl Neighbor {
-    /// Before which it may not be probed again: RFC 4861 §7.3.3 allows no two solicitations to a neighbor within a RetransTimer,
-    /// whatever makes them necessary. What is due within that stays so, and a probe that was answered was sent before it was.
-    pub(super) fn next_probe(&self, now: Instant) -> Instant {
-        if now < self.due && self.due <= now.saturating_add(PROBE_INTERVAL) {
-            self.due
-        } else {
-            self.last_seen.saturating_add(PROBE_INTERVAL)
-        }
-    }
-
-    /// Passes over the questions that cannot or need not be sent.
-    fn skip_questions(&mut self, now: Instant, config: &Config, subject: Subject, host: &Host) {
-        while self.questions < ASKS && self.due <= now {
-            if !config.ask || host.link_local.is_none() || host.never_answers() {
-                self.questions = ASKS;
-            } else if let Some(asked) = host.asked.filter(|asked| now.since(*asked) < ASK_INTERVAL)
-            {
-                // Its host was asked just now, because of this or of another one.
-                self.questions = self.questions.saturating_add(1);
-                self.due = asked.saturating_add(ASK_INTERVAL);
-            } else {
-                break;
+    /// A subject is looked at when its next step is due.
+    #[inline]
+    pub(super) fn expect_question(&mut self, now: Instant, config: &Config, slot: usize) {
+        let Some((_, neighbor)) = self.subjects.get(slot) else {
+            return;
+        };
+        let due = neighbor.due;
+        if neighbor.is_confirmed() {
+            let urgent_at = neighbor.urgent_at(config);
+            self.questions
+                .urgent
+                .bring_forward(slot, due.max(urgent_at));
+            if urgent_at <= due.max(now) {
+                return;
             }
         }
-        let probes = config.probe && matches!(subject, Subject::Address(_));
-        if self.questions >= ASKS && !probes {
-            self.questions = ALL_QUESTIONS;
-        }
-    }
-
-    /// All questions were asked in vain. One that has answered before gets another round before its end: its link may have been
-    /// down, or it asleep. A round in between because of a doubt does not cost it that one.
-    fn end_round(&mut self, now: Instant, config: &Config) {
-        self.asked_in_vain = true;
-        let quarter = config.address_timeout.checked_div(4).unwrap_or_default();
-        let age = config.address_timeout.saturating_sub(quarter);
-        let again = self.last_seen.saturating_add(age);
-        if self.confirmed && !self.revoked && again > now {
-            self.questions = 0;
-            self.due = again;
-        }
+        self.questions.due.bring_forward(slot, due);
     }
 }
