@@ -148,15 +148,14 @@ fn count_allocations(path: &str) -> u64 {
         tables,
         Transmitter::open().expect("a packet socket"),
         Some((server, "wan")),
-    )
-    .expect("epoll");
+    );
     let mut event_loop = EventLoop::new(engine, &mut buffers, sockets);
     let count = |event_loop: &EventLoop<'_>, counter| event_loop.engine().counters().get(counter);
     let measured = measure(|| {
         while count(&event_loop, Counter::NeighborSolicitation) < FRAMES
             || count(&event_loop, Counter::Probed) < 5
         {
-            event_loop.turn().expect("epoll");
+            event_loop.turn().expect("poll");
         }
     });
     // A line of the log allocates nothing either.

@@ -170,13 +170,13 @@ fn proxy(config: Config, status: Option<(Server, &str)>, user: Option<User>) -> 
     let mut storage = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
     let mut buffers = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
     let engine = Engine::new(&mut storage, config, seed);
-    let no_events = |errno: Errno| format!("waiting for events: {}", errno.desc());
-    let sockets = Sockets::new(signals, (netlink, instance), tables, transmitter, status)
-        .map_err(no_events)?;
+    let sockets = Sockets::new(signals, (netlink, instance), tables, transmitter, status);
     let mut event_loop = EventLoop::new(engine, &mut buffers, sockets);
     let ended = event_loop.run();
     log_counters(event_loop.engine());
-    ended.map(drop).map_err(no_events)
+    ended
+        .map(drop)
+        .map_err(|errno| format!("waiting for events: {}", errno.desc()))
 }
 
 fn log_counters(engine: &Engine<'_>) {

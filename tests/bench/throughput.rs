@@ -20,7 +20,6 @@ use crate::lab::{DOWNSTREAM, Frame, Lab, Tap, UPSTREAM};
 use crate::measure::{Place, cpu, median, pin, verdict, wake_ups};
 use crate::support::{UNLIMITED, start_between};
 use daemon::sys::packet::{Capture, Interest};
-use daemon::sys::readiness::{Poller, Until};
 
 pub const FRAMES: usize = 1_000_000;
 pub const HOSTS: u16 = 1_000;
@@ -31,7 +30,7 @@ const BATCH: usize = 8;
 const SILENT: usize = 4;
 
 /// Loops that only count, by what sets them apart.
-const FLOORS: [(&str, Wait, Receive); 4] = [
+const FLOORS: [(&str, Wait, Receive); 3] = [
     ("floor", by_poll::<0>, one_by_one),
     (
         "floor, 8 at once by recvmmsg",
@@ -43,7 +42,6 @@ const FLOORS: [(&str, Wait, Receive); 4] = [
         by_poll::<SILENT>,
         one_by_one,
     ),
-    ("floor, epoll for 4 more descriptors", by_epoll, one_by_one),
 ];
 /// The place behind them.
 const MLDPROXY: usize = FLOORS.len();
@@ -128,7 +126,7 @@ pub fn section() -> String {
          limits that let all hosts in at once, and with an `--address-timeout` of an hour, so that none is asked meanwhile. {ROUNDS} rounds, each of them in turn; medians, \
          and the median of the rounds' ratios.\n\n\
          | | CPU a frame | lost | sleeps a frame | ratio to the floor |\n|---|---|---|---|---|\n{rows}\n{}\n\
-         mldproxy waits for five descriptors, by epoll: poll would look at each of them, the silent ones too, whenever a packet wakes it up. \
+         mldproxy waits for five descriptors, and poll looks at each of them, the silent ones too, whenever a packet wakes it up. \
          The rest of what it does above the floor are some 2,500 instructions a frame (callgrind, of the whole process), of which the engine's are above, and the tables of \
          a thousand hosts, which pass through the CPU's cache. Of packets that come so fast as a veth brings them there is seldom more \
          than one to take, so that recvmmsg costs the floor more than it saves, and mldproxy does without.\n\n",
@@ -203,26 +201,6 @@ fn by_poll<const SILENT: usize>(capture: &Capture) -> Box<dyn Fn() + '_> {
             .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
             .collect();
         poll(&mut descriptors, PollTimeout::from(50_u8)).expect("poll");
-    })
-}
-
-fn by_epoll(capture: &Capture) -> Box<dyn Fn() + '_> {
-    let silent = [(); SILENT].map(|()| nobody());
-    let poller = Poller::new().expect("epoll");
-    let add = |descriptor, token| {
-        poller
-            .add(descriptor, token, Until::Readable)
-            .expect("epoll");
-    };
-    add(capture.as_fd(), 0);
-    for (descriptor, token) in silent.iter().zip(1..) {
-        add(descriptor.as_fd(), token);
-    }
-    Box::new(move || {
-        // Who is waited for is not closed.
-        let _ = &silent;
-        let limit = protocol::time::Duration::from_millis(50);
-        poller.wait(Some(limit)).expect("epoll");
     })
 }
 

@@ -30,7 +30,7 @@ use crate::sys::netlink::Bridge;
 
 pub use client::{ask_probe, connect, socket_of};
 pub use probe::Probe;
-pub use server::{Answers, BindError, Server, TOKENS};
+pub use server::{Answers, BindError, SOURCES, Server, Source};
 
 /// What an piece is written to: a buffer that may be too short for it.
 type Output<'b> = &'b mut dyn fmt::Write;

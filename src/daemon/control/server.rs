@@ -5,7 +5,7 @@
 //! Nothing a client does holds up the loop: sockets do not block, what is written in one turn is bounded, the few clients have
 //! buffers of their own, and one that does not get on gives way.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::errno::Errno;
@@ -21,7 +21,7 @@ use super::{Cursor, Format, View, ask_probe, parse_question};
 use crate::sys::clock;
 use crate::sys::errno;
 use crate::sys::privileges::User;
-use crate::sys::readiness::{Poller, Token, Tokens, Until, pause};
+use crate::sys::readiness::{Until, Waited, pause};
 use crate::sys::records::{FOLDER, FOLDER_OF_FOLDER};
 
 /// How many are served at once; more wait.
@@ -58,9 +58,17 @@ pub struct Server {
     closed_until: Option<Instant>,
 }
 
-/// The tokens below this are the server's: one for each client, and one for newcomers.
-pub const TOKENS: Token = NEWCOMER + 1;
-const NEWCOMER: Token = CLIENTS as Token;
+/// A descriptor of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Somebody connects.
+    Newcomer,
+    /// The client in this place, below [`CLIENTS`].
+    Client(usize),
+}
+
+/// How many descriptors the server has at most.
+pub const SOURCES: usize = 1 + CLIENTS;
 
 /// Why there is no control socket.
 pub enum BindError {
@@ -151,15 +159,23 @@ impl Server {
         server
     }
 
-    /// Has newcomers waited for. Tokens below [`TOKENS`] are the server's.
-    pub fn watch(&self, poller: &Poller) -> nix::Result<()> {
-        poller.add(&self.listener, NEWCOMER, Until::Readable)
-    }
-
-    /// Is there anything to do at `now`?
-    pub fn is_due(&self, ready: Tokens, now: Instant) -> bool {
-        (0..TOKENS).any(|token| ready.contains(token))
-            || self.deadline().is_some_and(|deadline| deadline <= now)
+    /// What the server waits for: each client, and newcomers where one can be let in.
+    pub fn descriptors(&self) -> impl Iterator<Item = Waited<'_, Source>> {
+        let newcomer = self.is_open().then(|| Waited {
+            source: Source::Newcomer,
+            descriptor: self.listener.as_fd(),
+            until: Until::Readable,
+        });
+        let places = self.clients.iter().enumerate();
+        let clients = places.filter_map(|(place, client)| {
+            let client = client.as_ref()?;
+            Some(Waited {
+                source: Source::Client(place),
+                descriptor: client.stream.as_fd(),
+                until: client.until(),
+            })
+        });
+        newcomer.into_iter().chain(clients)
     }
 
     /// When [`Self::serve`] is to be called though nothing is ready.
@@ -172,45 +188,26 @@ impl Server {
     /// Goes on with all clients that are ready, and drops those that did not get on.
     pub fn serve(
         &mut self,
-        poller: &Poller,
-        ready: Tokens,
+        ready: &dyn Fn(Source) -> bool,
         view: &View<'_>,
         answers: &mut Answers,
     ) {
-        let was_open = self.is_open();
         self.closed_until.take_if(|until| *until <= view.now);
-        for ((slot, buffer), token) in self.clients.iter_mut().zip(&mut answers.0).zip(0..) {
-            slot.take_if(|client| {
-                let before = client.until();
-                let stays = client.stays(ready.contains(token), view, buffer);
-                let until = client.until();
-                let is_watched =
-                    || until == before || poller.change(&client.stream, token, until).is_ok();
-                !(stays && is_watched())
-            });
+        let places = self.clients.iter_mut().zip(&mut answers.0).enumerate();
+        for (place, (slot, buffer)) in places {
+            let ready = ready(Source::Client(place));
+            slot.take_if(|client| !client.stays(ready, view, buffer));
         }
-        if ready.contains(NEWCOMER)
+        if ready(Source::Newcomer)
             && let Some(place) = self.place()
             && let (Some(slot), Some(buffer)) =
                 (self.clients.get_mut(place), answers.0.get_mut(place))
         {
             match errno(self.listener.accept()) {
-                Ok((stream, _)) => {
-                    *slot = Client::admit(stream, (poller, place as Token), view, buffer);
-                }
+                Ok((stream, _)) => *slot = Client::admit(stream, view, buffer),
                 Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
                 Err(_) => self.closed_until = Some(view.now.saturating_add(RETRY_INTERVAL)),
             }
-        }
-        let is_open = self.is_open();
-        if was_open != is_open {
-            let until = if is_open {
-                Until::Readable
-            } else {
-                Until::Never
-            };
-            // What is watched can be changed, always.
-            let _ = poller.change(&self.listener, NEWCOMER, until);
         }
     }
 
@@ -244,12 +241,7 @@ impl Drop for Server {
 
 impl Client {
     /// One that has come, unless it has its answer already.
-    fn admit(
-        stream: UnixStream,
-        (poller, token): (&Poller, Token),
-        view: &View<'_>,
-        buffer: &mut [u8],
-    ) -> Option<Self> {
+    fn admit(stream: UnixStream, view: &View<'_>, buffer: &mut [u8]) -> Option<Self> {
         stream.set_nonblocking(true).ok()?;
         let mut client = Client {
             stream,
@@ -258,8 +250,7 @@ impl Client {
             end: view.now.saturating_add(LONGEST),
         };
         // Most have asked by now, and so are never in another newcomer's way.
-        let stays = client.stays(true, view, buffer);
-        (stays && poller.add(&client.stream, token, client.until()).is_ok()).then_some(client)
+        client.stays(true, view, buffer).then_some(client)
     }
 
     /// What it waits for.
@@ -442,6 +433,7 @@ mod tests {
     use protocol::engine::{Engine, Tables};
 
     use super::*;
+    use crate::sys::readiness::{Ready, wait};
 
     /// With no descriptor left, who asks waits, and the loop does not turn meanwhile.
     #[test]
@@ -454,19 +446,18 @@ mod tests {
         let Ok(mut server) = Server::bind(path.to_str().unwrap(), None) else {
             panic!("no control socket {path:?}")
         };
-        let poller = Poller::new().unwrap();
-        server.watch(&poller).unwrap();
         let mut tables = Box::new(const { Tables::new() });
         let engine = Engine::new(&mut tables, Config::new("wan".parse().unwrap()), [1; 16]);
         let mut answers = Box::new(Answers::new());
         let mut serve = |server: &mut Server, seconds| {
-            let ready = poller.wait(Some(Duration::ZERO)).unwrap();
+            let limit = Some(Duration::ZERO);
+            let ready: Ready<Source, SOURCES> = wait(server.descriptors(), limit).unwrap();
             let view = View {
                 name: "wan",
                 ..View::of(&engine, Instant::from_secs(seconds))
             };
-            server.serve(&poller, ready, &view, &mut answers);
-            ready.contains(NEWCOMER)
+            server.serve(&|source| ready.contains(&source), &view, &mut answers);
+            ready.contains(&Source::Newcomer)
         };
 
         let mut client = UnixStream::connect(&path).unwrap();

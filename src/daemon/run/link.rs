@@ -8,12 +8,11 @@ use protocol::link::{InterfaceName, Port};
 use protocol::link::{Link, Side};
 use protocol::time::Instant;
 
-use super::{DownstreamPort, EventLoop, PORTS, UPSTREAM};
+use super::{DownstreamPort, EventLoop};
 use crate::interfaces::Interface;
 use crate::run::report::{Path, Trouble};
 use crate::sys::netlink::{Dump, PERMANENT_ROUTER};
 use crate::sys::packet::{Capture, Interest};
-use crate::sys::readiness::{Poller, Token, Until};
 use crate::sys::records::Key;
 
 impl EventLoop<'_> {
@@ -124,7 +123,6 @@ impl EventLoop<'_> {
             Interest::Queries
         };
         let followed = follow(
-            (&self.sockets.poller, UPSTREAM),
             (
                 &mut self.upstream_capture,
                 &mut self.upstream_capture_trouble,
@@ -141,7 +139,7 @@ impl EventLoop<'_> {
         let interfaces = self.interfaces.downstreams().iter();
         let ports = self.ports.iter_mut().zip(interfaces).enumerate();
         let mut all_followed = true;
-        for ((number, (port, interface)), token) in ports.zip(PORTS..) {
+        for (number, (port, interface)) in ports {
             let name = &interface.name;
             if port.generation != interface.generation {
                 *port = DownstreamPort {
@@ -152,7 +150,6 @@ impl EventLoop<'_> {
                 };
             }
             all_followed &= follow(
-                (&self.sockets.poller, token),
                 (&mut port.capture, &mut port.capture_trouble),
                 (interface.index, Interest::Hosts),
                 name,
@@ -278,7 +275,6 @@ impl fmt::Display for OpenVlan<'_> {
 
 /// Brings a capture in line with the interface that is there. Did that succeed?
 fn follow(
-    (poller, token): (&Poller, Token),
     (capture, trouble): (&mut Option<Capture>, &mut Trouble),
     (index, interest): (Option<u32>, Interest),
     name: &InterfaceName,
@@ -288,10 +284,6 @@ fn follow(
     }
     *capture = None;
     let Some(index) = index else { return true };
-    let opened = Capture::open(index, interest).and_then(|opened| {
-        poller.add(&opened, token, Until::Readable)?;
-        *capture = Some(opened);
-        Ok(())
-    });
+    let opened = Capture::open(index, interest).map(|opened| *capture = Some(opened));
     trouble.note(opened, format_args!("listening on {name}"))
 }

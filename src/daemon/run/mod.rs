@@ -1,4 +1,4 @@
-//! The loop: wait, read, feed the engine, drain its actions, repeat. One thread, one epoll(7), no heap.
+//! The loop: wait, read, feed the engine, drain its actions, repeat. One thread, one poll(2), no heap.
 
 mod carry_out;
 mod kernel_tables;
@@ -6,6 +6,8 @@ mod link;
 pub mod report;
 pub mod shared_prefixes;
 pub mod sysctls;
+
+use std::os::fd::AsFd as _;
 
 use log::{info, warn};
 use nix::errno::Errno;
@@ -30,7 +32,7 @@ use crate::sys::netlink::siblings::{Needs, Number, Siblings, Told};
 use crate::sys::netlink::tables::Tables;
 use crate::sys::netlink::{self, Dump, Netlink, Notice, PERMANENT_ROUTER};
 use crate::sys::packet::{Capture, Transmitter};
-use crate::sys::readiness::{Poller, Token, Tokens, Until};
+use crate::sys::readiness::{Ready, Until, Waited, wait};
 use crate::sys::records::Records;
 use crate::sys::signal::Signals;
 
@@ -40,14 +42,20 @@ const BATCH: usize = 512;
 /// Until what failed is tried again: a capture to be opened, or netlink to be asked.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the descriptors are called in a set of those that are ready. The first ones are the control socket's.
-const SIGNALS: Token = control::TOKENS;
-const NETLINK: Token = SIGNALS + 1;
-const INSTANCE: Token = NETLINK + 1;
-const UPSTREAM: Token = INSTANCE + 1;
-/// The first of the downstreams'.
-const PORTS: Token = UPSTREAM + 1;
-const _: () = assert!(PORTS as usize + MAX_DOWNSTREAMS <= u64::BITS as usize);
+/// A descriptor that the loop waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Signals,
+    Netlink,
+    /// The netlink socket that hears the other instances.
+    Instance,
+    Capture(Side),
+    Control(control::Source),
+}
+
+/// How many descriptors there are at most: the three that are always there, the captures of the
+/// upstream and of each downstream, and those of the control socket.
+const SOURCES: usize = 3 + 1 + MAX_DOWNSTREAMS + control::SOURCES;
 
 /// What is read and what is sent. It is large: put it in a static, not on the stack.
 pub struct Buffers {
@@ -86,7 +94,6 @@ struct DownstreamPort {
 
 /// What the daemon has open from its start to its end.
 pub struct Sockets<'s> {
-    poller: Poller,
     signals: Signals,
     netlink: Netlink,
     /// Hears the other instances.
@@ -98,30 +105,21 @@ pub struct Sockets<'s> {
 }
 
 impl<'s> Sockets<'s> {
-    /// Waits for them from now on. Fails only where epoll(7) cannot be used.
     pub fn new(
         signals: Signals,
         (netlink, instance): (Netlink, Netlink),
         tables: Tables,
         transmitter: Transmitter,
         status: Option<(Server, &'s str)>,
-    ) -> nix::Result<Self> {
-        let poller = Poller::new()?;
-        poller.add(&signals, SIGNALS, Until::Readable)?;
-        poller.add(&netlink, NETLINK, Until::Readable)?;
-        poller.add(&instance, INSTANCE, Until::Readable)?;
-        if let Some((server, _)) = &status {
-            server.watch(&poller)?;
-        }
-        Ok(Sockets {
-            poller,
+    ) -> Self {
+        Sockets {
             signals,
             netlink,
             instance,
             tables,
             transmitter,
             status,
-        })
+        }
     }
 }
 
@@ -219,7 +217,7 @@ impl<'s> EventLoop<'s> {
         &self.engine
     }
 
-    /// Runs until a signal asks for the end, and leaves all groups; that signal. Fails only where epoll(7) cannot be used.
+    /// Runs until a signal asks for the end, and leaves all groups; that signal. Fails only where poll(2) does.
     pub fn run(&mut self) -> nix::Result<Signal> {
         let signal = loop {
             if let Some(signal) = self.turn()? {
@@ -251,10 +249,10 @@ impl<'s> EventLoop<'s> {
     pub fn turn(&mut self) -> nix::Result<Option<Signal>> {
         self.act();
         self.look_with_refresh();
-        let ready = self.sockets.poller.wait(self.timeout())?;
+        let ready: Ready<Source, SOURCES> = wait(self.descriptors(), self.timeout())?;
         // For all that is read in one go: to read the clock is a system call on some routers.
         let now = clock::now();
-        if ready.contains(SIGNALS) {
+        if ready.contains(&Source::Signals) {
             match self.sockets.signals.receive() {
                 Some(Signal::SIGHUP) => {
                     info!("SIGHUP: asking all hosts and reporting all groups anew");
@@ -266,10 +264,10 @@ impl<'s> EventLoop<'s> {
                 Some(signal) => return Ok(Some(signal)),
             }
         }
-        let is_told = ready.contains(NETLINK);
-        for socket in [NETLINK, INSTANCE] {
-            if ready.contains(socket) {
-                self.read_netlink(now, socket);
+        let is_told = ready.contains(&Source::Netlink);
+        for source in [Source::Netlink, Source::Instance] {
+            if ready.contains(&source) {
+                self.read_netlink(now, source);
             }
         }
         if is_told || self.retry.is_some_and(|due| due <= now) {
@@ -277,17 +275,52 @@ impl<'s> EventLoop<'s> {
             self.follow_interfaces(now);
         }
         self.request_dump(now);
-        if ready.contains(UPSTREAM) {
-            self.read_capture(now, Side::Upstream);
-        }
-        for (port, token) in (0..self.ports.len() as Port).zip(PORTS..) {
-            if ready.contains(token) {
-                self.read_capture(now, Side::Downstream(port));
+        let downstreams = (0..self.ports.len() as Port).map(Side::Downstream);
+        for side in std::iter::once(Side::Upstream).chain(downstreams) {
+            if ready.contains(&Source::Capture(side)) {
+                self.read_capture(now, side);
             }
         }
         self.engine.handle_timeout(now);
-        self.serve_status(now, ready);
+        self.serve_status(now, &|source| ready.contains(&Source::Control(source)));
         Ok(None)
+    }
+
+    /// What is waited for in this turn, as state has it: nothing is registered anywhere.
+    fn descriptors(&self) -> impl Iterator<Item = Waited<'_, Source>> {
+        let Sockets {
+            signals,
+            netlink,
+            instance,
+            status,
+            ..
+        } = &self.sockets;
+        let always = [
+            (Source::Signals, signals.as_fd()),
+            (Source::Netlink, netlink.as_fd()),
+            (Source::Instance, instance.as_fd()),
+        ];
+        let upstream = (Side::Upstream, &self.upstream_capture);
+        let downstreams = (0..).map(Side::Downstream);
+        let downstreams = downstreams.zip(self.ports.iter().map(|port| &port.capture));
+        let captures = std::iter::once(upstream).chain(downstreams);
+        let captures = captures.filter_map(|(side, capture)| {
+            let capture = capture.as_ref()?;
+            Some((Source::Capture(side), capture.as_fd()))
+        });
+        let readable = always.into_iter().chain(captures);
+        let readable = readable.map(|(source, descriptor)| Waited {
+            source,
+            descriptor,
+            until: Until::Readable,
+        });
+        let servers = status.iter().flat_map(|(server, _)| server.descriptors());
+        let control = servers.map(|waited| Waited {
+            source: Source::Control(waited.source),
+            descriptor: waited.descriptor,
+            until: waited.until,
+        });
+        readable.chain(control)
     }
 
     /// Until the one deadline; none where nothing is ever due by itself.
@@ -302,7 +335,7 @@ impl<'s> EventLoop<'s> {
         Some(deadline.since(clock::now()))
     }
 
-    fn read_netlink(&mut self, now: Instant, socket: Token) {
+    fn read_netlink(&mut self, now: Instant, source: Source) {
         for _ in 0..BATCH {
             let EventLoop {
                 engine,
@@ -317,8 +350,8 @@ impl<'s> EventLoop<'s> {
                 ..
             } = self;
             let tables = &sockets.tables;
-            let netlink = match socket {
-                INSTANCE => &mut sockets.instance,
+            let netlink = match source {
+                Source::Instance => &mut sockets.instance,
                 _ => &mut sockets.netlink,
             };
             let mut asked = None;
@@ -375,11 +408,12 @@ impl<'s> EventLoop<'s> {
         self.retry = earliest(&[self.retry, Some(due)]);
     }
 
-    fn serve_status(&mut self, now: Instant, ready: Tokens) {
+    fn serve_status(&mut self, now: Instant, ready: &dyn Fn(control::Source) -> bool) {
         let Some((server, name)) = &mut self.sockets.status else {
             return;
         };
-        if !server.is_due(ready, now) {
+        let is_ready = server.descriptors().any(|waited| ready(waited.source));
+        if !is_ready && server.deadline().is_none_or(|deadline| deadline > now) {
             return;
         }
         let ports = self.ports.iter().zip(self.interfaces.downstreams());
@@ -402,12 +436,7 @@ impl<'s> EventLoop<'s> {
                 })
                 .collect(),
         };
-        server.serve(
-            &self.sockets.poller,
-            ready,
-            &view,
-            &mut self.buffers.answers,
-        );
+        server.serve(ready, &view, &mut self.buffers.answers);
     }
 
     fn read_capture(&mut self, now: Instant, side: Side) {

@@ -1,89 +1,80 @@
-//! Waiting for descriptors: for many by epoll(7), for one by poll(2).
+//! Waiting for descriptors by poll(2).
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use protocol::time::{Duration, Instant};
 
 use super::clock;
 
-/// How many are told of at once. The kernel tells of the rest the next time, before it tells of the same ones again.
-const AT_ONCE: usize = 8;
-
-/// Waits for many descriptors. With poll(2) those that are silent would each cost something whenever another one wakes the process up.
-pub struct Poller(Epoll);
-
-/// What is waited for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a descriptor is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    Never,
     Readable,
     Writable,
 }
 
-/// A number for each descriptor, and a set of such numbers: below 64.
-pub type Token = u32;
-#[derive(Clone, Copy, Default)]
-pub struct Tokens(u64);
-
-impl Poller {
-    pub fn new() -> nix::Result<Self> {
-        Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map(Poller)
-    }
-
-    /// Waits for a descriptor too, until it is closed.
-    pub fn add(&self, descriptor: impl AsFd, token: Token, until: Until) -> nix::Result<()> {
-        self.0.add(descriptor, until.event(token))
-    }
-
-    /// Waits for something else of a descriptor that was [added](Self::add).
-    pub fn change(&self, descriptor: impl AsFd, token: Token, until: Until) -> nix::Result<()> {
-        self.0.modify(descriptor, &mut until.event(token))
-    }
-
-    /// Waits until something is ready or has failed, at most so long, for ever without a limit. None where a signal came.
-    pub fn wait(&self, limit: Option<Duration>) -> nix::Result<Tokens> {
-        let timeout = limit.map_or(PollTimeout::NONE, timeout);
-        let mut events = [EpollEvent::empty(); AT_ONCE];
-        let length = match self.0.wait(&mut events, timeout) {
-            Ok(length) => length,
-            Err(Errno::EINTR) => 0,
-            Err(errno) => return Err(errno),
-        };
-        let events = events.iter().take(length);
-        Ok(Tokens(events.fold(0, |bits, event| {
-            bits | 1_u64.wrapping_shl(event.data() as u32)
-        })))
-    }
-}
-
-impl Tokens {
-    pub fn contains(self, token: Token) -> bool {
-        self.0 & 1_u64.wrapping_shl(token) != 0
-    }
-}
-
 impl Until {
-    fn event(self, token: Token) -> EpollEvent {
-        let flags = match self {
-            Until::Never => EpollFlags::empty(),
-            Until::Readable => EpollFlags::EPOLLIN,
-            Until::Writable => EpollFlags::EPOLLOUT,
-        };
-        EpollEvent::new(flags, token.into())
+    fn events(self) -> PollFlags {
+        match self {
+            Until::Readable => PollFlags::POLLIN,
+            Until::Writable => PollFlags::POLLOUT,
+        }
     }
 }
 
-/// What is longer than the longest wakes up early.
+/// A descriptor to wait for, with the name that its owner has for it.
+#[derive(Clone, Copy)]
+pub struct Waited<'d, S> {
+    pub source: S,
+    pub descriptor: BorrowedFd<'d>,
+    pub until: Until,
+}
+
+/// The sources whose descriptors are ready or have failed.
+pub struct Ready<S, const N: usize>(heapless::Vec<S, N>);
+
+impl<S: PartialEq, const N: usize> Ready<S, N> {
+    pub fn contains(&self, source: &S) -> bool {
+        self.0.contains(source)
+    }
+}
+
+/// Waits until a descriptor is ready or has failed, but not longer than `limit`; without a limit,
+/// until then. A signal ends the wait early, with nothing ready. `N` is the room for descriptors:
+/// those beyond it are not waited for.
+pub fn wait<'d, S, const N: usize>(
+    waited: impl Iterator<Item = Waited<'d, S>>,
+    limit: Option<Duration>,
+) -> nix::Result<Ready<S, N>> {
+    let mut sources = heapless::Vec::<S, N>::new();
+    let mut descriptors = heapless::Vec::<PollFd<'d>, N>::new();
+    for one in waited.take(N) {
+        let descriptor = PollFd::new(one.descriptor, one.until.events());
+        // Both lists have room for N.
+        let _ = descriptors.push(descriptor);
+        let _ = sources.push(one.source);
+    }
+    match poll(&mut descriptors, limit.map_or(PollTimeout::NONE, timeout)) {
+        Ok(_) => {}
+        Err(Errno::EINTR) => return Ok(Ready(heapless::Vec::new())),
+        Err(errno) => return Err(errno),
+    }
+    let all = sources.into_iter().zip(&descriptors);
+    // An event that nix does not know is one too.
+    let ready = all.filter(|(_, descriptor)| descriptor.any() != Some(false));
+    Ok(Ready(ready.map(|(source, _)| source).collect()))
+}
+
+/// A limit beyond the longest timeout of poll(2) ends the wait early.
 fn timeout(limit: Duration) -> PollTimeout {
     PollTimeout::try_from(limit.as_millis()).unwrap_or(PollTimeout::MAX)
 }
 
 /// Waits until something can be read; false at the deadline.
 pub fn wait_until(descriptor: BorrowedFd<'_>, deadline: Instant) -> bool {
-    let mut descriptors = [PollFd::new(descriptor, PollFlags::POLLIN)];
+    let mut descriptors = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
     loop {
         let left = deadline.since(clock::now());
         match poll(&mut descriptors, timeout(left)) {
@@ -107,62 +98,56 @@ mod tests {
 
     use super::*;
 
+    const MANY: usize = 40;
+
     fn pair() -> (UnixDatagram, UnixDatagram) {
         UnixDatagram::pair().unwrap()
     }
 
-    fn ready(poller: &Poller) -> Vec<Token> {
-        let tokens = poller.wait(Some(Duration::ZERO)).unwrap();
-        (0..u64::BITS)
-            .filter(|token| tokens.contains(*token))
-            .collect()
+    /// The places of those that are ready now.
+    fn ready(waited: &[(&UnixDatagram, Until)]) -> Vec<usize> {
+        let all = waited.iter().enumerate();
+        let all = all.map(|(source, (socket, until))| Waited {
+            source,
+            descriptor: socket.as_fd(),
+            until: *until,
+        });
+        let ready: Ready<usize, MANY> = wait(all, Some(Duration::ZERO)).unwrap();
+        let is_ready = |place: &usize| ready.contains(place);
+        (0..waited.len()).filter(is_ready).collect()
     }
 
     #[test]
-    fn what_is_ready_is_told_until_it_is_read_or_closed() {
-        let poller = Poller::new().unwrap();
-        let ((near, far), (other, _)) = (pair(), pair());
-        poller.add(&near, 3, Until::Readable).unwrap();
-        poller.add(&other, 63, Until::Readable).unwrap();
-        assert_eq!(ready(&poller), []);
+    fn a_descriptor_is_ready_until_it_is_read() {
+        let ((near, far), (other, _far)) = (pair(), pair());
+        let ready = || ready(&[(&other, Until::Readable), (&near, Until::Readable)]);
+        assert_eq!(ready(), []);
         far.send(&[0]).unwrap();
-        assert_eq!(ready(&poller), [3]);
-        assert_eq!(ready(&poller), [3]);
+        assert_eq!(ready(), [1]);
+        assert_eq!(ready(), [1]);
         near.recv(&mut [0]).unwrap();
-        assert_eq!(ready(&poller), []);
-        far.send(&[0]).unwrap();
-        drop(near);
-        assert_eq!(ready(&poller), []);
+        assert_eq!(ready(), []);
     }
 
     #[test]
-    fn what_is_waited_for_can_change() {
-        let poller = Poller::new().unwrap();
+    fn a_descriptor_is_ready_only_for_what_it_is_waited_for() {
         let (near, far) = pair();
         far.send(&[0]).unwrap();
-        poller.add(&near, 0, Until::Never).unwrap();
-        assert_eq!(ready(&poller), []);
-        poller.change(&near, 0, Until::Writable).unwrap();
-        assert_eq!(ready(&poller), [0]);
+        assert_eq!(ready(&[(&near, Until::Writable)]), [0]);
         near.set_nonblocking(true).unwrap();
         while near.send(&[0; 1000]).is_ok() {}
-        assert_eq!(ready(&poller), [], "there is something to read alone");
-        poller.change(&near, 0, Until::Readable).unwrap();
-        assert_eq!(ready(&poller), [0]);
+        assert_eq!(ready(&[(&near, Until::Writable)]), [], "readable alone");
+        assert_eq!(ready(&[(&near, Until::Readable)]), [0]);
     }
 
     #[test]
-    fn of_many_that_are_ready_all_have_their_turn() {
-        let poller = Poller::new().unwrap();
-        let pairs: Vec<_> = (0..40).map(|_| pair()).collect();
-        for ((near, far), token) in pairs.iter().zip(0..) {
-            poller.add(near, token, Until::Readable).unwrap();
+    fn all_that_are_ready_are_told_at_once() {
+        let pairs: Vec<_> = (0..MANY).map(|_| pair()).collect();
+        for (_, far) in &pairs {
             far.send(&[0]).unwrap();
         }
-        // Nobody reads, so the same ones are ready again each time.
-        let mut told: Vec<_> = (0..40 / AT_ONCE).flat_map(|_| ready(&poller)).collect();
-        told.sort_unstable();
-        told.dedup();
-        assert_eq!(told, Vec::from_iter(0..40));
+        let waited = pairs.iter().map(|(near, _)| (near, Until::Readable));
+        let waited: Vec<_> = waited.collect();
+        assert_eq!(ready(&waited), Vec::from_iter(0..MANY));
     }
 }

@@ -16,10 +16,12 @@ use super::bytes::Bytes;
 use super::engine::Stage;
 use super::json;
 use super::world::with_tables;
-use daemon::control::{Answers, Cursor, Downstream, Format, Probe, Server, View, parse_question};
+use daemon::control::{
+    Answers, Cursor, Downstream, Format, Probe, SOURCES, Server, Source, View, parse_question,
+};
 use daemon::interfaces::State;
 use daemon::sys::netlink::Bridge;
-use daemon::sys::readiness::Poller;
+use daemon::sys::readiness::{Ready, wait};
 
 /// Of the server's buffers, which may be larger, not smaller.
 const LEAST: usize = 4096;
@@ -101,12 +103,11 @@ fn talk(data: &[u8], view: &View<'_>) {
     let Ok(mut server) = Server::bind(path.to_str().expect("UTF-8"), None) else {
         panic!("no control socket {path:?}")
     };
-    let poller = Poller::new().expect("epoll");
-    server.watch(&poller).expect("epoll");
     let mut answers = Box::new(Answers::new());
     let mut serve = || {
-        let ready = poller.wait(Some(Duration::ZERO)).expect("epoll");
-        server.serve(&poller, ready, view, &mut answers);
+        let waited = wait(server.descriptors(), Some(Duration::ZERO));
+        let ready: Ready<Source, SOURCES> = waited.expect("poll");
+        server.serve(&|source| ready.contains(&source), view, &mut answers);
     };
     let mut client = UnixStream::connect(&path).expect("a server");
     client.set_nonblocking(true).expect("a socket");
