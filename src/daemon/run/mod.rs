@@ -4,6 +4,7 @@ mod carry_out;
 mod kernel_tables;
 mod link;
 pub mod report;
+pub mod rest;
 pub mod shared_prefixes;
 pub mod sysctls;
 
@@ -24,9 +25,10 @@ use protocol::wire::MacAddress;
 use crate::control::{self, Answers, Server, View};
 use crate::interfaces::Interfaces;
 use crate::run::report::{Pace, Said, Trouble, log_summary};
+use crate::run::rest::Rest;
 use crate::run::shared_prefixes::SharedPrefixes;
 use crate::run::sysctls::ProxySettings;
-use crate::sys::clock;
+use crate::sys::clock::{self, Moment};
 use crate::sys::membership::Memberships;
 use crate::sys::netlink::siblings::{Needs, Number, Siblings, Told};
 use crate::sys::netlink::tables::Tables;
@@ -159,6 +161,7 @@ pub struct EventLoop<'s> {
     settings: ProxySettings,
     records: Records,
     shared_prefixes: SharedPrefixes,
+    rest: Rest,
     /// When what failed is to be tried again.
     retry: Option<Instant>,
     membership_trouble: Trouble,
@@ -202,6 +205,7 @@ impl<'s> EventLoop<'s> {
             settings: ProxySettings::default(),
             records,
             shared_prefixes: SharedPrefixes::default(),
+            rest: Rest::default(),
             retry: None,
             membership_trouble: Trouble::default(),
             transmit_trouble: Trouble::default(),
@@ -249,9 +253,13 @@ impl<'s> EventLoop<'s> {
     pub fn turn(&mut self) -> nix::Result<Option<Signal>> {
         self.act();
         self.look_with_refresh();
+        if let Some(rest) = self.rest.take() {
+            clock::sleep(rest);
+        }
         let ready: Ready<Source, SOURCES> = wait(self.descriptors(), self.timeout())?;
         // For all that is read in one go: to read the clock is a system call on some routers.
-        let now = clock::now();
+        let began = Moment::now();
+        let now = began.instant();
         if ready.contains(&Source::Signals) {
             match self.sockets.signals.receive() {
                 Some(Signal::SIGHUP) => {
@@ -276,10 +284,14 @@ impl<'s> EventLoop<'s> {
         }
         self.request_dump(now);
         let downstreams = (0..self.ports.len() as Port).map(Side::Downstream);
+        let mut has_read = false;
         for side in std::iter::once(Side::Upstream).chain(downstreams) {
             if ready.contains(&Source::Capture(side)) {
-                self.read_capture(now, side);
+                has_read |= self.read_capture(now, side);
             }
+        }
+        if has_read {
+            self.rest.note_packets(began);
         }
         self.engine.handle_timeout(now);
         self.serve_status(now, &|source| ready.contains(&Source::Control(source)));
@@ -439,7 +451,9 @@ impl<'s> EventLoop<'s> {
         server.serve(ready, &view, &mut self.buffers.answers);
     }
 
-    fn read_capture(&mut self, now: Instant, side: Side) {
+    /// Reads what a capture has heard, and acts on it. Was there any packet?
+    fn read_capture(&mut self, now: Instant, side: Side) -> bool {
+        let mut has_read = false;
         let mut left = BATCH;
         while left > 0 {
             let EventLoop {
@@ -455,13 +469,14 @@ impl<'s> EventLoop<'s> {
                 Side::Upstream => (upstream_capture, upstream_capture_trouble),
                 Side::Downstream(port) => {
                     let Some(port) = ports.get_mut(usize::from(port)) else {
-                        return;
+                        return has_read;
                     };
                     (&mut port.capture, &mut port.capture_trouble)
                 }
             };
             let buffer = &mut buffers.receive;
             let read = read(capture, buffer, &mut left, |packet, mac| {
+                has_read = true;
                 let mac = MacAddress(mac);
                 let event = match side {
                     Side::Upstream => Event::Packet {
@@ -489,6 +504,7 @@ impl<'s> EventLoop<'s> {
                 self.act();
             }
         }
+        has_read
     }
 }
 

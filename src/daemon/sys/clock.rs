@@ -1,13 +1,44 @@
 //! The only clock, a monotonic one.
 
+use std::thread;
+use std::time::Duration;
+
 use nix::time::{ClockId, clock_gettime};
 use protocol::time::Instant;
 
-/// Time since the system started.
+/// Time since the system started, to the nanosecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(Duration);
+
+impl Moment {
+    pub fn now() -> Self {
+        // The clock exists on every Linux, so this does not fail.
+        let time = clock_gettime(ClockId::CLOCK_MONOTONIC);
+        Moment(time.map_or(Duration::ZERO, Duration::from))
+    }
+
+    #[cfg(test)]
+    pub fn from_micros(micros: u64) -> Self {
+        Moment(Duration::from_micros(micros))
+    }
+
+    /// The same time as the engine counts it, in whole milliseconds.
+    pub fn instant(self) -> Instant {
+        Instant::from_millis(self.0.as_millis() as u64)
+    }
+
+    /// Zero where `earlier` is later.
+    pub fn since(self, earlier: Moment) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Time since the system started, in whole milliseconds.
 pub fn now() -> Instant {
-    // The clock exists on every Linux, so this does not fail.
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Instant::ZERO, |time| {
-        let (seconds, nanoseconds) = (time.tv_sec() as u64, time.tv_nsec() as u64);
-        Instant::from_millis(seconds * 1000 + nanoseconds / 1_000_000)
-    })
+    Moment::now().instant()
+}
+
+/// Blocks the thread for at least so long.
+pub fn sleep(duration: Duration) {
+    thread::sleep(duration);
 }

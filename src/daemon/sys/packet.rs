@@ -27,8 +27,9 @@ pub enum Interest {
     QueriesAndNeighbors,
 }
 
-/// What a capture has room for, in octets as the kernel counts them: over a thousand small packets, which is what comes at once where
-/// hundreds of hosts boot. By default there is room for some 250.
+/// The room of a capture, in octets as the kernel counts them: over a thousand small packets, as
+/// come at once where hundreds of hosts boot, or while the daemon rests. By default there is room
+/// for some 250.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// Hears what is of interest among what arrives on one interface.
