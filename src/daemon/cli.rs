@@ -6,41 +6,23 @@ use protocol::config::{
     ADDRESS_TIMEOUT, Config, EXPIRY_INTERVAL, JOIN_BURST, JOIN_RATE, Learn, MAX_PREFIXES, MldMode,
     PER_MAC, REFRESH_INTERVAL,
 };
-use protocol::link::MAX_DOWNSTREAMS;
-use protocol::link::{InterfaceName, Prefix, PrefixError};
+use protocol::link::{InterfaceName, MAX_DOWNSTREAMS, Prefix, PrefixError};
 use protocol::time::Duration;
 
 use crate::commands::check::CheckArguments;
 use crate::commands::query::QueryArguments;
 use crate::commands::status::StatusArguments;
 use crate::commands::values::{instance_name, number, seconds, socket_path};
+use crate::run::start::Settings;
 
 /// What the user wants done.
 pub enum Command {
-    Run(Box<Run>),
+    Run(Box<Settings>),
     Status(StatusArguments),
     Check(CheckArguments),
     Query(QueryArguments),
     /// Print this and be done.
     Print(String),
-}
-
-/// `mldproxy run`.
-pub struct Run {
-    /// Checked.
-    pub config: Config,
-    pub log_level: LevelFilter,
-    pub syslog: bool,
-    /// Wait for interfaces that are not there at the start.
-    pub wait: bool,
-    /// The control socket, in place of the one of the name.
-    pub socket: Option<String>,
-    /// Of this instance, in place of the upstream's.
-    pub name: Option<String>,
-    /// Whom to become once the sockets are open.
-    pub user: Option<String>,
-    /// Do not run: the arguments were to be checked, and are right.
-    pub test: bool,
 }
 
 /// Reads the arguments behind the program's name. An error is a text for standard error.
@@ -201,7 +183,7 @@ struct RunArguments {
     downstreams: Vec<InterfaceName>,
 }
 
-fn run(arguments: RunArguments) -> Result<Run, String> {
+fn run(arguments: RunArguments) -> Result<Settings, String> {
     let mut config = Config::new(arguments.upstream);
     config.address_timeout = arguments.address_timeout;
     config.refresh_interval = arguments.refresh_interval;
@@ -235,7 +217,7 @@ fn run(arguments: RunArguments) -> Result<Run, String> {
     config.join_burst = arguments.join_burst;
     config.mld_mode = arguments.mld_version;
     config.check().map_err(|error| error.to_string())?;
-    Ok(Run {
+    Ok(Settings {
         config,
         log_level: arguments.log_level,
         syslog: arguments.syslog,

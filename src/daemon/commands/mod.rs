@@ -1,10 +1,8 @@
 //! What a user runs beside the daemon: `mldproxy check`, `query` and `status`.
 
 pub mod check;
-pub mod instance;
 pub mod output;
 pub mod query;
-pub mod snapshot;
 pub mod status;
 pub mod values;
 

@@ -13,11 +13,11 @@ use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, MacAddress, Message, Query, QueryVersion, Sources, parse};
 
 use crate::commands::BAD_INPUT;
-use crate::commands::instance::{self, Instance};
 use crate::commands::output::{complain, print};
-use crate::commands::snapshot::Snapshot;
 use crate::commands::values::seconds;
 use crate::control::Mac;
+use crate::control::instance::{self, Instance};
+use crate::interfaces::Snapshot;
 use crate::sys::clock;
 use crate::sys::netlink::Dump;
 use crate::sys::packet::{Capture, Interest, Transmitter};

@@ -5,6 +5,7 @@
 //! goes meanwhile may be in it or not; what stays is in it once.
 
 mod client;
+pub mod instance;
 mod json;
 mod metrics;
 mod probe;

@@ -14,8 +14,8 @@ use protocol::time::Duration;
 
 use crate::commands::BAD_INPUT;
 use crate::commands::output::complain;
-use crate::commands::snapshot::Snapshot;
 use crate::commands::values::seconds;
+use crate::interfaces::Snapshot;
 use crate::sys::netlink::Dump;
 
 use findings::Findings;

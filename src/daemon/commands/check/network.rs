@@ -6,7 +6,7 @@ use protocol::config::GLOBAL_UNICAST;
 
 use super::findings::Findings;
 use super::findings::State::{Ok, Problem, Warning};
-use crate::commands::snapshot::Snapshot;
+use crate::interfaces::Snapshot;
 use crate::interfaces::{Interface, State};
 use crate::sys::procfs::{ConnectedRoutes, ipv6_setting};
 
@@ -34,31 +34,30 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) {
 
 /// Looks at one interface; is there one?
 fn link(interface: &Interface, snapshot: &Snapshot, findings: &mut Findings) -> bool {
-    // A VRF leaves the packets to its parts.
-    let master = interface.master.filter(|master| master.table.is_none());
-    let master = master.and_then(|master| snapshot.link(master.index));
     let name = interface.name.as_str();
-    if let State::SmallMtu(mtu) = interface.state() {
-        let template = "interface|%1 has an MTU of %2, and IPv6 takes 1280|`ip link set dev %1 mtu 1500`, or what the link can carry";
-        findings.add(Problem, template, &[name, &mtu.to_string()]);
-        return true;
-    }
-    let (state, template) = if interface.index.is_none() {
-        (Problem, "interface|there is no %1|see `ip link`")
-    } else if let Some((master, bridge)) = master {
-        let template = match bridge {
-            Some(_) => "interface|%1 is a port of %2, which takes its IPv6|name %2 in its place",
-            None => "interface|%1 is a part of %2, which takes its IPv6|name %2 in its place",
-        };
-        findings.add(Problem, template, &[name, master]);
-        return true;
-    } else if !interface.running {
-        (
+    let (state, template) = match interface.state() {
+        State::Missing => (Problem, "interface|there is no %1|see `ip link`"),
+        State::PartOf(master) => {
+            let (master, bridge) = snapshot.link(master).unwrap_or_default();
+            let template = match bridge {
+                Some(_) => {
+                    "interface|%1 is a port of %2, which takes its IPv6|name %2 in its place"
+                }
+                None => "interface|%1 is a part of %2, which takes its IPv6|name %2 in its place",
+            };
+            findings.add(Problem, template, &[name, master]);
+            return true;
+        }
+        State::Down | State::NoCarrier => (
             Problem,
             "interface|%1 is down or has no carrier|`ip link set dev %1 up`, or see to its cable, modem or ports",
-        )
-    } else {
-        (Ok, "interface|%1 is up")
+        ),
+        State::SmallMtu(mtu) => {
+            let template = "interface|%1 has an MTU of %2, and IPv6 takes 1280|`ip link set dev %1 mtu 1500`, or what the link can carry";
+            findings.add(Problem, template, &[name, &mtu.to_string()]);
+            return true;
+        }
+        State::NoLinkLocal | State::Usable => (Ok, "interface|%1 is up"),
     };
     findings.add(state, template, &[name]);
     match interface.link_local {

@@ -2,9 +2,9 @@
 
 use super::findings::Findings;
 use super::findings::State::{Ok, Problem, Warning};
-use crate::commands::instance::{self, Instance};
-use crate::commands::snapshot::Snapshot;
+use crate::control::instance::{self, Instance};
 use crate::interfaces::Interface;
+use crate::interfaces::Snapshot;
 use crate::sys::netlink::PERMANENT_ROUTER;
 use crate::sys::netlink::siblings::Number;
 use crate::sys::privileges::{CAP_NET_ADMIN, CAP_NET_RAW, effective_capabilities};

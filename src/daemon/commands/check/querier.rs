@@ -10,8 +10,8 @@ use protocol::wire::{ALL_NODES, Message, QueryVersion, parse};
 
 use super::findings::Findings;
 use super::findings::State::{Ok, Problem, Warning};
-use crate::commands::instance::Instance;
-use crate::commands::snapshot::Snapshot;
+use crate::control::instance::Instance;
+use crate::interfaces::Snapshot;
 use crate::sys::clock;
 use crate::sys::packet::{Capture, Interest};
 use crate::sys::procfs::queries_received;

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use protocol::time::Duration;
 
-use crate::control::{Probe, ask_probe};
+use super::{Probe, ask_probe};
 use crate::sys::clock;
 use crate::sys::procfs::{listening_sockets, position};
 

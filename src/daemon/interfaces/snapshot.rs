@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use protocol::config::Config;
 use protocol::time::Duration;
 
-use crate::interfaces::Interfaces;
+use super::Interfaces;
 use crate::sys::clock;
 use crate::sys::netlink::{Address, BUFFER_LENGTH, Bridge, Dump, Netlink, Notice};
 use crate::sys::readiness::wait_until;

@@ -1,5 +1,7 @@
 //! The interfaces named by the user, as the kernel has them now.
 
+mod snapshot;
+
 use std::fmt;
 use std::net::Ipv6Addr;
 
@@ -8,6 +10,8 @@ use protocol::link::{self, InterfaceName, MAX_DOWNSTREAMS, Port, Prefix, Side};
 use protocol::wire::MacAddress;
 
 use crate::sys::netlink::{Address, Bridge, Dump, Link, Master, Notice};
+
+pub use snapshot::Snapshot;
 
 /// The least MTU of an IPv6 link, in octets (RFC 8200 §5).
 const MIN_MTU: u32 = 1280;

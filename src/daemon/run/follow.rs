@@ -1,0 +1,115 @@
+//! Following the interfaces: memberships, captures, settings, bridges and the engine are brought in
+//! line with those that are there.
+
+use log::info;
+use protocol::link::Link;
+use protocol::time::Instant;
+
+use super::EventLoop;
+use crate::run::bridges::OpenedBridge;
+use crate::run::report::Path;
+use crate::sys::netlink::Dump;
+use crate::sys::packet::Interest;
+
+impl EventLoop<'_> {
+    /// Brings everything in line with the interfaces that are there.
+    pub(super) fn follow_interfaces(&mut self, now: Instant) {
+        self.follow_upstream(now);
+        self.follow_downstreams(now);
+        if !self.news.is_complete {
+            return;
+        }
+        let complete = self.links.are_complete();
+        if self.is_complete.replace(complete) != Some(complete) && complete {
+            info!("proxying {}", Path(self.engine.config()));
+        }
+        if self.news.is_settled() {
+            self.log_states(now);
+            if !self.prefixes.log(now, &self.engine) {
+                self.try_again(now);
+            }
+        }
+    }
+
+    /// Logs which interfaces cannot be used, and which can be used again.
+    fn log_states(&mut self, now: Instant) {
+        let downstreams = self.interfaces.downstreams().iter();
+        let interfaces = std::iter::once(self.interfaces.upstream_interface()).chain(downstreams);
+        let mut all_logged = true;
+        for (link, interface) in self.links.iter_mut().zip(interfaces) {
+            all_logged &= link.note_state(now, interface);
+        }
+        if !all_logged {
+            self.try_again(now);
+        }
+    }
+
+    fn follow_upstream(&mut self, now: Instant) {
+        let index = |link: Option<Link>| link.map(|link| link.index);
+        let link = &mut self.links.upstream;
+        let upstream = self.interfaces.upstream();
+        if link.renew(self.interfaces.upstream_generation()) {
+            // The kernel dropped its memberships and settings with the old one.
+            self.settings.interface_is_gone();
+            self.output.memberships.leave_all();
+            link.tell(now, &mut self.engine, None);
+        }
+        if index(upstream) != index(link.told()) {
+            self.output.memberships.leave_all();
+        }
+        link.tell(now, &mut self.engine, upstream);
+        let config = self.engine.config();
+        let mut all_followed = true;
+        match index(upstream) {
+            Some(index) if config.ndp_proxy => {
+                let name = config.upstream.as_str();
+                all_followed &= self.settings.apply(&self.records, now, name, index);
+            }
+            Some(_) => {}
+            None => self.settings.interface_is_gone(),
+        }
+        // Not before the first dump, which would tell of one after the other.
+        if self.news.is_complete && config.upstream_prefixes {
+            let prefixes = self.interfaces.upstream_prefixes();
+            if self.prefixes.tell(now, &mut self.engine, prefixes) {
+                // Among those the kernel knows there may be some that count now.
+                self.news.want(Dump::Neighbors);
+            }
+        }
+        let config = self.engine.config();
+        let interest = if config.ndp_proxy {
+            Interest::QueriesAndNeighbors
+        } else {
+            Interest::Queries
+        };
+        all_followed &= link.listen(index(upstream), interest, &config.upstream);
+        if !all_followed {
+            self.try_again(now);
+        }
+    }
+
+    fn follow_downstreams(&mut self, now: Instant) {
+        let links = self.links.downstreams.iter_mut().zip(&mut self.bridges);
+        let interfaces = self.interfaces.downstreams();
+        let mut all_followed = true;
+        for ((link, bridge), interface) in links.zip(interfaces) {
+            if link.renew(interface.generation) {
+                *bridge = OpenedBridge::default();
+            }
+            all_followed &= link.listen(interface.index, Interest::Hosts, &interface.name);
+            link.tell(now, &mut self.engine, interface.downstream());
+            bridge.follow(interface, &self.news.netlink, &self.records);
+        }
+        if !all_followed {
+            self.try_again(now);
+        }
+    }
+
+    /// Puts back what was changed of the bridges.
+    pub(super) fn restore_bridges(&mut self) {
+        for (bridge, interface) in self.bridges.iter().zip(self.interfaces.downstreams()) {
+            let siblings = &self.tables.siblings;
+            bridge.restore(interface, &self.news.netlink, &self.records, siblings);
+        }
+    }
+}
