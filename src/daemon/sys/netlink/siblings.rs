@@ -7,11 +7,17 @@
 //! so nobody else can speak as one of them. Whoever occupies ports keeps leftovers from being swept, and nobody from starting.
 
 use std::net::Ipv6Addr;
+use std::os::fd::AsFd as _;
 
+use nix::errno::Errno;
 use protocol::link::MAX_DOWNSTREAMS;
+use protocol::time::Duration;
 
-use super::message::{Message, u32_at};
+use super::message::{Message, Request, u32_at};
 use super::tables::{METRIC, PROTOCOL};
+use super::{Netlink, Notice};
+use crate::sys::clock;
+use crate::sys::readiness::wait_until;
 
 /// How many have a number of their own. Of more, the rest share the last one.
 pub const NUMBERS: u8 = 16;
@@ -149,17 +155,17 @@ impl Siblings {
         }
     }
 
-    pub(super) fn is_gone(&mut self, number: Number) {
+    fn is_gone(&mut self, number: Number) {
         if let Some(sibling) = self.0.get_mut(number.place()) {
             *sibling = Sibling::Gone;
         }
     }
 
-    pub(super) fn is_there(&self, number: Number) -> bool {
+    fn is_there(&self, number: Number) -> bool {
         self.get(number) != Sibling::Gone
     }
 
-    pub(super) fn is_awaited(&self) -> bool {
+    fn is_awaited(&self) -> bool {
         self.0.contains(&Sibling::Silent)
     }
 
@@ -200,10 +206,78 @@ impl Siblings {
     }
 }
 
+impl Netlink {
+    /// Has the other instances hold on to what they want of what this one, or one that is gone, has in the kernel's tables. Waits for
+    /// them, though not for long; what they need. `needs` is told to one that asks the same meanwhile. Other news is lost; to be
+    /// called before the first listing, or at the end.
+    pub fn ask_siblings(&mut self, needs: &Needs, buffer: &mut [u8]) -> Siblings {
+        let mut siblings = Siblings::none();
+        for number in Number::all().filter(|number| *number != self.number) {
+            match self.tell(number, HOLD, &[]) {
+                // One that has no room for it is stopped, or busy.
+                Ok(()) | Err(Errno::EAGAIN) => siblings.note(number, None),
+                Err(_) => {}
+            }
+        }
+        let deadline = clock::now().saturating_add(PATIENCE);
+        while siblings.is_awaited() && wait_until(self.as_fd(), deadline) {
+            let mut asked = None;
+            let received = self.receive(buffer, &mut |notice| match notice {
+                Notice::Sibling(Told::Held { from, needs }) => {
+                    siblings.note(from, Needs::read(needs));
+                }
+                Notice::Sibling(Told::Hold { from }) => asked = Some(from),
+                _ => {}
+            });
+            if received.is_err() {
+                break;
+            }
+            if let Some(from) = asked {
+                self.answer_sibling(from, needs);
+            }
+        }
+        siblings
+    }
+
+    /// What was asked for by [`Told::Hold`] is done.
+    pub fn answer_sibling(&self, from: Number, needs: &Needs) {
+        let mut body = [0; 4 * (1 + LINKS)];
+        let words = [u32::from(needs.proxies)];
+        let words = words.iter().chain(&needs.links);
+        for (octets, word) in body.chunks_exact_mut(4).zip(words) {
+            octets.copy_from_slice(&word.to_ne_bytes());
+        }
+        // Who is gone by now needs no answer, and who has no room for it does not wait for long.
+        let _ = self.tell(from, HELD, &body);
+    }
+
+    /// Tells those that are there that a proxy entry was removed.
+    pub fn tell_removed(&self, siblings: &mut Siblings, index: u32, address: Ipv6Addr) {
+        let mut body = [0; 20];
+        body[..4].copy_from_slice(&index.to_ne_bytes());
+        body[4..].copy_from_slice(&address.octets());
+        for number in Number::all() {
+            if siblings.is_there(number)
+                && self.tell(number, REMOVED, &body) == Err(Errno::ECONNREFUSED)
+            {
+                siblings.is_gone(number);
+            }
+        }
+    }
+
+    fn tell(&self, number: Number, message_type: u16, body: &[u8]) -> nix::Result<()> {
+        let from = self.number.port() - Number::default().port();
+        Request::new(message_type, 0, body).send_to(&self.socket, number.port(), from)
+    }
+}
+
+/// How long the other instances may take to answer. One that is stopped never does.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The types of these messages, which the kernel has none of. Their numbers are the senders'.
-pub(super) const HOLD: u16 = 0x4d01;
-pub(super) const HELD: u16 = 0x4d02;
-pub(super) const REMOVED: u16 = 0x4d03;
+const HOLD: u16 = 0x4d01;
+const HELD: u16 = 0x4d02;
+const REMOVED: u16 = 0x4d03;
 
 pub(super) fn told<'m>(message: &Message<'m>) -> Option<Told<'m>> {
     let from = Number::new(message.sequence)?;
