@@ -21,11 +21,11 @@ pub enum Command {
     Status(StatusArguments),
     Check(CheckArguments),
     Query(QueryArguments),
-    /// Print this and be done.
+    /// Print this text and exit.
     Print(String),
 }
 
-/// Reads the arguments behind the program's name. An error is a text for standard error.
+/// Reads the arguments behind the program's name. An error is the text for standard error.
 pub fn parse(arguments: &[&str]) -> Result<Command, String> {
     let arguments = match Arguments::from_args(&["mldproxy"], arguments) {
         Ok(arguments) => arguments,
@@ -48,9 +48,10 @@ pub fn parse(arguments: &[&str]) -> Result<Command, String> {
     }
 }
 
-/// Keep the hosts behind an IPv6 NDP proxy reachable: make this router a member, on the upstream, of the solicited-node multicast
-/// group of each host downstream, so that a gateway that does MLD snooping forwards Neighbor Solicitations for them. Runs beside
-/// that proxy, or with --ndp-proxy in its place.
+/// Keep the hosts behind an IPv6 NDP proxy reachable: make this router a member, on the upstream,
+/// of the solicited-node multicast group of each host downstream, so that a gateway that does MLD
+/// snooping forwards Neighbor Solicitations for them. Runs beside that proxy, or with --ndp-proxy
+/// in its place.
 #[derive(FromArgs)]
 struct Arguments {
     /// print the version
@@ -75,7 +76,8 @@ enum Subcommand {
     subcommand,
     name = "run",
     example = "mldproxy run wan br-lan",
-    note = "Needs CAP_NET_RAW, and CAP_NET_ADMIN where a downstream bridge snoops and for --ndp-proxy and --host-routes."
+    note = "Needs CAP_NET_RAW, and CAP_NET_ADMIN where a downstream bridge snoops and for \
+        --ndp-proxy and --host-routes."
 )]
 struct RunArguments {
     /// seconds from the last sighting of an address to its end (default 300)
@@ -102,8 +104,8 @@ struct RunArguments {
         from_str_fn(seconds)
     )]
     expiry_interval: Duration,
-    /// learn only addresses in this prefix, in place of 2000::/3, or with "upstream" in the prefixes of the upstream's addresses;
-    /// may be given more than once
+    /// learn only addresses in this prefix, in place of 2000::/3, or with "upstream" in the
+    /// prefixes of the upstream's addresses; may be given more than once
     #[argh(option, arg_name = "p", from_str_fn(prefix_or_upstream))]
     prefix: Vec<Option<Prefix>>,
     /// never learn addresses in this prefix; may be given more than once
@@ -141,7 +143,8 @@ struct RunArguments {
     /// new groups joined at once (default 200)
     #[argh(option, arg_name = "n", default = "JOIN_BURST", from_str_fn(number))]
     join_burst: u32,
-    /// version of MLD to report in: 1, 2, or auto for that of the queries heard upstream (default auto)
+    /// version of MLD to report in: 1, 2, or auto for that of the queries heard upstream (default
+    /// auto)
     #[argh(
         option,
         arg_name = "v",
@@ -234,7 +237,7 @@ fn log_level(text: &str) -> Result<LevelFilter, String> {
         .map_err(|_| "not one of error, warn, info, debug, trace".to_owned())
 }
 
-/// A prefix; `None` for those of the upstream.
+/// Reads a prefix; `None` stands for the prefixes of the upstream.
 fn prefix_or_upstream(text: &str) -> Result<Option<Prefix>, String> {
     match text {
         "upstream" => Ok(None),

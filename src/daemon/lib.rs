@@ -1,4 +1,5 @@
-//! The shell around the [`protocol`] core, with every system call: it starts the core, feeds it and does what it says.
+//! The shell around the [`protocol`] core, with every system call. It starts the core, feeds it
+//! events and carries out its actions.
 
 pub mod cli;
 pub mod commands;

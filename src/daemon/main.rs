@@ -1,7 +1,6 @@
-//! mldproxy: keeps the hosts behind an IPv6 NDP proxy reachable where the gateway does MLD snooping.
+//! mldproxy keeps the hosts behind an IPv6 NDP proxy reachable where the gateway does MLD snooping.
 //!
-//! This is the shell around the [`protocol`] core. It reads the command line and hands over to what
-//! that asks for.
+//! This file reads the command line and hands over to the command that the user named.
 
 use std::env;
 use std::process::ExitCode;
@@ -16,7 +15,7 @@ use log::error;
 /// The exit code where another daemon has the control socket.
 const ALREADY_RUNNING: u8 = 3;
 
-// Unit tests want more, and give it back.
+// Unit tests allocate more than this heap holds, and free it.
 #[cfg_attr(not(test), global_allocator)]
 #[cfg_attr(test, expect(dead_code, reason = "no allocator of the tests"))]
 static HEAP: sys::Heap = sys::Heap::new();
@@ -68,8 +67,8 @@ fn run(settings: Settings) -> ExitCode {
 mod tests {
     use std::backtrace::Backtrace;
 
-    /// It takes more memory than the program's own heap has, and a test that fails writes one under
-    /// RUST_BACKTRACE=1.
+    /// Under RUST_BACKTRACE=1 a test that fails writes a backtrace, which takes more memory than
+    /// the program's own heap has.
     #[test]
     fn a_unit_test_that_fails_can_write_a_backtrace() {
         for _ in 0..3 {

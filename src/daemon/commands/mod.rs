@@ -1,4 +1,4 @@
-//! What a user runs beside the daemon: `mldproxy check`, `query` and `status`.
+//! The commands that a user runs beside the daemon: `mldproxy check`, `query` and `status`.
 
 pub mod check;
 pub mod output;

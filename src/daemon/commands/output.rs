@@ -1,4 +1,4 @@
-//! Standard output and standard error, without the buffers of the standard library.
+//! Writes to standard output and standard error without the standard library's buffers.
 
 use std::os::fd::BorrowedFd;
 use std::process;
@@ -12,8 +12,8 @@ pub fn print(text: &str) {
     print_octets(text.as_bytes());
 }
 
-/// Ends the program where they cannot be written, since what is left of it would be cut short: with 0 where nobody reads on, else with
-/// 1.
+/// Writes octets to standard output. If that fails, ends the program, since the rest would be cut
+/// off: with exit code 0 if the reader has gone, else with 1.
 pub fn print_octets(octets: &[u8]) {
     match write_all(STANDARD_OUTPUT, octets) {
         Ok(()) => {}
@@ -25,13 +25,13 @@ pub fn print_octets(octets: &[u8]) {
     }
 }
 
-/// Says what went wrong.
+/// Writes an error message.
 pub fn complain(text: &str) {
     complain_as_it_is(&["mldproxy: ", text, "\n"].concat());
 }
 
 pub fn complain_as_it_is(text: &str) {
-    // There is nowhere left to say that this failed.
+    // There is nowhere to report that this failed.
     let _ = write_all(STANDARD_ERROR, text.as_bytes());
 }
 

@@ -1,4 +1,4 @@
-//! `mldproxy query`: asks once who listens to which groups.
+//! `mldproxy query` asks once which hosts are members of which groups.
 
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd as _;
@@ -23,19 +23,21 @@ use crate::sys::netlink::Dump;
 use crate::sys::packet::{Capture, Interest, Transmitter};
 use crate::sys::readiness::wait_until;
 
-/// What an answer may take beside the response delay: the way there and back.
+/// How long the query and an answer may travel, beyond the response delay.
 const TRAVEL_TIME: Duration = Duration::from_millis(500);
-/// The most answers that are kept, so that no LAN takes all memory.
+/// The most answers that are kept, so that a LAN cannot fill the memory.
 const MAX_ANSWERS: usize = 16_384;
-/// Above the largest packet of any Ethernet.
+/// More than the largest packet of any Ethernet.
 const BUFFER_LENGTH: usize = 16_384;
 
-/// Ask once, by an MLD query, who listens to which groups. It makes this host act as a querier for that moment.
+/// Ask once, by an MLD query, who listens to which groups. It makes this host act as a querier for
+/// that moment.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
     name = "query",
-    note = "Needs CAP_NET_RAW. Exit code: 0 asked, 1 the system refused, 2 bad arguments, or a running mldproxy's upstream."
+    note = "Needs CAP_NET_RAW. Exit code: 0 asked, 1 the system refused, 2 bad arguments, or a \
+        running mldproxy's upstream."
 )]
 pub struct QueryArguments {
     /// ask in MLDv1 instead of MLDv2
@@ -71,7 +73,7 @@ fn multicast(text: &str) -> Result<Ipv6Addr, String> {
     group.ok_or_else(|| "not an IPv6 multicast address such as ff02::fb".to_owned())
 }
 
-/// Somebody who answered.
+/// A host that answered.
 struct Listener {
     address: Ipv6Addr,
     mac: [u8; 6],
@@ -114,7 +116,8 @@ pub fn run(arguments: &QueryArguments) -> ExitCode {
 
 enum Failure {
     NoInterface,
-    /// RFC 3810 §5.1.14: "MLDv2 Queries are sent with a valid link-local address as the IPv6 Source Address".
+    /// RFC 3810 §5.1.14: "MLDv2 Queries are sent with a valid link-local address as the IPv6 Source
+    /// Address".
     NoLinkLocal,
     System(Errno),
 }
@@ -136,7 +139,8 @@ fn ask(arguments: &QueryArguments) -> Result<(), Failure> {
         (QueryVersion::V1, "1")
     } else {
         let version = QueryVersion::V2 {
-            // Or else other routers would take those who do not answer in time for gone (RFC 3810 §5.1.7).
+            // Without this flag, other routers would expire the members that do not answer in time
+            // (RFC 3810 §5.1.7).
             suppress_router_processing: true,
             robustness: ROBUSTNESS,
             query_interval: QUERY_INTERVAL,
@@ -157,7 +161,8 @@ fn ask(arguments: &QueryArguments) -> Result<(), Failure> {
     let capture = Capture::open(index, Interest::Hosts)?;
     let transmitter = Transmitter::open()?;
     print(&format!(
-        "{source} acts as an MLDv{version_name} querier on {} for this moment, and asks {destination} for answers within {} s\n",
+        "{source} acts as an MLDv{version_name} querier on {} for this moment, and asks \
+         {destination} for answers within {} s\n",
         arguments.interface,
         arguments.wait.as_secs(),
     ));
@@ -174,7 +179,7 @@ fn ask(arguments: &QueryArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Those who answered, in that order.
+/// The hosts that answered, in that order.
 #[derive(Default)]
 struct Listeners {
     list: Vec<Listener>,
@@ -182,7 +187,7 @@ struct Listeners {
 }
 
 impl Listeners {
-    /// Takes what a report says, of one group where only that was asked for.
+    /// Takes in a report. If the query asked for one group, other groups are ignored.
     fn hear(&mut self, packet: &[u8], mac: [u8; 6], wanted: Option<Ipv6Addr>) {
         let mut add = |address, group| {
             if wanted.is_none_or(|wanted| wanted == group) {

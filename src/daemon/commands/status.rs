@@ -1,4 +1,4 @@
-//! `mldproxy status`: asks a daemon on its control socket and prints the answer.
+//! `mldproxy status` asks a daemon on its control socket and prints the answer.
 
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
@@ -17,7 +17,7 @@ use crate::sys::procfs::listening_sockets;
 use crate::sys::readiness::{pause, wait_until};
 use crate::sys::records::FOLDER;
 
-/// How long a daemon may say nothing.
+/// How long a daemon may stay silent.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Print what a running mldproxy knows and does.
@@ -44,19 +44,20 @@ pub struct StatusArguments {
     /// the control socket, where it is not that of a name
     #[argh(option, arg_name = "path", from_str_fn(socket_path))]
     socket: Option<String>,
-    /// the instance: its --name, which is its upstream unless it was set; needed where there are several
+    /// the instance: its --name, which is its upstream unless it was set; needed where there are
+    /// several
     #[argh(positional, from_str_fn(instance_name))]
     name: Option<String>,
 }
 
-/// Why there is no answer, in a line for the user.
+/// Why there is no answer, as a line for the user.
 pub enum StatusError {
-    /// Only other arguments help.
+    /// Other arguments would help.
     Arguments(String),
     System(String),
 }
 
-/// Prints the answer.
+/// Asks, and prints the answer.
 pub fn status(arguments: StatusArguments) -> Result<(), StatusError> {
     let wrong = |text: &str| Err(StatusError::Arguments(text.to_owned()));
     let format = match (arguments.json, arguments.metrics) {
@@ -77,7 +78,7 @@ pub fn status(arguments: StatusArguments) -> Result<(), StatusError> {
             StatusError::System(format!("no mldproxy answers on {path}: {}", errno.desc()))
         })?;
         if arguments.watch {
-            // To the first column of the first line, and nothing below.
+            // Moves the cursor to the top left, and clears the screen.
             print("\x1b[H\x1b[2J");
         }
         if !copy(&stream) {
@@ -92,7 +93,7 @@ pub fn status(arguments: StatusArguments) -> Result<(), StatusError> {
     }
 }
 
-/// Copies the answer to standard output; was it whole?
+/// Copies the answer to standard output. Returns whether it was complete.
 fn copy(stream: &UnixStream) -> bool {
     let mut buffer = [0; 4096];
     let mut last = None;
@@ -111,7 +112,7 @@ fn copy(stream: &UnixStream) -> bool {
     false
 }
 
-/// The one control socket there is.
+/// Finds the only control socket there is.
 fn only_socket() -> Result<String, StatusError> {
     let mut names: Vec<String> = Vec::new();
     listening_sockets(&mut |path| {

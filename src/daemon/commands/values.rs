@@ -1,4 +1,4 @@
-//! The values that arguments can have. An error is what the value is not.
+//! Reads the values of arguments. The error says what a value is not.
 
 use protocol::time::Duration;
 
@@ -14,7 +14,7 @@ pub fn number(text: &str) -> Result<u32, String> {
         .map_err(|_| "not a whole number, or too large".to_owned())
 }
 
-/// The name of an instance, which is also that of a file.
+/// The name of an instance, which is also a file's name.
 pub fn instance_name(text: &str) -> Result<String, String> {
     let allowed = |octet: &u8| octet.is_ascii_alphanumeric() || b"_-.".contains(octet);
     match text.as_bytes() {
@@ -27,7 +27,7 @@ pub fn instance_name(text: &str) -> Result<String, String> {
     Err("not 1 to 32 letters, digits, '_', '-' and '.', the first no '-' or '.'".to_owned())
 }
 
-/// A path for a unix socket, `sun_path` of unix(7).
+/// The path of a Unix socket, at most as long as `sun_path` of unix(7).
 pub fn socket_path(text: &str) -> Result<String, String> {
     match text.len() {
         1..=107 => Ok(text.to_owned()),

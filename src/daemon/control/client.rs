@@ -1,4 +1,4 @@
-//! Asking a daemon on its control socket.
+//! Asks a daemon on its control socket.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::net::UnixStream;
@@ -11,14 +11,14 @@ use protocol::time::Instant;
 use crate::sys::readiness::wait_until;
 use crate::sys::records::FOLDER;
 
-/// Where the control socket of an instance is by default.
+/// The default path of an instance's control socket.
 pub fn socket_of(name: &str) -> String {
     format!("{FOLDER}/{name}.sock")
 }
 
-/// A daemon's answer to a program, which [`Probe::parse`](super::Probe::parse) reads, or what else
-/// comes until the connection is closed. Fails with `ETIMEDOUT` where that is not so by the
-/// deadline.
+/// Asks for the line that [`Probe::parse`](super::Probe::parse) reads. Returns everything that
+/// comes until the daemon closes the connection. Fails with `ETIMEDOUT` if it has not closed it by
+/// the deadline.
 pub fn ask_probe(path: &str, deadline: Instant) -> nix::Result<String> {
     let stream = connect(path, "probe\n")?;
     let mut answer = [0; 128];
@@ -34,7 +34,8 @@ pub fn ask_probe(path: &str, deadline: Instant) -> nix::Result<String> {
     }
 }
 
-/// Connects to a control socket and asks. Waits for nobody: whoever listens and accepts nothing, until no more can wait, is no daemon.
+/// Connects to a control socket and asks, without waiting. If nobody accepts connections and no
+/// more can queue, it fails: no daemon works there.
 pub fn connect(path: &str, question: &str) -> nix::Result<UnixStream> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;

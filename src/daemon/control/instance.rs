@@ -1,4 +1,4 @@
-//! Is another mldproxy at work on an upstream?
+//! Finds out whether another mldproxy works on an upstream.
 
 use nix::errno::Errno;
 use protocol::time::Duration;
@@ -7,25 +7,25 @@ use super::{Probe, ask_probe};
 use crate::sys::clock;
 use crate::sys::procfs::{listening_sockets, position};
 
-/// What was found out.
+/// What is known of another instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instance {
     Running {
-        /// The seconds since it heard a query there, where these are not too many for a querier
-        /// that is still there.
+        /// The seconds since it heard a query there; `None` if it heard none, or if the querier is
+        /// gone by now.
         last_query: Option<u32>,
         /// It is an NDP proxy as well.
         ndp_proxy: bool,
     },
-    /// There is one that does not tell: another user's, or one of another version.
+    /// A daemon runs that does not tell its upstream: it is another user's, or of another version.
     Perhaps,
     None,
 }
 
-/// How long all of them may take to answer. Anybody can listen under such a name, and say nothing.
+/// The time for all sockets together. Anybody can listen under such a name and stay silent.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Looks for one in this network namespace, by asking at every control socket.
+/// Asks every control socket in this network namespace.
 pub fn on_upstream(upstream: &str) -> Instance {
     let mut instance = Instance::None;
     let deadline = clock::now().saturating_add(PATIENCE);
@@ -34,7 +34,7 @@ pub fn on_upstream(upstream: &str) -> Instance {
             return;
         }
         let found = understand(&ask_probe(path, deadline), upstream);
-        // One that tells is worth more than one that does not.
+        // An instance that tells its upstream counts before one that does not.
         if found != Instance::None && !matches!(instance, Instance::Running { .. }) {
             instance = found;
         }
@@ -42,7 +42,7 @@ pub fn on_upstream(upstream: &str) -> Instance {
     instance
 }
 
-/// What the answer of one of them means for an upstream.
+/// What a socket's answer means for an upstream.
 fn understand(answer: &nix::Result<String>, upstream: &str) -> Instance {
     match answer {
         Ok(line) => match Probe::parse(line) {
@@ -51,12 +51,12 @@ fn understand(answer: &nix::Result<String>, upstream: &str) -> Instance {
                 ndp_proxy: probe.ndp_proxy,
             },
             Some(_) => Instance::None,
-            // A daemon that does not know the question closes the connection.
+            // A daemon of another version closes the connection.
             None if line.is_empty() || line.starts_with("mldproxy ") => Instance::Perhaps,
             None => Instance::None,
         },
         Err(Errno::EACCES) => Instance::Perhaps,
-        // Nobody listens any more, or whoever does says nothing.
+        // Nobody listens any more, or the listener stays silent.
         Err(_) => Instance::None,
     }
 }

@@ -1,4 +1,5 @@
-//! The status as one JSON object, in the shape of `status.schema.json`. Names are stable; new ones may come.
+//! Writes the status as one JSON object, as `status.schema.json` describes it. Names are stable;
+//! new ones may come.
 
 use std::fmt;
 
@@ -17,7 +18,8 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
         Piece::Downstream(downstream) => {
             write!(
                 out,
-                "{comma}{{\"interface\":{},\"present\":{},\"running\":{},\"link_local\":{},\"listening\":{},\"bridge\":",
+                "{comma}{{\"interface\":{},\"present\":{},\"running\":{},\"link_local\":{},\
+                 \"listening\":{},\"bridge\":",
                 Quoted(downstream.name),
                 downstream.state != State::Missing,
                 downstream.running,
@@ -54,7 +56,9 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 address.map_or((false, false), |address| view.in_kernel(*address));
             write!(
                 out,
-                "{comma}{{\"address\":{},\"group\":\"{}\",\"mac\":\"{}\",\"interface\":{},\"state\":\"{}\",\"age_s\":{},\"expires_s\":{},\"confirmed\":{},\"questions\":{},\"proxied\":{proxied},\"routed\":{routed}}}",
+                "{comma}{{\"address\":{},\"group\":\"{}\",\"mac\":\"{}\",\"interface\":{},\
+                 \"state\":\"{}\",\"age_s\":{},\"expires_s\":{},\"confirmed\":{},\"questions\":{},\
+                 \"proxied\":{proxied},\"routed\":{routed}}}",
                 OrNull(address.map(InQuotes)),
                 subject.group(),
                 Mac(host.mac),
@@ -105,7 +109,9 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     let upstream = view.engine.links().upstream();
     write!(
         out,
-        "{{\"version\":\"{}\",\"name\":{},\"uptime_s\":{},\"upstream\":{{\"interface\":{},\"present\":{},\"running\":{},\"link_local\":{},\"mtu\":{},\"mld_version\":{},\"querier\":",
+        "{{\"version\":\"{}\",\"name\":{},\"uptime_s\":{},\"upstream\":{{\"interface\":{},\
+         \"present\":{},\"running\":{},\"link_local\":{},\"mtu\":{},\"mld_version\":{},\
+         \"querier\":",
         env!("CARGO_PKG_VERSION"),
         Quoted(view.name),
         view.seconds_since(view.started),
@@ -132,7 +138,8 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     }
     write!(
         out,
-        ",\"last_report_s\":{},\"memberships_failing\":{},\"kernel_tables_failing\":{},\"state\":\"{}\"}},\"ndp_proxy\":{},\"host_routes\":{},\"announce\":{},\"downstreams\":[",
+        ",\"last_report_s\":{},\"memberships_failing\":{},\"kernel_tables_failing\":{},\
+         \"state\":\"{}\"}},\"ndp_proxy\":{},\"host_routes\":{},\"announce\":{},\"downstreams\":[",
         OrNull(listener.last_report().map(|then| view.seconds_since(then))),
         view.engine.ndp().groups().is_failing(),
         view.kernel_tables_fail(),
@@ -157,7 +164,7 @@ fn number(version: MldVersion) -> u8 {
     }
 }
 
-/// For what holds nothing that JSON escapes.
+/// A value without characters that JSON escapes.
 struct InQuotes<T>(T);
 
 impl<T: fmt::Display> fmt::Display for InQuotes<T> {

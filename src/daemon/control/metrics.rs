@@ -1,4 +1,5 @@
-//! The status in Prometheus' text format. Every metric bears the upstream's name, so that the files of several instances go together.
+//! Writes the status in Prometheus' text format. Every metric has the upstream's name, so that the
+//! files of several instances can be put together.
 
 use std::fmt;
 
@@ -51,7 +52,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 reason.name()
             )
         }
-        // One line for each host would cost the database more than the router.
+        // A time series for each host would cost the database more than it is worth.
         Piece::Neighbors
         | Piece::Neighbor(..)
         | Piece::Targets
@@ -81,7 +82,8 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
         .map(|querier| view.seconds_since(querier.last_query));
     writeln!(
         out,
-        "# HELP mldproxy_info The version.\n# TYPE mldproxy_info gauge\nmldproxy_info{{upstream={},version=\"{}\"}} 1",
+        "# HELP mldproxy_info The version.\n# TYPE mldproxy_info \
+         gauge\nmldproxy_info{{upstream={},version=\"{}\"}} 1",
         Quoted(upstream),
         env!("CARGO_PKG_VERSION"),
     )?;
@@ -163,7 +165,8 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
             let upstream = Quoted(upstream);
             writeln!(
                 out,
-                "# HELP mldproxy_{name} {help}\n# TYPE mldproxy_{name} gauge\nmldproxy_{name}{{upstream={upstream}}} {value}"
+                "# HELP mldproxy_{name} {help}\n# TYPE mldproxy_{name} \
+                 gauge\nmldproxy_{name}{{upstream={upstream}}} {value}"
             )?;
         }
     }

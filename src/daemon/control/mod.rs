@@ -1,8 +1,9 @@
-//! What the daemon tells of itself on its control socket: a read-only view of the engine and the interfaces, written as text, JSON or
-//! metrics, or as one line for a program.
+//! What the daemon tells on its control socket: a read-only view of the engine and the interfaces,
+//! as text, JSON or metrics, or as one line for a program.
 //!
-//! An answer may be far larger than any buffer, so it is written piece by piece, each where the one before left off. What comes or
-//! goes meanwhile may be in it or not; what stays is in it once.
+//! An answer may be larger than any buffer, so it is written in pieces. Each continues where the
+//! one before ended. What comes or goes in between may be missing; what stays is there exactly
+//! once.
 
 mod client;
 pub mod instance;
@@ -33,12 +34,12 @@ pub use client::{ask_probe, connect, socket_of};
 pub use probe::Probe;
 pub use server::{Answers, BindError, SOURCES, Server, Source};
 
-/// What an piece is written to: a buffer that may be too short for it.
+/// The output of a piece: a buffer, which may be too short for it.
 type Output<'b> = &'b mut dyn fmt::Write;
 
 /// Everything there is to tell, as it is now.
 pub struct View<'v> {
-    /// Of this instance.
+    /// The name of this instance.
     pub name: &'v str,
     pub engine: &'v Engine<'v>,
     pub started: Instant,
@@ -51,7 +52,7 @@ pub struct View<'v> {
 
 #[cfg(test)]
 impl<'v> View<'v> {
-    /// With a usable upstream, and no downstream.
+    /// A view with a usable upstream and no downstream.
     fn of(engine: &'v Engine<'v>, now: Instant) -> View<'v> {
         View {
             name: "",
@@ -73,30 +74,30 @@ pub struct Downstream<'v> {
     pub running: bool,
     pub link_local: Option<Ipv6Addr>,
     pub listening: bool,
-    /// `None` where it is no bridge.
+    /// `None` if it is no bridge.
     pub bridge: Option<Bridge>,
-    /// Packets that the kernel had no room for.
+    /// The packets that the capture had no room for.
     pub lost: u64,
 }
 
-/// How to write.
+/// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Text,
     Json,
     Metrics,
-    /// One line, see [`Probe`].
+    /// One line for a program, see [`Probe`].
     Probe,
 }
 
-/// One thing to write.
+/// A piece of an answer.
 enum Piece<'v> {
     /// The instance and its upstream.
     Head,
     Downstream(&'v Downstream<'v>),
     Neighbors,
     Neighbor(Subject, &'v Neighbor, Sender),
-    /// The neighbors that were found upstream.
+    /// The head of the list of neighbors upstream.
     Targets,
     Target(Ipv6Addr, &'v Target),
     Groups,
@@ -106,13 +107,13 @@ enum Piece<'v> {
     End,
 }
 
-/// How far an answer is written.
+/// How much of an answer has been written.
 #[derive(Clone, Copy, Debug)]
 pub struct Cursor {
     place: Place,
-    /// How many there were of the list that it is in.
+    /// The entries of the current list that have been written.
     listed: usize,
-    /// The most neighbors, downstream and upstream each, and the most groups, to list.
+    /// The most entries of each list: neighbors downstream, neighbors upstream, and groups.
     limit: usize,
 }
 
@@ -121,7 +122,7 @@ enum Place {
     Head,
     Downstream(usize),
     Neighbors,
-    /// The slot from which the next one is looked for.
+    /// The slot at which to look for the next one.
     Neighbor(usize),
     Targets,
     Target(usize),
@@ -146,7 +147,8 @@ impl Cursor {
         matches!(self.place, Place::Beyond)
     }
 
-    /// Writes the next piece. Where that fails, `output` is of no use from where it was, and the same piece comes again.
+    /// Writes the next piece. If it does not fit, `output` is cut off, and the next call writes the
+    /// same piece.
     fn write(&mut self, view: &View<'_>, format: Format, output: Output<'_>) -> fmt::Result {
         if format == Format::Probe {
             probe::write(view, output)?;
@@ -164,7 +166,7 @@ impl Cursor {
             }
             self.listed = self.listed.saturating_add(1);
         }
-        // Another kind of piece: another list.
+        // Each kind of piece has a list of its own.
         if std::mem::discriminant(&next) != std::mem::discriminant(&self.place) {
             self.listed = 0;
         }
@@ -172,7 +174,7 @@ impl Cursor {
         Ok(())
     }
 
-    /// Writes as many pieces as fit; how many octets they are, none at the end.
+    /// Writes as many pieces as fit. Returns their octets, 0 at the end.
     pub fn fill(&mut self, view: &View<'_>, format: Format, buffer: &mut [u8]) -> usize {
         let mut page = Page {
             octets: buffer,
@@ -181,7 +183,7 @@ impl Cursor {
         while !self.is_at_end() {
             let before = page.length;
             if self.write(view, format, &mut page).is_err() {
-                // It does not fit behind the others. Alone, each does.
+                // The piece did not fit behind the others. Alone, every piece fits.
                 page.length = before;
                 break;
             }
@@ -189,7 +191,7 @@ impl Cursor {
         page.length
     }
 
-    /// The piece at the place, if there is one, and the next place.
+    /// The piece at this place, if there is one, and the place after it.
     fn piece<'v>(&self, view: &'v View<'_>) -> (Option<Piece<'v>>, Place) {
         let more = self.listed < self.limit;
         match self.place {
@@ -276,13 +278,13 @@ impl View<'_> {
         self.now.since(then).as_secs()
     }
 
-    /// Seconds until a neighbor times out, if nothing is seen of it.
+    /// Seconds until the address expires, unless the host is seen.
     fn seconds_left(&self, neighbor: &Neighbor) -> u64 {
         let timeout = self.engine.config().address_timeout.as_secs();
         timeout.saturating_sub(self.seconds_since(neighbor.last_seen))
     }
 
-    /// How far a neighbor is on its way from being heard to being kept, or forgotten.
+    /// Where a neighbor stands between heard and expired.
     fn state_of(&self, subject: &Subject, neighbor: &Neighbor) -> &'static str {
         match (subject, neighbor.step.questions()) {
             (Subject::Address(address), _) if self.in_kernel(*address).0 => "proxied",
@@ -293,28 +295,28 @@ impl View<'_> {
         }
     }
 
-    /// What the kernel's tables have for an address: is it answered for, and is there a route?
+    /// Whether the kernel has a proxy entry for an address, and whether it has a route.
     fn in_kernel(&self, address: Ipv6Addr) -> (bool, bool) {
         let proxied = self.engine.ndp().kernel_entries().get(address);
         let has = |proxied: &Proxied| (proxied.proxied, proxied.routed.is_some());
         proxied.map_or((false, false), has)
     }
 
-    /// Does the kernel refuse entries or routes?
+    /// Whether the kernel refuses entries or routes.
     fn kernel_tables_fail(&self) -> bool {
         let ndp_proxy = self.engine.ndp().kernel_entries();
         let mut tables = [KernelTable::Proxies, KernelTable::Routes].into_iter();
         tables.any(|table| ndp_proxy.is_failing(table))
     }
 
-    /// The name of the downstream of a host.
+    /// The name of a host's downstream.
     fn downstream_of(&self, host: &Sender) -> &str {
         let downstream = self.downstreams.get(usize::from(host.port));
         downstream.map_or("", |downstream| downstream.name)
     }
 }
 
-/// A buffer being filled.
+/// A buffer, filled up to `length`.
 struct Page<'b> {
     octets: &'b mut [u8],
     length: usize,
@@ -331,7 +333,7 @@ impl fmt::Write for Page<'_> {
     }
 }
 
-/// What a client asks: in which form, and for how many neighbors and groups.
+/// Reads a question: the form, and the most entries of each list. `None` if it is none.
 pub fn parse_question(question: &[u8]) -> Option<(Format, usize)> {
     if question == b"probe" {
         return Some((Format::Probe, 0));
@@ -346,7 +348,7 @@ pub fn parse_question(question: &[u8]) -> Option<(Format, usize)> {
     Some((format, decimal(limit)? as usize))
 }
 
-/// A link-layer address as people write it.
+/// A link-layer address in the usual notation.
 pub struct Mac(pub MacAddress);
 
 impl fmt::Display for Mac {
@@ -356,8 +358,8 @@ impl fmt::Display for Mac {
     }
 }
 
-/// A name between quotation marks, in JSON as in a metric's label. One of an interface holds neither white space nor control
-/// characters.
+/// A name in quotation marks, as JSON and metrics have it. An interface's name has no white space
+/// and no control characters.
 pub struct Quoted<'n>(pub &'n str);
 
 impl fmt::Display for Quoted<'_> {

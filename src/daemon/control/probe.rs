@@ -18,11 +18,11 @@ use crate::sys::decimal;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe<'l> {
     pub upstream: &'l str,
-    /// Seconds since a query was heard.
+    /// Seconds since the instance heard a query; `None` if it heard none.
     pub last_query: Option<u32>,
-    /// Seconds until the silence of a querier means that there is none.
+    /// Seconds without a query after which there is no querier.
     pub querier_timeout: u32,
-    /// It is an NDP proxy as well.
+    /// The instance is an NDP proxy as well.
     pub ndp_proxy: bool,
 }
 
@@ -43,7 +43,7 @@ pub fn write(view: &View<'_>, out: Output<'_>) -> fmt::Result {
 }
 
 impl<'l> Probe<'l> {
-    /// Reads a line, with its end. `None` where it is of another form, in whatever way.
+    /// Reads a line, including its end. `None` if it has any other form.
     pub fn parse(line: &'l str) -> Option<Self> {
         let mut words = line.strip_suffix('\n')?.split(' ');
         if (words.next(), words.next()) != (Some("mldproxy"), Some("1")) {
@@ -82,7 +82,7 @@ mod tests {
     use super::super::{Cursor, Format, parse_question};
     use super::*;
 
-    /// The whole answer of a daemon to `probe`.
+    /// A daemon's whole answer to `probe`.
     fn answer(upstream: &str, ndp_proxy: bool, queried: bool) -> String {
         let mut config = Config::new(upstream.parse().unwrap());
         config.ndp_proxy = ndp_proxy;
@@ -144,7 +144,7 @@ mod tests {
             for ndp_proxy in [false, true] {
                 for queried in [false, true] {
                     if name.contains(' ') {
-                        // Or else a word could be forged.
+                        // With a space in a name, a user could forge a word.
                         assert!(name.parse::<protocol::link::InterfaceName>().is_err());
                         continue;
                     }

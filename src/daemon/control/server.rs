@@ -1,9 +1,10 @@
-//! The control socket: a Unix stream socket on which a client asks by one line, `FORMAT LIMIT`, and
-//! reads the answer to its end. A program asks by the line `probe`, and gets the line that
-//! [`Probe`](super::Probe) reads. Who asks anything else is hung up on.
+//! The control socket, a Unix stream socket. A client asks by one line, `FORMAT LIMIT`, and reads
+//! the answer to its end. A program asks by the line `probe`, and reads the line as a
+//! [`Probe`](super::Probe). After any other line the server closes the connection.
 //!
-//! Nothing a client does holds up the loop: sockets do not block, what is written in one turn is bounded, the few clients have
-//! buffers of their own, and one that does not get on gives way.
+//! No client can hold up the loop. The sockets do not block, a turn writes a bounded number of
+//! octets, each of the few clients has a buffer of its own, and the server drops a client that
+//! makes no progress.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -24,22 +25,22 @@ use crate::sys::privileges::User;
 use crate::sys::readiness::{Until, Waited, pause};
 use crate::sys::records::{FOLDER, FOLDER_OF_FOLDER};
 
-/// How many are served at once; more wait.
+/// The most clients at once. Others wait.
 pub const CLIENTS: usize = 4;
-/// How long one may take none of its answer, or not ask.
+/// How long a client may take to ask, or read nothing of its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long it may take all of it.
+/// How long a client may take for the whole answer.
 const LONGEST: Duration = Duration::from_secs(30);
 /// How long another daemon may take to answer before this one starts without a socket.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 /// The longest question, in octets.
 const QUESTION: usize = 32;
-/// Until a newcomer is let in, where none could be.
+/// How long the server lets nobody in after the system had no descriptor left.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Buffers of an answer that are written to one client before packets have their turn again.
+/// The most buffers that a turn writes to one client.
 const BATCH: usize = 4;
 
-/// Room for a piece of each client's answer. All zero until it is used.
+/// A buffer for each client's answer. They stay all zero until a client comes.
 pub struct Answers([[u8; 4096]; CLIENTS]);
 
 impl Answers {
@@ -51,23 +52,24 @@ impl Answers {
 pub struct Server {
     listener: UnixListener,
     folder: OwnedFd,
-    /// In the folder.
+    /// The socket's name in the folder.
     name: String,
     clients: [Option<Client>; CLIENTS],
-    /// Until when nobody is let in: the system had no descriptor left for one, who still waits.
+    /// Until when the server lets nobody in, since the system had no descriptor left. Newcomers
+    /// wait.
     closed_until: Option<Instant>,
 }
 
 /// A descriptor of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Somebody connects.
+    /// The listening socket, while there is room for a newcomer.
     Newcomer,
     /// The client in this place, below [`CLIENTS`].
     Client(usize),
 }
 
-/// How many descriptors the server has at most.
+/// The most descriptors of the server.
 pub const SOURCES: usize = 1 + CLIENTS;
 
 /// Why there is no control socket.
@@ -86,15 +88,15 @@ impl From<Errno> for BindError {
 struct Client {
     stream: UnixStream,
     state: State,
-    /// Until when it must get on, and when it must have all.
+    /// When the client must have made progress, and when it must have the whole answer.
     deadline: Instant,
     end: Instant,
 }
 
 enum State {
-    /// Has asked so many octets.
+    /// The client has sent so many octets of its question.
     Asking(usize),
-    /// `buffer[sent..filled]` is still to be sent, and then what is at the cursor.
+    /// `buffer[sent..filled]` is to be sent next, then what is at the cursor.
     Answered {
         format: Format,
         cursor: Cursor,
@@ -104,12 +106,13 @@ enum State {
 }
 
 impl Server {
-    /// Takes the place of a socket that nobody listens on any more. It is its owner's alone, who is `user` where root is to become that
-    /// one. Its folder is made where it is [`FOLDER`]. Allocates; to be called at
-    /// the start.
+    /// Binds the control socket, in place of one that nobody listens on any more. Only its owner
+    /// may connect: `user`, if root is to become that user. Creates the folder if it is [`FOLDER`].
+    /// Allocates; call it at the start.
     ///
-    /// What anybody but root may rename is found by that user's rights, and nothing is done by way of a link: root neither makes nor
-    /// removes nor gives away what it was not shown.
+    /// Where a user other than root can rename things, the path is resolved with the rights of that
+    /// user, and links are not followed. So nobody can make root create, remove or give away
+    /// something else.
     pub fn bind(path: &str, user: Option<User>) -> Result<Self, BindError> {
         let folder = path.rsplit_once('/').map_or(".", |(folder, _)| folder);
         let folder = if folder.is_empty() { "/" } else { folder };
@@ -123,7 +126,8 @@ impl Server {
         let Some((id, group)) = owner.filter(|_| geteuid().is_root()) else {
             return bind_in(open_folder(folder)?, path);
         };
-        // The folder of this program may be a user's, who does nothing there until it is given back.
+        // The program's folder may belong to a user. Root takes it over meanwhile, so that the user
+        // changes nothing in it.
         let is_own = folder == FOLDER;
         if is_roots_alone(if is_own { FOLDER_OF_FOLDER } else { folder }) {
             let opened = open_folder(folder)?;
@@ -148,7 +152,7 @@ impl Server {
             }
             return given;
         }
-        // For files alone, and this thread alone.
+        // Changes this thread's rights to files, and no other rights.
         setfsgid(group);
         setfsuid(id);
         let server = open_folder(folder)
@@ -159,7 +163,8 @@ impl Server {
         server
     }
 
-    /// What the server waits for: each client, and newcomers where one can be let in.
+    /// The descriptors to wait for: each client's, and the listening socket's while there is room
+    /// for a newcomer.
     pub fn descriptors(&self) -> impl Iterator<Item = Waited<'_, Source>> {
         let newcomer = self.is_open().then(|| Waited {
             source: Source::Newcomer,
@@ -178,14 +183,14 @@ impl Server {
         newcomer.into_iter().chain(clients)
     }
 
-    /// When [`Self::serve`] is to be called though nothing is ready.
+    /// When to call [`Self::serve`] although no descriptor is ready.
     pub fn deadline(&self) -> Option<Instant> {
         let clients = self.clients.iter().flatten();
         let client = clients.map(|client| client.deadline).min();
         earliest(&[client, self.closed_until])
     }
 
-    /// Goes on with all clients that are ready, and drops those that did not get on.
+    /// Serves the clients that are ready, drops those whose time is up, and lets in a newcomer.
     pub fn serve(
         &mut self,
         ready: &dyn Fn(Source) -> bool,
@@ -211,13 +216,14 @@ impl Server {
         }
     }
 
-    /// Are newcomers let in?
+    /// Whether a newcomer would be let in.
     fn is_open(&self) -> bool {
         self.closed_until.is_none() && self.place().is_some()
     }
 
-    /// Where a newcomer goes: to a free place, or to that of a client that has not asked yet, since to connect and be silent
-    /// costs nothing. None while all wait for the rest of their answer.
+    /// The place for a newcomer: a free one, or that of a client that has not asked yet, since it
+    /// costs nothing to connect and stay silent. `None` while every client waits for the rest of
+    /// its answer.
     fn place(&self) -> Option<usize> {
         let free = self.clients.iter().position(Option::is_none);
         let silent = || {
@@ -234,13 +240,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // One that cannot be removed is taken over by the next start.
+        // The next start replaces a socket that cannot be removed.
         let _ = unlinkat(&self.folder, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
     }
 }
 
 impl Client {
-    /// One that has come, unless it has its answer already.
+    /// Lets a newcomer in. `None` if it has its whole answer already.
     fn admit(stream: UnixStream, view: &View<'_>, buffer: &mut [u8]) -> Option<Self> {
         stream.set_nonblocking(true).ok()?;
         let mut client = Client {
@@ -249,11 +255,11 @@ impl Client {
             deadline: view.now.saturating_add(PATIENCE),
             end: view.now.saturating_add(LONGEST),
         };
-        // Most have asked by now, and so are never in another newcomer's way.
+        // Most clients have asked by now, and get their answer at once.
         client.stays(true, view, buffer).then_some(client)
     }
 
-    /// What it waits for.
+    /// What the client's descriptor is waited for.
     fn until(&self) -> Until {
         match self.state {
             State::Asking(_) => Until::Readable,
@@ -261,7 +267,8 @@ impl Client {
         }
     }
 
-    /// Reads or writes what can be; false once there is no more to do, or it cannot be done, or took too long.
+    /// Reads or writes as much as is possible. Returns false when the client is done, failed, or
+    /// took too long.
     fn stays(&mut self, ready: bool, view: &View<'_>, buffer: &mut [u8]) -> bool {
         if view.now >= self.deadline {
             return false;
@@ -286,7 +293,7 @@ impl Client {
         *length = length.saturating_add(more);
         let asked = buffer.get(..*length).unwrap_or_default();
         let Some(end) = asked.iter().position(|octet| *octet == b'\n') else {
-            // Where no more fits, or comes, it is no question.
+            // A question that is too long or breaks off is none.
             return Ok(more > 0 && *length < QUESTION);
         };
         let Some((format, limit)) = asked.get(..end).and_then(parse_question) else {
@@ -327,14 +334,14 @@ impl Client {
     }
 }
 
-/// No link, though there may be links on the way there.
+/// Opens a folder. The last part of the path must not be a link.
 fn open_folder(path: &str) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     open(path, flags, Mode::empty())
 }
 
-/// Can nobody but root rename the folder, what is in it, or what it is in? A folder with the sticky bit, as OpenWrt's `/var` is, lets
-/// others rename their own alone.
+/// Whether nobody but root can rename the folder, anything in it, or the folders above it. In a
+/// folder with the sticky bit, as OpenWrt's `/var` has it, others can rename only what is theirs.
 fn is_roots_alone(folder: &str) -> bool {
     let ends = folder.match_indices('/').map(|(place, _)| place.max(1));
     folder.starts_with('/')
@@ -349,13 +356,13 @@ fn is_roots_alone(folder: &str) -> bool {
         })
 }
 
-/// By the whole path, which tells others where to ask.
+/// Binds by the whole path, since that is the name by which others find the socket.
 fn bind_in(folder: OwnedFd, path: &str) -> Result<Server, BindError> {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
     if name.is_empty() {
         return Err(Errno::EISDIR.into());
     }
-    // Anything else of that name is not ours to remove.
+    // Nothing else of that name is the program's to remove.
     let is_socket = || {
         let status = fstatat(&folder, name, AtFlags::AT_SYMLINK_NOFOLLOW);
         status.is_ok_and(|status| status.st_mode & libc::S_IFMT == libc::S_IFSOCK)
@@ -363,7 +370,7 @@ fn bind_in(folder: OwnedFd, path: &str) -> Result<Server, BindError> {
     if is_socket() {
         expect_nobody(path)?;
     }
-    // Of two that start at once, one must not take the other's new socket for an old one.
+    // Without the lock, one of two daemons that start at once could remove the other's new socket.
     let _lock = lock(errno(folder.try_clone())?)?;
     if is_socket() {
         match ask_probe(path, clock::now()) {
@@ -389,7 +396,8 @@ fn bind_in(folder: OwnedFd, path: &str) -> Result<Server, BindError> {
     })
 }
 
-/// Listens nobody any more? Whoever listens and does not answer is no daemon that runs, but the socket is not left over.
+/// Checks that nobody listens any more. A listener that does not answer is no running daemon, but
+/// its socket is in use.
 fn expect_nobody(path: &str) -> Result<(), BindError> {
     let deadline = clock::now().saturating_add(ANSWER_PATIENCE);
     while clock::now() < deadline {
@@ -397,7 +405,7 @@ fn expect_nobody(path: &str) -> Result<(), BindError> {
             Ok(line) if !line.is_empty() => return Err(BindError::InUse),
             Err(Errno::ECONNREFUSED | Errno::ENOENT) => return Ok(()),
             Err(Errno::ETIMEDOUT) => break,
-            // One that ends, or has no room for another one that waits.
+            // The daemon is ending, or its queue is full.
             Ok(_) | Err(Errno::EAGAIN | Errno::ECONNRESET | Errno::EPIPE) => pause(100),
             Err(errno) => return Err(errno.into()),
         }
@@ -405,8 +413,8 @@ fn expect_nobody(path: &str) -> Result<(), BindError> {
     Err(Errno::EADDRINUSE.into())
 }
 
-/// Takes turns with those that start at the same time, which takes them no time. Whoever keeps the lock, and anybody may who can read
-/// the folder, keeps nobody from starting.
+/// Locks the folder, which daemons that start at once hold for a moment. Anybody who can read the
+/// folder can hold the lock, so this gives up after a second.
 fn lock(folder: OwnedFd) -> nix::Result<Flock<OwnedFd>> {
     let mut folder = folder;
     for _ in 0..10 {
@@ -435,10 +443,11 @@ mod tests {
     use super::*;
     use crate::sys::readiness::{Ready, wait};
 
-    /// With no descriptor left, who asks waits, and the loop does not turn meanwhile.
+    /// While the system has no descriptor left, a newcomer waits, and the loop does not wake up for
+    /// it.
     #[test]
     fn who_cannot_be_let_in_waits_and_wakes_nobody() {
-        // The descriptors of this thread, not of the other tests; and not a thousand million of them.
+        // This thread gets a table of descriptors of its own, of a size that can be filled.
         unshare(CloneFlags::CLONE_FILES).unwrap();
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, soft.min(4096), hard).unwrap();
@@ -467,7 +476,7 @@ mod tests {
         assert_eq!(server.deadline(), Some(Instant::from_secs(2)));
         assert!(!serve(&mut server, 1), "it wakes the loop again");
         drop(taken);
-        // From its deadline on it is waited for again.
+        // After the deadline the server waits for newcomers again.
         assert!(!serve(&mut server, 2));
         assert!(serve(&mut server, 2));
         client.shutdown(Shutdown::Write).unwrap();

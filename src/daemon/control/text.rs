@@ -1,4 +1,4 @@
-//! The status for people: no line longer than 80 columns.
+//! Writes the status for people, in lines of at most 80 columns.
 
 use std::fmt::{self, Write as _};
 use std::net::Ipv6Addr;
@@ -178,10 +178,10 @@ fn write_counter(name: &str, value: u64, out: Output<'_>) -> fmt::Result {
     }
 }
 
-/// An address in at most 26 columns: of a longer one the first group and the interface identifier (RFC 4291 §2.5.1).
+/// An address in at most 26 columns. A longer one is cut to its first group and its interface
+/// identifier (RFC 4291 §2.5.1).
 fn short(address: Ipv6Addr) -> heapless::String<48> {
     let mut text = heapless::String::new();
-    // There is room for any address.
     let _ = write!(text, "{address}");
     if text.len() > 26 {
         let [first, _, _, _, a, b, c, d] = address.segments();
@@ -191,7 +191,7 @@ fn short(address: Ipv6Addr) -> heapless::String<48> {
     text
 }
 
-/// A time in at most 6 columns.
+/// A duration in at most 6 columns.
 fn readable(seconds: u64) -> Readable {
     let mut text = heapless::String::new();
     let _ = match seconds {

@@ -1,4 +1,4 @@
-//! The interfaces named by the user, as the kernel has them now.
+//! The interfaces that the user named, as the kernel has them now.
 
 mod snapshot;
 
@@ -20,7 +20,8 @@ const MIN_MTU: u32 = 1280;
 pub struct Interfaces {
     upstream: Interface,
     downstreams: heapless::Vec<Interface, MAX_DOWNSTREAMS>,
-    /// The prefixes of the upstream's addresses, each with whether the dump under way has told of it.
+    /// The prefixes of the upstream's addresses. The flag says whether the dump under way has
+    /// mentioned the prefix.
     prefixes: heapless::Vec<(Prefix, bool), MAX_PREFIXES>,
 }
 
@@ -30,46 +31,46 @@ pub struct Interface {
     /// The kernel's number; `None` while there is no such interface.
     pub index: Option<u32>,
     pub bridge: Option<Bridge>,
-    /// What it is a part of.
+    /// The bridge, bond or VRF that it is a part of.
     pub master: Option<Master>,
-    /// The number of the interface that its packets come through, where it is a VLAN or macvlan,
-    /// and what bridge that is.
+    /// The number of the interface that a VLAN's or macvlan's packets come through, and that
+    /// interface's bridge, if it is one.
     lower: Option<u32>,
-    /// The number of the VLAN.
+    /// The VLAN's number; `None` if the interface is no VLAN.
     pub vlan: Option<u16>,
     lower_bridge: Option<Bridge>,
-    /// How often it was found to be another interface, even if one of the same number.
+    /// How often the interface was replaced by another one, which may have the same number.
     pub generation: u32,
-    /// The same, of its IPv6.
+    /// How often its IPv6 began anew.
     ipv6_generation: u32,
     up: bool,
-    /// It has a carrier.
+    /// The link has a carrier.
     pub running: bool,
-    /// A usable one.
+    /// A usable link-local address.
     pub link_local: Option<Ipv6Addr>,
     mtu: Option<u32>,
     mac: [u8; 6],
-    /// The dump under way has told of the interface, and of the address.
+    /// The dump under way has mentioned the interface, and the address.
     link_confirmed: bool,
     address_confirmed: bool,
 }
 
-/// What an interface is good for, or the first reason why it is not.
+/// What an interface can be used for, or the first reason why it cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Missing,
-    /// Of the interface with this number, which takes its IPv6.
+    /// It is a part of the interface with this number, which receives its IPv6 packets.
     PartOf(u32),
     Down,
     NoCarrier,
-    /// The kernel has no IPv6 there.
+    /// Its MTU, in octets, is too small: the kernel runs no IPv6 there.
     SmallMtu(u32),
     NoLinkLocal,
     Usable,
 }
 
 impl State {
-    /// A stable name in snake_case.
+    /// The state's stable name, in snake_case.
     pub fn name(self) -> &'static str {
         match self {
             State::Missing => "missing",
@@ -102,7 +103,7 @@ impl fmt::Display for State {
 }
 
 impl Interfaces {
-    /// None of them is there, as far as is known.
+    /// Interfaces of which none is known to be there.
     pub fn new(config: &Config) -> Self {
         Interfaces {
             upstream: Interface::new(&config.upstream),
@@ -111,7 +112,8 @@ impl Interfaces {
         }
     }
 
-    /// The upstream, where it can carry IPv6: the kernel ends all memberships where its MTU falls below 1280.
+    /// The upstream, if it can carry IPv6. The kernel ends all memberships when the MTU falls below
+    /// 1280.
     pub fn upstream(&self) -> Option<link::Link> {
         let mtu = self.upstream.mtu.filter(|mtu| *mtu >= MIN_MTU)?;
         Some(link::Link {
@@ -122,18 +124,17 @@ impl Interfaces {
         })
     }
 
-    /// The upstream, as it is named.
+    /// The upstream interface, there or not.
     pub fn upstream_interface(&self) -> &Interface {
         &self.upstream
     }
 
-    /// How often the upstream's IPv6 was found to have begun anew, with an interface or with an MTU that is large enough: nothing of
-    /// what was before is left, memberships and settings included.
+    /// How often the upstream's IPv6 began anew: with another interface, or with an MTU that is
+    /// large enough again. Each time its memberships and settings are gone.
     pub fn upstream_generation(&self) -> u32 {
         self.upstream.ipv6_generation
     }
 
-    /// The prefixes of the upstream's addresses.
     pub fn upstream_prefixes(&self) -> heapless::Vec<Prefix, MAX_PREFIXES> {
         self.prefixes.iter().map(|(prefix, _)| *prefix).collect()
     }
@@ -143,14 +144,14 @@ impl Interfaces {
         &self.downstreams
     }
 
-    /// Which downstream has the number.
+    /// The port of the downstream with this number.
     pub fn port_of(&self, index: u32) -> Option<Port> {
         let mut downstreams = self.downstreams.iter();
         let port = downstreams.position(|interface| interface.index == Some(index))?;
         Port::try_from(port).ok()
     }
 
-    /// Which of them has the number.
+    /// The side of the interface with this number.
     pub fn side_of(&self, index: u32) -> Option<Side> {
         if self.upstream.index == Some(index) {
             return Some(Side::Upstream);
@@ -158,7 +159,7 @@ impl Interfaces {
         self.port_of(index).map(Side::Downstream)
     }
 
-    /// The one on a side.
+    /// The interface on a side.
     pub fn on(&self, side: Side) -> Option<&Interface> {
         match side {
             Side::Upstream => Some(&self.upstream),
@@ -166,19 +167,19 @@ impl Interfaces {
         }
     }
 
-    /// The kernel's number of the one on a side, if it is there.
+    /// The number of the interface on a side, if it is there.
     pub fn index_of(&self, side: Side) -> Option<u32> {
         self.on(side)?.index
     }
 
-    /// The names of those that are not there.
+    /// The names of the interfaces that are not there.
     pub fn missing(&self) -> impl Iterator<Item = &InterfaceName> {
         let all = std::iter::once(&self.upstream).chain(&self.downstreams);
         all.filter(|interface| interface.index.is_none())
             .map(|interface| &interface.name)
     }
 
-    /// The routing table for what is on a side.
+    /// The routing table for routes to a side: a VRF's, or the main one.
     pub fn table_of(&self, side: Side) -> u32 {
         let master = self.on(side).and_then(|interface| interface.master);
         master
@@ -186,7 +187,7 @@ impl Interfaces {
             .unwrap_or(libc::RT_TABLE_MAIN.into())
     }
 
-    /// A dump starts: what it does not tell of is not there.
+    /// A dump begins. What it does not mention will not be there at its end.
     pub fn begin(&mut self, dump: Dump) {
         match dump {
             Dump::Links => self
@@ -203,7 +204,7 @@ impl Interfaces {
         }
     }
 
-    /// Takes what the kernel told; a dump that is to be made because of it.
+    /// Takes in a notice. Returns the dump that it makes necessary.
     pub fn handle(&mut self, notice: &Notice<'_>) -> Option<Dump> {
         match notice {
             Notice::Link(link) => self.link_is_there(link),
@@ -244,7 +245,7 @@ impl Interfaces {
             if is_named || (has_index && link.name.is_none()) {
                 wanted = wanted.into_iter().chain(interface.is_there(link)).min();
             } else if has_index {
-                // Renamed to something else.
+                // The interface was renamed.
                 interface.is_gone();
             }
             if interface.lower == Some(link.index) {
@@ -256,12 +257,13 @@ impl Interfaces {
 
     fn address_is_there(&mut self, address: &Address) -> Option<Dump> {
         if !address.usable {
-            // Where the one in use became a duplicate there may be another one. Nothing else is lost by it.
+            // If the address in use became a duplicate, the interface may have another one.
             return self.link_local_is_gone(address.index, address.address);
         }
         if address.address.is_unicast_link_local() {
             for interface in self.with_index(address.index) {
-                // One is enough; a second one takes its place only where a dump has not told of the first.
+                // One address is enough. Another one replaces it only if the dump under way has not
+                // mentioned the first.
                 if interface.link_local == Some(address.address) || !interface.address_confirmed {
                     interface.link_local = Some(address.address);
                     interface.address_confirmed = true;
@@ -273,7 +275,7 @@ impl Interfaces {
         {
             match self.prefixes.iter_mut().find(|(known, _)| *known == prefix) {
                 Some((_, confirmed)) => *confirmed = true,
-                // Of more than there is room for, the rest does not count.
+                // If there is no more room, the prefix is ignored.
                 None => _ = self.prefixes.push((prefix, true)),
             }
         }
@@ -281,7 +283,7 @@ impl Interfaces {
     }
 
     fn address_is_gone(&mut self, index: u32, address: Ipv6Addr) -> Option<Dump> {
-        // Another address may still be in the prefix.
+        // Another address may keep the prefix.
         let in_prefix = |(prefix, _): &(Prefix, bool)| prefix.contains(address);
         if self.upstream.index == Some(index) && self.prefixes.iter().any(in_prefix) {
             return Some(Dump::Addresses);
@@ -289,7 +291,7 @@ impl Interfaces {
         self.link_local_is_gone(index, address)
     }
 
-    /// There may be another one.
+    /// Forgets a link-local address. A dump then finds another one.
     fn link_local_is_gone(&mut self, index: u32, address: Ipv6Addr) -> Option<Dump> {
         let mut lost = false;
         for interface in self.with_index(index) {
@@ -334,7 +336,7 @@ impl Interface {
         }
     }
 
-    /// What is needed to send from here; `None` also without a carrier.
+    /// What the engine needs to send from here; `None` also without a carrier.
     pub fn downstream(&self) -> Option<link::Link> {
         let link_local = self.link_local.filter(|_| self.running)?;
         Some(link::Link {
@@ -345,13 +347,13 @@ impl Interface {
         })
     }
 
-    /// What it is good for.
+    /// The first reason why the interface cannot be used, or that it can.
     pub fn state(&self) -> State {
         let (Some(_), Some(mtu)) = (self.index, self.mtu) else {
             return State::Missing;
         };
         match self.master {
-            // A VRF leaves the packets to it.
+            // A part of a VRF receives its packets itself.
             Some(master) if master.table.is_none() => State::PartOf(master.index),
             _ if !self.up => State::Down,
             _ if !self.running => State::NoCarrier,
@@ -361,27 +363,28 @@ impl Interface {
         }
     }
 
-    /// The number of what decides what is heard here, where that is a bridge: the interface itself,
-    /// or what its packets come through.
+    /// The number of the interface that decides what is heard here: this one if it is a bridge, or
+    /// the one that its packets come through.
     pub fn decided_by(&self) -> Option<u32> {
         self.index.filter(|_| self.bridge.is_some()).or(self.lower)
     }
 
-    /// That bridge, with its number, where it is known to be one.
+    /// That interface's number and bridge, if it is known to be a bridge.
     pub fn deciding_bridge(&self) -> Option<(u32, Bridge)> {
         self.decided_by().zip(self.bridge.or(self.lower_bridge))
     }
 
-    /// Takes what a message told; a dump that is to be made because of what it did not.
+    /// Takes in a message about the interface. Returns the dump for what the message leaves open.
     fn is_there(&mut self, link: &Link<'_>) -> Option<Dump> {
         let mut wanted = None;
         if self.index != Some(link.index) {
             self.is_gone();
             self.index = Some(link.index);
-            // Its addresses were told before its name was this one.
+            // The kernel reported its addresses while it had another name.
             wanted = Some(Dump::Addresses);
         }
-        // It may be large enough again by the time that this is read, and then nothing else tells.
+        // By the time the daemon reads this, the MTU may be large enough again, and no other
+        // message tells that the kernel dropped IPv6 in between.
         if self.mtu >= Some(MIN_MTU) && link.mtu.is_some_and(|mtu| mtu < MIN_MTU) {
             self.ipv6_generation = self.ipv6_generation.wrapping_add(1);
         }
@@ -391,7 +394,7 @@ impl Interface {
         self.mac = link.mac.unwrap_or(self.mac);
         self.bridge = link.bridge.or(self.bridge);
         self.vlan = link.vlan.or(self.vlan);
-        // News of it that is of more than one thing would tell of a master.
+        // News that mentions the MTU describes the whole link, and would mention a master.
         let mut is_unsure = !link.whole
             && (self.mtu.is_none()
                 || self.master.is_some() && link.master.is_none() && link.mtu.is_some());
@@ -403,7 +406,7 @@ impl Interface {
             self.master = None;
         }
         if link.lower.is_some() && link.lower != self.lower {
-            // What that is was told before.
+            // The kernel described that interface earlier, when nobody listened for it.
             (self.lower, self.lower_bridge) = (link.lower, None);
             is_unsure = true;
         }
@@ -567,7 +570,8 @@ mod tests {
         assert_eq!(interfaces.upstream.generation, of_link, "the same one");
     }
 
-    /// All of the upstream, which is a part of the VRF or bridge with the number 7.
+    /// A message with everything about the upstream, which is a part of the VRF or bridge with the
+    /// number 7.
     fn whole(table: Option<u32>) -> Link<'static> {
         Link {
             index: 8,
@@ -602,7 +606,7 @@ mod tests {
         let before = facts(&interfaces);
         assert_eq!(before.2.0, State::Usable);
         assert_eq!(before.4, 1000);
-        // Each attribute is told or not.
+        // Every combination of attributes that a message can mention.
         for told in 0..128 {
             let is_told = |bit: u32| told >> bit & 1 != 0;
             let all = whole(Some(1000).filter(|_| is_told(6)));
@@ -639,7 +643,7 @@ mod tests {
         link.whole = true;
         assert_eq!(interfaces.handle(&Notice::Link(link)), None);
         assert_eq!(state(&interfaces), State::NoLinkLocal);
-        // What a driver tells is no reason to ask.
+        // A driver's message does not describe the whole link, and so says nothing about a master.
         interfaces.handle(&Notice::Link(whole(None)));
         (link.whole, link.mtu) = (false, None);
         assert_eq!(interfaces.handle(&Notice::Link(link)), None);

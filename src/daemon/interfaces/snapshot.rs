@@ -1,4 +1,4 @@
-//! The interfaces that the user named as they are at one moment, for commands that look once.
+//! The interfaces at one moment, for commands that look once.
 
 use std::os::fd::AsFd as _;
 
@@ -11,23 +11,23 @@ use crate::sys::clock;
 use crate::sys::netlink::{Address, BUFFER_LENGTH, Bridge, Dump, Netlink, Notice};
 use crate::sys::readiness::wait_until;
 
-/// Far longer than the kernel takes.
+/// How long to wait for the kernel, which takes far less.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the kernel told.
+/// What the kernel reported.
 pub struct Snapshot {
     pub interfaces: Interfaces,
-    /// Those of all interfaces.
+    /// The addresses of all interfaces.
     pub addresses: Vec<Address>,
-    /// For each neighbor that the kernel answers for in its place, the number of the interface where it does, and what tells which
-    /// program made the entry.
+    /// The number of the interface of each proxy entry, and the mark of the program that made the
+    /// entry.
     pub proxied: Vec<(u32, u8)>,
-    /// The numbers and names of all interfaces, each with what bridge it is.
+    /// The number and the name of every interface, and its bridge, if it is one.
     pub links: Vec<(u32, String, Option<Bridge>)>,
 }
 
 impl Snapshot {
-    /// Asks for these dumps, in their order, and for nothing else.
+    /// Asks the kernel for these dumps, in this order.
     pub fn take(config: &Config, dumps: &[Dump]) -> nix::Result<Self> {
         let mut snapshot = Snapshot {
             interfaces: Interfaces::new(config),
@@ -42,7 +42,8 @@ impl Snapshot {
             let mut dumped = false;
             while !dumped {
                 match netlink.request(dump) {
-                    // Asked for again where a change interrupted it; `EBUSY` where it goes on.
+                    // A dump that a change interrupted is requested again. `EBUSY` means that one
+                    // is under way.
                     Ok(()) | Err(Errno::EBUSY) => {}
                     Err(errno) => return Err(errno),
                 }
@@ -58,7 +59,7 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// The name of an interface, and what bridge it is.
+    /// The name of an interface, and its bridge, if it is one.
     pub fn link(&self, index: u32) -> Option<(&str, Option<Bridge>)> {
         let mut links = self.links.iter();
         let (_, name, bridge) = links.find(|(number, ..)| *number == index)?;

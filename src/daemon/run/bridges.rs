@@ -1,9 +1,9 @@
-//! Bridges that snoop MLD: made to hand all multicast to this host, and left as they were at the
-//! end.
+//! Bridges that snoop MLD. The daemon sets them to forward all multicast to this host, and restores
+//! them at its end.
 //!
-//! A bridge that snoops hides, from a capture on itself, solicitations to groups that nobody on the
-//! LAN joined. As a multicast router's port it hands on all multicast, and unlike in promiscuous
-//! mode nothing else.
+//! A bridge that snoops hides solicitations from a capture on the bridge itself, unless somebody on
+//! the LAN joined their group. A bridge whose own port is a multicast router's forwards all
+//! multicast to this host. Promiscuous mode would forward all unicast as well.
 
 use std::fmt;
 
@@ -14,19 +14,20 @@ use crate::sys::netlink::siblings::Siblings;
 use crate::sys::netlink::{Netlink, PERMANENT_ROUTER};
 use crate::sys::records::{Key, Records};
 
-/// What was done about the bridge that decides what is heard on a downstream.
+/// What the daemon did about the bridge that decides what is heard on a downstream.
 #[derive(Default)]
 pub struct OpenedBridge {
-    /// The log told that it snoops by VLAN.
+    /// The log says that the bridge snoops by VLAN.
     warned_of_vlans: bool,
-    /// Its number, and its `mcast_router` before it was set.
+    /// The bridge's number, and its `mcast_router` before the daemon set it.
     changed: Option<(u32, u8)>,
-    /// The kernel told that it hands on all multicast.
+    /// The kernel has reported that the bridge forwards all multicast.
     is_open: bool,
 }
 
 impl OpenedBridge {
-    /// Has a bridge that snoops hand all multicast to this host, once.
+    /// Sets a bridge that snoops to forward all multicast to this host. The daemon does that once
+    /// for each bridge; if somebody changes the setting afterwards, it stays changed.
     pub fn follow(&mut self, interface: &Interface, netlink: &Netlink, records: &Records) {
         let Some((index, bridge)) = interface.deciding_bridge().filter(|(_, it)| it.snooping)
         else {
@@ -50,31 +51,33 @@ impl OpenedBridge {
         } else if router == PERMANENT_ROUTER {
             self.is_open = true;
         } else if is_changed {
-            // Whoever did that is not fought, and the kernel's own news may come before ours.
+            // Until the kernel has reported the new value, news may still carry the old one.
             if std::mem::take(&mut self.is_open) {
                 warn!(
-                    "{name}{on} snoops: its mcast_router was set to {router}, so solicitations may be hidden"
+                    "{name}{on} snoops: its mcast_router was set to {router}, so solicitations \
+                     may be hidden"
                 );
                 records.remove(key(index));
                 self.changed = Some((index, router));
             }
         } else {
             info!(
-                "{name}{on} snoops: its mcast_router is {PERMANENT_ROUTER} from now on, was {router}"
+                "{name}{on} snoops: its mcast_router is {PERMANENT_ROUTER} from now on, was \
+                 {router}"
             );
             if let Some((before, _)) = self.changed {
                 records.remove(key(before));
             }
             records.write(key(index), router.into());
             self.changed = Some((index, router));
-            // A refusal is told by a notice.
+            // If the kernel refuses, a notice says so.
             let _ = netlink.set_multicast_router(index, PERMANENT_ROUTER);
         }
         self.warned_of_vlans = bridge.vlan_snooping;
     }
 
-    /// Puts back what was changed, also by an instance that was killed, of a bridge that is still
-    /// there and that no other instance needs.
+    /// Restores the setting of a bridge that is still there and that no other instance needs. A
+    /// record that a killed instance left counts as well.
     pub fn restore(
         &self,
         interface: &Interface,
@@ -104,7 +107,8 @@ impl OpenedBridge {
     }
 }
 
-/// By which a bridge's `mcast_router` is recorded, whatever is on it.
+/// The record of a bridge's `mcast_router`. It does not depend on which interface led to the
+/// bridge.
 fn key(index: u32) -> Key<'static> {
     Key {
         index,
@@ -113,7 +117,7 @@ fn key(index: u32) -> Key<'static> {
     }
 }
 
-/// The command that makes a bridge that snoops by VLAN hand all multicast to this host.
+/// The command that makes a bridge that snoops by VLAN forward all multicast to this host.
 struct OpenVlan<'i>(&'i Interface);
 
 impl fmt::Display for OpenVlan<'_> {
@@ -126,7 +130,8 @@ impl fmt::Display for OpenVlan<'_> {
         };
         write!(
             f,
-            "`bridge vlan set vid {vlan} dev {bridge} self mcast_router {PERMANENT_ROUTER}` ends that"
+            "`bridge vlan set vid {vlan} dev {bridge} self mcast_router {PERMANENT_ROUTER}` ends \
+             that"
         )
     }
 }

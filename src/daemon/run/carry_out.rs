@@ -1,4 +1,4 @@
-//! Carrying out what the engine wants done.
+//! Carries out the engine's actions.
 
 use std::net::Ipv6Addr;
 
@@ -17,7 +17,7 @@ use crate::sys::clock;
 use crate::sys::membership::Memberships;
 use crate::sys::packet::Transmitter;
 
-/// What packets and memberships go out by.
+/// The socket that sends packets, and the memberships upstream.
 pub struct Output {
     transmitter: Transmitter,
     transmit_trouble: Trouble,
@@ -37,7 +37,7 @@ impl Output {
 }
 
 impl EventLoop<'_> {
-    /// Carries out all that the engine wants done.
+    /// Drains the engine's actions and carries them out.
     pub(super) fn act(&mut self) {
         while let Some(action) = self.engine.poll_action(&mut self.buffers.transmit) {
             let succeeded = self.carry_out(&action);
@@ -58,7 +58,8 @@ impl EventLoop<'_> {
                 let trouble = &mut self.output.transmit_trouble;
                 trouble.note(sent, format_args!("sending on {name}"))
             }
-            // What of the rest cannot be sent is as good as lost: the next question follows, and who asked asks again.
+            // A question or an answer that cannot be sent counts as lost: the engine sends its next
+            // question, and a host that got no answer asks again.
             Action::Ndp(ndp::Action::Ask { length, question }) => {
                 let (port, mac, destination) = match question {
                     Question::Ask {
@@ -100,7 +101,8 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Sends what the engine wrote, to a host, or without `mac` to a group.
+    /// Sends the packet that the engine wrote: to a host's link-layer address, or without `mac` to
+    /// a multicast group.
     fn send(
         &self,
         side: Side,
@@ -110,7 +112,7 @@ impl EventLoop<'_> {
     ) -> nix::Result<()> {
         let packet = self.buffers.transmit.get(..length).unwrap_or_default();
         let index = self.interfaces.index_of(side);
-        // The engine writes nothing where it knows of nothing to send from.
+        // The engine writes no packet while it knows of no address to send from.
         let index = index.filter(|_| length > 0).ok_or(Errno::ENODEV)?;
         let transmitter = &self.output.transmitter;
         match mac {
@@ -129,7 +131,7 @@ impl EventLoop<'_> {
         } else {
             memberships.leave(change.slot, group, index)
         };
-        // It works again when none fails any more.
+        // While other groups still fail, the log does not say that joining works again.
         if result.is_ok() && self.engine.ndp().groups().is_failing() {
             return true;
         }

@@ -1,5 +1,5 @@
-//! Following the interfaces: memberships, captures, settings, bridges and the engine are brought in
-//! line with those that are there.
+//! Follows the interfaces: brings memberships, captures, settings, bridges and the engine in line
+//! with the interfaces that are there.
 
 use log::info;
 use protocol::link::Link;
@@ -12,7 +12,6 @@ use crate::sys::netlink::Dump;
 use crate::sys::packet::Interest;
 
 impl EventLoop<'_> {
-    /// Brings everything in line with the interfaces that are there.
     pub(super) fn follow_interfaces(&mut self, now: Instant) {
         self.follow_upstream(now);
         self.follow_downstreams(now);
@@ -49,7 +48,7 @@ impl EventLoop<'_> {
         let link = &mut self.links.upstream;
         let upstream = self.interfaces.upstream();
         if link.renew(self.interfaces.upstream_generation()) {
-            // The kernel dropped its memberships and settings with the old one.
+            // With the old interface the kernel dropped its memberships and its settings.
             self.settings.interface_is_gone();
             self.output.memberships.leave_all();
             link.tell(now, &mut self.engine, None);
@@ -68,11 +67,12 @@ impl EventLoop<'_> {
             Some(_) => {}
             None => self.settings.interface_is_gone(),
         }
-        // Not before the first dump, which would tell of one after the other.
+        // During the first dump the addresses arrive one by one, and the engine would learn of each
+        // set of prefixes in between.
         if self.news.is_complete && config.upstream_prefixes {
             let prefixes = self.interfaces.upstream_prefixes();
             if self.prefixes.tell(now, &mut self.engine, prefixes) {
-                // Among those the kernel knows there may be some that count now.
+                // The kernel may already know neighbors in the new prefixes.
                 self.news.want(Dump::Neighbors);
             }
         }
@@ -105,7 +105,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Puts back what was changed of the bridges.
+    /// Restores the settings of all bridges.
     pub(super) fn restore_bridges(&mut self) {
         for (bridge, interface) in self.bridges.iter().zip(self.interfaces.downstreams()) {
             let siblings = &self.tables.siblings;

@@ -1,4 +1,5 @@
-//! This program's part of the kernel's tables: listed when it may have changed without a word, and cleared at the end.
+//! This instance's proxy entries and routes in the kernel's tables. The loop lists them whenever
+//! they may have changed without news, and removes them at the end.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -19,22 +20,25 @@ use crate::sys::netlink::siblings::{Needs, Number, Siblings, Told};
 use crate::sys::netlink::tables::{Owner, PROTOCOL, Tables};
 use crate::sys::netlink::{Dump, Link, Netlink, Notice, Route};
 
-/// This instance's part of the kernel's tables, and the other instances, which share them.
+/// This instance's part of the kernel's tables, and what it knows of the other instances, which use
+/// the same tables.
 pub struct KernelTables {
     pub tables: Tables,
-    /// By which this instance and the others speak with one another.
+    /// The socket on which the instances speak with one another.
     pub instance: Netlink,
     pub siblings: Siblings,
-    /// This instance's part was listed once.
+    /// A first listing of this instance's part has ended.
     pub is_listed: bool,
-    /// When the refresh is due that follows the one with which the tables were listed last.
+    /// The engine's next refresh, as it was when the tables were listed last. When it moves, a
+    /// refresh has started.
     next_refresh: Option<Instant>,
     proxy_trouble: Trouble,
     route_trouble: Trouble,
 }
 
 impl KernelTables {
-    /// Has the other instances hold on to what they want, and waits for them, though not for long.
+    /// Asks the other instances to hold the entries that they want, and waits at most a second for
+    /// their answers.
     pub fn new(tables: Tables, instance: Netlink, config: &Config, buffer: &mut [u8]) -> Self {
         let mut instance = instance;
         let siblings = instance.ask_siblings(&Needs::of_start(config.ndp_proxy), buffer);
@@ -49,7 +53,7 @@ impl KernelTables {
         }
     }
 
-    /// Adds or removes an entry or a route.
+    /// Adds or removes a proxy entry or a route.
     fn change(&mut self, interfaces: &Interfaces, change: Change) -> nix::Result<()> {
         let Change {
             address,
@@ -59,7 +63,7 @@ impl KernelTables {
             ..
         } = change;
         let Some(index) = interfaces.index_of(side) else {
-            // With the interface all of it went.
+            // The kernel removed everything along with the interface.
             return Ok(());
         };
         match (table, present) {
@@ -76,7 +80,8 @@ impl KernelTables {
         }
     }
 
-    /// Removes a proxy entry, and tells the other instances, which may want it. Was there one?
+    /// Removes a proxy entry and tells the other instances, which may want it. Returns whether
+    /// there was one.
     fn remove_proxy(&mut self, index: u32, address: Ipv6Addr) -> nix::Result<bool> {
         let removed = self.tables.remove_proxy(index, address)?;
         if removed {
@@ -87,12 +92,14 @@ impl KernelTables {
     }
 }
 
-/// Are the tables of interest after the first time, when what a crash left there is removed?
+/// Whether the tables matter after the first listing. The first one always runs, since it removes
+/// what a crash left.
 pub(super) fn is_wanted(config: &Config) -> bool {
     config.ndp_proxy || config.host_routes
 }
 
-/// The listing that a notice makes necessary. Links that go down, or lose their carrier, take entries and routes along.
+/// The listing that a notice makes necessary: the kernel removes entries and routes of a link that
+/// goes down or loses its carrier.
 pub(super) fn after(interfaces: &Interfaces, notice: &Notice<'_>) -> Option<Dump> {
     match notice {
         Notice::Dumped(Dump::Neighbors) => Some(Dump::ProxiedNeighbors),
@@ -118,7 +125,8 @@ pub(super) fn after(interfaces: &Interfaces, notice: &Notice<'_>) -> Option<Dump
     }
 }
 
-/// What of a listing is this instance's, or was and was removed. An entry that another instance made counts where this one wants it.
+/// The event for an entry that a listing shows, or that was removed. An entry of another instance
+/// counts if this instance wants it.
 pub(super) fn event(
     engine: &Engine<'_>,
     interfaces: &Interfaces,
@@ -173,7 +181,7 @@ pub(super) fn event(
     Some(Event::Listed(table, listing))
 }
 
-/// The address that a route of an instance is for, and where it goes.
+/// The address and the side of a host route, if it is a route of the instance `of`.
 fn host_route(interfaces: &Interfaces, of: Number, route: &Route) -> Option<(Ipv6Addr, Side)> {
     let is_its = route.protocol == PROTOCOL && Number::of_metric(route.metric) == Some(of);
     let address = route.destination.single_address().filter(|_| is_its)?;
@@ -181,8 +189,9 @@ fn host_route(interfaces: &Interfaces, of: Number, route: &Route) -> Option<(Ipv
     (route.table == interfaces.table_of(side)).then_some((address, side))
 }
 
-/// At the first listing: what an instance that is gone left on this one's links becomes this one's, which then keeps or removes it
-/// as its own. Nothing else is left where no instance has that number any more.
+/// Adopts, during the first listing, what an instance that is gone left on this instance's links.
+/// The engine then keeps or removes it as its own. Otherwise such leftovers would stay if no
+/// instance ever gets that number again.
 pub(super) fn adopt<'n>(
     tables: &Tables,
     engine: &Engine<'_>,
@@ -227,13 +236,13 @@ pub(super) fn adopt<'n>(
 }
 
 impl EventLoop<'_> {
-    /// Carries out a change of the kernel's tables. Did that succeed?
+    /// Carries out a change of the kernel's tables. Returns whether it succeeded.
     pub(super) fn change_table(&mut self, change: Change) -> bool {
         let result = self.tables.change(&self.interfaces, change);
         if result.is_ok() && self.engine.ndp().kernel_entries().is_failing(change.table) {
             return true;
         }
-        // The kernel tells of the routes of a link that goes down before it tells of the link.
+        // When a link goes down, the kernel reports the removed routes before it reports the link.
         if result == Err(Errno::ENETDOWN) {
             return false;
         }
@@ -248,8 +257,8 @@ impl EventLoop<'_> {
         )
     }
 
-    /// Looks, each time that a refresh of the groups started, at what somebody may have changed
-    /// and nobody tells of. The loop wakes up for the refresh alone.
+    /// Lists, at each refresh of the groups, what somebody may have changed without news. It
+    /// follows the refresh so that the loop wakes up for nothing else.
     pub(super) fn look_with_refresh(&mut self) {
         let next = self.engine.mld().host().next_refresh();
         if next == self.tables.next_refresh {
@@ -263,20 +272,20 @@ impl EventLoop<'_> {
         }
     }
 
-    /// What the other instances are to leave as it is.
+    /// What the other instances must leave as it is.
     fn needs(&self) -> Needs {
         let mut needs = Needs::of_start(self.engine.config().ndp_proxy);
-        // The first is the upstream's, or nobody's number.
+        // The first link is the upstream. While there is none, it is a number that no link has.
         needs.add(self.interfaces.index_of(Side::Upstream).unwrap_or(u32::MAX));
         let downstreams = self.interfaces.downstreams().iter();
-        // Of one on a bridge, what decides what is heard there too.
+        // A downstream on a bridge also needs the bridge that decides what is heard there.
         let links = downstreams.flat_map(|interface| [interface.index, interface.decided_by()]);
         links.flatten().for_each(|link| needs.add(link));
         needs
     }
 
-    /// Another instance starts or ends: what this one wants is to be its own before that one
-    /// sweeps.
+    /// Holds this instance's entries, since another instance starts or ends and will remove entries
+    /// that nobody holds.
     pub(super) fn hold_on(&mut self, from: Number) {
         let KernelTables {
             tables, siblings, ..
@@ -285,7 +294,8 @@ impl EventLoop<'_> {
         if let Some(index) = self.interfaces.index_of(Side::Upstream) {
             for (address, proxied) in self.engine.ndp().kernel_entries().iter() {
                 if proxied.proxied && matches!(proxied.side, Some(Side::Downstream(_))) {
-                    // What cannot be held is missed, and added again.
+                    // The next listing misses an entry that could not be held, and the engine adds
+                    // it again.
                     let _ = tables.hold_proxy(index, address);
                 }
             }
@@ -293,7 +303,7 @@ impl EventLoop<'_> {
         self.tables.instance.answer_sibling(from, &self.needs());
     }
 
-    /// Removes all that is this instance's, and puts the settings back, but for what the other
+    /// Removes this instance's entries and routes and restores the settings, except for what other
     /// instances need.
     pub(super) fn clear_tables(&mut self) {
         let EventLoop {
@@ -310,7 +320,7 @@ impl EventLoop<'_> {
             .ask_siblings(&Needs::nothing(), &mut buffers.receive);
         let mut removed = 0;
         for (address, proxied) in engine.ndp().kernel_entries().iter() {
-            // What cannot be removed now is swept at the next start.
+            // The next start removes what cannot be removed now.
             if let Some(index) = interfaces.index_of(Side::Upstream)
                 && proxied.proxied
                 && tables.remove_proxy(index, address) == Ok(true)
@@ -334,7 +344,8 @@ impl EventLoop<'_> {
     }
 }
 
-/// Where another program's entry is in the way, that is `EEXIST`: it answers, and is looked at again now and then.
+/// Adds a proxy entry. If another program's entry is there, fails with `EEXIST`: the kernel answers
+/// by that entry, and the engine tries again later.
 fn add_proxy(tables: &Tables, index: u32, address: Ipv6Addr) -> nix::Result<()> {
     match tables.add_proxy(index, address)? {
         Owner::Own => Ok(()),
@@ -342,7 +353,7 @@ fn add_proxy(tables: &Tables, index: u32, address: Ipv6Addr) -> nix::Result<()> 
     }
 }
 
-/// What is missing where a change of the kernel's tables failed, and what works all the same.
+/// Why a change of the kernel's tables failed, and what works all the same.
 struct Hint(nix::Result<()>);
 
 impl fmt::Display for Hint {

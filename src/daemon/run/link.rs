@@ -1,5 +1,5 @@
-//! An interface that the loop follows, upstream and downstream alike: its capture, and what the
-//! engine and the log were told of it.
+//! One struct for an interface that the loop follows, upstream and downstream alike: its capture,
+//! and what the engine and the log know of it.
 
 use nix::errno::Errno;
 use protocol::engine::{Engine, Event};
@@ -11,20 +11,19 @@ use crate::interfaces::Interface;
 use crate::run::report::{Said, Trouble};
 use crate::sys::packet::{Capture, Interest};
 
-/// An interface that the loop follows.
 pub struct FollowedLink {
     side: Side,
-    /// The generation of the interface that the capture is of.
+    /// The generation of the interface that the capture listens on.
     generation: u32,
     capture: Option<Capture>,
     capture_trouble: Trouble,
-    /// As the engine was told last.
+    /// The link as the engine knows it.
     told: Option<Link>,
     said: Said,
 }
 
 impl FollowedLink {
-    /// The link of `side`, which the engine does not know of yet.
+    /// A link of which the engine does not know yet.
     fn new(side: Side) -> Self {
         FollowedLink {
             side,
@@ -49,18 +48,18 @@ impl FollowedLink {
         self.side
     }
 
-    /// `None` while nothing can be heard.
+    /// The open capture; `None` while nothing can be heard.
     pub fn capture(&self) -> Option<&Capture> {
         self.capture.as_ref()
     }
 
-    /// The link as the engine was told last.
+    /// The link as the engine knows it.
     pub fn told(&self) -> Option<Link> {
         self.told
     }
 
-    /// Closes the capture where the interface became another one, perhaps of the same number. Did
-    /// it become another one?
+    /// Closes the capture if the interface was replaced by another one, which may have the same
+    /// number. Returns whether it was.
     pub fn renew(&mut self, generation: u32) -> bool {
         let is_another = self.generation != generation;
         if is_another {
@@ -70,7 +69,7 @@ impl FollowedLink {
         is_another
     }
 
-    /// Tells the engine how the link is now, where that changed.
+    /// Tells the engine of the link, if it changed.
     pub fn tell(&mut self, now: Instant, engine: &mut Engine<'_>, link: Option<Link>) {
         if link != self.told {
             self.told = link;
@@ -78,8 +77,8 @@ impl FollowedLink {
         }
     }
 
-    /// Brings the capture in line with the number that the interface has now. False where the
-    /// capture could not be opened.
+    /// Opens or closes the capture, as the interface's number asks for. Returns false if it could
+    /// not be opened.
     pub fn listen(&mut self, index: Option<u32>, interest: Interest, name: &InterfaceName) -> bool {
         if self.capture().map(Capture::index) == index {
             return true;
@@ -91,14 +90,14 @@ impl FollowedLink {
             .note(opened, format_args!("listening on {name}"))
     }
 
-    /// Logs whether the interface can be used, where that changed. False where the line has to
+    /// Logs whether the interface can be used, if that changed. Returns false if the line has to
     /// wait.
     pub fn note_state(&mut self, now: Instant, interface: &Interface) -> bool {
         self.said.note(now, &interface.name, interface.state())
     }
 
-    /// Hands packets to the engine, at most `budget` of them, until it has to act on one. Returns
-    /// how many there were, and why there were no more.
+    /// Hands packets to the engine: at most `budget`, and none after a packet on which the engine
+    /// has to act. Returns how many it was, and why there were no more.
     pub fn read(
         &mut self,
         now: Instant,
@@ -122,11 +121,11 @@ impl FollowedLink {
                         return (packets.saturating_add(1), End::ToAct);
                     }
                 }
-                // It goes on by itself once the link is up again.
+                // A capture on a link that is down hears again once the link is up.
                 Ok(None) | Err(Errno::ENETDOWN) => return (packets, End::Empty),
                 Err(errno) => {
                     self.capture = None;
-                    // That it works again is logged where it is opened anew.
+                    // The line that it works again follows when the capture is opened anew.
                     let what = format_args!("listening on {}", self.name(engine));
                     self.capture_trouble.note(Err(errno), what);
                     return (packets, End::Failed);
@@ -140,23 +139,23 @@ impl FollowedLink {
 /// Why no more packets were read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// There are no more, or the budget is spent.
+    /// Nothing is left to read, or the budget is spent.
     Empty,
-    /// The engine has to act on those that it has.
+    /// The engine has to act on what it was handed.
     ToAct,
-    /// The capture failed, and is closed.
+    /// The capture failed and was closed.
     Failed,
 }
 
 /// The links of all interfaces that the user named.
 pub struct Links {
     pub upstream: FollowedLink,
-    /// Each at its [`Port`].
+    /// The link of each downstream, at its [`Port`].
     pub downstreams: heapless::Vec<FollowedLink, MAX_DOWNSTREAMS>,
 }
 
 impl Links {
-    /// One for the upstream and one for each of `downstreams`.
+    /// Links for the upstream and for so many downstreams.
     pub fn new(downstreams: usize) -> Self {
         let ports = (0..).take(downstreams);
         let side = |port: Port| FollowedLink::new(Side::Downstream(port));
@@ -166,7 +165,7 @@ impl Links {
         }
     }
 
-    /// The upstream, then the downstreams.
+    /// The upstream, then the downstreams in the order of their ports.
     pub fn iter(&self) -> impl Iterator<Item = &FollowedLink> {
         std::iter::once(&self.upstream).chain(&self.downstreams)
     }
@@ -175,7 +174,7 @@ impl Links {
         std::iter::once(&mut self.upstream).chain(&mut self.downstreams)
     }
 
-    /// `None` where there is no downstream of that number.
+    /// The link of a side; `None` if there is no such downstream.
     pub fn get_mut(&mut self, side: Side) -> Option<&mut FollowedLink> {
         match side {
             Side::Upstream => Some(&mut self.upstream),
@@ -183,7 +182,7 @@ impl Links {
         }
     }
 
-    /// Can packets be heard on all of them?
+    /// Whether the upstream is there and every downstream can be heard.
     pub fn are_complete(&self) -> bool {
         self.upstream.told.is_some() && self.downstreams.iter().all(|link| link.capture.is_some())
     }

@@ -1,5 +1,5 @@
-//! The loop: wait, read, feed the engine, drain its actions, repeat. One thread, one poll(2), no
-//! heap.
+//! The loop: wait, read, feed the engine, carry out its actions, repeat. One thread, one poll(2),
+//! no heap.
 
 mod bridges;
 mod carry_out;
@@ -43,10 +43,11 @@ use crate::sys::signal::Signals;
 
 pub use news::{begin, take_in};
 
-/// How many packets of a link are read in one turn before the others have theirs, and how many
-/// netlink messages: many, since to read is quick and what does not fit a receive buffer is lost.
+/// The most packets of one link, and the most netlink messages, that a turn reads before the next
+/// socket's turn. It is large, since a receive buffer that overflows loses packets, and to read is
+/// cheap.
 const BATCH: usize = 512;
-/// Until what failed is tried again: to open a capture, to ask netlink, to log a line.
+/// The time until the loop retries what failed: to open a capture, to ask netlink, to log a line.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A descriptor that the loop waits for.
@@ -58,22 +59,22 @@ enum Source {
     Control(control::Source),
 }
 
-/// A netlink socket.
+/// One of the two netlink sockets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Socket {
-    /// Hears what the kernel tells.
+    /// The one on which the kernel reports changes.
     News,
-    /// Hears the other instances.
+    /// The one on which the other instances speak.
     Instance,
 }
 
-/// How many descriptors there are at most: the three that are always there, the captures of the
-/// upstream and of each downstream, and those of the control socket.
+/// The most descriptors of one turn: three that are always there, the captures of the upstream and
+/// of each downstream, and those of the control socket.
 const SOURCES: usize = 3 + 1 + MAX_DOWNSTREAMS + control::SOURCES;
 
-/// What is read and what is sent. It is large: put it in a static, not on the stack.
+/// What is read and what is sent. The struct is large: put it in a static, not on the stack.
 pub struct Buffers {
-    /// For netlink messages and, one at a time, packets: larger than those of any Ethernet.
+    /// Holds a netlink message, or a packet of any Ethernet.
     receive: [u8; netlink::BUFFER_LENGTH],
     transmit: [u8; engine::BUFFER_LENGTH],
     answers: Answers,
@@ -89,7 +90,7 @@ impl Buffers {
     }
 }
 
-/// What the daemon has open from its start to its end.
+/// The sockets that stay open from start to end.
 pub struct Sockets<'s> {
     signals: Signals,
     netlink: Netlink,
@@ -97,7 +98,7 @@ pub struct Sockets<'s> {
     instance: Netlink,
     tables: Tables,
     transmitter: Transmitter,
-    /// The control socket, and the name of this instance on it.
+    /// The control socket, and the name of this instance.
     control: Option<(Server, &'s str)>,
 }
 
@@ -120,7 +121,7 @@ impl<'s> Sockets<'s> {
     }
 }
 
-/// All that the daemon holds open, and the engine.
+/// The daemon while it runs.
 pub struct EventLoop<'s> {
     engine: Engine<'s>,
     buffers: &'s mut Buffers,
@@ -132,21 +133,22 @@ pub struct EventLoop<'s> {
     output: Output,
     interfaces: Interfaces,
     links: Links,
-    /// Of each downstream, at its [`Port`].
+    /// The bridge of each downstream, at its [`Port`].
     bridges: heapless::Vec<OpenedBridge, MAX_DOWNSTREAMS>,
     prefixes: UpstreamPrefixes,
     settings: ProxySettings,
     records: Records,
     rest: Rest,
-    /// When what failed is to be tried again.
+    /// When the loop retries what failed.
     retry: Option<Instant>,
-    /// Could packets be heard on every interface when last looked at? `None` at first.
+    /// Whether every interface could be heard when the loop looked last; `None` before the first
+    /// time.
     is_complete: Option<bool>,
 }
 
 impl<'s> EventLoop<'s> {
-    /// Puts the engine, started with a checked configuration, and the sockets together, and asks
-    /// for the interfaces.
+    /// Puts together the engine, whose configuration was checked, and the sockets, and asks the
+    /// kernel for its links.
     pub fn new(engine: Engine<'s>, buffers: &'s mut Buffers, sockets: Sockets<'s>) -> Self {
         let config = engine.config();
         let (tables, instance) = (sockets.tables, sockets.instance);
@@ -183,8 +185,8 @@ impl<'s> EventLoop<'s> {
         &self.engine
     }
 
-    /// Runs until a signal asks for the end, leaves all groups, and returns that signal. Fails only
-    /// where poll(2) does.
+    /// Runs until a signal asks for the end, then leaves all groups and restores the kernel's
+    /// settings. Returns that signal. Fails only if poll(2) does.
     pub fn run(&mut self) -> nix::Result<Signal> {
         let signal = loop {
             if let Some(signal) = self.turn()? {
@@ -203,8 +205,8 @@ impl<'s> EventLoop<'s> {
         Ok(signal)
     }
 
-    /// Sleeps until there is something to do, and does it. Returns the signal that asks for the
-    /// end.
+    /// Waits until there is something to do, and does it. Returns the signal that asks for the end,
+    /// if one came.
     pub fn turn(&mut self) -> nix::Result<Option<Signal>> {
         self.act();
         self.look_with_refresh();
@@ -212,7 +214,7 @@ impl<'s> EventLoop<'s> {
             clock::sleep(rest);
         }
         let ready: Ready<Source, SOURCES> = wait(self.descriptors(), self.timeout())?;
-        // Read once a turn, since to read the clock is a system call on some routers.
+        // Read once a turn: on some routers to read the clock is a system call.
         let began = Moment::now();
         let now = began.instant();
         if ready.contains(&Source::Signals) {
@@ -253,7 +255,7 @@ impl<'s> EventLoop<'s> {
         Ok(None)
     }
 
-    /// The descriptors to wait for in this turn, listed from the state as it is now.
+    /// The descriptors of this turn, listed from the state as it is now.
     fn descriptors(&self) -> impl Iterator<Item = Waited<'_, Source>> {
         let always = [
             (Source::Signals, self.signals.as_fd()),
@@ -283,7 +285,7 @@ impl<'s> EventLoop<'s> {
         readable.chain(control)
     }
 
-    /// How long to wait: until the one deadline. `None` where nothing is ever due by itself.
+    /// The time until the one deadline; `None` while nothing is due by itself.
     fn timeout(&self) -> Option<Duration> {
         let engine = self.engine.next_deadline().map(|(deadline, _)| deadline);
         let server = self.control.as_ref().map(|(server, _)| server);
@@ -297,7 +299,8 @@ impl<'s> EventLoop<'s> {
         self.retry = earliest(&[self.retry, Some(due)]);
     }
 
-    /// Reads what the capture of a link has heard, and acts on it. Was there any packet?
+    /// Reads what the capture of a link has heard, and acts on it. Returns whether there was any
+    /// packet.
     fn read_capture(&mut self, now: Instant, side: Side) -> bool {
         let mut left = BATCH;
         while left > 0 {

@@ -1,5 +1,5 @@
-//! What the kernel tells: dumps that are asked for, and news as it comes. Each notice goes to the
-//! interfaces and, where it is its business, to the engine.
+//! What the kernel tells: dumps that the loop asks for, and changes as they happen. Each notice
+//! goes to the interfaces, and to the engine if it concerns the engine.
 
 use log::warn;
 use nix::errno::Errno;
@@ -16,19 +16,19 @@ use crate::run::shared_prefixes::SharedPrefixes;
 use crate::sys::netlink::siblings::{Number, Told};
 use crate::sys::netlink::{self, Dump, Netlink, Notice, PERMANENT_ROUTER};
 
-/// The socket that hears what the kernel tells, and what it was not asked for yet.
+/// The socket on which the kernel reports changes, and the dumps to ask for.
 pub struct News {
     pub netlink: Netlink,
-    /// The dump to ask for as soon as the kernel is free for it.
+    /// The dump to ask for once the kernel has ended the one under way.
     wanted: Option<Dump>,
-    /// The first dump of addresses has ended: what is not known of is not there.
+    /// The first dump of addresses has ended. What the daemon does not know of by now is not there.
     pub is_complete: bool,
     trouble: Trouble,
     shared_prefixes: SharedPrefixes,
 }
 
 impl News {
-    /// Everything is to be dumped.
+    /// News of which everything has yet to be dumped.
     pub fn new(netlink: Netlink) -> Self {
         News {
             netlink,
@@ -39,24 +39,25 @@ impl News {
         }
     }
 
-    /// Wants a dump, unless an earlier one is wanted, which brings it with it.
+    /// Wants a dump. Of two, the earlier one stays, since the later one follows it.
     pub fn want(&mut self, dump: Dump) {
         self.wanted = self.wanted.into_iter().chain([dump]).min();
     }
 
-    /// Wants a dump where none is wanted.
+    /// Wants a dump, unless one is wanted already.
     pub fn want_at_least(&mut self, dump: Dump) {
         self.wanted.get_or_insert(dump);
     }
 
-    /// Has all been told that was asked for? What a dump tells is of one time only at its end.
+    /// Whether every dump that was wanted has ended. In the middle of a dump old facts stand beside
+    /// new ones.
     pub fn is_settled(&self) -> bool {
         self.wanted.is_none() && !self.netlink.is_dumping()
     }
 }
 
 impl EventLoop<'_> {
-    /// Reads what was told on a netlink socket.
+    /// Reads what arrived on a netlink socket.
     pub(super) fn read_netlink(&mut self, now: Instant, from: Socket) {
         for _ in 0..BATCH {
             let EventLoop {
@@ -112,12 +113,12 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Asks for the dump that is wanted, if the kernel is free for it.
+    /// Asks for the wanted dump, unless one is under way.
     pub(super) fn request_dump(&mut self, now: Instant) {
         let Some(dump) = self.news.wanted else { return };
         let requested = self.news.netlink.request(dump);
         if requested == Err(Errno::EBUSY) {
-            // The end of the dump under way will wake the loop.
+            // The end of the dump under way wakes the loop.
             return;
         }
         let trouble = &mut self.news.trouble;
@@ -130,7 +131,7 @@ impl EventLoop<'_> {
     }
 }
 
-/// A dump starts: what it does not tell of is not there.
+/// A dump begins. What it does not mention will not be there at its end.
 pub fn begin(now: Instant, engine: &mut Engine<'_>, interfaces: &mut Interfaces, dump: Dump) {
     interfaces.begin(dump);
     let event = match dump {
@@ -144,8 +145,9 @@ pub fn begin(now: Instant, engine: &mut Engine<'_>, interfaces: &mut Interfaces,
     }
 }
 
-/// Takes in what the kernel told; the first of the dumps that are to be made because of it. `number` is this instance's, and `listed`
-/// whether its part of the kernel's tables was listed before.
+/// Hands a notice to the interfaces and the engine. Returns the first dump that it makes necessary.
+/// `number` is this instance's, and `listed` says whether its part of the kernel's tables was
+/// listed before.
 pub fn take_in(
     now: Instant,
     engine: &mut Engine<'_>,
@@ -160,7 +162,7 @@ pub fn take_in(
     wanted.into_iter().chain(listing).min()
 }
 
-/// Tells the engine what of a notice is its business.
+/// Tells the engine what concerns it.
 fn tell_engine(
     now: Instant,
     engine: &mut Engine<'_>,
@@ -200,7 +202,8 @@ fn tell_engine(
         Notice::Dumped(Dump::Addresses) => Some(Event::OwnKnown),
         Notice::Refused(errno) => {
             warn!(
-                "changing a bridge: {}; set its mcast_router to {PERMANENT_ROUTER} by hand, or turn its snooping off",
+                "changing a bridge: {}; set its mcast_router to {PERMANENT_ROUTER} by hand, or \
+                 turn its snooping off",
                 errno.desc()
             );
             None

@@ -1,4 +1,4 @@
-//! What the daemon says of itself in the log.
+//! What the daemon reports about itself in the log, and how often.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use protocol::time::{Duration, Instant};
 use crate::interfaces::State;
 use crate::sys::clock;
 
-/// Says in the log how things stand.
+/// Logs a summary of the daemon's state.
 pub fn log_summary(engine: &Engine<'_>) {
     let confirmed = engine
         .ndp()
@@ -41,7 +41,7 @@ pub fn log_summary(engine: &Engine<'_>) {
     }
 }
 
-/// `br-lan, guest -> wan`.
+/// The links as a log line shows them: `br-lan, guest -> wan`.
 pub struct Path<'c>(pub &'c Config);
 
 impl fmt::Display for Path<'_> {
@@ -55,9 +55,9 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// Lets [`BURST`](Self::BURST) lines through at once, and one each [`GAP`](Self::GAP) after that.
+/// Allows [`BURST`](Self::BURST) lines at once, and one each [`GAP`](Self::GAP) after that.
 pub struct Pace {
-    /// When as many may be let through as at the start.
+    /// When a whole burst is allowed again.
     full_at: Instant,
 }
 
@@ -82,18 +82,18 @@ impl Pace {
     }
 }
 
-/// An operation that may keep failing: logged once for each reason, until it works again.
+/// An operation that may keep failing. Each reason is logged once until the operation works again.
 #[derive(Default)]
 pub struct Trouble {
-    /// The reasons that were logged since it worked.
+    /// The reasons logged since the operation worked last.
     said: heapless::Vec<Errno, 4>,
     pace: Pace,
 }
 
 impl Trouble {
-    /// Did it succeed?
+    /// Logs a result if it is news. Returns whether it is a success.
     pub fn note(&mut self, result: nix::Result<()>, what: fmt::Arguments<'_>) -> bool {
-        // The clock is read where something changed alone.
+        // The clock is read only if there is something to log.
         if self.is_change(result) && self.pace.allows(clock::now()) {
             match result {
                 Ok(()) => {
@@ -101,7 +101,7 @@ impl Trouble {
                     info!("{what} works again");
                 }
                 Err(errno) => {
-                    // Of more reasons than there is room for, each is logged again now and then.
+                    // Without room for another reason, the log repeats that one at its pace.
                     let _ = self.said.push(errno);
                     warn!("{what} failed, trying again: {}", errno.desc());
                 }
@@ -118,7 +118,7 @@ impl Trouble {
     }
 }
 
-/// Whether an interface can be used, as the log told last.
+/// The state of an interface as the log has it.
 #[derive(Default)]
 pub struct Said {
     state: Option<State>,
@@ -126,8 +126,8 @@ pub struct Said {
 }
 
 impl Said {
-    /// Logs how things stand where that changed. False where that has to wait, since they change
-    /// all the time.
+    /// Logs the state if it changed. Returns false if the line has to wait, since the state changes
+    /// too often.
     pub fn note(&mut self, now: Instant, name: &InterfaceName, state: State) -> bool {
         let before = self.state.unwrap_or(State::Usable);
         if before != state {
@@ -137,7 +137,8 @@ impl Said {
             match state {
                 State::Missing => warn!("waiting for {name}"),
                 State::PartOf(master) => warn!(
-                    "{name} is part of interface number {master}: what arrives is heard there alone, so name that one"
+                    "{name} is part of interface number {master}: what arrives is heard there \
+                     alone, so name that one"
                 ),
                 State::Down | State::NoCarrier | State::SmallMtu(_) | State::NoLinkLocal => {
                     warn!("waiting for {name}: {state}");

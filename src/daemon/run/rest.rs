@@ -1,22 +1,21 @@
-//! Rest when busy: packets that follow one another closely are gathered by the kernel and read
-//! together, since under load it is the wake-up, not the work, that costs.
+//! Rest when busy. Under load the wake-ups cost more than the work, so the loop lets the kernel
+//! gather packets that follow one another closely, and reads them together.
 
 use std::time::Duration;
 
 use crate::sys::clock::Moment;
 
-/// How long the loop rests. Meanwhile the kernel gathers packets: at 250,000 a second some 90 of
-/// them, and a capture has room for over a thousand. A kernel without high-resolution timers makes
-/// a tick of it, up to 10 ms, for which there is room at 100,000 a second. An NDP exchange, which
-/// takes a millisecond and more, does not notice so short a delay.
+/// How long the loop rests. At 250,000 packets a second the kernel gathers some 90 meanwhile, and a
+/// capture has room for over a thousand. Without high-resolution timers a rest lasts a tick, at
+/// most 10 ms, for which there is room at 100,000 packets a second. NDP's timers count in seconds,
+/// so such a delay does no harm.
 pub const REST: Duration = Duration::from_micros(300);
-/// Turns that read packets are close to one another when the second begins within this time of the
-/// first. It is longer than a rest, the 0.05 ms by which the kernel is late for it and the work of
-/// a turn together, so that a busy loop stays at rest; and it is short enough that a packet that
-/// comes alone, or a burst that is read in one turn, is followed by none.
+/// Two turns that read packets are close if the second begins within this time of the first. It is
+/// longer than a rest, the 0.05 ms by which the kernel wakes the loop late, and the work of a turn
+/// together: a busy loop goes on resting. After a packet that comes alone there is no rest.
 const CLOSE: Duration = Duration::from_micros(600);
 
-/// Whether the loop is to rest before it waits again.
+/// Decides whether the loop rests before it waits again.
 #[derive(Default)]
 pub struct Rest {
     /// When the last turn that read packets began.
@@ -25,13 +24,13 @@ pub struct Rest {
 }
 
 impl Rest {
-    /// A turn that began at `now` read packets.
+    /// Notes that a turn that began at `now` read packets.
     pub fn note_packets(&mut self, now: Moment) {
         let last = self.last.replace(now);
         self.is_due = last.is_some_and(|last| now.since(last) < CLOSE);
     }
 
-    /// The rest that is due now, once.
+    /// The rest that is due now. It is due once.
     pub fn take(&mut self) -> Option<Duration> {
         std::mem::take(&mut self.is_due).then_some(REST)
     }

@@ -1,4 +1,5 @@
-//! A prefix that is on the upstream and on a downstream as well: which one do packets to its hosts take?
+//! Prefixes that are on the upstream and on a downstream as well. The route with the smaller metric
+//! decides where packets to their hosts go.
 
 use log::{info, warn};
 use protocol::config::{Config, GLOBAL_UNICAST, MAX_PREFIXES};
@@ -7,7 +8,7 @@ use protocol::link::{Prefix, Side};
 use crate::interfaces::Interfaces;
 use crate::sys::netlink::{Dump, Notice};
 
-/// A route to a prefix on one of the named interfaces.
+/// A route to a prefix that is on one of the named interfaces.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Connected {
     prefix: Prefix,
@@ -15,7 +16,8 @@ struct Connected {
     metric: u32,
 }
 
-/// What the listing of routes under way has told, and what was said of the one before.
+/// The shared prefixes of the listing of routes under way, and those that were logged after the one
+/// before.
 #[derive(Default)]
 pub struct SharedPrefixes {
     connected: heapless::Vec<Connected, { 2 * MAX_PREFIXES }>,
@@ -23,7 +25,8 @@ pub struct SharedPrefixes {
 }
 
 impl SharedPrefixes {
-    /// Takes what the kernel told of routes; at their end says where a downstream does not win the way to a prefix that it shares.
+    /// Takes in a route. At the end of a listing, logs the downstreams that share a prefix with the
+    /// upstream and whose route does not win.
     pub fn note(&mut self, config: &Config, interfaces: &Interfaces, notice: &Notice<'_>) {
         match notice {
             Notice::Route(route) => {
@@ -32,7 +35,7 @@ impl SharedPrefixes {
                     && route.destination.single_address().is_none()
                     && GLOBAL_UNICAST.covers(&route.destination)
                 {
-                    // Of more than there is room for, the rest does not count.
+                    // If there is no more room, the route is ignored.
                     let _ = self.connected.push(Connected {
                         prefix: route.destination,
                         side,
@@ -78,7 +81,8 @@ impl SharedPrefixes {
                     info!("{prefix} is on {upstream} and {name}: each host has a route of its own");
                 } else {
                     warn!(
-                        "{prefix} is on {upstream} with metric {} and on {name} with {}, so packets to hosts on {name} may go \
+                        "{prefix} is on {upstream} with metric {} and on {name} with {}, so \
+                         packets to hosts on {name} may go \
                          astray; --host-routes gives each host a route of its own",
                         above.metric, below.metric
                     );

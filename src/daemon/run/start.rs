@@ -1,5 +1,4 @@
-//! `mldproxy run`, from its settings to the loop: what can be wrong is found out in the order in
-//! which users can mend it.
+//! `mldproxy run`, from its settings to the loop. What a user can mend fails first.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -20,38 +19,38 @@ use crate::sys::privileges::{User, drop_privileges};
 use crate::sys::records::Records;
 use crate::sys::signal::Signals;
 
-// In static memory all zero: no room in the file, and pages never touched cost no memory.
+// Both are all zero: they take no room in the file, and a page that nobody touches takes no memory.
 static TABLES: Mutex<engine::Tables> = Mutex::new(engine::Tables::new());
 static BUFFERS: Mutex<Buffers> = Mutex::new(Buffers::new());
 
-/// What the user wants of `mldproxy run`.
+/// What the user asked for.
 pub struct Settings {
-    /// Checked.
+    /// The engine's configuration, which was checked.
     pub config: Config,
     pub log_level: LevelFilter,
     pub syslog: bool,
-    /// Wait for interfaces that are not there at the start.
+    /// Wait for interfaces that do not exist at the start.
     pub wait: bool,
-    /// The control socket, in place of the one of the name.
+    /// The path of the control socket; `None` for that of the name.
     pub socket: Option<String>,
-    /// Of this instance, in place of the upstream's.
+    /// The name of this instance; `None` for that of the upstream.
     pub name: Option<String>,
-    /// Whom to become once the sockets are open.
+    /// The user to become once the sockets are open; `None` to stay.
     pub user: Option<String>,
-    /// Do not run: the arguments were to be checked, and are right.
+    /// Only check the arguments.
     pub test: bool,
 }
 
-/// Why the daemon did not start, or ended without being asked to; each with a line for the log.
+/// Why the daemon did not start, or ended unasked. Each holds a line for the log.
 pub enum StartError {
-    /// Only another command line mends it.
+    /// Another command line would mend it.
     Arguments(String),
     /// Another daemon answers on the control socket.
     AlreadyRunning(String),
     System(String),
 }
 
-/// Starts the daemon, and runs until a signal asks for the end.
+/// Starts the daemon, and runs it until a signal asks for the end.
 pub fn start(settings: Settings) -> Result<(), StartError> {
     let Settings { config, .. } = settings;
     sys::log::install(settings.log_level, settings.syslog);
@@ -65,7 +64,7 @@ pub fn start(settings: Settings) -> Result<(), StartError> {
     let upstream = config.upstream.clone();
     let name = settings.name.as_deref().unwrap_or(upstream.as_str());
     let path = settings.socket.unwrap_or_else(|| socket_of(name));
-    // Asked before this one's own socket is there.
+    // Asked while this instance has no socket of its own yet.
     let other = instance::on_upstream(upstream.as_str());
     let server = bind(&path, user)?;
     Records::prepare(user);
@@ -75,7 +74,8 @@ pub fn start(settings: Settings) -> Result<(), StartError> {
     if config.host_routes && !config.upstream_prefixes && config.prefixes.contains(&GLOBAL_UNICAST)
     {
         warn!(
-            "--host-routes without --prefix: a host can have the way to any address, wherever that is; --prefix upstream keeps \
+            "--host-routes without --prefix: a host can have the way to any address, wherever \
+             that is; --prefix upstream keeps \
              it to the provider's"
         );
     }
@@ -83,7 +83,7 @@ pub fn start(settings: Settings) -> Result<(), StartError> {
     proxy(config, control, user).map_err(StartError::System)
 }
 
-/// Every interface exists, or a line that says which one does not.
+/// Checks that every interface exists. Fails with a line that names the first one that does not.
 fn check_interfaces(config: &Config) -> Result<(), String> {
     let snapshot = Snapshot::take(config, &[Dump::Links])
         .map_err(|errno| format!("asking for interfaces: {}", errno.desc()))?;
@@ -97,7 +97,7 @@ fn check_interfaces(config: &Config) -> Result<(), String> {
     ))
 }
 
-/// The user to become; `None` where the daemon is to stay who it is.
+/// Finds the user to become; `None` if the daemon is to stay who it is.
 fn find_user(name: Option<&str>) -> Result<Option<User>, String> {
     let Some(name) = name else { return Ok(None) };
     match User::find(name) {
@@ -106,7 +106,8 @@ fn find_user(name: Option<&str>) -> Result<Option<User>, String> {
     }
 }
 
-/// The control socket. Without one the daemon runs all the same, and a line of the log says so.
+/// Binds the control socket. If the system refuses it, the log says so and the daemon runs without
+/// one.
 fn bind(path: &str, user: Option<User>) -> Result<Option<Server>, StartError> {
     match Server::bind(path, user) {
         Ok(server) => Ok(Some(server)),
@@ -120,7 +121,7 @@ fn bind(path: &str, user: Option<User>) -> Result<Option<Server>, StartError> {
     }
 }
 
-/// Opens the sockets, gives up all privileges that the loop does not need, and runs it.
+/// Opens the sockets, drops the privileges that the loop does not need, and runs the loop.
 fn proxy(
     config: Config,
     control: Option<(Server, &str)>,
@@ -138,7 +139,7 @@ fn proxy(
     let instance = Netlink::open_as_instance().map_err(no_netlink)?;
     let tables = Tables::open(instance.number()).map_err(no_netlink)?;
     let signals = Signals::block().map_err(|errno| format!("taking signals: {}", errno.desc()))?;
-    // What is opened from now on is opened without more rights than these.
+    // What the daemon opens from here on, it opens with the rights that it keeps.
     drop_privileges(user).map_err(|errno| match errno {
         Errno::EPERM if user.is_some() => "--user: only root can become another user".to_owned(),
         errno => format!("dropping privileges: {}", errno.desc()),

@@ -1,5 +1,6 @@
-//! What the kernel needs besides its proxy entries to answer by them at once: sysctls, set where they are not right, and put back at the
-//! end of the last instance that needs them, whoever of them set them, also one that was killed.
+//! The sysctls that the kernel needs to answer by proxy entries at once. The daemon sets those that
+//! are not right. The last instance that needs them restores them, even if another instance set
+//! them, or one that was killed.
 
 use std::fmt;
 
@@ -12,53 +13,57 @@ use crate::sys::netlink::siblings::Siblings;
 use crate::sys::records::Records;
 use crate::sys::sysctl::Setting;
 
-/// How long an interface may be without its settings before that is a refusal. The kernel tells that an interface is there, or is
-/// large enough for IPv6 again, before it creates them.
+/// How long the kernel may take to create an interface's settings before the log calls that a
+/// refusal. The kernel reports an interface, or that it is large enough for IPv6 again, before it
+/// creates its settings.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The settings, and what they were before.
+/// The sysctls, and their values before.
 #[derive(Default)]
 pub struct ProxySettings {
-    /// Where they were applied, with the interface's number.
+    /// The name and the number of the interface that they were applied to.
     applied: Option<(String<15>, u32)>,
-    /// The interface has not all of its settings yet, since then.
+    /// Since when some of the interface's settings have been missing.
     incomplete: Option<Instant>,
-    /// Of those that were changed, in the order of [`settings`]; for where it cannot be recorded.
+    /// The values before, in the order of [`settings`]; `None` for a setting that was right. They
+    /// count where nothing could be recorded.
     before: [Option<u32>; COUNT],
     /// The number of the interface that there are records of.
     recorded: u32,
-    /// Those that are not right, as was said.
+    /// The settings that are not right, as the log has it.
     lacking: [bool; COUNT],
 }
 
 impl ProxySettings {
-    /// Sets what is not right, once for each number that the interface has. Where that is refused, one line in the log says what it is
-    /// good for. False where the kernel has not created all settings of the interface yet: to be called again soon.
+    /// Sets what is not right, once for each number that the interface has. If the kernel refuses,
+    /// one line of the log says what that means. Returns false while the kernel has not created all
+    /// settings of the interface: call it again soon.
     pub fn apply(&mut self, records: &Records, now: Instant, interface: &str, index: u32) -> bool {
         self.apply_to(&Kernel(records), now, interface, index)
     }
 
-    /// The interface is gone, or has no IPv6 any more, and its settings with it.
+    /// Notes that the interface is gone, or has no IPv6 any more, and its settings with it.
     pub fn interface_is_gone(&mut self) {
         if let Some((_, index)) = &mut self.applied {
-            // Nobody's number.
+            // No interface has this number.
             *index = 0;
         }
     }
 
-    /// Says, once, where somebody changed since what was right. It is not fought over.
+    /// Logs once what somebody has changed since, and leaves it changed.
     pub fn look(&mut self, records: &Records) {
         self.look_at(&Kernel(records));
     }
 
-    /// Puts back what still is as it was set, on the upstream as it is now, unless another instance needs it.
+    /// Restores what still has the value that the daemon set, on the upstream as it is now, unless
+    /// another instance needs it.
     pub fn restore(
         &mut self,
         records: &Records,
         siblings: &Siblings,
         (interface, index): (&str, Option<u32>),
     ) {
-        // Nobody's number.
+        // No interface has the number 0.
         let index = index.unwrap_or_default();
         let needed = [
             siblings.proxy(None),
@@ -77,9 +82,9 @@ impl ProxySettings {
     ) -> bool {
         if !matches!(self.applied, Some((_, applied)) if applied == index) {
             let [of_all, ..] = self.before;
-            // The settings of an interface went with it.
+            // The settings of an interface are gone with it.
             self.before = [of_all, None, None];
-            // No name is longer.
+            // An interface's name always fits.
             let name = String::try_from(interface).unwrap_or_default();
             self.applied = Some((name, index));
             self.incomplete = Some(now);
@@ -106,7 +111,7 @@ impl ProxySettings {
                 Err(errno) => *refusal = Some(errno),
             }
         }
-        // Those of an interface alone come late.
+        // The settings of all interfaces are always there; those of this one may come late.
         let [_, of_interface @ ..] = refusals;
         if of_interface.contains(&Some(Errno::ENOENT)) && now.since(since) < PATIENCE {
             return false;
@@ -148,7 +153,7 @@ impl ProxySettings {
             }
             let own = before.take();
             let before = sysctls.recorded(setting, index).or(own);
-            // Else somebody else changed it since, or the interface is gone.
+            // Otherwise somebody changed it since, or the interface is gone.
             if let Some(before) = before
                 && sysctls.read(setting) == Ok(wanted(setting))
             {
@@ -158,7 +163,7 @@ impl ProxySettings {
                         if own.is_some() {
                             warn!("{setting} cannot be {before} again: {}", errno.desc());
                         }
-                        // The next one may be able to.
+                        // The record stays: the next instance may be able to restore it.
                         continue;
                     }
                 }
@@ -185,11 +190,11 @@ fn wanted(setting: Setting<'_>) -> u32 {
     }
 }
 
-/// Makes it right; what it was before, where it was not right.
+/// Sets a setting that is not right. Returns its value before, or `None` if it was right.
 fn set(sysctls: &dyn Sysctls, setting: Setting<'_>, index: u32) -> nix::Result<Option<u32>> {
     let value = sysctls.read(setting)?;
     let wanted = wanted(setting);
-    // Any number but 0 is as good as 1.
+    // Any number but 0 counts as 1.
     if value.min(1) == wanted {
         return Ok(None);
     }
@@ -201,11 +206,11 @@ fn set(sysctls: &dyn Sysctls, setting: Setting<'_>, index: u32) -> nix::Result<O
     written.map(|()| Some(value))
 }
 
-/// Where the settings are.
+/// Where the settings and their records are.
 trait Sysctls {
     fn read(&self, setting: Setting<'_>) -> nix::Result<u32>;
     fn write(&self, setting: Setting<'_>, value: u32) -> nix::Result<()>;
-    /// What it was before, as the next process finds it.
+    /// Records the value before, where the next process finds it.
     fn record(&self, setting: Setting<'_>, index: u32, value: u32);
     fn recorded(&self, setting: Setting<'_>, index: u32) -> Option<u32>;
     fn forget(&self, setting: Setting<'_>, index: u32);
@@ -235,7 +240,7 @@ impl Sysctls for Kernel<'_> {
     }
 }
 
-/// Which settings of an interface were refused and why, and what works all the same. At least one was.
+/// The settings of an interface that the kernel refused, at least one, with the consequence.
 struct Refused<'n>(&'n str, [Option<Errno>; COUNT]);
 
 impl fmt::Display for Refused<'_> {
@@ -255,7 +260,7 @@ impl fmt::Display for Refused<'_> {
     }
 }
 
-/// Which settings of an interface somebody changed. At least one was.
+/// The settings of an interface that somebody changed, at least one, with the consequence.
 struct Changed<'n>(&'n str, [bool; COUNT]);
 
 impl fmt::Display for Changed<'_> {
@@ -274,17 +279,20 @@ impl fmt::Display for Changed<'_> {
     }
 }
 
-/// What works where these settings are not right.
+/// What works while these settings are not right.
 fn consequence(lacking: [bool; COUNT]) -> &'static str {
     match lacking {
         [true, true, _] => {
-            "the kernel does not answer for hosts until the first is 1; their groups are joined all the same"
+            "the kernel does not answer for hosts until the first is 1; their groups are joined \
+             all the same"
         }
         [true, false, false] => {
-            "the kernel does not answer unicast solicitations until it is 1; it answers multicast ones"
+            "the kernel does not answer unicast solicitations until it is 1; it answers multicast \
+             ones"
         }
         [true, false, true] => {
-            "the kernel does not answer unicast solicitations until the first is 1; it answers multicast ones, up to 0.8 s late"
+            "the kernel does not answer unicast solicitations until the first is 1; it answers \
+             multicast ones, up to 0.8 s late"
         }
         [false, true, false] => "that of all interfaces is set, which is enough",
         [false, _, true] => "the kernel answers for hosts, but up to 0.8 s late",
@@ -381,7 +389,8 @@ mod tests {
         next.restore_to(&sysctls, ("wan", 3), NOBODY);
         assert_eq!(sysctls.values(), [0, 0, 80]);
         assert!(sysctls.2.borrow().is_empty());
-        // Also by one that needs none of it; not where the interface is another one.
+        // An instance that needs none of the settings restores them too, but not on another
+        // interface.
         ProxySettings::default().apply_to(&sysctls, NOW, "wan", 3);
         ProxySettings::default().restore_to(&sysctls, ("wan", 4), NOBODY);
         assert_eq!(sysctls.values(), [0, 1, 0]);
@@ -438,7 +447,8 @@ mod tests {
         assert_eq!(
             Changed("wan", applied.lacking).to_string(),
             "net.ipv6.conf.all.proxy_ndp was changed by somebody, and stays: \
-             the kernel does not answer unicast solicitations until it is 1; it answers multicast ones"
+             the kernel does not answer unicast solicitations until it is 1; it answers multicast \
+             ones"
         );
     }
 
@@ -459,7 +469,7 @@ mod tests {
         let sysctls = Fake::new(0, 0, 80);
         let mut applied = ProxySettings::default();
         applied.apply_to(&sysctls, NOW, "wan", 3);
-        // Somebody else was first at the new one.
+        // Another program set the new interface's first.
         let anew = Fake::new(1, 1, 0);
         applied.apply_to(&anew, NOW, "wan", 7);
         applied.restore_to(&anew, ("wan", 3), NOBODY);
@@ -539,17 +549,21 @@ mod tests {
         };
         assert_eq!(
             line([true, true, true]),
-            "net.ipv6.conf.all.proxy_ndp, net.ipv6.conf.wan.proxy_ndp, net.ipv6.neigh.wan.proxy_delay cannot be set \
-             (Read-only file system): the kernel does not answer for hosts until the first is 1; their groups are joined all the same"
+            "net.ipv6.conf.all.proxy_ndp, net.ipv6.conf.wan.proxy_ndp, \
+             net.ipv6.neigh.wan.proxy_delay cannot be set \
+             (Read-only file system): the kernel does not answer for hosts until the first is 1; \
+             their groups are joined all the same"
         );
         assert_eq!(
             line([true, false, false]),
             "net.ipv6.conf.all.proxy_ndp cannot be set (Read-only file system): \
-             the kernel does not answer unicast solicitations until it is 1; it answers multicast ones"
+             the kernel does not answer unicast solicitations until it is 1; it answers multicast \
+             ones"
         );
         assert_eq!(
             line([false, true, false]),
-            "net.ipv6.conf.wan.proxy_ndp cannot be set (Read-only file system): that of all interfaces is set, which is enough"
+            "net.ipv6.conf.wan.proxy_ndp cannot be set (Read-only file system): that of all \
+             interfaces is set, which is enough"
         );
         assert_eq!(
             line([false, false, true]),

@@ -1,4 +1,5 @@
-//! The prefixes of the upstream's addresses, where these decide which addresses are learned.
+//! The prefixes of the upstream's addresses. With `--prefix upstream` the engine learns addresses
+//! in these.
 
 use log::{info, warn};
 use protocol::config::MAX_PREFIXES;
@@ -10,18 +11,18 @@ use crate::run::report::Pace;
 
 type Prefixes = heapless::Vec<Prefix, MAX_PREFIXES>;
 
-/// What the engine and the log were told of them.
+/// The prefixes as the engine and the log know them.
 #[derive(Default)]
 pub struct UpstreamPrefixes {
-    /// As the engine was told last; `None` before the first time.
+    /// As the engine knows them; `None` before it was told.
     told: Option<Prefixes>,
-    /// As the log told last.
+    /// As the log has them.
     said: Option<Prefixes>,
     pace: Pace,
 }
 
 impl UpstreamPrefixes {
-    /// Tells the engine of the prefixes where they changed. Did they?
+    /// Tells the engine of the prefixes, if they changed. Returns whether they did.
     pub fn tell(&mut self, now: Instant, engine: &mut Engine<'_>, prefixes: Prefixes) -> bool {
         if self.told.as_ref() == Some(&prefixes) {
             return false;
@@ -31,7 +32,7 @@ impl UpstreamPrefixes {
         true
     }
 
-    /// Logs the prefixes where they changed. False where the lines have to wait.
+    /// Logs the prefixes, if they changed. Returns false if the lines have to wait.
     pub fn log(&mut self, now: Instant, engine: &Engine<'_>) -> bool {
         if self.told == self.said {
             return true;

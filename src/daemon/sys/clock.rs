@@ -1,4 +1,4 @@
-//! The only clock, a monotonic one.
+//! The monotonic clock, the only one that the loop uses.
 
 use std::thread;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use protocol::time::Instant;
 
-/// Time since the system started, to the nanosecond.
+/// The time since the system started, to the nanosecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(Duration);
 
 impl Moment {
     pub fn now() -> Self {
-        // The clock exists on every Linux, so this does not fail.
+        // Every Linux has this clock, so reading it does not fail.
         let time = clock_gettime(ClockId::CLOCK_MONOTONIC);
         Moment(time.map_or(Duration::ZERO, Duration::from))
     }
@@ -22,23 +22,23 @@ impl Moment {
         Moment(Duration::from_micros(micros))
     }
 
-    /// The same time as the engine counts it, in whole milliseconds.
+    /// The same time in whole milliseconds, as the engine counts.
     pub fn instant(self) -> Instant {
         Instant::from_millis(self.0.as_millis() as u64)
     }
 
-    /// Zero where `earlier` is later.
+    /// The time since `earlier`; zero if that is later.
     pub fn since(self, earlier: Moment) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// Time since the system started, in whole milliseconds.
+/// The time since the system started, in whole milliseconds.
 pub fn now() -> Instant {
     Moment::now().instant()
 }
 
-/// Blocks the thread for at least so long.
+/// Blocks the thread for at least this time.
 pub fn sleep(duration: Duration) {
     thread::sleep(duration);
 }

@@ -1,4 +1,4 @@
-//! The system calls that nix has no safe form of. This is the only file with `unsafe` in it.
+//! The system calls that nix has no safe form of. Only this file has `unsafe` in it.
 #![allow(
     unsafe_code,
     reason = "each block is one call, with the reason why it is sound"
@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::unistd::write;
 
-// SAFETY: what they name is there from the start, and nothing here closes it.
+// SAFETY: the descriptor is open from the start, and nothing here closes it.
 pub const STANDARD_OUTPUT: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(1) };
 // SAFETY: as above.
 pub const STANDARD_ERROR: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(2) };
@@ -29,7 +29,7 @@ pub fn attach_filter(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> n
     set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
-/// Lets all multicast frames of an interface through to the host for as long as the socket is open.
+/// Makes the interface receive all multicast frames for as long as the socket is open.
 pub fn receive_all_multicast(socket: BorrowedFd<'_>, index: u32) -> nix::Result<()> {
     let membership = libc::packet_mreq {
         mr_ifindex: index.cast_signed(),
@@ -54,7 +54,8 @@ pub fn bind_to_ipv6(socket: BorrowedFd<'_>, index: u32) -> nix::Result<()> {
     Errno::result(unsafe { libc::bind(socket.as_raw_fd(), pointer, length) }).map(drop)
 }
 
-/// Sends an IPv6 packet out of one interface to a link-layer address, which links without addresses ignore.
+/// Sends an IPv6 packet out of one interface to a link-layer address. A link without such addresses
+/// ignores it.
 pub fn send_ipv6(
     socket: BorrowedFd<'_>,
     index: u32,
@@ -69,7 +70,7 @@ pub fn send_ipv6(
     Errno::result(unsafe { libc::sendto(socket, octets, length, 0, to, to_length) }).map(drop)
 }
 
-/// Reads entries of a folder, each a `struct linux_dirent64`; how many octets they are, none at the end.
+/// Reads entries of a folder, each a `struct linux_dirent64`. Returns their octets, 0 at the end.
 pub fn read_folder(folder: BorrowedFd<'_>, entries: &mut [u8]) -> nix::Result<usize> {
     let (pointer, length) = (entries.as_mut_ptr(), entries.len());
     let folder = folder.as_raw_fd();
@@ -79,15 +80,15 @@ pub fn read_folder(folder: BorrowedFd<'_>, entries: &mut [u8]) -> nix::Result<us
     read.map(|read| usize::try_from(read).unwrap_or_default())
 }
 
-/// Fills `octets`, at most 256, with what nobody can guess.
+/// Fills `octets`, at most 256, with random numbers that nobody can guess.
 pub fn random(octets: &mut [u8]) -> nix::Result<()> {
     let (pointer, length) = (octets.as_mut_ptr().cast(), octets.len());
     // SAFETY: `pointer` points to `length` octets that may be written.
     Errno::result(unsafe { libc::getrandom(pointer, length, 0) }).map(drop)
 }
 
-/// The date and the time of day: local, but UTC in a static file, which the C library's time zones
-/// would make 8 kB larger.
+/// The date and the time of day. It is local time, but UTC in a static file, which the C library's
+/// time zones would make 8 kB larger.
 pub fn calendar(time: TimeSpec) -> libc::tm {
     #[cfg(target_feature = "crt-static")]
     use libc::gmtime_r as convert;
@@ -101,7 +102,7 @@ pub fn calendar(time: TimeSpec) -> libc::tm {
     }
 }
 
-/// How many packets a packet socket had no room for since it was asked last.
+/// The packets that the socket had no room for since the last call.
 pub fn packets_lost(socket: BorrowedFd<'_>) -> nix::Result<u32> {
     let mut statistics = libc::tpacket_stats {
         tp_packets: 0,
@@ -112,7 +113,7 @@ pub fn packets_lost(socket: BorrowedFd<'_>) -> nix::Result<u32> {
     Ok(statistics.tp_drops)
 }
 
-/// A number of the network namespace of a socket, which no other one has or had since the boot; since Linux 5.14.
+/// The cookie of the socket's network namespace, unique since the boot. Needs Linux 5.14.
 pub fn network_namespace(socket: BorrowedFd<'_>) -> nix::Result<u64> {
     let mut cookie = 0;
     get_option(socket, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut cookie)?;
@@ -122,7 +123,8 @@ pub fn network_namespace(socket: BorrowedFd<'_>) -> nix::Result<u64> {
 /// linux/socket.h
 const SO_NETNS_COOKIE: i32 = 71;
 
-/// A half of each set: capabilities 0 to 31, or 32 to 63 (`struct __user_cap_data_struct`).
+/// One half of the capability sets, for capabilities 0 to 31 or 32 to 63 (`struct
+/// __user_cap_data_struct`).
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct Capabilities {
@@ -135,53 +137,56 @@ pub struct Capabilities {
 #[repr(C)]
 struct CapabilityHeader {
     version: u32,
-    /// 0 is this thread.
+    /// 0 stands for this thread.
     pid: i32,
 }
 
-/// `_LINUX_CAPABILITY_VERSION_3`: two [`Capabilities`] follow.
+/// `_LINUX_CAPABILITY_VERSION_3`, which two [`Capabilities`] follow.
 const CAPABILITY_HEADER: CapabilityHeader = CapabilityHeader {
     version: 0x2008_0522,
     pid: 0,
 };
 
-/// What this thread may do.
+/// The capabilities of this thread.
 pub fn capabilities() -> nix::Result<[Capabilities; 2]> {
     let (mut header, mut sets) = (CAPABILITY_HEADER, [Capabilities::default(); 2]);
     let (header, pointer) = (&raw mut header, &raw mut sets);
-    // SAFETY: for this version the kernel reads and writes one header and writes two sets, and both outlive the call.
+    // SAFETY: in this version the kernel reads and writes one header and writes two sets. Both
+    // outlive the call.
     Errno::result(unsafe { libc::syscall(libc::SYS_capget, header, pointer) }).map(|_| sets)
 }
 
 pub fn set_capabilities(sets: [Capabilities; 2]) -> nix::Result<()> {
     let mut header = CAPABILITY_HEADER;
     let (header, pointer) = (&raw mut header, &raw const sets);
-    // SAFETY: for this version the kernel reads and writes one header and reads two sets, and both outlive the call.
+    // SAFETY: in this version the kernel reads and writes one header and reads two sets. Both
+    // outlive the call.
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, header, pointer) }).map(drop)
 }
 
-/// Fails with `EPERM` without `CAP_SETPCAP`, and with `EINVAL` behind the last capability that the kernel knows.
+/// Fails with `EPERM` without `CAP_SETPCAP`, and with `EINVAL` behind the last capability that the
+/// kernel has.
 pub fn drop_from_bounding_set(capability: u32) -> nix::Result<()> {
     process_control(libc::PR_CAPBSET_DROP, capability)
 }
 
-/// The permitted capabilities outlive a change of the user.
+/// Keeps the permitted capabilities when the user changes.
 pub fn keep_capabilities_as_another_user() -> nix::Result<()> {
     process_control(libc::PR_SET_KEEPCAPS, 1)
 }
 
-/// The user, the group and no supplementary groups of this thread, which is to be the only one: the C library's functions bring what
-/// it takes to tell other threads, 2 kB of it.
+/// Sets this thread's user and group, and drops its supplementary groups. There must be no other
+/// thread: the C library's functions would change those too, which takes 2 kB.
 pub fn become_user(id: u32, group: u32) -> nix::Result<()> {
     #[cfg(not(any(target_arch = "arm", target_arch = "x86")))]
     use libc::{SYS_setgid, SYS_setgroups, SYS_setuid};
-    // Without the number, these are of the days when users were 16 bits.
+    // On these targets the plain names take 16-bit users.
     #[cfg(any(target_arch = "arm", target_arch = "x86"))]
     use libc::{
         SYS_setgid32 as SYS_setgid, SYS_setgroups32 as SYS_setgroups, SYS_setuid32 as SYS_setuid,
     };
     let none = ptr::null::<libc::gid_t>();
-    // SAFETY: of a list of no groups the kernel reads none.
+    // SAFETY: the kernel reads none of a list of no groups.
     Errno::result(unsafe { libc::syscall(SYS_setgroups, 0 as libc::size_t, none) })?;
     for (call, number) in [(SYS_setgid, group), (SYS_setuid, id)] {
         // SAFETY: neither call takes a pointer.
@@ -190,15 +195,15 @@ pub fn become_user(id: u32, group: u32) -> nix::Result<()> {
     Ok(())
 }
 
-/// No program that is started from here has more rights than this one.
+/// Keeps programs that this one executes from gaining rights.
 pub fn set_no_new_privileges() -> nix::Result<()> {
     process_control(libc::PR_SET_NO_NEW_PRIVS, 1)
 }
 
-/// prctl(2) with an operation that takes one number.
+/// Calls prctl(2) with an operation that takes one number.
 fn process_control(operation: libc::c_int, number: u32) -> nix::Result<()> {
     let (number, unused) = (libc::c_ulong::from(number), 0 as libc::c_ulong);
-    // SAFETY: none of the operations of the callers takes a pointer.
+    // SAFETY: no operation of the callers takes a pointer.
     Errno::result(unsafe { libc::prctl(operation, number, unused, unused, unused) }).map(drop)
 }
 
@@ -219,7 +224,8 @@ fn link_address(index: u32, destination: [u8; 6]) -> libc::sockaddr_ll {
 fn get_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &mut T) -> nix::Result<()> {
     let mut length = socklen_of(value);
     let (socket, value) = (socket.as_raw_fd(), (&raw mut *value).cast());
-    // SAFETY: `value` points to `length` octets, and both callers pass what the option fills in.
+    // SAFETY: `value` points to `length` octets, and both callers pass the type that the option
+    // fills in.
     Errno::result(unsafe { libc::getsockopt(socket, level, name, value, &raw mut length) })
         .map(drop)
 }
@@ -227,7 +233,8 @@ fn get_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &mut T) -
 fn set_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> nix::Result<()> {
     let (length, value) = (socklen_of(value), (&raw const *value).cast());
     let socket = socket.as_raw_fd();
-    // SAFETY: `value` points to `length` octets, and both callers pass the structure that the option takes.
+    // SAFETY: `value` points to `length` octets, and both callers pass the type that the option
+    // takes.
     Errno::result(unsafe { libc::setsockopt(socket, level, name, value, length) }).map(drop)
 }
 
@@ -235,14 +242,15 @@ fn socklen_of<T>(_: &T) -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
 }
 
-/// The heap of this program, [`HEAP_SIZE`] octets. The daemon allocates only until it runs, and the other commands end soon, so
-/// nothing is given back but what was allocated last. The C library's heap would be 10 kB of the file.
+/// The heap of this program, of [`HEAP_SIZE`] octets. The daemon allocates only before it runs, and
+/// the other commands end soon, so only the last allocation can be freed. The C library's heap
+/// would take 10 kB of the file.
 pub struct Heap {
     used: AtomicUsize,
     octets: UnsafeCell<[u8; HEAP_SIZE]>,
 }
 
-/// All zero, it costs memory only where it is written to.
+/// All zero: a page takes memory only once it is written to.
 const HEAP_SIZE: usize = 1 << 23;
 
 impl Heap {
@@ -254,10 +262,12 @@ impl Heap {
     }
 }
 
-// SAFETY: the octets are reached only through the allocator, which gives no two of its users the same ones.
+// SAFETY: the octets are reached only through the allocator, which never hands out the same ones
+// twice.
 unsafe impl Sync for Heap {}
 
-// SAFETY: `alloc` hands out aligned parts of `octets`, each once: `used` only grows, but where the last part is given back.
+// SAFETY: `alloc` hands out aligned parts of `octets`, each once. `used` only grows, except when
+// the last part is freed.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let start = self.octets.get() as usize;
@@ -271,12 +281,12 @@ unsafe impl GlobalAlloc for Heap {
             .used
             .fetch_update(Ordering::Acquire, Ordering::Acquire, end_after)
         {
-            // SAFETY: it begins within the octets.
+            // SAFETY: the part begins within the octets.
             Ok(used) => next(used).map_or(ptr::null_mut(), |(begin, _)| unsafe {
                 self.octets.get().cast::<u8>().add(begin)
             }),
-            // The standard library would write a backtrace, which takes memory as well, and wait
-            // for itself where this is for one.
+            // The standard library would write a backtrace. That allocates too, and would deadlock
+            // if this allocation is for a backtrace.
             Err(_) => {
                 let _ = write(STANDARD_ERROR, b"mldproxy: out of memory\n");
                 process::abort()
@@ -284,7 +294,7 @@ unsafe impl GlobalAlloc for Heap {
         }
     }
 
-    /// The part allocated last grows where it is, so that a text that is being written leaves nothing behind.
+    /// The last part grows in place, so that a text that is being written leaves nothing behind.
     unsafe fn realloc(&self, part: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let begin = part as usize - self.octets.get() as usize;
         let (old, new) = (begin + layout.size(), begin + size);
@@ -292,9 +302,10 @@ unsafe impl GlobalAlloc for Heap {
         if new <= HEAP_SIZE && self.used.compare_exchange(old, new, done, failed).is_ok() {
             return part;
         }
-        // SAFETY: the caller says that `size`, rounded up to the alignment, is no overflow.
+        // SAFETY: the caller guarantees that `size`, rounded up to the alignment, does not
+        // overflow.
         let other = unsafe { self.alloc(Layout::from_size_align_unchecked(size, layout.align())) };
-        // SAFETY: both have so many octets, and share none.
+        // SAFETY: both parts have so many octets, and they do not overlap.
         unsafe { ptr::copy_nonoverlapping(part, other, layout.size().min(size)) };
         other
     }
@@ -302,7 +313,7 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn dealloc(&self, part: *mut u8, layout: Layout) {
         let begin = part as usize - self.octets.get() as usize;
         let end = begin + layout.size();
-        // Fails where it is not the last.
+        // This fails if the part is not the last one.
         let _ = self
             .used
             .compare_exchange(end, begin, Ordering::Release, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Where log lines go: standard error, or the system's log.
+//! Writes log lines to standard error or to the system's log.
 
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
@@ -18,9 +18,10 @@ use super::ffi::{STANDARD_ERROR, calendar};
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// Sends all log lines up to `level` to standard error, or to `/dev/log` where `syslog` is set. To be called once.
+/// Writes all log lines up to `level` to standard error, or with `syslog` to `/dev/log`. Call it
+/// once.
 pub fn install(level: LevelFilter, syslog: bool) {
-    // A log daemon that is slow costs a line, not the time of the loop.
+    // When the log daemon is slow, a line is lost, and the loop goes on.
     let socket = UnixDatagram::unbound().and_then(|socket| {
         socket.set_nonblocking(true)?;
         Ok(socket)
@@ -39,9 +40,9 @@ pub fn install(level: LevelFilter, syslog: bool) {
 struct Logger(Destination);
 
 enum Destination {
-    /// A person reads it: with the time since then.
+    /// A person reads the lines: they begin with the seconds since this time.
     Terminal(Instant),
-    /// A service manager reads it, which notes the time itself.
+    /// A service manager reads the lines, and adds the time itself.
     Stderr,
     /// RFC 3164 datagrams to [`SYSLOG`], with the level.
     Syslog(UnixDatagram),
@@ -59,27 +60,29 @@ impl Log for Logger {
             return;
         }
         let mut line = Line::new();
-        // A line that does not fit is cut off, which is no error.
+        // A line that does not fit is cut off.
         let _ = match &self.0 {
             Destination::Terminal(started) => write_for_terminal(&mut line, *started, record),
             Destination::Stderr => write!(line, "{}: {}", name(record.level()), record.args()),
             Destination::Syslog(_) => write_for_syslog(&mut line, record),
         };
-        // To send each line to the path, not over a connection, outlives a restart of the log daemon.
+        // Each line is sent to the path, since a connection would not survive a restart of the log
+        // daemon.
         if let Destination::Syslog(socket) = &self.0
             && socket.send_to(line.octets(), SYSLOG).is_ok()
         {
             return;
         }
         line.end();
-        // There is nowhere to complain about standard error.
+        // There is nowhere to report that standard error failed.
         let _ = write(STANDARD_ERROR, line.octets());
     }
 
     fn flush(&self) {}
 }
 
-/// With the seconds since the start: a calendar would cost 7 kB of the file, for a person who sees the lines come.
+/// Writes the seconds since the start before the line. A calendar would take 7 kB of the file, and
+/// the person sees the lines as they come.
 fn write_for_terminal(line: &mut Line, started: Instant, record: &Record<'_>) -> fmt::Result {
     let since = clock::now().since(started);
     let (seconds, tenths) = (since.as_secs(), since.as_millis() / 100 % 10);
@@ -87,9 +90,9 @@ fn write_for_terminal(line: &mut Line, started: Instant, record: &Record<'_>) ->
     write!(line, "{seconds:5}.{tenths} {name:5} {message}")
 }
 
-/// RFC 3164 §4.1. OpenWrt's logd takes the first 16 octets for a timestamp where the last of them is
-/// a space, and drops them: without a timestamp it drops the name of the program. Most log daemons
-/// put the time of reception in its place; busybox's syslogd and syslog-ng keep it.
+/// Writes a line as RFC 3164 §4.1 has it. OpenWrt's logd drops the first 16 octets as a timestamp
+/// if the last of them is a space. Without a timestamp it would drop the program's name. Most log
+/// daemons replace the timestamp by the time of reception; busybox's syslogd and syslog-ng keep it.
 fn write_for_syslog(line: &mut Line, record: &Record<'_>) -> fmt::Result {
     let severity = match record.level() {
         Level::Error => libc::LOG_ERR,
@@ -97,7 +100,7 @@ fn write_for_syslog(line: &mut Line, record: &Record<'_>) -> fmt::Result {
         Level::Info => libc::LOG_INFO,
         Level::Debug | Level::Trace => libc::LOG_DEBUG,
     };
-    // The clock exists on every Linux.
+    // Every Linux has this clock.
     let now = clock_gettime(ClockId::CLOCK_REALTIME).unwrap_or(TimeSpec::new(0, 0));
     let now = calendar(now);
     write_rfc3164(line, severity, &now, process::id(), record.args())
@@ -131,7 +134,7 @@ fn name(level: Level) -> &'static str {
     }
 }
 
-/// A line of at most 512 octets, its end included, in no heap.
+/// A line of at most 512 octets with its end, without heap.
 struct Line {
     octets: [u8; 512],
     length: usize,
@@ -170,8 +173,8 @@ impl fmt::Write for Line {
 mod tests {
     use super::*;
 
-    /// What OpenWrt's logd keeps of a datagram: without the priority, and of a line longer than 16
-    /// octets without these where the last of them is a space.
+    /// What OpenWrt's logd keeps of a datagram: it drops the priority, and the first 16 octets if
+    /// the last of them is a space.
     fn kept_by_logd(datagram: &str) -> &str {
         let (_, line) = datagram.split_once('>').expect("a priority");
         match line.as_bytes().get(15) {
@@ -187,7 +190,7 @@ mod tests {
         str::from_utf8(line.octets()).unwrap().to_owned()
     }
 
-    /// The year does not matter, nor does the time zone of whoever runs the test.
+    /// A local time. Neither the year nor the tester's time zone matters.
     fn at(month: c_int, day: c_int, [hour, minute, second]: [c_int; 3]) -> tm {
         let mut now = calendar(TimeSpec::new(0, 0));
         (now.tm_mon, now.tm_mday) = (month, day);

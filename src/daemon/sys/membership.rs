@@ -1,7 +1,9 @@
-//! Memberships of multicast groups upstream, held by the kernel, which reports them and answers queries.
+//! Memberships of multicast groups upstream. The kernel holds them, reports them and answers
+//! queries.
 //!
-//! A socket's memberships live in its option memory. At the 20480 octets that kernels before 6.7 allow, 365 fit, at 10240 still
-//! 182. So each socket takes the groups of [`GROUPS_PER_SOCKET`] neighbouring slots and no more.
+//! A socket's memberships take its option memory. The 20480 octets that kernels before 6.7 allow
+//! are enough for 365 groups, and 10240 octets for 182. So each socket takes the groups of
+//! [`GROUPS_PER_SOCKET`] neighbouring slots.
 
 use std::net::{Ipv6Addr, UdpSocket};
 
@@ -14,7 +16,7 @@ use super::errno;
 const GROUPS_PER_SOCKET: usize = 128;
 const SOCKETS: usize = CAPACITY.div_ceil(GROUPS_PER_SOCKET);
 
-/// The sockets, each opened with the first group it takes. Closing them ends all memberships.
+/// The sockets, each opened when its first group is joined. Closing them ends all memberships.
 pub struct Memberships {
     sockets: [Option<UdpSocket>; SOCKETS],
 }
@@ -26,7 +28,8 @@ impl Memberships {
         }
     }
 
-    /// Joins `group` on an interface, for good or until that is deleted. Each group has a slot of its own, below [`CAPACITY`].
+    /// Joins `group` on an interface. The membership lasts until the group is left or the interface
+    /// is deleted. Each group has a slot of its own, below [`CAPACITY`].
     pub fn join(&mut self, slot: usize, group: Ipv6Addr, index: u32) -> nix::Result<()> {
         let shard = self.sockets.get_mut(slot / GROUPS_PER_SOCKET);
         let shard = shard.ok_or(Errno::EINVAL)?;
@@ -35,7 +38,7 @@ impl Memberships {
             None => shard.insert(unbound_socket()?),
         };
         match errno(socket.join_multicast_v6(&group, index)) {
-            // A member already.
+            // The socket is a member already.
             Err(Errno::EADDRINUSE) => Ok(()),
             result => result,
         }
@@ -48,7 +51,7 @@ impl Memberships {
             return Ok(());
         };
         match errno(socket.leave_multicast_v6(&group, index)) {
-            // Not a member any more: the interface was deleted, and its memberships with it.
+            // With the interface, the kernel deleted its memberships.
             Err(Errno::EADDRNOTAVAIL | Errno::ENODEV) => Ok(()),
             result => result,
         }
@@ -60,7 +63,7 @@ impl Memberships {
     }
 }
 
-/// A socket that can be a member and never receives anything, since it has no port.
+/// A socket for memberships. Without a port it receives nothing.
 fn unbound_socket() -> nix::Result<UdpSocket> {
     let flags = SockFlag::SOCK_CLOEXEC;
     socket(AddressFamily::Inet6, SockType::Datagram, flags, None).map(UdpSocket::from)

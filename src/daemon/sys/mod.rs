@@ -1,4 +1,5 @@
-//! The kernel: one file for each of its interfaces. Every descriptor is owned; every `unsafe` is in `ffi`.
+//! The kernel, one file for each of its interfaces. Every descriptor has an owner, and every
+//! `unsafe` is in `ffi`.
 
 pub mod clock;
 mod ffi;
@@ -19,12 +20,12 @@ use nix::errno::Errno;
 
 pub use ffi::{Heap, STANDARD_ERROR, STANDARD_OUTPUT, random};
 
-/// What the standard library was told by the system.
+/// The error number of an error of the standard library.
 pub fn errno<T>(result: io::Result<T>) -> nix::Result<T> {
     result.map_err(|error| Errno::try_from(error).unwrap_or(Errno::UnknownErrno))
 }
 
-/// The number that decimal digits are; `None` for anything else.
+/// Reads decimal digits; `None` for anything else.
 pub fn decimal(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0_u32, |number, digit| {
         let digit = char::from(*digit).to_digit(10)?;

@@ -1,6 +1,6 @@
-//! Packet sockets: the capture of NDP and MLD downstream, and the way out for reports upstream.
+//! Packet sockets: captures of NDP and MLD, and the socket that sends.
 //!
-//! All are `SOCK_DGRAM`, so packets start at the IPv6 header on every kind of link.
+//! All are `SOCK_DGRAM`, so that packets start at the IPv6 header on every kind of link.
 
 use std::cell::Cell;
 use std::net::Ipv6Addr;
@@ -16,23 +16,23 @@ use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockType, recvfrom, se
 
 use super::ffi;
 
-/// What a capture is to hear.
+/// What a capture hears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// What hosts say: Neighbor Solicitations and Advertisements, and all of MLD.
+    /// Neighbor Solicitations and Advertisements, and all of MLD.
     Hosts,
-    /// What a querier says: MLD queries.
+    /// MLD queries.
     Queries,
-    /// That, and Neighbor Solicitations and Advertisements.
+    /// MLD queries, Neighbor Solicitations and Advertisements.
     QueriesAndNeighbors,
 }
 
-/// The room of a capture, in octets as the kernel counts them: over a thousand small packets, as
-/// come at once where hundreds of hosts boot, or while the daemon rests. By default there is room
-/// for some 250.
+/// The receive buffer of a capture, in octets as the kernel counts them. Over a thousand small
+/// packets fit, as arrive at once when hundreds of hosts boot, or while the daemon rests. The
+/// default has room for some 250.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
-/// Hears what is of interest among what arrives on one interface.
+/// Hears the packets of interest that arrive on one interface.
 pub struct Capture {
     socket: OwnedFd,
     index: u32,
@@ -41,12 +41,13 @@ pub struct Capture {
 
 impl Capture {
     pub fn open(index: u32, interest: Interest) -> nix::Result<Self> {
-        // Without a protocol the socket hears nothing before it is bound, and then only through the filter.
+        // The socket has no protocol, so it hears nothing before it is bound, and then only what
+        // passes the filter.
         let socket = packet_socket()?;
         match interest {
             Interest::Hosts => {
                 ffi::attach_filter(socket.as_fd(), &filter(HOSTS))?;
-                // Without this a plain NIC does not hand over groups that the router is no member of.
+                // Otherwise a NIC drops the groups that the router is no member of.
                 ffi::receive_all_multicast(socket.as_fd(), index)?;
             }
             // Queries go to all nodes, or to groups that this host is a member of.
@@ -55,7 +56,7 @@ impl Capture {
                 ffi::attach_filter(socket.as_fd(), &filter(QUERIES_AND_NEIGHBORS))?;
             }
         }
-        // Where this is refused, what the system allows has to do.
+        // If the kernel refuses, the largest buffer that it allows has to do.
         let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)
             .or_else(|_| setsockopt(&socket, RcvBuf, &RECEIVE_BUFFER));
         ffi::bind_to_ipv6(socket.as_fd(), index)?;
@@ -67,9 +68,9 @@ impl Capture {
         })
     }
 
-    /// How many packets the kernel had no room for since this was opened.
+    /// The packets that the kernel had no room for since the capture was opened.
     pub fn lost(&self) -> u64 {
-        // The kernel tells of each only once.
+        // The kernel's count starts anew at each call.
         let more = ffi::packets_lost(self.socket.as_fd()).unwrap_or(0);
         self.lost.set(self.lost.get().wrapping_add(more.into()));
         self.lost.get()
@@ -80,8 +81,8 @@ impl Capture {
         self.index
     }
 
-    /// The next packet, cut off where `buffer` ends, and its sender's link-layer address, all zero where the link has none; `None`
-    /// where there is none now.
+    /// The next packet, cut off where `buffer` ends, with the sender's link-layer address, which is
+    /// all zero on a link without such addresses. `None` if there is no packet now.
     pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> nix::Result<Option<(&'b [u8], [u8; 6])>> {
         match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), buffer) {
             Ok((length, sender)) => {
@@ -100,24 +101,25 @@ impl AsFd for Capture {
     }
 }
 
-/// Sends whole IPv6 packets; receives nothing.
+/// Sends whole IPv6 packets, and receives nothing.
 pub struct Transmitter(OwnedFd);
 
 impl Transmitter {
-    /// Fails with `EPERM` where `CAP_NET_RAW` is missing.
+    /// Fails with `EPERM` without `CAP_NET_RAW`.
     pub fn open() -> nix::Result<Self> {
         packet_socket().map(Transmitter)
     }
 
-    /// Sends a packet out of an interface to a link-layer address, which links without such addresses ignore.
+    /// Sends a packet out of an interface to a link-layer address. A link without such addresses
+    /// ignores it.
     pub fn send(&self, index: u32, destination: [u8; 6], packet: &[u8]) -> nix::Result<()> {
         ffi::send_ipv6(self.0.as_fd(), index, destination, packet)
     }
 
-    /// Sends a packet to a multicast group.
+    /// Sends a packet out of an interface to a multicast group.
     pub fn send_to_group(&self, index: u32, group: Ipv6Addr, packet: &[u8]) -> nix::Result<()> {
         let [.., a, b, c, d] = group.octets();
-        // RFC 2464 §7: multicast goes to 33:33 and the last four octets.
+        // RFC 2464 §7: multicast goes to 33:33 and the last four octets of the group.
         self.send(index, [0x33, 0x33, a, b, c, d], packet)
     }
 }
@@ -127,21 +129,22 @@ fn packet_socket() -> nix::Result<OwnedFd> {
     socket(AddressFamily::Packet, SockType::Datagram, flags, None)
 }
 
-/// The ICMPv6 types of NDP's solicitation and advertisement and of MLD.
+/// The ICMPv6 types of MLD, and of Neighbor Solicitations and Advertisements.
 const HOSTS: [u32; 6] = [130, 131, 132, 135, 136, 143];
-/// That of an MLD query.
+/// The ICMPv6 type of an MLD query.
 const QUERIES: [u32; 6] = [130; 6];
 const QUERIES_AND_NEIGHBORS: [u32; 6] = [130, 135, 136, 136, 136, 136];
 
-/// Passes what the kernel's own IPv6 takes in, with one of these ICMPv6 types, right behind the
-/// IPv6 header or behind one Hop-by-Hop header of any length. All else never wakes the process: not
-/// what this host sends, nor what is for another one, as which the kernel marks also frames of a
-/// VLAN that no interface takes. A frame of VLAN 0 has a priority alone, and is heard.
+/// Passes packets with one of these ICMPv6 types that the kernel's own IPv6 would take in. The
+/// ICMPv6 header follows the IPv6 header, or one Hop-by-Hop header of any length. Other packets
+/// never wake the process: neither what this host sends, nor what is for another host. The kernel
+/// marks frames of a VLAN that no interface takes as for another host too. A frame of VLAN 0 only
+/// has a priority, and passes.
 const fn filter(types: [u32; 6]) -> [sock_filter; 21] {
     let [a, b, c, d, e, f] = types;
     [
         load(BPF_W | BPF_ABS, ANCILLARY_PACKET_TYPE),
-        // Of the types from this one on none is for this host.
+        // Packets of this type and the types after it are not for this host.
         at_least(1, libc::PACKET_OTHERHOST as u32, REJECT, 2),
         // X: the length of the extension header. A: the next header.
         statement(BPF_LDX | BPF_IMM, 0),
@@ -172,7 +175,7 @@ const TYPE: u8 = 12;
 const ACCEPT: u8 = 19;
 const REJECT: u8 = 20;
 
-/// `SKF_AD_OFF + SKF_AD_PKTTYPE`: the kernel's view of the packet, beside the packet.
+/// `SKF_AD_OFF + SKF_AD_PKTTYPE`, by which a filter reads the kernel's type of the packet.
 const ANCILLARY_PACKET_TYPE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned();
 
 const fn load(size_and_mode: u32, offset: u32) -> sock_filter {
@@ -183,12 +186,12 @@ const fn statement(code: u32, k: u32) -> sock_filter {
     jump(code, k, 0, 0)
 }
 
-/// The instruction at `at`: goes to `then` where A is `value`, else to `otherwise`.
+/// The instruction at `at`. It goes to `then` if A is `value`, else to `otherwise`.
 const fn equal(at: u8, value: u32, then: u8, otherwise: u8) -> sock_filter {
     compare(BPF_JEQ, at, value, then, otherwise)
 }
 
-/// The same where A is `value` or more.
+/// The instruction at `at`. It goes to `then` if A is `value` or more, else to `otherwise`.
 const fn at_least(at: u8, value: u32, then: u8, otherwise: u8) -> sock_filter {
     compare(BPF_JGE, at, value, then, otherwise)
 }
@@ -210,12 +213,12 @@ mod tests {
 
     use super::*;
 
-    /// Does the kernel, with the filter attached, let a packet through?
+    /// Whether the kernel lets a packet through the filter.
     fn passes(types: [u32; 6], packet: &[u8]) -> bool {
         let kind = SockType::Datagram;
         let (near, far) = socketpair(AddressFamily::Unix, kind, None, SockFlag::empty()).unwrap();
         ffi::attach_filter(far.as_fd(), &filter(types)).unwrap();
-        // A datagram that the filter rejects is refused with EPERM or silently gone.
+        // If the filter rejects it, the kernel refuses it with EPERM or drops it.
         let _ = send(near.as_raw_fd(), packet, MsgFlags::empty());
         recv(far.as_raw_fd(), &mut [0; 2048], MsgFlags::MSG_DONTWAIT) == Ok(packet.len())
     }

@@ -1,4 +1,5 @@
-//! What this process may do: once the first sockets are open, no more than links that come and go later need.
+//! The rights of this process. Once the first sockets are open, it keeps what links that come and
+//! go later need.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,7 +9,7 @@ use nix::unistd::{geteuid, read};
 
 use super::{decimal, ffi};
 
-/// Kept, as far as it is there: `CAP_NET_RAW` opens the captures of links that are created anew, and `CAP_NET_ADMIN` sets a
+/// The capabilities to keep. `CAP_NET_RAW` opens the captures of new links. `CAP_NET_ADMIN` sets a
 /// bridge's `mcast_router`, and for the NDP proxy the kernel's entries, routes and sysctls.
 const KEPT: u32 = CAP_NET_ADMIN | CAP_NET_RAW;
 // linux/capability.h
@@ -22,14 +23,14 @@ pub struct User {
     pub group: u32,
 }
 
-/// The list of users, or as much of it as there is room for: some five thousand users. All zero, it costs memory only where it is
-/// written over.
+/// A buffer for the list of users, enough for some five thousand. A page of it takes memory only
+/// once it is written to.
 static USERS: Mutex<[u8; 1 << 18]> = Mutex::new([0; _]);
 
 impl User {
-    /// By name or by number, out of /etc/passwd; `None` where there is none.
+    /// Finds a user by name or number in /etc/passwd; `None` if there is none.
     ///
-    /// Not by the C library: where that is a part of the file, its own search makes the file 4 kB longer.
+    /// It does without the C library, whose own search would make a static file 4 kB longer.
     pub fn find(name: &str) -> Option<Self> {
         let mut users = USERS.lock().unwrap_or_else(PoisonError::into_inner);
         let file = open("/etc/passwd", OFlag::O_CLOEXEC, Mode::empty()).ok()?;
@@ -40,7 +41,7 @@ impl User {
             let mut fields = line.split(|octet| *octet == b':');
             let mut field = || fields.next();
             let (entry, _, id, group) = (field()?, field()?, field()?, field()?);
-            // Without another field, this one may be cut off.
+            // If no field follows, the buffer may have cut this one off.
             field()?;
             (entry == name.as_bytes() || id == name.as_bytes()).then_some(User {
                 id: decimal(id)?,
@@ -50,22 +51,23 @@ impl User {
     }
 }
 
-/// Those in force for this process, among the first 32.
+/// The effective capabilities of this process, of the first 32.
 pub fn effective_capabilities() -> u32 {
-    // Without the call, which every kernel has, there are none to be sure of.
+    // Every kernel has this call. If it fails all the same, no capability is certain.
     ffi::capabilities().map_or(0, |[low, _]| low.effective)
 }
 
-/// Gives up, for good, all capabilities but those of [`KEPT`] that are there, and with `user` the present user, group and
-/// supplementary groups.
+/// Drops, for good, all capabilities but those of [`KEPT`], and with `user` the present user, group
+/// and supplementary groups.
 ///
 /// # Errors
-/// `EPERM` where only root could become `user`. The process is to end then: some of this may have been done.
+/// `EPERM` if only root could become `user`. The process must end then, since some of this may be
+/// done.
 pub fn drop_privileges(user: Option<User>) -> nix::Result<()> {
     let [low, _] = ffi::capabilities()?;
-    // Not allowed to everyone, and no matter to those who are not: they have only what the service manager left them.
+    // Not everyone may do this. Those who may not have only what the service manager left them.
     for capability in (0..u64::BITS).filter(|bit| u64::from(KEPT) & 1 << bit == 0) {
-        // Also the end of those that this kernel knows.
+        // The loop also ends behind the last capability that the kernel has.
         if ffi::drop_from_bounding_set(capability).is_err() {
             break;
         }
@@ -78,7 +80,7 @@ pub fn drop_privileges(user: Option<User>) -> nix::Result<()> {
     let low = ffi::Capabilities {
         effective: kept,
         permitted: kept,
-        // The ambient set goes with it.
+        // The kernel drops the ambient set along with it.
         inheritable: 0,
     };
     ffi::set_capabilities([low, ffi::Capabilities::default()])?;

@@ -1,4 +1,4 @@
-//! What the kernel tells in files under `/proc`. Where there is no such file, it is as if the file were empty.
+//! Files under `/proc`. A file that is not there counts as empty.
 
 use std::fs;
 use std::net::Ipv6Addr;
@@ -9,13 +9,13 @@ use nix::sys::stat::Mode;
 
 use super::ffi;
 
-/// A parameter under `net.ipv6.conf` of an interface, or of `all`.
+/// A setting under `net.ipv6.conf` of an interface, or of `all`.
 pub fn ipv6_setting(interface: &str, name: &str) -> Option<u32> {
     let path = ["/proc/sys/net/ipv6/conf/", interface, "/", name].concat();
     read(&path).trim_ascii().parse().ok()
 }
 
-/// How many MLD queries the kernel itself received on an interface, behind every packet filter.
+/// The MLD queries that the kernel itself received on an interface, behind every packet filter.
 pub fn queries_received(interface: &str) -> Option<u32> {
     let counters = read(&["/proc/self/net/dev_snmp6/", interface].concat());
     word_after(&counters, "Icmp6InGroupMembQueries")?
@@ -23,11 +23,12 @@ pub fn queries_received(interface: &str) -> Option<u32> {
         .ok()
 }
 
-/// Calls `found` for each unix socket with a path on which a process of this network namespace listens.
+/// Calls `found` with the path of each Unix socket on which a process of this network namespace
+/// listens.
 pub fn listening_sockets(found: &mut dyn FnMut(&str)) {
     for_each_line("/proc/self/net/unix", &mut |line| {
-        // Number, count, protocol, flags, type, state, inode, path. The flag is __SO_ACCEPTCON of linux/net.h. Names that are no paths
-        // are anybody's to take; they start with @.
+        // Number, count, protocol, flags, type, state, inode, path. The flag is __SO_ACCEPTCON of
+        // linux/net.h. Names that start with @ are no paths, and anybody can take them.
         let mut words = line.split_ascii_whitespace();
         if words.nth(3) == Some("00010000")
             && let Some(path) = words.nth(3).filter(|path| path.starts_with('/'))
@@ -37,17 +38,17 @@ pub fn listening_sockets(found: &mut dyn FnMut(&str)) {
     });
 }
 
-/// How the addresses of one /64 are routed to interfaces without a gateway between.
+/// The routes without a gateway to addresses of one /64.
 pub struct ConnectedRoutes(String);
 
 impl ConnectedRoutes {
-    /// Of the routes, which may be many, those in the /64 of `network`.
+    /// Reads the routes in the /64 of `network`.
     pub fn read(network: Ipv6Addr) -> Self {
         let [a, b, c, d, ..] = network.segments();
         let start = format!("{a:04x}{b:04x}{c:04x}{d:04x}");
         let mut routes = String::new();
         for_each_line("/proc/self/net/ipv6_route", &mut |line| {
-            // One is enough for any question below, and a line is 150 octets.
+            // One route answers any question below, and a line has 150 octets.
             if line.starts_with(&start) && routes.len() < 1 << 16 {
                 routes.push_str(line);
                 routes.push('\n');
@@ -56,9 +57,11 @@ impl ConnectedRoutes {
         ConnectedRoutes(routes)
     }
 
-    /// The metric, on an interface, of the route to addresses of a length in bits. This host's own are none.
+    /// The metric of an interface's route to a prefix of this length, without this host's own
+    /// addresses.
     pub fn metric(&self, length: u8, interface: &str) -> Option<u32> {
-        // Destination, length, source, its length, gateway, metric, two counts, flags, interface; numbers in hexadecimal.
+        // Destination, length, source, its length, gateway, metric, two counts, flags, interface.
+        // Numbers are hexadecimal.
         let same = format!(" {length:02x} {0:032x} 00 {0:032x} ", 0);
         self.0.split('\n').find_map(|line| {
             let behind = line.get(32..)?.strip_prefix(&same)?;
@@ -74,13 +77,14 @@ impl ConnectedRoutes {
 /// `RTF_LOCAL | RTF_ANYCAST` of linux/ipv6_route.h.
 const OWN: u32 = 0x8010_0000;
 
-/// Calls `found` for each process that is called one of `names`, with that, until it returns true. Leaves out those of other network
-/// namespaces, where the kernel says so: of another user's process it does not.
+/// Calls `found` with the name of each process that has one of `names`, until it returns true. A
+/// process of another network namespace does not count, but for another user's process the kernel
+/// does not say which one it is in.
 pub fn find_processes(names: &[&'static str], found: &mut dyn FnMut(&'static str) -> bool) {
     let namespace = |process: &str| fs::read_link(["/proc/", process, "/ns/net"].concat()).ok();
     let own = namespace("self");
     for_each_process(&mut |process| {
-        // This process, and `self` for it, is none of those.
+        // This process, also listed as `self`, has none of the names.
         let name = read(&["/proc/", process, "/comm"].concat());
         let Some(name) = names.iter().find(|known| **known == name.trim_ascii()) else {
             return false;
@@ -90,7 +94,8 @@ pub fn find_processes(names: &[&'static str], found: &mut dyn FnMut(&'static str
     });
 }
 
-/// Calls `ends` with each name in `/proc`, until it returns true. Not by the C library, whose way takes its heap into the file.
+/// Calls `ends` with each name in `/proc`, until it returns true. The C library's way would bring
+/// its heap into the file.
 fn for_each_process(ends: &mut dyn FnMut(&str) -> bool) {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let Ok(folder) = open("/proc", flags, Mode::empty()) else {
@@ -99,7 +104,8 @@ fn for_each_process(ends: &mut dyn FnMut(&str) -> bool) {
     let mut entries = [0; 4096];
     while let Ok(length @ 1..) = ffi::read_folder(folder.as_fd(), &mut entries) {
         let mut rest = &entries[..length];
-        // struct linux_dirent64: two numbers of 8 octets, the entry's length in 2, its type in 1, its name with zeros behind it.
+        // struct linux_dirent64: two numbers of 8 octets, the entry's length in 2, its type in 1,
+        // then the name with zeros behind it.
         while let Some(&[low, high]) = rest.get(16..18) {
             let length = usize::from(u16::from_ne_bytes([low, high]));
             let name = rest.get(19..length).unwrap_or_default();
@@ -112,7 +118,8 @@ fn for_each_process(ends: &mut dyn FnMut(&str) -> bool) {
     }
 }
 
-/// Calls `found` for each line of a file of any length. Of a line that is longer than 4,096 octets only parts come.
+/// Calls `found` with each line of a file of any length. A line of more than 4,096 octets comes in
+/// parts, some of which are missing.
 fn for_each_line(path: &str, found: &mut dyn FnMut(&str)) {
     let mut chunk = [0; 4096];
     let mut filled = 0;
@@ -123,7 +130,7 @@ fn for_each_line(path: &str, found: &mut dyn FnMut(&str)) {
     while let Ok(length @ 1..) = nix::unistd::read(&file, &mut chunk[filled..]) {
         filled += length;
         let mut lines = chunk[..filled].split(|octet| *octet == b'\n');
-        // Behind the last line's end is the start of the next.
+        // What follows the last line's end is the start of the next line.
         let rest = lines.next_back().map_or(0, <[u8]>::len);
         for line in lines {
             found(&String::from_utf8_lossy(line));
@@ -133,7 +140,7 @@ fn for_each_line(path: &str, found: &mut dyn FnMut(&str)) {
     }
 }
 
-/// All of a file.
+/// Reads a whole file.
 fn read(path: &str) -> String {
     let mut contents = Vec::new();
     let mut chunk = [0; 4096];
@@ -146,13 +153,14 @@ fn read(path: &str) -> String {
     String::from_utf8_lossy(&contents).into_owned()
 }
 
-/// Where a mark is. `str::find` with a text brings an algorithm for long ones, 2 kB.
+/// The position of a mark in a text. `str::find` with a text would bring an algorithm for long
+/// ones, of 2 kB.
 pub fn position(text: &str, mark: &str) -> Option<usize> {
     let mut places = text.as_bytes().windows(mark.len());
     places.position(|window| window == mark.as_bytes())
 }
 
-/// The word after a mark.
+/// The word behind a mark.
 fn word_after<'t>(text: &'t str, mark: &str) -> Option<&'t str> {
     text.get(position(text, mark)? + mark.len()..)?
         .split_ascii_whitespace()

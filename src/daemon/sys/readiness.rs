@@ -1,4 +1,4 @@
-//! Waiting for descriptors by poll(2).
+//! Waits for descriptors by poll(2).
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -8,7 +8,7 @@ use protocol::time::{Duration, Instant};
 
 use super::clock;
 
-/// What a descriptor is waited for.
+/// What to wait for on a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     Readable,
@@ -24,7 +24,7 @@ impl Until {
     }
 }
 
-/// A descriptor to wait for, with the name that its owner has for it.
+/// A descriptor to wait for, and the name that its owner has for it.
 #[derive(Clone, Copy)]
 pub struct Waited<'d, S> {
     pub source: S,
@@ -41,9 +41,9 @@ impl<S: PartialEq, const N: usize> Ready<S, N> {
     }
 }
 
-/// Waits until a descriptor is ready or has failed, but not longer than `limit`; without a limit,
-/// until then. A signal ends the wait early, with nothing ready. `N` is the room for descriptors:
-/// those beyond it are not waited for.
+/// Waits until a descriptor is ready or has failed, at most for `limit`. Without a limit it waits
+/// for as long as that takes. A signal ends the wait early, with nothing ready. `N` is the room for
+/// descriptors: those beyond it are ignored.
 pub fn wait<'d, S, const N: usize>(
     waited: impl Iterator<Item = Waited<'d, S>>,
     limit: Option<Duration>,
@@ -62,17 +62,17 @@ pub fn wait<'d, S, const N: usize>(
         Err(errno) => return Err(errno),
     }
     let all = sources.into_iter().zip(&descriptors);
-    // An event that nix does not know is one too.
+    // `None` stands for an event that nix does not know, which counts as well.
     let ready = all.filter(|(_, descriptor)| descriptor.any() != Some(false));
     Ok(Ready(ready.map(|(source, _)| source).collect()))
 }
 
-/// A limit beyond the longest timeout of poll(2) ends the wait early.
+/// A limit beyond poll(2)'s longest timeout ends the wait early.
 fn timeout(limit: Duration) -> PollTimeout {
     PollTimeout::try_from(limit.as_millis()).unwrap_or(PollTimeout::MAX)
 }
 
-/// Waits until something can be read; false at the deadline.
+/// Waits until the descriptor is readable. Returns false at the deadline.
 pub fn wait_until(descriptor: BorrowedFd<'_>, deadline: Instant) -> bool {
     let mut descriptors = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
     loop {
@@ -86,9 +86,8 @@ pub fn wait_until(descriptor: BorrowedFd<'_>, deadline: Instant) -> bool {
     }
 }
 
-/// Waits for some milliseconds.
 pub fn pause(milliseconds: u16) {
-    // Where a signal ends it early, it was long enough.
+    // A signal may end it early, which does no harm.
     let _ = poll(&mut [], milliseconds);
 }
 
@@ -104,7 +103,7 @@ mod tests {
         UnixDatagram::pair().unwrap()
     }
 
-    /// The places of those that are ready now.
+    /// The places of the sockets that are ready now.
     fn ready(waited: &[(&UnixDatagram, Until)]) -> Vec<usize> {
         let all = waited.iter().enumerate();
         let all = all.map(|(source, (socket, until))| Waited {

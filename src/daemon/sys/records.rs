@@ -1,9 +1,11 @@
-//! What was changed in the kernel and what it was before, written down where the next process finds it, since this one may be killed.
-//! `/var/run` goes with the boot, and so do the changes.
+//! Records of what the daemon changed in the kernel, and of the values before. The next process
+//! finds them, even if this one is killed. A boot removes `/var/run`, and with it the records; it
+//! also undoes the changes.
 //!
-//! A file for each setting, which holds the number that it was. It is written before the setting is changed: what is cut off by a crash
-//! was not changed yet. Where the folder cannot be written to, what was changed is put back by the process that changed it, if at all.
-//! No heap: this happens while the daemon runs.
+//! Each setting has a file that holds its value before. The daemon writes it before it changes the
+//! setting, so a crash that cuts off the file comes before the change. If the folder cannot be
+//! written to, only the process that changed a setting can restore it. This uses no heap, since it
+//! happens while the daemon runs.
 
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,11 +18,12 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, mkdir, read, unlinka
 use super::privileges::User;
 use super::{decimal, ffi};
 
-/// Where they are, and the control sockets unless the user says otherwise.
+/// The folder of the records, and by default of the control sockets.
 pub const FOLDER: &str = "/var/run/mldproxy";
 pub const FOLDER_OF_FOLDER: &str = "/var/run";
 
-/// Which setting: of an interface by its number too, since one that is created anew has other settings; of all interfaces it is 0.
+/// The name of a setting. It includes the interface's number, since an interface that is created
+/// anew has new settings. For all interfaces the number is 0.
 #[derive(Clone, Copy)]
 pub struct Key<'n> {
     pub index: u32,
@@ -28,17 +31,17 @@ pub struct Key<'n> {
     pub name: &'static str,
 }
 
-/// The folder, where it is there.
+/// The folder, if it is there.
 pub struct Records {
     folder: Option<OwnedFd>,
-    /// Of the network namespace: several may share the folder.
+    /// The network namespace, since several may share the folder.
     namespace: u64,
 }
 
 impl Records {
-    /// Makes the folder. Root gives it to the user that is to write there, which it is itself where it stays.
+    /// Creates the folder. Root gives it to the user that the daemon becomes, or to itself.
     pub fn prepare(user: Option<User>) {
-        // Who cannot do this finds it done, or does without.
+        // If this fails, the folder is there already, or the daemon does without.
         let _ = mkdir(FOLDER, Mode::from_bits_truncate(0o755));
         if let Ok(folder) = open_folder()
             && geteuid().is_root()
@@ -48,31 +51,31 @@ impl Records {
         }
     }
 
-    /// Of the network namespace of a socket.
+    /// Opens the records of a socket's network namespace.
     pub fn open(socket: impl AsFd) -> Self {
         Records {
             folder: open_folder().ok(),
-            // Before Linux 5.14 all namespaces are one, of which there is seldom more than that.
+            // Before Linux 5.14 all namespaces count as one. Few systems have more than one.
             namespace: ffi::network_namespace(socket.as_fd()).unwrap_or_default(),
         }
     }
 
-    /// Takes the place of an older one.
+    /// Records a value, in place of an older record.
     pub fn write(&self, key: Key<'_>, value: u32) {
         self.remove(key);
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         if let Some(folder) = &self.folder
             && let Ok(file) = openat(folder, self.file(key).as_str(), flags, MODE)
         {
-            // No number is longer.
+            // Every number fits.
             let mut digits = String::<10>::new();
             let _ = write!(digits, "{value}");
-            // An empty one tells nothing.
+            // An empty file is no record.
             let _ = write(file, digits.as_bytes());
         }
     }
 
-    /// What it was, if that is known.
+    /// The recorded value, if there is one.
     pub fn read(&self, key: Key<'_>) -> Option<u32> {
         let folder = self.folder.as_ref()?;
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -84,7 +87,7 @@ impl Records {
 
     pub fn remove(&self, key: Key<'_>) {
         if let Some(folder) = &self.folder {
-            // Mostly there is none.
+            // Usually there is no such record.
             let _ = unlinkat(folder, self.file(key).as_str(), UnlinkatFlags::NoRemoveDir);
         }
     }
@@ -96,7 +99,7 @@ impl Records {
             interface,
             name,
         } = key;
-        // The longest name of an interface leaves room.
+        // The longest name of an interface fits.
         let _ = write!(file, "{}.{index}.{interface}.{name}", self.namespace);
         file
     }

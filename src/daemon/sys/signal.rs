@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// SIGTERM, SIGINT, SIGHUP and SIGUSR1, which arrive here and nowhere else from now on.
+/// SIGTERM, SIGINT, SIGHUP and SIGUSR1. Once blocked, they arrive only here.
 pub struct Signals(SignalFd);
 
 impl Signals {
@@ -23,7 +23,7 @@ impl Signals {
         SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map(Signals)
     }
 
-    /// The next signal that arrived.
+    /// The next signal, if one arrived.
     pub fn receive(&self) -> Option<Signal> {
         let signal = self.0.read_signal().ok()??;
         Signal::try_from(signal.ssi_signo.cast_signed()).ok()

@@ -1,5 +1,5 @@
-//! The sysctls of IPv6 that decide how the kernel answers for neighbors in their place. `CAP_NET_ADMIN` is enough to write them, whoever
-//! the user. No heap: they are read and written while the daemon runs.
+//! The sysctls of IPv6 that decide how the kernel answers by proxy entries. `CAP_NET_ADMIN` is
+//! enough to write them, for any user. This uses no heap, since it happens while the daemon runs.
 
 use std::fmt::{self, Write as _};
 
@@ -12,20 +12,23 @@ use nix::unistd::{read, write};
 use super::decimal;
 use super::records::Key;
 
-/// One of them.
+/// A setting of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting<'n> {
-    /// On every interface the kernel answers solicitations for what it has proxy entries for there, where this is not 0.
+    /// If it is not 0, the kernel answers solicitations for its proxy entries, on every interface.
     AllProxyNdp,
-    /// The same on one interface, but for unicast solicitations.
+    /// If it is not 0, the kernel answers multicast solicitations for the proxy entries of this
+    /// interface.
     ProxyNdp(&'n str),
-    /// How late at most multicast solicitations are answered on an interface, in hundredths of a second.
+    /// The longest delay before the kernel answers a multicast solicitation on this interface, in
+    /// hundredths of a second.
     ProxyDelay(&'n str),
 }
 
 impl<'n> Setting<'n> {
     /// # Errors
-    /// `ENOENT` where there is no such interface, or no IPv6 on it; `EINVAL` where the value is no number from 0.
+    /// `ENOENT` if there is no such interface, or no IPv6 on it; `EINVAL` if the value is not a
+    /// number from 0 up.
     pub fn read(&self) -> nix::Result<u32> {
         let file = open(self.path().as_str(), OFlag::O_CLOEXEC, Mode::empty())?;
         let mut digits = [0; 16];
@@ -35,17 +38,18 @@ impl<'n> Setting<'n> {
     }
 
     /// # Errors
-    /// As [`read`](Self::read); `EROFS` where `/proc/sys` is mounted so, `EACCES` without the capability.
+    /// As [`read`](Self::read); `EROFS` if `/proc/sys` is mounted read-only, `EACCES` without the
+    /// capability.
     pub fn write(&self, value: u32) -> nix::Result<()> {
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         let file = open(self.path().as_str(), flags, Mode::empty())?;
-        // No number is longer.
+        // Every number fits.
         let mut digits = String::<10>::new();
         let _ = write!(digits, "{value}");
         write(&file, digits.as_bytes()).map(drop)
     }
 
-    /// By which it is [recorded](super::records), on an interface of this number.
+    /// The name of its [record](super::records), on an interface with this number.
     pub fn key(&self, index: u32) -> Key<'n> {
         let (_, interface, name) = self.parts();
         let index = match self {
@@ -59,7 +63,7 @@ impl<'n> Setting<'n> {
         }
     }
 
-    /// What is behind `/proc/sys/net/ipv6/`.
+    /// The parts of its path behind `/proc/sys/net/ipv6/`.
     fn parts(&self) -> (&'static str, &'n str, &'static str) {
         match *self {
             Setting::AllProxyNdp => ("conf", "all", "proxy_ndp"),
@@ -72,14 +76,14 @@ impl<'n> Setting<'n> {
         let mut path = String::new();
         let (table, interface, name) = self.parts();
         for part in ["/proc/sys/net/ipv6/", table, "/", interface, "/", name] {
-            // The longest name of an interface leaves room.
+            // The longest name of an interface fits.
             let _ = path.push_str(part);
         }
         path
     }
 }
 
-/// As sysctl(8) names them, where a dot in an interface's name is a slash.
+/// Writes it as sysctl(8) does, with a slash for a dot in an interface's name.
 impl fmt::Display for Setting<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (table, interface, name) = self.parts();

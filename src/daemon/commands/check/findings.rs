@@ -1,10 +1,10 @@
-//! What was found, a line each, for people or as JSON.
+//! The findings, one line each, for people or as JSON.
 
 use std::process::ExitCode;
 
 use crate::commands::output::print;
 
-/// How bad it is. The number is the exit code.
+/// How bad a finding is. The number is the exit code.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     Ok = 0,
@@ -12,11 +12,11 @@ pub enum State {
     Problem = 2,
 }
 
-/// Before the state of a finding in JSON.
+/// What JSON has before the first finding's state.
 const FIRST: &str = "{\"findings\":[\n{\"state\":\"";
 const BETWEEN: &str = ",\n{\"state\":\"";
 
-/// Writes each finding as soon as it is there: some take a while.
+/// Writes each finding at once, since some take a while.
 pub struct Findings {
     json: bool,
     worst: State,
@@ -33,11 +33,12 @@ impl Findings {
         }
     }
 
-    /// A finding reads `check|text` or `check|text|advice`, with `%1` for the first of `words`, and so on: one template for each,
-    /// without quotation marks, because they are many and the program is to be small.
+    /// Writes a finding. The template is `check|text` or `check|text|advice`, in which `%1` stands
+    /// for the first of `words`, and so on. Templates have no quotation marks, which keeps the many
+    /// of them small.
     pub fn add(&mut self, state: State, template: &str, words: &[&str]) {
         self.worst = self.worst.max(state);
-        // Before the state, the check, the text, the advice, and at the end.
+        // What comes before the state, the check, the text and the advice, and at the end.
         let punctuation = if self.json {
             [
                 self.before,
@@ -71,7 +72,7 @@ impl Findings {
         self.before = BETWEEN;
     }
 
-    /// The kernel does not say.
+    /// The kernel did not tell.
     pub fn unknown(&mut self, check: &str, what: &str) {
         self.add(
             State::Warning,
@@ -99,7 +100,7 @@ impl Findings {
         }
     }
 
-    /// Writes what comes last; the exit code.
+    /// Writes the end. Returns the exit code.
     pub fn end(self) -> ExitCode {
         if self.json {
             print("\n],\"exit\":");

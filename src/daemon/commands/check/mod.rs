@@ -1,4 +1,4 @@
-//! `mldproxy check`: looks for what keeps the hosts unreachable. It sends nothing.
+//! `mldproxy check` looks for what keeps hosts unreachable. It sends nothing.
 
 mod findings;
 mod network;

@@ -1,4 +1,4 @@
-//! The interfaces, their addresses, prefixes and routes, and what the kernel does with packets between them.
+//! Checks the interfaces, their addresses, prefixes and routes, and whether the kernel forwards.
 
 use std::net::Ipv6Addr;
 
@@ -32,7 +32,7 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) {
     }
 }
 
-/// Looks at one interface; is there one?
+/// Checks one interface. Returns whether there is one.
 fn link(interface: &Interface, snapshot: &Snapshot, findings: &mut Findings) -> bool {
     let name = interface.name.as_str();
     let (state, template) = match interface.state() {
@@ -50,10 +50,12 @@ fn link(interface: &Interface, snapshot: &Snapshot, findings: &mut Findings) -> 
         }
         State::Down | State::NoCarrier => (
             Problem,
-            "interface|%1 is down or has no carrier|`ip link set dev %1 up`, or see to its cable, modem or ports",
+            "interface|%1 is down or has no carrier|`ip link set dev %1 up`, or see to its cable, \
+             modem or ports",
         ),
         State::SmallMtu(mtu) => {
-            let template = "interface|%1 has an MTU of %2, and IPv6 takes 1280|`ip link set dev %1 mtu 1500`, or what the link can carry";
+            let template = "interface|%1 has an MTU of %2, and IPv6 takes 1280|`ip link set dev \
+                %1 mtu 1500`, or what the link can carry";
             findings.add(Problem, template, &[name, &mtu.to_string()]);
             return true;
         }
@@ -64,7 +66,8 @@ fn link(interface: &Interface, snapshot: &Snapshot, findings: &mut Findings) -> 
         Some(address) => findings.add(Ok, "link_local|%1 has %2", &[name, &address.to_string()]),
         None if interface.index.is_some() => findings.add(
             Problem,
-            "link_local|%1 has no usable link-local address, and MLD is spoken from one|see `ip -6 addr show dev %1`: \
+            "link_local|%1 has no usable link-local address, and MLD is spoken from one|see `ip \
+             -6 addr show dev %1`: \
              tentative passes, dadfailed is another host's, none means that IPv6 is off",
             &[name],
         ),
@@ -77,7 +80,8 @@ fn forwards(name: &str, findings: &mut Findings) -> bool {
     match ipv6_setting(name, "forwarding") {
         Some(0) => findings.add(
             Problem,
-            "forwarding|net.ipv6.conf.%1.forwarding is 0|echo 1 > /proc/sys/net/ipv6/conf/%1/forwarding",
+            "forwarding|net.ipv6.conf.%1.forwarding is 0|echo 1 > \
+             /proc/sys/net/ipv6/conf/%1/forwarding",
             &[name],
         ),
         Some(_) => return true,
@@ -98,7 +102,7 @@ fn prefixes(interface: &Interface, snapshot: &Snapshot) -> Vec<Ipv6Addr> {
     prefixes
 }
 
-/// Do both sides share a /64, and does the LAN win the way to it?
+/// Checks whether both sides share a /64, and whether the LAN's route to it wins.
 fn prefix(wan: &str, lan: &str, above: &[Ipv6Addr], below: &[Ipv6Addr], findings: &mut Findings) {
     let Some(network) = above.iter().find(|network| below.contains(network)) else {
         let (state, template) = if above.is_empty() {
@@ -115,7 +119,8 @@ fn prefix(wan: &str, lan: &str, above: &[Ipv6Addr], below: &[Ipv6Addr], findings
         } else {
             (
                 Warning,
-                "prefix|%1 and %2 share no /64|a prefix that the gateway routes here needs neither an NDP proxy nor mldproxy",
+                "prefix|%1 and %2 share no /64|a prefix that the gateway routes here needs \
+                 neither an NDP proxy nor mldproxy",
             )
         };
         findings.add(state, template, &[wan, lan]);
@@ -131,14 +136,15 @@ fn prefix(wan: &str, lan: &str, above: &[Ipv6Addr], below: &[Ipv6Addr], findings
             Warning,
             "route|%3/64 has the same metric on %1 and on %2|give that of %2 a smaller one",
         ),
-        // Unless each host has a route of its own, as --host-routes and odhcpd give them.
+        // Unless the hosts have routes of their own, which --host-routes and odhcpd add.
         (Some(above), Some(below)) if above < below && routes.metric(128, lan).is_none() => (
             Warning,
             "route|%3/64 goes to %1 before %2|give that of %2 a smaller metric",
         ),
         (_, None) if routes.metric(128, lan).is_none() => (
             Warning,
-            "route|%3/64 does not go to %2, nor does a host|run mldproxy with --host-routes, or `ip route add %3/64 dev %2`",
+            "route|%3/64 does not go to %2, nor does a host|run mldproxy with --host-routes, or \
+             `ip route add %3/64 dev %2`",
         ),
         (None | Some(_), None | Some(_)) => (Ok, "route|%3/64 goes to %2"),
     };

@@ -1,4 +1,5 @@
-//! Who answers solicitations in the place of the hosts, who makes them arrive, and by which privileges.
+//! Checks who answers for the hosts, whether solicitations reach the daemon, and which privileges
+//! there are.
 
 use super::findings::Findings;
 use super::findings::State::{Ok, Problem, Warning};
@@ -10,7 +11,8 @@ use crate::sys::netlink::siblings::Number;
 use crate::sys::privileges::{CAP_NET_ADMIN, CAP_NET_RAW, effective_capabilities};
 use crate::sys::procfs::{find_processes, ipv6_setting};
 
-/// Programs that answer for hosts behind the router. odhcpd, the first, does so only where it is told to relay.
+/// Programs that answer for hosts behind the router. The first one, odhcpd, does so only if it is
+/// configured to relay.
 const PROXIES: &[&str] = &[
     "odhcpd",
     "ndppd",
@@ -56,7 +58,7 @@ fn proxy(upstream: &Interface, instance: Instance, snapshot: &Snapshot, findings
         found != PROXIES[0]
     });
     let relays = program == Some(PROXIES[0]);
-    // It may know no host yet.
+    // An NDP proxy that knows no host yet has no entries.
     let mut own = matches!(
         instance,
         Instance::Running {
@@ -84,10 +86,12 @@ fn proxy(upstream: &Interface, instance: Instance, snapshot: &Snapshot, findings
         ),
         (Some(_), Some(_)) if program.is_some() && !relays => (Ok, "ndp_proxy|%2 runs"),
         (None, _) | (_, None) => return findings.unknown("ndp_proxy", "proxy_ndp"),
-        // odhcpd's relay is the kernel's proxy: it makes the entries, and sets the interface's proxy_ndp.
+        // odhcpd's relay uses the kernel's proxy: it adds the entries, and sets the interface's
+        // proxy_ndp.
         (Some(_), Some(_)) if own && others && relays => (
             Warning,
-            "ndp_proxy|mldproxy and %2 both answer on %1|`option ndp disabled` in /etc/config/dhcp, or ndp_proxy 0",
+            "ndp_proxy|mldproxy and %2 both answer on %1|`option ndp disabled` in \
+             /etc/config/dhcp, or ndp_proxy 0",
         ),
         (Some(0), Some(0)) if relays && !own => (
             Warning,
@@ -96,12 +100,14 @@ fn proxy(upstream: &Interface, instance: Instance, snapshot: &Snapshot, findings
         ),
         (Some(0), Some(0)) if entries => (
             Problem,
-            "ndp_proxy|the kernel has proxy entries on %1 and proxy_ndp is 0, so it does not answer|\
+            "ndp_proxy|the kernel has proxy entries on %1 and proxy_ndp is 0, so it does not \
+             answer|\
              echo 1 > /proc/sys/net/ipv6/conf/all/proxy_ndp",
         ),
         (Some(0), Some(_)) if entries => (
             Ok,
-            "ndp_proxy|the kernel answers for hosts on %1, but not unicast (net.ipv6.conf.all.proxy_ndp is 0)",
+            "ndp_proxy|the kernel answers for hosts on %1, but not unicast \
+             (net.ipv6.conf.all.proxy_ndp is 0)",
         ),
         (Some(_), Some(_)) if own => (
             Ok,
@@ -142,7 +148,8 @@ fn snooping(
         (
             Warning,
             "snooping|%2 snoops MLD by VLAN, and may hide solicitations from mldproxy|\
-             `bridge vlan set vid %3 dev %2 self mcast_router 2`, for mcast_router of %2 itself does nothing then",
+             `bridge vlan set vid %3 dev %2 self mcast_router 2`, for mcast_router of %2 itself \
+             does nothing then",
         )
     } else if bridge.multicast_router == PERMANENT_ROUTER {
         (
@@ -176,7 +183,8 @@ fn privileges(findings: &mut Findings) {
     } else if capabilities & CAP_NET_ADMIN == 0 {
         findings.add(
             Warning,
-            "privileges|without CAP_NET_ADMIN mldproxy can neither set a bridge that snoops nor proxy NDP|run as root",
+            "privileges|without CAP_NET_ADMIN mldproxy can neither set a bridge that snoops nor \
+             proxy NDP|run as root",
             &[],
         );
     } else {

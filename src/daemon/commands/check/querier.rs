@@ -1,4 +1,4 @@
-//! Does the gateway ask who listens, and does the kernel hear it?
+//! Checks whether the gateway sends queries, and whether they reach the kernel.
 
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd as _;
@@ -17,14 +17,14 @@ use crate::sys::packet::{Capture, Interest};
 use crate::sys::procfs::queries_received;
 use crate::sys::readiness::{pause, wait_until};
 
-/// A packet socket hears a packet before the kernel's own MLD does, by microseconds.
+/// The kernel's own MLD gets a packet microseconds after a packet socket does.
 const KERNEL_DELAY: Duration = Duration::from_millis(500);
-/// Between two looks at its count, in milliseconds.
+/// The time between two looks at the kernel's count, in milliseconds.
 const LOOK_INTERVAL: u16 = 10;
 
 pub fn check(snapshot: &Snapshot, instance: Instance, wait: Duration, findings: &mut Findings) {
     let upstream = snapshot.interfaces.upstream_interface();
-    // Without a carrier there is nothing to be heard, which is said elsewhere.
+    // Without a carrier nothing can be heard. Another finding says so.
     let Some(index) = upstream.index.filter(|_| upstream.running) else {
         return;
     };
@@ -39,7 +39,8 @@ pub fn check(snapshot: &Snapshot, instance: Instance, wait: Duration, findings: 
     let (state, template) = match listen(index, wait) {
         Err(errno) => {
             let words = [name, errno.desc()];
-            let template = "querier|%1 cannot be listened on (%2), so neither a querier nor a packet filter is seen|run as root";
+            let template = "querier|%1 cannot be listened on (%2), so neither a querier nor a \
+                packet filter is seen|run as root";
             return findings.add(Warning, template, &words);
         }
         Result::Ok(Some((querier, version))) => {
@@ -54,17 +55,19 @@ pub fn check(snapshot: &Snapshot, instance: Instance, wait: Duration, findings: 
         }
         Result::Ok(None) if short => (
             Warning,
-            "querier|no MLD query on %1 within %2 s, which says little|a querier asks every 125 s, so --wait 130 tells",
+            "querier|no MLD query on %1 within %2 s, which says little|a querier asks every 125 \
+             s, so --wait 130 tells",
         ),
         Result::Ok(None) => (
             Warning,
-            "querier|no MLD query on %1 within %2 s, so there is no querier|no harm while mldproxy runs, which reports unasked",
+            "querier|no MLD query on %1 within %2 s, so there is no querier|no harm while \
+             mldproxy runs, which reports unasked",
         ),
     };
     findings.add(state, template, &[name, &seconds]);
 }
 
-/// Waits for a General Query: by whom, and in which version.
+/// Waits for a General Query. Returns the querier and the version.
 fn listen(index: u32, wait: Duration) -> nix::Result<Option<(Ipv6Addr, &'static str)>> {
     let capture = Capture::open(index, Interest::Queries)?;
     let deadline = clock::now().saturating_add(wait);
@@ -75,7 +78,8 @@ fn listen(index: u32, wait: Duration) -> nix::Result<Option<(Ipv6Addr, &'static 
             Err(Errno::ENETDOWN) => None,
             Err(errno) => return Err(errno),
         };
-        // One to a group that this host is no member of may be seen here, and is not for its kernel.
+        // A packet socket may also hear a query to a group of which this host is no member. The
+        // kernel does not count that one.
         if let Some((packet, _)) = packet
             && let Result::Ok(Message::Query(query)) = parse(packet)
             && query.destination == ALL_NODES
@@ -90,7 +94,7 @@ fn listen(index: u32, wait: Duration) -> nix::Result<Option<(Ipv6Addr, &'static 
     Result::Ok(None)
 }
 
-/// A query arrived. The kernel counts it once it is through every filter.
+/// Checks that the kernel counts the query, which it does behind every packet filter.
 fn packet_filter(name: &str, before: Option<u32>, findings: &mut Findings) {
     if before.is_none() {
         return findings.unknown("packet_filter", "the kernel's count of MLD queries");
@@ -98,7 +102,8 @@ fn packet_filter(name: &str, before: Option<u32>, findings: &mut Findings) {
     let deadline = clock::now().saturating_add(KERNEL_DELAY);
     while queries_received(name) == before {
         if clock::now() >= deadline {
-            let template = "packet_filter|a packet filter drops MLD queries on %1, so memberships will die after 260 s|\
+            let template = "packet_filter|a packet filter drops MLD queries on %1, so memberships \
+                will die after 260 s|\
                             allow ICMPv6 types 130-132,143 from fe80::/10";
             return findings.add(Problem, template, &[name]);
         }

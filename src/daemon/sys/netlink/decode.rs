@@ -1,4 +1,4 @@
-//! What a message of the kernel tells, from its octets.
+//! Decodes the kernel's messages.
 
 use std::net::Ipv6Addr;
 
@@ -20,13 +20,14 @@ const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 const IFLA_BR_MULTI_BOOLOPT: u16 = 46;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VRF_PORT_TABLE: u16 = 1;
-/// Of linux/if_bridge.h: the bit of `struct br_boolopt_multi`, whose values come first.
+/// The bit of `struct br_boolopt_multi` in linux/if_bridge.h. The values come before the mask.
 const BR_BOOLOPT_MCAST_VLAN_SNOOPING: u32 = 1;
 
-/// `NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT` of linux/neighbour.h: the neighbor was there.
+/// `NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT` of linux/neighbour.h: the
+/// states of a neighbor that was there.
 const USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
 
-/// `None` where a message is of no interest, or malformed.
+/// What a message says; `None` if it is of no interest, or malformed.
 pub fn notice<'a>(message: &Message<'a>) -> Option<Notice<'a>> {
     match message.message_type {
         libc::RTM_NEWLINK | libc::RTM_DELLINK => link(message),
@@ -41,7 +42,8 @@ pub fn notice<'a>(message: &Message<'a>) -> Option<Notice<'a>> {
 fn link<'a>(message: &Message<'a>) -> Option<Notice<'a>> {
     let family = message.body.first().copied()?;
     let index = u32_at(message.body, 4)?;
-    // A bridge tells of its ports by messages of its own family, which also say "deleted" where a port only left the bridge.
+    // A bridge reports its ports by messages of its own family. Such a message also says "deleted"
+    // when a port only left the bridge.
     if i32::from(family) != libc::AF_UNSPEC {
         return None;
     }
@@ -60,7 +62,7 @@ fn link<'a>(message: &Message<'a>) -> Option<Notice<'a>> {
     let mut info: &[u8] = &[];
     for (kind, value) in attributes(message.body.get(LINK_HEADER..)?) {
         match kind {
-            // No interface that the user named is called otherwise.
+            // A name that is no text is none that the user named.
             libc::IFLA_IFNAME => {
                 let name = value.strip_suffix(&[0]).unwrap_or(value);
                 link.name = Some(str::from_utf8(name).unwrap_or_default());
@@ -90,7 +92,7 @@ fn find(within: &[u8], wanted: u16) -> Option<&[u8]> {
     Some(value)
 }
 
-/// Does what the link hears come through the one that it names?
+/// Whether the link's packets come through the interface that it names.
 fn is_on_another(link_info: &[u8]) -> bool {
     matches!(
         find(link_info, IFLA_INFO_KIND),
@@ -104,7 +106,7 @@ fn vlan(link_info: &[u8]) -> Option<u16> {
     u16_at(find(data, IFLA_VLAN_ID)?, 0)
 }
 
-/// That of the VRF which the link is a part of.
+/// The table of the VRF that the link is a part of.
 fn vrf_table(link_info: &[u8]) -> Option<u32> {
     let kind = find(link_info, IFLA_INFO_SLAVE_KIND)?;
     let data = find(link_info, IFLA_INFO_SLAVE_DATA).filter(|_| kind == b"vrf\0")?;
@@ -117,7 +119,7 @@ fn bridge(link_info: &[u8]) -> Option<Bridge> {
     if name != b"bridge\0" {
         return None;
     }
-    // Those come with any data of a bridge.
+    // A message with any data of a bridge has these.
     let (mut router, mut snooping, mut vlan_snooping) = (None, None, false);
     for (kind, value) in attributes(data) {
         match (kind, value) {
@@ -219,7 +221,7 @@ fn route(message: &Message<'_>) -> Option<Route> {
     if i32::from(family) != libc::AF_INET6
         || kind != libc::RTN_UNICAST
         || flags & libc::RTM_F_CLONED != 0
-        // Not for all packets to the destination.
+        // A route with a source prefix is not for all packets.
         || source_length != 0
     {
         return None;
@@ -245,7 +247,7 @@ fn route(message: &Message<'_>) -> Option<Route> {
     Some(route)
 }
 
-// Messages are in the order of octets of the machine that they were seen on.
+// The messages are in the byte order of the machine that they were recorded on.
 #[cfg(all(test, target_endian = "little"))]
 mod tests {
     use super::super::Reader;
@@ -258,7 +260,7 @@ mod tests {
         notices
     }
 
-    /// The headers of a message that the kernel told, and its attributes.
+    /// A message of the kernel with this header and these attributes.
     fn message(message_type: u16, header: &[u8], attributes: &[&[u8]]) -> Vec<u8> {
         let mut octets = vec![0; MESSAGE_HEADER];
         octets[4..6].copy_from_slice(&message_type.to_ne_bytes());
@@ -277,7 +279,7 @@ mod tests {
         octets
     }
 
-    /// What is told of the running link number 3 that has these attributes.
+    /// The notice for the running link number 3 with these attributes.
     fn link_with(attributes: &[Vec<u8>]) -> String {
         let header = [0, 0, 1, 0, 3, 0, 0, 0, 0x41, 0, 0, 0, 0, 0, 0, 0];
         let octets = message(libc::RTM_NEWLINK, &header, &[&attributes.concat()]);
@@ -305,7 +307,7 @@ mod tests {
         );
     }
 
-    // As drivers/net/vrf.c and net/core/rtnetlink.c of the kernel write it.
+    // As the kernel's drivers/net/vrf.c and net/core/rtnetlink.c write it.
     #[test]
     fn a_part_of_a_vrf_tells_its_table_and_that_of_a_bond_does_not() {
         let master = attribute(libc::IFLA_MASTER, &[9, 0, 0, 0]);
@@ -320,7 +322,7 @@ mod tests {
         assert!(of_bond.contains("Master { index: 9, table: None }"));
     }
 
-    // As net/8021q/vlan_netlink.c of the kernel writes it.
+    // As the kernel's net/8021q/vlan_netlink.c writes it.
     #[test]
     fn a_vlan_tells_what_it_is_on_unless_that_is_elsewhere() {
         let lower = attribute(libc::IFLA_LINK, &[7, 0, 0, 0]);
@@ -332,12 +334,12 @@ mod tests {
         let other_namespace = attribute(libc::IFLA_LINK_NETNSID, &[0; 4]);
         let vlan = link_with(&[lower.clone(), info, other_namespace]);
         assert!(vlan.contains("lower: None"), "{vlan}");
-        // The other end of a veth hides nothing.
+        // A veth's packets do not come through its other end.
         let veth = attribute(libc::IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, b"veth\0"));
         assert!(link_with(&[lower, veth]).contains("lower: None"));
     }
 
-    // As net/bridge/br_netlink.c of the kernel writes it.
+    // As the kernel's net/bridge/br_netlink.c writes it.
     #[test]
     fn a_bridge_tells_how_it_snoops() {
         let router = attribute(IFLA_BR_MCAST_ROUTER, &[1]);
@@ -391,12 +393,14 @@ mod tests {
         };
         assert_eq!(
             route(&host, &[main, to, metric, link]).unwrap(),
-            "Route(Route { index: 5, table: 254, destination: Prefix { network: 2001:db8::a, length: 128 }, metric: 1024, protocol: 77 })"
+            "Route(Route { index: 5, table: 254, \
+             destination: Prefix { network: 2001:db8::a, length: 128 }, metric: 1024, protocol: 77 })"
         );
         let default = [10, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
         assert_eq!(
             route(&default, &[main, link]).unwrap(),
-            "Route(Route { index: 5, table: 254, destination: Prefix { network: ::, length: 0 }, metric: 0, protocol: 3 })"
+            "Route(Route { index: 5, table: 254, destination: Prefix { network: ::, length: 0 }, \
+             metric: 0, protocol: 3 })"
         );
         assert_eq!(route(&default, &[main, metric, gateway, link]), None);
         let elsewhere = route(&host, &[other_table, to, metric, link]).unwrap();

@@ -1,18 +1,18 @@
-//! Which messages wake the process up.
+//! Decides which messages wake the process up.
 
 use super::message::MESSAGE_HEADER;
 use super::tables;
 
-/// Drops news of a neighbor's state, which changes all the time, and of routes that are made, but for
-/// those that a dump asked for; of routes that are removed all but this program's; news of neighbors
-/// that are not IPv6's, which are ARP's and the stations behind a bridge's ports; and what a bridge
-/// tells of its ports.
+/// Drops what the daemon does not need. Of neighbors and new routes it passes only what a dump
+/// asked for, since neighbors change all the time. Of removed routes it passes this program's. It
+/// drops news of neighbors that are not IPv6's, which are ARP's and the stations behind a bridge's
+/// ports, and what a bridge reports of its ports.
 pub const FILTER: [libc::sock_filter; 16] = {
     const fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
         let code = code as u16;
         libc::sock_filter { code, jt, jf, k }
     }
-    // BPF reads big-endian what netlink writes in this machine's order.
+    // BPF reads in network byte order what netlink writes in the machine's.
     const fn as_read(value: u16) -> u32 {
         u16::from_be_bytes(value.to_ne_bytes()) as u32
     }
@@ -34,7 +34,7 @@ pub const FILTER: [libc::sock_filter; 16] = {
         instruction(BPF_JMP | BPF_JSET | BPF_K, as_read(multi), 5, 6),
         instruction(BPF_LD | BPF_B | BPF_ABS, PROTOCOL_AT, 0, 0),
         instruction(EQUAL, PROTOCOL, 3, 4),
-        // The family is the first octet of either header.
+        // Either header begins with the family.
         instruction(BPF_LD | BPF_B | BPF_ABS, MESSAGE_HEADER as u32, 0, 0),
         instruction(EQUAL, libc::AF_UNSPEC as u32, 1, 0),
         instruction(EQUAL, libc::AF_INET6 as u32, 0, 1),

@@ -1,4 +1,4 @@
-//! Netlink messages as octets: requests that are written, and answers and news that are taken apart.
+//! Netlink messages as octets: writes requests, and takes apart what the kernel sends.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -7,13 +7,14 @@ use nix::sys::socket::{MsgFlags, NetlinkAddr, send, sendto};
 
 use super::siblings::LINKS;
 
-/// `struct nlmsghdr`, and what follows it in octets: `struct ifinfomsg`, `ifaddrmsg`, `ndmsg` and `rtmsg`.
+/// The lengths in octets of `struct nlmsghdr`, and of what follows it: `struct ifinfomsg`,
+/// `ifaddrmsg`, `ndmsg` and `rtmsg`.
 pub const MESSAGE_HEADER: usize = 16;
 pub const LINK_HEADER: usize = 16;
 pub const ADDRESS_HEADER: usize = 8;
 pub const NEIGHBOR_HEADER: usize = 12;
 pub const ROUTE_HEADER: usize = 12;
-/// Where `struct ndmsg` has its flags.
+/// The offset of the flags in `struct ndmsg`.
 pub const NEIGHBOR_FLAGS: usize = 10;
 
 /// `NDA_PROTOCOL` of linux/neighbour.h.
@@ -21,17 +22,17 @@ pub const NDA_PROTOCOL: u16 = 12;
 
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
-/// The longest request, which tells another instance of this program of all links.
+/// The longest request: the one that tells another instance of all links.
 const REQUEST_LENGTH: usize = MESSAGE_HEADER + 4 + 4 * LINKS;
 
-/// A request that is being written.
+/// A request while it is written.
 pub struct Request {
     octets: [u8; REQUEST_LENGTH],
     length: usize,
 }
 
 impl Request {
-    /// Starts with the header that requests of this type have.
+    /// Starts a request with the header of its type.
     pub fn new(message_type: u16, flags: i32, header: &[u8]) -> Self {
         let mut request = Request {
             octets: [0; _],
@@ -50,7 +51,7 @@ impl Request {
         self.close(start);
     }
 
-    /// Starts an attribute that the next ones are in, until it is [closed](Self::close) by what this returns.
+    /// Starts an attribute that contains the next ones. Pass what this returns to [`Self::close`].
     pub fn open(&mut self, kind: u16) -> usize {
         let start = self.length;
         self.append(&[0, 0]);
@@ -69,20 +70,20 @@ impl Request {
         self.length += octets.len();
     }
 
-    /// All but the number.
+    /// The octets of the request, without a sequence number.
     pub fn octets(&mut self) -> &[u8] {
         let length = (self.length as u32).to_ne_bytes();
         self.octets[..4].copy_from_slice(&length);
         &self.octets[..self.length]
     }
 
-    /// Sends it with a number that its answer will carry.
+    /// Sends the request with a sequence number, which its answer repeats.
     pub fn send(mut self, socket: &OwnedFd, sequence: u32) -> nix::Result<()> {
         self.octets[8..12].copy_from_slice(&sequence.to_ne_bytes());
         send(socket.as_raw_fd(), self.octets(), MsgFlags::empty()).map(drop)
     }
 
-    /// Sends it to another process, if that has room for it.
+    /// Sends the request to another process, if that has room for it.
     pub fn send_to(mut self, socket: &OwnedFd, port: u32, sequence: u32) -> nix::Result<()> {
         self.octets[8..12].copy_from_slice(&sequence.to_ne_bytes());
         let to = NetlinkAddr::new(port, 0);
@@ -91,7 +92,7 @@ impl Request {
     }
 }
 
-/// Something the kernel sent.
+/// A message from the kernel.
 pub struct Message<'a> {
     pub message_type: u16,
     pub flags: u16,
@@ -100,7 +101,7 @@ pub struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// Of an `NLMSG_ERROR`, which is an acknowledgment where its number is 0.
+    /// The error number of an `NLMSG_ERROR`. The number 0 is an acknowledgment.
     pub fn result(&self) -> nix::Result<()> {
         match u32_at(self.body, 0).unwrap_or_default().cast_signed() {
             0 => Ok(()),
@@ -109,7 +110,7 @@ impl Message<'_> {
     }
 }
 
-/// The messages of a datagram; ends where one is malformed.
+/// The messages of a datagram, up to the first malformed one.
 pub fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let length = usize::try_from(u32_at(rest, 0)?).ok()?;
@@ -124,7 +125,7 @@ pub fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
     })
 }
 
-/// The attributes behind a message's header; ends where one is malformed.
+/// The attributes behind a header, up to the first malformed one.
 pub fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(rest, 0)?);

@@ -1,4 +1,5 @@
-//! The kernel's links, addresses, neighbors and routes, by rtnetlink: told as they change, and dumped on request.
+//! The kernel's links, addresses, neighbors and routes by rtnetlink: changes as they happen, and
+//! dumps on request.
 
 mod decode;
 mod filter;
@@ -23,102 +24,104 @@ use message::{
 };
 use siblings::{Number, Told};
 
-/// A socket that hears of every change of a link or IPv6 address, and of neighbors that are forgotten.
+/// A socket that hears of every change of a link or IPv6 address, and of neighbors that the kernel
+/// forgets.
 pub struct Netlink {
     socket: OwnedFd,
     reader: Reader,
-    /// Of this instance.
+    /// The number of this instance.
     number: Number,
 }
 
-/// Takes datagrams apart, whatever is in them, and follows the dump that they are a part of.
+/// Takes datagrams apart, whatever is in them, and follows the dump under way.
 #[derive(Default)]
 pub struct Reader {
-    /// The dump under way; the kernel makes one at a time.
+    /// The dump under way. The kernel makes one at a time.
     dump: Option<Dump>,
-    /// The kernel said that what it dumps changed meanwhile.
+    /// The kernel reported a change in the middle of the dump.
     inconsistent: bool,
 }
 
-/// What can be asked for as a whole. An earlier one brings the later ones with it.
+/// What the kernel can list. Each dump in this order is followed by the ones after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dump {
     Links,
     Addresses,
     Neighbors,
-    /// What the kernel answers solicitations for, in the place of others. Asked for alone.
+    /// The proxy entries. They can be listed without the dumps before.
     ProxiedNeighbors,
-    /// The routes that have no gateway. Asked for alone, and told of by dumps alone.
+    /// The routes without a gateway. They can be listed without the dumps before, and only dumps
+    /// tell of them.
     Routes,
 }
 
-/// Something the kernel told.
+/// Something that the kernel told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice<'a> {
-    /// A link is there, new or changed or as before.
+    /// A link is there. It may be new, changed, or as before.
     Link(Link<'a>),
     LinkDeleted {
         index: u32,
     },
-    /// An IPv6 address of this host is there.
+    /// This host has an IPv6 address.
     Address(Address),
     AddressDeleted {
         index: u32,
         address: Ipv6Addr,
     },
-    /// The neighbour table has a usable entry.
+    /// The neighbor cache has a usable entry.
     Neighbor {
         index: u32,
         address: Ipv6Addr,
-        /// All zero where the link has no such addresses.
+        /// All zero on a link without such addresses.
         mac: [u8; 6],
     },
     NeighborDeleted {
         index: u32,
         address: Ipv6Addr,
     },
-    /// The kernel answers on a link for a neighbor behind another one.
+    /// The kernel answers on a link for an address behind another one.
     ProxiedNeighbor {
         index: u32,
         address: Ipv6Addr,
-        /// Which program made the entry; 0 where that did not say, or the kernel does not.
+        /// The mark of the program that made the entry; 0 if it left none, or if the kernel does
+        /// not tell.
         protocol: u8,
     },
     Route(Route),
-    /// One of this program's routes was removed, whoever did it.
+    /// One of this program's routes was removed, by whatever program.
     RouteDeleted(Route),
-    /// Another instance of this program told something.
+    /// Another instance of this program sent a message.
     Sibling(Told<'a>),
-    /// All of a dump that was [requested](Netlink::request) has been told.
+    /// A [requested](Netlink::request) dump has ended.
     Dumped(Dump),
-    /// Changes or a dump were lost: all is to be dumped anew.
+    /// Changes or a dump were lost. Everything has to be dumped anew.
     Lost,
-    /// A [setting](Netlink::set_multicast_router) was refused.
+    /// The kernel refused a [setting](Netlink::set_multicast_router).
     Refused(Errno),
 }
 
-/// A link, as far as a message told of it. What is `None` was not told: it has not changed, since
-/// the kernel leaves out what a message is not about. Wireless extensions send no more than the
-/// name.
+/// A link, as far as a message describes it. The kernel leaves out what a message is not about, so
+/// what is `None` has not changed. Wireless extensions send only the name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Link<'a> {
     pub index: u32,
-    /// It was told as one of all links, with all that it has: what is `None` is not there.
+    /// The message is part of a dump, and describes the whole link: what is `None` is not there.
     pub whole: bool,
     pub name: Option<&'a str>,
     pub mtu: Option<u32>,
-    /// It was set up (`IFF_UP`).
+    /// The link was set up (`IFF_UP`).
     pub up: bool,
-    /// It has a carrier (`IFF_RUNNING`).
+    /// The link has a carrier (`IFF_RUNNING`).
     pub running: bool,
-    /// All zero where the link has addresses of another length.
+    /// All zero if the link's addresses have another length.
     pub mac: Option<[u8; 6]>,
     pub bridge: Option<Bridge>,
     pub master: Option<Master>,
-    /// The number of the link of this network namespace that a VLAN's or macvlan's packets go
+    /// The number of the link in this network namespace that a VLAN's or macvlan's packets go
     /// through.
     pub lower: Option<u32>,
-    /// The number of the VLAN whose frames it takes.
+    /// The number of the VLAN.
     pub vlan: Option<u16>,
 }
 
@@ -126,23 +129,23 @@ pub struct Link<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Master {
     pub index: u32,
-    /// The routing table, where it is a VRF, which leaves the packets to the link.
+    /// The routing table of a VRF, which leaves the packets to the link; `None` for any other kind.
     pub table: Option<u32>,
 }
 
 /// How a bridge treats multicast.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bridge {
-    /// It forwards groups only where a member is.
+    /// It forwards a group only to its members.
     pub snooping: bool,
-    /// It does so by the settings of each VLAN (`mcast_vlan_snooping`), and its own `mcast_router`
-    /// does nothing.
+    /// It snoops by the settings of each VLAN (`mcast_vlan_snooping`), and its own `mcast_router`
+    /// has no effect.
     pub vlan_snooping: bool,
-    /// `mcast_router`: [`PERMANENT_ROUTER`] where it hands all multicast to this host.
+    /// `mcast_router`. With [`PERMANENT_ROUTER`] the bridge forwards all multicast to this host.
     pub multicast_router: u8,
 }
 
-/// A multicast router is behind this port, for good.
+/// A multicast router is always behind this port.
 pub const PERMANENT_ROUTER: u8 = 2;
 
 /// An address of this host.
@@ -151,11 +154,11 @@ pub struct Address {
     pub index: u32,
     pub address: Ipv6Addr,
     pub prefix_length: u8,
-    /// Neither tentative nor a duplicate.
+    /// It is neither tentative nor a duplicate.
     pub usable: bool,
 }
 
-/// A unicast route to what is on a link.
+/// A unicast route without a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     pub index: u32,
@@ -163,11 +166,11 @@ pub struct Route {
     pub table: u32,
     pub destination: Prefix,
     pub metric: u32,
-    /// Which program made the route (`rtm_protocol`).
+    /// The mark of the program that made the route (`rtm_protocol`).
     pub protocol: u8,
 }
 
-/// Of a message, enough for the largest that a dump of links has been seen to hold.
+/// The octets of the largest message seen in a dump of links, and more.
 pub const BUFFER_LENGTH: usize = 16_384;
 
 impl Netlink {
@@ -179,8 +182,8 @@ impl Netlink {
         Ok(Self::with(socket, Number::default()))
     }
 
-    /// One that has the port of an instance's [number](Self::number), unless all are taken. It hears of nothing but what other
-    /// instances tell, and of this program's routes that are removed.
+    /// Opens a socket on the port of an instance's [number](Self::number), unless all of these are
+    /// taken. It hears only the other instances, and of this program's routes that are removed.
     pub fn open_as_instance() -> nix::Result<Self> {
         let socket = open()?;
         for number in Number::all() {
@@ -206,12 +209,13 @@ impl Netlink {
         self.number
     }
 
-    /// Is a dump under way?
+    /// Whether a dump is under way.
     pub fn is_dumping(&self) -> bool {
         self.reader.dump.is_some()
     }
 
-    /// Asks for a dump; its end is told by [`Notice::Dumped`] or [`Notice::Lost`]. `EBUSY` while another one is under way.
+    /// Requests a dump. [`Notice::Dumped`] or [`Notice::Lost`] marks its end. Fails with `EBUSY`
+    /// while another one is under way.
     pub fn request(&mut self, dump: Dump) -> nix::Result<()> {
         if self.reader.dump.is_some() {
             return Err(Errno::EBUSY);
@@ -235,7 +239,8 @@ impl Netlink {
         Ok(())
     }
 
-    /// Sets a bridge's `mcast_router`; needs `CAP_NET_ADMIN`. [`Notice::Refused`] tells where it failed.
+    /// Sets a bridge's `mcast_router`, which takes `CAP_NET_ADMIN`. [`Notice::Refused`] reports a
+    /// failure.
     pub fn set_multicast_router(&self, index: u32, value: u8) -> nix::Result<()> {
         let mut header = [0; LINK_HEADER];
         header[4..8].copy_from_slice(&index.to_ne_bytes());
@@ -249,8 +254,8 @@ impl Netlink {
         request.send(&self.socket, SETTING_SEQUENCE)
     }
 
-    /// Reads one datagram and hands on what it tells; false where there is none now. Other
-    /// processes may send some as well: with `CAP_NET_ADMIN`, by which they could change the links
+    /// Reads one datagram and hands on what it says. Returns false if there is none now. Other
+    /// processes with `CAP_NET_ADMIN` may send datagrams as well; they could change the links
     /// themselves.
     pub fn receive(
         &mut self,
@@ -262,7 +267,7 @@ impl Netlink {
             Ok(length) => length,
             Err(Errno::EAGAIN) => return Ok(false),
             Err(Errno::EINTR) => return Ok(true),
-            // The kernel had more to tell than the socket could hold.
+            // The socket's buffer overflowed.
             Err(Errno::ENOBUFS) => {
                 told(Notice::Lost);
                 return Ok(true);
@@ -278,13 +283,13 @@ impl Netlink {
 }
 
 impl Reader {
-    /// A dump was asked for.
+    /// A dump was requested.
     pub fn begin(&mut self, dump: Dump) {
         self.dump = Some(dump);
         self.inconsistent = false;
     }
 
-    /// Hands on what a datagram tells.
+    /// Hands on what a datagram says.
     pub fn read(&mut self, datagram: &[u8], told: &mut dyn FnMut(Notice<'_>)) {
         for message in messages(datagram) {
             self.inconsistent |= message.flags & NLM_F_DUMP_INTR != 0;
@@ -386,7 +391,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(1);
         for _ in 0..20_000 {
             let mut datagram: Vec<u8> = (0..random.usize(..96)).map(|_| random.u8(..)).collect();
-            // Make half of them look like a message of interest.
+            // Half of them look like a message of interest.
             if datagram.len() >= 8 && random.bool() {
                 let length = random.u32(..=datagram.len() as u32);
                 datagram[..4].copy_from_slice(&length.to_ne_bytes());

@@ -1,10 +1,13 @@
-//! Several of this program in one network namespace: each has a number of its own, and they tell each other what the kernel tells nobody.
+//! Several instances of this program in one network namespace. Each has a number of its own, and
+//! they tell one another what the kernel tells nobody.
 //!
-//! The kernel's tables do not say which process made an entry, and two processes that want the same one share it. So each process marks
-//! what it makes by a number that no other living one has: the port of its netlink socket says which. The kernel gives a port to one
-//! socket at a time in a network namespace, which is as far as its tables reach; it takes the port back however the process ends; and
-//! it needs no file, so that a jail or another user makes no difference. To send to a port takes `CAP_NET_ADMIN` over the namespace,
-//! so nobody else can speak as one of them. Whoever occupies ports keeps leftovers from being swept, and nobody from starting.
+//! The kernel's tables do not say which process made an entry, and two processes that want the same
+//! entry share it. So each instance marks its entries by its number, which no other living instance
+//! has: the port of its netlink socket says which. The kernel gives each port to one socket in a
+//! network namespace, which is as far as its tables reach. It frees the port however the process
+//! ends. No file is needed, so a jail or another user makes no difference. To send to a port takes
+//! `CAP_NET_ADMIN` over the namespace, so nobody else can speak as an instance. A program that
+//! takes all ports keeps leftovers from being removed, and keeps no instance from starting.
 
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd as _;
@@ -19,12 +22,13 @@ use super::{Netlink, Notice};
 use crate::sys::clock;
 use crate::sys::readiness::wait_until;
 
-/// How many have a number of their own. Of more, the rest share the last one.
+/// How many instances have a number of their own. Any further ones share the last number.
 pub const NUMBERS: u8 = 16;
-/// The port of number 0. Ports that the kernel or a library chooses are a process's id, above 2^31, or such an id with more bits on top.
+/// The port of number 0. The kernel and libraries choose ports that are a process's id, or lie
+/// above 2^31, or have more bits on top of such an id.
 const FIRST_PORT: u32 = 0x4d4c_4400;
 
-/// Which of the instances: below [`NUMBERS`].
+/// The number of an instance, below [`NUMBERS`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Number(u8);
 
@@ -39,22 +43,24 @@ impl Number {
         FIRST_PORT + u32::from(self.0)
     }
 
-    /// Marks its proxy entries (`NDA_PROTOCOL`): 77, 76, …; iproute2's rt_protos gives none of these to anybody.
+    /// The mark of its proxy entries (`NDA_PROTOCOL`): 77, 76, … iproute2's rt_protos assigns none
+    /// of these.
     pub fn mark(self) -> u8 {
         PROTOCOL - self.0
     }
 
-    /// Marks its routes, which all have the same protocol: of one metric the kernel would keep one route for all of them.
+    /// The metric of its routes. All have the same protocol, and of one metric the kernel would
+    /// keep one route for all instances.
     pub fn metric(self) -> u32 {
         METRIC + u32::from(self.0)
     }
 
-    /// Whose a proxy entry is; `None` where it is another program's.
+    /// The instance that made a proxy entry; `None` for another program's.
     pub fn of_mark(mark: u8) -> Option<Self> {
         Self::new(PROTOCOL.checked_sub(mark)?.into())
     }
 
-    /// Whose a route of this program is.
+    /// The instance that made a route; `None` for another metric.
     pub fn of_metric(metric: u32) -> Option<Self> {
         Self::new(metric.checked_sub(METRIC)?)
     }
@@ -69,47 +75,50 @@ impl Number {
     }
 }
 
-/// Something one of them told another.
+/// A message from one instance to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told<'m> {
-    /// It starts or ends: whoever wants an entry that another one made is to make it its own, and to say so by [`Self::Held`].
+    /// The sender starts or ends. The receiver makes the entries that it wants its own, and answers
+    /// by [`Self::Held`].
     Hold { from: Number },
     Held {
         from: Number,
-        /// As [`Needs::read`] reads it.
+        /// What the sender needs, for [`Needs::read`].
         needs: &'m [u8],
     },
-    /// It removed a proxy entry, which another one may want.
+    /// The sender removed a proxy entry, which the receiver may want.
     Removed { index: u32, address: Ipv6Addr },
 }
 
-/// What one of them needs to stay as it is.
+/// What an instance needs the others to leave as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
-    /// The kernel's settings for proxy entries.
+    /// It needs the kernel's settings for proxy entries.
     pub proxies: bool,
-    /// The number of its upstream, and those of its downstreams and of the bridges that these are on.
+    /// The numbers of its upstream, its downstreams, and the bridges that these are on. 0 is a free
+    /// place.
     pub links: [u32; LINKS],
 }
 
-/// The most links that one of them tells of: its own, and some bridges beneath VLANs, which mostly are on the same one.
+/// The most links that an instance needs: its own, and some bridges beneath VLANs, which mostly are
+/// on the same one.
 pub const LINKS: usize = 1 + MAX_DOWNSTREAMS + 8;
 
 impl Needs {
-    /// Of one that starts, and does not know its links yet: it may be any.
+    /// The needs of an instance that starts. It does not know its links yet, so it may need any.
     pub const fn of_start(proxies: bool) -> Self {
         let links = [0; _];
         Needs { proxies, links }
     }
 
-    /// Of one that ends.
+    /// The needs of an instance that ends.
     pub const fn nothing() -> Self {
         let mut needs = Self::of_start(false);
         needs.links[0] = u32::MAX;
         needs
     }
 
-    /// What one of them told of its needs.
+    /// Reads what an instance sent.
     pub(super) fn read(told: &[u8]) -> Option<Self> {
         let mut needs = Self::of_start(u32_at(told, 0)? != 0);
         for (place, link) in needs.links.iter_mut().enumerate() {
@@ -118,7 +127,7 @@ impl Needs {
         Some(needs)
     }
 
-    /// It needs a link too.
+    /// Adds a link that is needed too.
     pub fn add(&mut self, link: u32) {
         if !self.links.contains(&link)
             && let Some(place) = self.links.iter_mut().find(|place| **place == 0)
@@ -134,14 +143,14 @@ impl Needs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sibling {
-    /// Nobody has the number.
+    /// No instance has the number.
     Gone,
-    /// It has not said what it needs.
+    /// The instance has not said what it needs.
     Silent,
     Needs(Needs),
 }
 
-/// What is known of the other ones.
+/// What is known of the other instances.
 pub struct Siblings([Sibling; NUMBERS as usize]);
 
 impl Siblings {
@@ -169,7 +178,7 @@ impl Siblings {
         self.0.contains(&Sibling::Silent)
     }
 
-    /// Is what has the number's mark on a link nobody's any more?
+    /// Whether no instance needs what has the mark of `number` on a link.
     pub fn left(&self, number: Number, index: u32) -> bool {
         match self.get(number) {
             Sibling::Gone => true,
@@ -178,7 +187,8 @@ impl Siblings {
         }
     }
 
-    /// Does one of them need the settings for proxy entries, on any link or on this upstream?
+    /// Whether an instance needs the settings for proxy entries, on this upstream or with `None` on
+    /// any.
     pub fn proxy(&self, upstream: Option<u32>) -> bool {
         self.any(|needs| {
             let on = |index| needs.links[0] == 0 || needs.links[0] == index;
@@ -186,7 +196,7 @@ impl Siblings {
         })
     }
 
-    /// May one of them use a link?
+    /// Whether an instance may need a link.
     pub fn use_link(&self, index: u32) -> bool {
         self.any(|needs| needs.may_use(index))
     }
@@ -194,7 +204,7 @@ impl Siblings {
     fn any(&self, needs: impl Fn(&Needs) -> bool) -> bool {
         self.0.iter().any(|sibling| match sibling {
             Sibling::Gone => false,
-            // It does not get on, but it is there.
+            // It is there, but does not answer.
             Sibling::Silent => true,
             Sibling::Needs(told) => needs(told),
         })
@@ -207,14 +217,15 @@ impl Siblings {
 }
 
 impl Netlink {
-    /// Has the other instances hold on to what they want of what this one, or one that is gone, has in the kernel's tables. Waits for
-    /// them, though not for long; what they need. `needs` is told to one that asks the same meanwhile. Other news is lost; to be
-    /// called before the first listing, or at the end.
+    /// Asks the other instances to hold what they want of the entries of this instance, or of one
+    /// that is gone. Waits at most a second, and returns what they need. Answers by `needs` an
+    /// instance that asks meanwhile. Other messages are lost: call this before the first listing,
+    /// or at the end.
     pub fn ask_siblings(&mut self, needs: &Needs, buffer: &mut [u8]) -> Siblings {
         let mut siblings = Siblings::none();
         for number in Number::all().filter(|number| *number != self.number) {
             match self.tell(number, HOLD, &[]) {
-                // One that has no room for it is stopped, or busy.
+                // An instance without room for a message is stopped, or busy.
                 Ok(()) | Err(Errno::EAGAIN) => siblings.note(number, None),
                 Err(_) => {}
             }
@@ -239,7 +250,7 @@ impl Netlink {
         siblings
     }
 
-    /// What was asked for by [`Told::Hold`] is done.
+    /// Answers [`Told::Hold`], once its entries are held.
     pub fn answer_sibling(&self, from: Number, needs: &Needs) {
         let mut body = [0; 4 * (1 + LINKS)];
         let words = [u32::from(needs.proxies)];
@@ -247,11 +258,11 @@ impl Netlink {
         for (octets, word) in body.chunks_exact_mut(4).zip(words) {
             octets.copy_from_slice(&word.to_ne_bytes());
         }
-        // Who is gone by now needs no answer, and who has no room for it does not wait for long.
+        // An instance that is gone needs no answer. One without room does not wait for long.
         let _ = self.tell(from, HELD, &body);
     }
 
-    /// Tells those that are there that a proxy entry was removed.
+    /// Tells the other instances that a proxy entry was removed.
     pub fn tell_removed(&self, siblings: &mut Siblings, index: u32, address: Ipv6Addr) {
         let mut body = [0; 20];
         body[..4].copy_from_slice(&index.to_ne_bytes());
@@ -271,10 +282,11 @@ impl Netlink {
     }
 }
 
-/// How long the other instances may take to answer. One that is stopped never does.
+/// How long to wait for the answers of all instances. One that is stopped never answers.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The types of these messages, which the kernel has none of. Their numbers are the senders'.
+/// Types that the kernel does not use. The sequence number of these messages is the sender's
+/// number.
 const HOLD: u16 = 0x4d01;
 const HELD: u16 = 0x4d02;
 const REMOVED: u16 = 0x4d03;

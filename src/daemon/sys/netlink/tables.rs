@@ -1,10 +1,11 @@
-//! What this program has in the kernel's tables: entries to answer for neighbors in their place, and routes to them.
+//! This program's part of the kernel's tables: proxy entries, and routes to hosts.
 //!
-//! rtnetlink does what it is asked for inside of send(2), so each answer is there to be read at once. A socket of its own keeps these
+//! rtnetlink does its work inside of send(2), so the answer can be read at once. This socket keeps
 //! answers apart from the dumps and news that [`Netlink`](super::Netlink) reads.
 //!
-//! Nobody is told by the kernel when a proxy entry comes or goes, and they go with more than their removal: with the interface being set
-//! down or losing its IPv6, and mostly with its carrier. Routes go where it is set down.
+//! The kernel reports neither new nor removed proxy entries. It removes them when the interface is
+//! set down or loses its IPv6, and mostly when it loses its carrier. It removes routes when the
+//! interface is set down.
 
 use std::cell::Cell;
 use std::net::Ipv6Addr;
@@ -19,34 +20,35 @@ use super::message::{
 };
 use super::siblings::Number;
 
-/// Marks entries and routes as this program's (`NDA_PROTOCOL`, `rtm_protocol`), since they outlive it where it is killed. Numbers above
-/// `RTPROT_STATIC` are the programs' own to choose; iproute2's rt_protos gives this one to nobody. Entries of another
-/// [`Number`] have another mark.
+/// The mark of this program's entries and routes (`NDA_PROTOCOL`, `rtm_protocol`), which outlive a
+/// process that is killed. Programs may choose numbers above `RTPROT_STATIC`, and iproute2's
+/// rt_protos assigns this one to nobody. Another [`Number`] has another mark for its entries.
 pub const PROTOCOL: u8 = 77;
 
-/// Of the routes of number 0: what the kernel gives to a route that is added without a metric (`IP6_RT_PRIO_USER`).
+/// The metric of the routes of number 0, which the kernel also gives to a route that is added
+/// without a metric (`IP6_RT_PRIO_USER`).
 pub const METRIC: u32 = 1024;
 
-/// Whose an entry is.
+/// Who made an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// This program's, by this instance or by another one, which answers as well.
+    /// This instance or another instance of this program, which answers as well.
     Own,
-    /// Another program's, or made by hand.
+    /// Another program, or a person.
     Foreign,
 }
 
-/// Changes the tables; needs `CAP_NET_ADMIN`.
+/// Changes the tables, which takes `CAP_NET_ADMIN`.
 pub struct Tables {
     socket: OwnedFd,
-    /// Of the request sent last.
+    /// The sequence number of the last request.
     sequence: Cell<u32>,
-    /// Of this instance.
+    /// The number of this instance.
     number: Number,
 }
 
 impl Tables {
-    /// Marks what it makes by the number.
+    /// Opens a socket whose entries have the mark of `number`.
     pub fn open(number: Number) -> nix::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
@@ -65,14 +67,15 @@ impl Tables {
         self.number
     }
 
-    /// The kernel is to answer on the interface for `address`, as for a router, and to be in its group. A foreign entry for it is left
-    /// as it is.
+    /// Has the kernel answer on an interface for `address`, as for a router, and be in its group. A
+    /// foreign entry for the address stays as it is.
     ///
     /// # Errors
-    /// `ENODEV` where the interface is gone, `ENOBUFS` where its MTU is too small for IPv6, `EPERM` without the capability, and
-    /// `EOPNOTSUPP` before Linux 5.0, which does not tell whose an entry is.
+    /// `ENODEV` if the interface is gone, `ENOBUFS` if its MTU is too small for IPv6, `EPERM`
+    /// without the capability, and `EOPNOTSUPP` before Linux 5.0, which does not tell who made an
+    /// entry.
     pub fn add_proxy(&self, index: u32, address: Ipv6Addr) -> nix::Result<Owner> {
-        // To create one that is there is to take it over: the kernel heeds no NLM_F_EXCL here.
+        // The kernel ignores NLM_F_EXCL here, and would take over an entry that is there.
         match self.proxy(index, address)? {
             Some(mark) if Number::of_mark(mark).is_some() => Ok(Owner::Own),
             Some(_) => Ok(Owner::Foreign),
@@ -80,7 +83,8 @@ impl Tables {
         }
     }
 
-    /// Makes another instance's entry this one's, or one that is gone anew, which is not missing for a moment.
+    /// Makes the entry of another instance this one's, or adds one that is gone. The entry is there
+    /// all the time.
     ///
     /// # Errors
     /// As [`add_proxy`](Self::add_proxy).
@@ -91,7 +95,8 @@ impl Tables {
         }
     }
 
-    /// Was there one of this instance? One of another instance or program stays.
+    /// Removes this instance's entry. Returns whether there was one. The entry of another instance
+    /// or program stays.
     ///
     /// # Errors
     /// As [`add_proxy`](Self::add_proxy), but for `ENODEV`.
@@ -113,14 +118,15 @@ impl Tables {
         self.change(proxy_change(libc::RTM_NEWNEIGH, libc::NLM_F_CREATE, entry))
     }
 
-    /// Packets to `address` that are routed by the table with this number are to go out of the
-    /// interface. Succeeds also where such a route is there, whoever made it. One to another
-    /// interface with the same metric stays as well, and is the one in force until it is removed.
+    /// Routes packets to `address` out of an interface, in the table with this number. Succeeds
+    /// also if such a route is there, by whatever program. A route to another interface with the
+    /// same metric stays as well, and wins until it is removed.
     ///
     /// # Errors
-    /// `ENETDOWN` where the interface is down, `ENODEV` where it is gone, `EACCES` where its IPv6 is off, `EPERM` without the capability.
+    /// `ENETDOWN` if the interface is down, `ENODEV` if it is gone, `EACCES` if its IPv6 is off,
+    /// `EPERM` without the capability.
     pub fn add_route(&self, index: u32, table: u32, address: Ipv6Addr) -> nix::Result<()> {
-        // With NLM_F_EXCL a route to another interface would be in the way.
+        // With NLM_F_EXCL the kernel would refuse this if there is a route to another interface.
         let route = (index, table, address, self.number);
         match self.change(route_change(libc::RTM_NEWROUTE, libc::NLM_F_CREATE, route)) {
             Err(Errno::EEXIST) => Ok(()),
@@ -128,12 +134,12 @@ impl Tables {
         }
     }
 
-    /// Removes one that [`add_route`](Self::add_route) made. Succeeds also where there is none.
+    /// Removes a route of [`add_route`](Self::add_route). Succeeds also if there is none.
     pub fn remove_route(&self, index: u32, table: u32, address: Ipv6Addr) -> nix::Result<()> {
         self.remove_route_of(self.number, (index, table), address)
     }
 
-    /// Makes the route of an instance that is gone this one's, which leaves no packet without one.
+    /// Makes the route of an instance that is gone this one's. There is a route all the time.
     ///
     /// # Errors
     /// As [`add_route`](Self::add_route).
@@ -157,7 +163,7 @@ impl Tables {
         unless_gone(self.change(route_change(libc::RTM_DELROUTE, 0, route)))
     }
 
-    /// What tells who made an entry, 0 where that did not say; `None` where there is no entry.
+    /// The mark of an entry, 0 if it has none; `None` if there is no entry.
     fn proxy(&self, index: u32, address: Ipv6Addr) -> nix::Result<Option<u8>> {
         let request = proxy_question(index, address);
         match self.exchange(request, &mut [0; ANSWER_LENGTH]) {
@@ -171,10 +177,11 @@ impl Tables {
         self.exchange(request, &mut [0; ANSWER_LENGTH]).map(drop)
     }
 
-    /// Has the kernel do the request. What it told, which is an acknowledgment where there is nothing to tell.
+    /// Sends a request, and returns the kernel's answer. It is an acknowledgment if there is
+    /// nothing to tell.
     ///
     /// # Errors
-    /// What it refused the request with; `EAGAIN` where it did not answer.
+    /// The error number by which the kernel refused it; `EAGAIN` if it did not answer.
     fn exchange<'b>(
         &self,
         request: Request,
@@ -185,7 +192,7 @@ impl Tables {
         request.send(&self.socket, sequence)?;
         let length = loop {
             let length = recv(self.socket.as_raw_fd(), answer, MsgFlags::MSG_DONTWAIT)?;
-            // The answer to an earlier request, where that could not be read, comes first.
+            // The answer to an earlier request, which could not be read in time, comes first.
             if u32_at(answer, 8) == Some(sequence) {
                 break length;
             }
@@ -194,12 +201,12 @@ impl Tables {
     }
 }
 
-/// More than an entry takes, or an error with the request that it is about.
+/// Room for an entry, or for an error with the request that it is about.
 const ANSWER_LENGTH: usize = 512;
 
-/// Is there an entry, and whose?
+/// Asks for an entry.
 fn proxy_question(index: u32, address: Ipv6Addr) -> Request {
-    // The kernel refuses a question with any other flag, or with a state.
+    // The kernel refuses this question with any other flag, or with a state.
     let header = neighbor_header(index, 0, libc::NTF_PROXY);
     let mut request = Request::new(libc::RTM_GETNEIGH, 0, &header);
     request.attribute(libc::NDA_DST, &address.octets());
@@ -211,8 +218,8 @@ fn proxy_change(
     flags: i32,
     (index, address, number): (u32, Ipv6Addr, Number),
 ) -> Request {
-    // An entry that is not permanent is forgotten where the interface loses its carrier. Kernels before Linux 6.17, but for the stable
-    // ones that were mended since (6.12.43, say), forget all of them.
+    // When the interface loses its carrier, the kernel removes entries that are not permanent.
+    // Kernels before Linux 6.17 remove all of them, except for later stable ones (6.12.43, say).
     let entry_flags = libc::NTF_PROXY | libc::NTF_ROUTER;
     let header = neighbor_header(index, libc::NUD_PERMANENT, entry_flags);
     let mut request = Request::new(message_type, libc::NLM_F_ACK | flags, &header);
@@ -226,9 +233,8 @@ fn route_change(
     flags: i32,
     (index, table, address, number): (u32, u32, Ipv6Addr, Number),
 ) -> Request {
-    // struct rtmsg: family, length, that of the source, TOS, table, protocol, scope, type, flags.
-    // IPv6 has no use for the scope. The attribute comes before the table, for which there is one
-    // octet here.
+    // struct rtmsg: family, length, length of the source, TOS, table, protocol, scope, type, flags.
+    // IPv6 ignores the scope. The table has one octet here, and the attribute wins.
     let mut header = [0; ROUTE_HEADER];
     header[..8].copy_from_slice(&[
         libc::AF_INET6 as u8,
@@ -258,7 +264,7 @@ fn neighbor_header(index: u32, state: u16, flags: u8) -> [u8; NEIGHBOR_HEADER] {
     header
 }
 
-/// What an answer says.
+/// Reads an answer.
 fn told(answer: &[u8]) -> nix::Result<Message<'_>> {
     let message = messages(answer).next().ok_or(Errno::EBADMSG)?;
     if i32::from(message.message_type) == libc::NLMSG_ERROR {
@@ -267,7 +273,7 @@ fn told(answer: &[u8]) -> nix::Result<Message<'_>> {
     Ok(message)
 }
 
-/// Who made the entry that a message tells of.
+/// The mark of the entry in a message.
 fn protocol_of(message: &Message<'_>) -> nix::Result<u8> {
     let entry = message.body.get(NEIGHBOR_HEADER..).ok_or(Errno::EBADMSG)?;
     let mut attributes = attributes(entry);
@@ -277,7 +283,7 @@ fn protocol_of(message: &Message<'_>) -> nix::Result<u8> {
         .unwrap_or(0))
 }
 
-/// What is not there, or was on an interface that is not there, is removed.
+/// It counts as removed if it is not there, or if its interface is not there.
 fn unless_gone(result: nix::Result<()>) -> nix::Result<()> {
     match result {
         Err(Errno::ENOENT | Errno::ESRCH | Errno::ENODEV) => Ok(()),
@@ -285,7 +291,7 @@ fn unless_gone(result: nix::Result<()>) -> nix::Result<()> {
     }
 }
 
-// What the kernel was seen to tell is in the order of octets of the machine that it was seen on.
+// The messages are in the byte order of the machine that they were recorded on.
 #[cfg(all(test, target_endian = "little"))]
 mod tests {
     use super::*;
@@ -326,7 +332,7 @@ mod tests {
 
     #[test]
     fn an_entry_tells_whose_it_is() {
-        // Of `ip -6 neigh add proxy 2001:db8::a dev wan router protocol 77`.
+        // Recorded from `ip -6 neigh add proxy 2001:db8::a dev wan router protocol 77`.
         let mut entry = vec![
             0x38, 0, 0, 0, 28, 0, 0, 0, 5, 0, 0, 0, 0x30, 0x69, 0x8c, 0xa1,
         ];
@@ -335,7 +341,7 @@ mod tests {
         entry.extend([5, 0, 12, 0, 77, 0, 0, 0]);
         let told_of = |octets: &[u8]| told(octets).and_then(|message| protocol_of(&message));
         assert_eq!(told_of(&entry), Ok(PROTOCOL));
-        // Without `protocol 77`.
+        // The same without `protocol 77`.
         entry.truncate(0x30);
         entry[0] = 0x30;
         assert_eq!(told_of(&entry), Ok(0));
