@@ -72,7 +72,10 @@ fn a_listener_that_accepts_nobody_does_not_block_the_start() {
     let path = &lab.rtr.control_socket;
     let _full = who_accepts_nobody(path);
     let mldproxy = start(&lab, &[]);
-    mldproxy.wait_for_line("no `mldproxy status`", SOON);
+    mldproxy.wait_for_line(
+        "no control socket, so `mldproxy status` does not work",
+        SOON,
+    );
 }
 
 /// It may be a daemon that is stopped: its socket stays.
@@ -81,7 +84,10 @@ fn a_listener_that_never_answers_is_not_replaced() {
     let path = &lab.rtr.control_socket;
     let listener = UnixListener::bind(path).unwrap();
     let mldproxy = start(&lab, &[]);
-    let line = mldproxy.wait_for_line("no `mldproxy status`", SOON);
+    let line = mldproxy.wait_for_line(
+        "no control socket, so `mldproxy status` does not work",
+        SOON,
+    );
     assert!(line.ends_with("Address already in use"), "{line}");
     let _client = UnixStream::connect(path).unwrap();
     listener.accept().unwrap();
@@ -101,7 +107,10 @@ fn a_link_in_the_sockets_place_is_left_alone() {
         let _ = fs::remove_file(&link);
         symlink(&behind, &link).unwrap();
         let mldproxy = start(&lab, &["--socket", &link]);
-        mldproxy.wait_for_line("no `mldproxy status`", SOON);
+        mldproxy.wait_for_line(
+            "no control socket, so `mldproxy status` does not work",
+            SOON,
+        );
         mldproxy.signal(Signal::SIGTERM);
         assert!(mldproxy.wait(SOON).success());
         assert_eq!(fs::read_link(&link).unwrap(), Path::new(&behind));
@@ -122,7 +131,10 @@ fn no_file_behind_a_link_is_given_to_the_user() {
 
     symlink(&secret, &path).unwrap();
     let mldproxy = start_as_nobody(&lab, &path);
-    mldproxy.wait_for_line("no `mldproxy status`", SOON);
+    mldproxy.wait_for_line(
+        "no control socket, so `mldproxy status` does not work",
+        SOON,
+    );
     drop(mldproxy);
     expect_of_root(&secret);
 
@@ -156,13 +168,19 @@ fn a_folder_that_is_a_link_is_not_used() {
     drop(UnixListener::bind(secrets.path("wan.sock")).unwrap());
     symlink(&secrets.0, folder.path("run")).unwrap();
     let mldproxy = start_as_nobody(&lab, &folder.path("run/wan.sock"));
-    mldproxy.wait_for_line("no `mldproxy status`", SOON);
+    mldproxy.wait_for_line(
+        "no control socket, so `mldproxy status` does not work",
+        SOON,
+    );
     expect_of_root(&secrets.0);
     expect_of_root(secrets.path("wan.sock"));
     // Nor is one that a link leads to on the way.
     fs::create_dir(secrets.path("deeper")).unwrap();
     let mldproxy = start_as_nobody(&lab, &folder.path("run/deeper/wan.sock"));
-    mldproxy.wait_for_line("no `mldproxy status`", SOON);
+    mldproxy.wait_for_line(
+        "no control socket, so `mldproxy status` does not work",
+        SOON,
+    );
     assert_eq!(fs::read_dir(secrets.path("deeper")).unwrap().count(), 0);
 }
 
@@ -195,7 +213,11 @@ fn in_a_folder_of_roots_the_user_has_the_socket_and_nothing_else() {
     mldproxy.signal(Signal::SIGTERM);
     assert!(mldproxy.wait(SOON).success());
     let again = start_as_nobody(&lab, &path);
-    assert!(!again.log().contains("no `mldproxy status`"));
+    assert!(
+        !again
+            .log()
+            .contains("no control socket, so `mldproxy status` does not work")
+    );
 }
 
 /// The one where its socket is by default, and what it changed is written down.
@@ -219,7 +241,10 @@ fn settings_folder_stays_the_running_users_when_another_start_is_refused() {
     fs::write(&secret, "of root's").unwrap();
     symlink(&secret, &path).unwrap();
     let mldproxy = start_as_nobody(&lab, &path);
-    mldproxy.wait_for_line("no `mldproxy status`", SOON);
+    mldproxy.wait_for_line(
+        "no control socket, so `mldproxy status` does not work",
+        SOON,
+    );
     expect_of_root(&secret);
     assert_eq!(owner(), nobody().uid.as_raw());
     fs::remove_file(&path).unwrap();

@@ -245,7 +245,10 @@ fn what_is_no_socket_is_left_alone() {
     let lab = Lab::without_querier();
     fs::write(&lab.rtr.control_socket, "a letter").unwrap();
     let mldproxy = start(&lab, &[]);
-    let line = mldproxy.wait_for_line("no `mldproxy status`", SOON);
+    let line = mldproxy.wait_for_line(
+        "no control socket, so `mldproxy status` does not work",
+        SOON,
+    );
     assert!(
         line.contains(&lab.rtr.control_socket) && line.contains("in use"),
         "{line}"
@@ -374,7 +377,9 @@ fn a_lock_that_is_kept_keeps_nobody_from_starting() {
     let kept = fs::File::open(&folder).unwrap();
     kept.lock().unwrap();
     let mldproxy = start(&lab, &["--socket", &format!("{folder}/wan.sock")]);
-    let expected = format!("warn: no `mldproxy status`: {folder}/wan.sock: Try again");
+    let expected = format!(
+        "warn: no control socket, so `mldproxy status` does not work: {folder}/wan.sock: Try again"
+    );
     assert!(mldproxy.lines().contains(&expected), "{}", mldproxy.log());
     drop(kept);
     fs::remove_dir(folder).unwrap();

@@ -101,7 +101,11 @@ impl OpenedBridge {
         if let Some(before) = before.filter(|_| is_as_set) {
             info!("{}: mcast_router is {before} again", interface.name);
             if let Err(errno) = netlink.set_multicast_router(index, before) {
-                warn!("{}: {}", interface.name, errno.desc());
+                warn!(
+                    "{}: mcast_router cannot be {before} again: {}",
+                    interface.name,
+                    errno.desc()
+                );
             }
         }
     }

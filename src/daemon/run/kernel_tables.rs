@@ -362,11 +362,11 @@ impl fmt::Display for Hint {
             return Ok(());
         };
         f.write_str(match errno {
-            Errno::EPERM => " (it takes CAP_NET_ADMIN; groups are joined all the same)",
+            Errno::EPERM => " (CAP_NET_ADMIN is missing; groups are joined all the same)",
             Errno::EOPNOTSUPP | Errno::EINVAL | Errno::EAFNOSUPPORT => {
-                " (it takes Linux 5.0 with IPv6; groups are joined all the same)"
+                " (this takes Linux 5.0 with IPv6; groups are joined all the same)"
             }
-            Errno::EEXIST => " (another program's is there, and stays)",
+            Errno::EEXIST => " (another program's entry is there, and stays)",
             _ => "",
         })
     }

@@ -137,8 +137,8 @@ impl Said {
             match state {
                 State::Missing => warn!("waiting for {name}"),
                 State::PartOf(master) => warn!(
-                    "{name} is part of interface number {master}: what arrives is heard there \
-                     alone, so name that one"
+                    "{name} is part of interface number {master}, which receives its packets: name \
+                     that one"
                 ),
                 State::Down | State::NoCarrier | State::SmallMtu(_) | State::NoLinkLocal => {
                     warn!("waiting for {name}: {state}");

@@ -74,9 +74,8 @@ pub fn start(settings: Settings) -> Result<(), StartError> {
     if config.host_routes && !config.upstream_prefixes && config.prefixes.contains(&GLOBAL_UNICAST)
     {
         warn!(
-            "--host-routes without --prefix: a host can have the way to any address, wherever \
-             that is; --prefix upstream keeps \
-             it to the provider's"
+            "--host-routes without --prefix: a host can claim the route to any address; --prefix \
+             upstream limits that to the provider's prefixes"
         );
     }
     let control = server.map(|server| (server, name));
@@ -115,7 +114,10 @@ fn bind(path: &str, user: Option<User>) -> Result<Option<Server>, StartError> {
             "mldproxy is already running: it answers on {path}"
         ))),
         Err(BindError::System(errno)) => {
-            warn!("no `mldproxy status`: {path}: {}", errno.desc());
+            warn!(
+                "no control socket, so `mldproxy status` does not work: {path}: {}",
+                errno.desc()
+            );
             Ok(None)
         }
     }

@@ -77,14 +77,14 @@ fn without_the_capability_one_line_says_so_and_groups_are_joined() {
         let mldproxy = start_by(&lab, &without, options);
         lab.lan_host_speaks();
         expect_joined(&lab, &[LAN_HOST]);
-        mldproxy.wait_for_line("it takes CAP_NET_ADMIN", SOON);
+        mldproxy.wait_for_line("CAP_NET_ADMIN is missing", SOON);
         let said = mldproxy.lines();
         let warned = warnings(&mldproxy);
         assert_eq!(warned.len(), kinds, "{options:?}: {warned:#?}");
         for line in &warned {
             assert!(line.starts_with("warn: changing "), "{line}");
             assert!(
-                line.contains("CAP_NET_ADMIN; groups are joined all the same"),
+                line.contains("CAP_NET_ADMIN is missing; groups are joined all the same"),
                 "{line}"
             );
         }
