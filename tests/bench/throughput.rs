@@ -131,11 +131,12 @@ pub fn section() -> String {
          limits that let all hosts in at once, and with an `--address-timeout` of an hour, so that none is asked meanwhile. {ROUNDS} rounds, each of them in turn; medians, \
          and the median of the rounds' ratios.\n\n\
          | | CPU a frame | lost | sleeps a frame | ratio to the floor |\n|---|---|---|---|---|\n{rows}\n{}\n\
-         Most of what the floor costs is to be woken up, for a packet or two each time. mldproxy rests under load: after a turn that read \
-         packets within 0.6 ms of the last such turn it sleeps {} ms before it waits again, and the kernel gathers packets \
-         meanwhile. The floor that rests does the same, and shows what is left where the wake-ups are gone: to receive each packet. \
-         mldproxy costs {:.2} times as much as that one. The difference are some 2,500 instructions a frame (callgrind, of the whole process), of which the engine's are \
-         above, and the tables of a thousand hosts, which pass through the CPU's cache. A packet that comes alone is not delayed, as the latency below shows.\n\n",
+         Most of what the floor costs is to be woken up, for a packet or two at a time. Under load mldproxy rests: after a turn that \
+         read packets within 0.6 ms of the last such turn it sleeps {} ms before it waits again, and the kernel gathers packets \
+         meanwhile. The floor that rests does so too, and what it costs is to receive the packets. mldproxy costs {:.2} times as \
+         much, for some 2,500 instructions a frame (callgrind, of the whole process), of which the engine's are above, and for the \
+         tables of a thousand hosts, which pass through the CPU's cache. A packet that comes alone waits for nothing, as the \
+         latency below shows.\n\n",
         verdict(ratio(MLDPROXY), 0.5),
         REST.as_secs_f64() * 1000.0,
         ratio_to(RESTING, MLDPROXY),
