@@ -387,15 +387,20 @@ fn a_route_that_somebody_removes_is_back_at_once() {
     assert!(mldproxy.is_running());
     // What is others' wakes nobody.
     let path = format!("/proc/{}/status", mldproxy.pid());
-    let wake_ups = || {
+    let field = |name: &str| {
         let status = fs::read_to_string(&path).expect("it runs");
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("voluntary_ctxt"));
-        line.map(str::to_owned)
+        let line = status.lines().find(|line| line.starts_with(name));
+        line.map(str::to_owned).expect("a field")
     };
+    let wake_ups = || field("voluntary_ctxt");
     mldproxy.signal(Signal::SIGSTOP);
-    let before = wake_ups();
+    // To stop is a wake-up too.
+    let mut before = String::new();
+    eventually("it has stopped", SOON, || {
+        let is_stopped = field("State:").contains("(stopped)");
+        let last = std::mem::replace(&mut before, wake_ups());
+        is_stopped && last == before
+    });
     for number in 0..50 {
         let host = address(0x4000 + number);
         lab.rtr.run(&format!(
