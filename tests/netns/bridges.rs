@@ -30,12 +30,12 @@ impl Snooping {
         lab.rtr.veth("lan-port", &switch, "uplink");
         switch.run(
             "ip link add name br0 type bridge mcast_snooping 1 mcast_mld_version 2 \
-                mcast_query_response_interval 100 mcast_startup_query_interval 100 mcast_query_interval 200
+                mcast_query_response_interval 25 mcast_startup_query_interval 100 mcast_query_interval 200
              ip link set dev br0 up
              ip link set dev uplink master br0 addrgenmode none up",
         );
         lab.rtr.run(&format!(
-            "ip link set dev {DOWNSTREAM} type bridge mcast_snooping 1 mcast_query_response_interval 100
+            "ip link set dev {DOWNSTREAM} type bridge mcast_snooping 1 mcast_query_response_interval 25
              ip link set dev lan-port master {DOWNSTREAM} addrgenmode none up"
         ));
         eventually("the switch has a link-local address", SOON, || {

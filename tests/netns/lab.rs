@@ -294,17 +294,21 @@ impl Lab {
     }
 
     fn build_upstream(&self, mld_version: u8) {
-        self.sw.veth("gw", &self.gw, "eth0");
-        self.sw.veth("rtr", &self.rtr, UPSTREAM);
-        // Short intervals: a switch relies on its querier only after a response interval.
+        // Short intervals: a switch relies on its querier only after a response interval, and
+        // removes a group only after two intervals of the last member.
         let options = BridgeOptions {
             snooping: Some(true),
             mld_version: Some(mld_version),
-            query_response_interval: Some(100),
+            last_member_interval: Some(25),
+            query_response_interval: Some(25),
             startup_query_interval: Some(100),
             ..BridgeOptions::default()
         };
+        // The bridge comes first, so that no interface has the number of its peer: the kernel may
+        // take a second to bring up one that has.
         self.sw.add_bridge("br0", &options);
+        self.sw.veth("gw", &self.gw, "eth0");
+        self.sw.veth("rtr", &self.rtr, UPSTREAM);
         self.sw.set_up("br0");
         self.sw.add_port("br0", "gw");
         self.sw.add_port("br0", "rtr");

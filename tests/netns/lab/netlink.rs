@@ -16,6 +16,7 @@ use super::Namespace;
 
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 const IFLA_BR_MCAST_QUERIER: u16 = 25;
+const IFLA_BR_MCAST_LAST_MEMBER_INTVL: u16 = 30;
 const IFLA_BR_MCAST_QUERY_RESPONSE_INTVL: u16 = 34;
 const IFLA_BR_MCAST_STARTUP_QUERY_INTVL: u16 = 35;
 const IFLA_BR_MCAST_MLD_VERSION: u16 = 44;
@@ -41,6 +42,7 @@ pub struct BridgeOptions {
     /// 1 or 2.
     pub mld_version: Option<u8>,
     /// In hundredths of a second.
+    pub last_member_interval: Option<u64>,
     pub query_response_interval: Option<u64>,
     pub startup_query_interval: Option<u64>,
 }
@@ -349,6 +351,10 @@ impl Message {
                 }
                 let response = options.query_response_interval;
                 let intervals = [
+                    (
+                        IFLA_BR_MCAST_LAST_MEMBER_INTVL,
+                        options.last_member_interval,
+                    ),
                     (IFLA_BR_MCAST_QUERY_RESPONSE_INTVL, response),
                     (
                         IFLA_BR_MCAST_STARTUP_QUERY_INTVL,
