@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::lab::GATEWAY;
-use home::{Home, PC, reaches};
+use home::{Home, PC};
 
 crate::tests![ten_hosts_of_two_lans_a_pc_and_the_gateway_reach_each_other,];
 
@@ -32,7 +32,7 @@ fn ten_hosts_of_two_lans_a_pc_and_the_gateway_reach_each_other() {
         let pings = all.iter().map(|(namespace, own)| {
             let others = addresses.iter().filter(move |address| *address != own);
             scope.spawn(move || {
-                let unreached = others.filter(|other| !reaches(namespace, **other, GENEROUS));
+                let unreached = others.filter(|other| !namespace.reaches(**other, GENEROUS));
                 let unreached = unreached.map(|other| format!("{own} -> {other}"));
                 unreached.collect::<Vec<_>>()
             })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use protocol::wire::{ALL_NODES, MacAddress, Message, NeighborAdvertisement, parse};
 
-use super::home::{Home, Machine, PC, frames, reaches};
+use super::home::{Home, Machine, PC, frames};
 use crate::lab::{Frame, LAN_ROUTER, Tap, group_mac};
 use crate::support::SOON;
 
@@ -46,7 +46,7 @@ fn a_host_that_looks_for_a_target_is_answered_as_by_a_proxy() {
         let router = Tap::open(&home.lab.rtr, bridge).mac();
         let tap = host.tap();
         host.namespace.flush_neighbors();
-        assert!(reaches(&host.namespace, target, SOON), "{}", mldproxy.log());
+        assert!(host.namespace.reaches(target, SOON), "{}", mldproxy.log());
         let answers = answers(&tap, router, target);
         assert!(!answers.is_empty(), "{}", mldproxy.log());
         for (frame, answer) in answers {

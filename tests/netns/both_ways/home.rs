@@ -249,13 +249,6 @@ pub fn finds_anew_soon(namespace: &Namespace) {
     namespace.sysctl("net.ipv6.neigh.eth0.delay_first_probe_time", "1");
 }
 
-/// Pings until an answer comes: whether one does within `deadline`.
-pub fn reaches(from: &Namespace, to: Ipv6Addr, deadline: Duration) -> bool {
-    let ping = format!("ping -n -q -c 1 -W 1 {to}");
-    let answered = || from.try_run(&ping).status.success().then_some(());
-    poll_for(deadline, answered).is_some()
-}
-
 /// What passes until nothing does for so long.
 pub fn frames(tap: &Tap, quiet: Duration) -> impl Iterator<Item = Frame> {
     iter::from_fn(move || tap.receive(quiet))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use protocol::wire::{ALL_NODES, MacAddress, NeighborAdvertisement};
 
-use super::home::{Home, PC, frames, reaches, solicitation};
+use super::home::{Home, PC, frames, solicitation};
 use crate::lab::{Frame, GATEWAY, LAN_ROUTER, Tap, UPSTREAM, group_mac};
 use crate::support::{Host, SOON, proxied};
 
@@ -65,11 +65,11 @@ fn who_answers_for_everything_upstream_takes_no_confirmed_address() {
         }
         // What came before it was read before it.
         if round == 0 {
-            assert!(reaches(&neighbor.namespace, PC, SOON), "{}", mldproxy.log());
+            assert!(neighbor.namespace.reaches(PC, SOON), "{}", mldproxy.log());
         }
         // Whoever looks for it now, or whether it looks for duplicates itself.
         elsewhere.namespace.flush_neighbors();
-        assert!(reaches(&elsewhere.namespace, host.address, SOON));
+        assert!(elsewhere.namespace.reaches(host.address, SOON));
         host.unplug();
         host.plug_in(&LAN_ROUTER.to_string());
         assert!(!host.has_a_duplicate_of(host.address));
@@ -107,7 +107,7 @@ fn a_host_cannot_claim_the_known_gateway() {
         panic!("two hosts")
     };
     assert!(
-        reaches(&neighbor.namespace, GATEWAY, SOON),
+        neighbor.namespace.reaches(GATEWAY, SOON),
         "{}",
         mldproxy.log()
     );

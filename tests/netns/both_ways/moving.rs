@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::home::{GATEWAY_LINK_LOCAL, Home, Machine, finds_anew_soon, reaches};
+use super::home::{GATEWAY_LINK_LOCAL, Home, Machine, finds_anew_soon};
 use crate::lab::{LAN_ROUTER, Namespace, eventually};
 use crate::support::{SOON, proxied};
 
@@ -37,11 +37,11 @@ impl Moving {
     /// Whether every witness reaches a machine, and that one every witness on a LAN.
     fn expect_reached(&self, machine: &Machine, log: impl Fn() -> String) {
         for witness in self.witnesses() {
-            let reached = reaches(witness, machine.address, FOUND_ANEW);
+            let reached = witness.reaches(machine.address, FOUND_ANEW);
             assert!(reached, "by {}\n{}", witness.label(), log());
         }
         for host in self.0.lans.iter().map(|lan| &lan[1]) {
-            let reached = reaches(&machine.namespace, host.address, FOUND_ANEW);
+            let reached = machine.namespace.reaches(host.address, FOUND_ANEW);
             assert!(reached, "{}\n{}", host.address, log());
         }
     }

@@ -7,7 +7,7 @@ use std::{iter, thread};
 use protocol::ndp::targets::{self, ABSENT_INTERVAL, BURST, MAX_OPEN_OF_HOST, RATE};
 use protocol::wire::{MacAddress, NeighborAdvertisement, NeighborSolicitation, parse};
 
-use super::home::{Home, ON_LAN, ON_LAN2, PC, advertisement, frames, free, reaches, solicitation};
+use super::home::{Home, ON_LAN, ON_LAN2, PC, advertisement, frames, free, solicitation};
 use crate::invalid::{FAULTS, emit};
 use crate::lab::{Frame, ROUTER, Tap, eventually, solicited_node};
 use crate::support::{Host, SOON, anonymous_memory, proxied};
@@ -75,12 +75,14 @@ fn a_host_that_its_own_neighbor_looked_for_is_found_from_elsewhere() {
     let [lan, lan2] = &home.lans;
     let upstream = home.upstream();
     let target = &lan[0];
-    assert!(reaches(&lan[1].namespace, target.address, SOON));
+    assert!(lan[1].namespace.reaches(target.address, SOON));
     assert!(frames(&upstream, QUIET).any(|frame| is_asked_for(target.address)(&frame)));
     let learned = format!("learned {} ", target.address);
     assert!(!mldproxy.log().contains(&learned), "it was silent");
     // Less than the half minute for which nobody asks for what is not there.
-    let found = reaches(&lan2[0].namespace, target.address, Duration::from_secs(10));
+    let found = lan2[0]
+        .namespace
+        .reaches(target.address, Duration::from_secs(10));
     assert!(found, "{}", mldproxy.log());
 }
 
@@ -125,7 +127,7 @@ fn a_flood_of_one_host_is_bounded_and_others_find_what_they_look_for() {
     let upstream = home.upstream();
     let before = anonymous_memory(&mldproxy);
     let ((taken, asked), found) = thread::scope(|scope| {
-        let ordinary = scope.spawn(|| reaches(&neighbor.namespace, PC, Duration::from_secs(4)));
+        let ordinary = scope.spawn(|| neighbor.namespace.reaches(PC, Duration::from_secs(4)));
         let flooded = flood(&upstream, |_, target| {
             host.looks_for(machine.address, target);
         });
@@ -140,7 +142,7 @@ fn a_flood_of_one_host_is_bounded_and_others_find_what_they_look_for() {
     assert!(after <= bound_kb(before), "{before} kB, then {after} kB");
     // As before it.
     let [_, lan2] = &home.lans;
-    assert!(reaches(&lan2[0].namespace, neighbor.address, SOON));
+    assert!(lan2[0].namespace.reaches(neighbor.address, SOON));
     assert!(mldproxy.is_running(), "{}", mldproxy.log());
 }
 
@@ -172,7 +174,7 @@ fn a_flood_of_many_hosts_is_bounded() {
     assert!(proxied(&home.lab).contains(&machine.address));
     // Who comes after it finds what it looks for.
     eventually("the PC is found", SOON, || {
-        reaches(&machine.namespace, PC, Duration::from_secs(1))
+        machine.namespace.reaches(PC, Duration::from_secs(1))
     });
 }
 
@@ -261,7 +263,7 @@ fn a_host_that_only_mld_told_of_is_found_by_the_gateway() {
         home.lab.mdb().contains(&group)
     });
     assert!(!mldproxy.log().contains(&format!("learned {address}")));
-    assert!(reaches(&home.lab.gw, address, SOON), "{}", mldproxy.log());
+    assert!(home.lab.gw.reaches(address, SOON), "{}", mldproxy.log());
     home.expect_proxied(address);
     home.expect_routed_to(address, "br-lan2");
 }

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::Namespace;
+use super::{Namespace, poll_for};
 
 const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;
@@ -34,6 +34,18 @@ impl Namespace {
     #[track_caller]
     pub fn ping(&self, from: Ipv6Addr, to: Ipv6Addr, count: u32) -> Ping {
         self.echo(from, SocketAddrV6::new(to, 0, 0, 0), count, PATIENCE)
+    }
+
+    /// Pings five times a second, from the address that the kernel chooses, until an answer comes:
+    /// whether one does within `deadline`.
+    #[track_caller]
+    pub fn reaches(&self, to: Ipv6Addr, deadline: Duration) -> bool {
+        let to = SocketAddrV6::new(to, 0, 0, 0);
+        let answer = || {
+            let ping = self.echo(Ipv6Addr::UNSPECIFIED, to, 1, INTERVAL);
+            (ping.received > 0).then_some(())
+        };
+        poll_for(deadline, answer).is_some()
     }
 
     /// Pings a link-local address once, and waits for the answer.
