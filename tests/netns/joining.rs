@@ -182,7 +182,7 @@ fn ends_by(signal: Signal) {
     let mldproxy = start(&lab, UNLIMITED);
     let host = Host::on(&lab.lan);
     let addresses: Vec<_> = (1..=300).map(address).collect();
-    host.solicits_from_all(&lab, &addresses);
+    host.advertises_all(&lab, &addresses);
     expect_joined(&lab, &addresses);
     mldproxy.signal(signal);
     assert!(mldproxy.wait(SOON).success());

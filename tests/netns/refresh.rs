@@ -90,7 +90,7 @@ fn two_thousand_hosts_are_refreshed_in_few_packets() {
     );
     let host = Host::on(&lab.lan);
     let addresses: Vec<_> = (1..=2000).map(address).collect();
-    host.solicits_from_all(&lab, &addresses);
+    host.advertises_all(&lab, &addresses);
     expect_joined(&lab, &addresses);
     eventually("the switch knows all", SOON, || {
         let groups = lab.mdb();
@@ -129,7 +129,7 @@ fn all_groups_fit_an_old_kernels_option_memory_and_a_newcomer_takes_the_oldests_
     );
     let host = Host::on(&lab.lan);
     let addresses: Vec<_> = (1..=4096).map(address).collect();
-    host.solicits_from_all(&lab, &addresses);
+    host.advertises_all(&lab, &addresses);
     expect_joined(&lab, &addresses);
     // A newcomer takes the place of the one seen longest ago, since none has ever answered a question.
     host.solicits_from(address(5000));
@@ -145,7 +145,7 @@ fn tshark_finds_nothing_wrong_with_a_refresh() {
     );
     let host = Host::on(&lab.lan);
     let addresses: Vec<_> = (1..=100).map(address).collect();
-    host.solicits_from_all(&lab, &addresses);
+    host.advertises_all(&lab, &addresses);
     expect_joined(&lab, &addresses);
     let mut reports = Vec::new();
     eventually("a report of 72 groups and one of 28", SOON, || {

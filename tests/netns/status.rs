@@ -136,7 +136,7 @@ fn the_limit_shortens_the_lists_and_not_the_counts() {
     let lab = Lab::without_querier();
     let _mldproxy = start(&lab, UNLIMITED);
     let addresses: Vec<_> = (1..=20).map(address).collect();
-    Host::on(&lab.lan).solicits_from_all(&lab, &addresses);
+    Host::on(&lab.lan).advertises_all(&lab, &addresses);
     expect_joined(&lab, &addresses);
     let json = lab.rtr.status("--json --limit 3");
     assert_eq!(json.matches("\"mac\":").count(), 3);
@@ -157,7 +157,7 @@ fn json_is_of_its_schema_with_0_1_and_4096_neighbors() {
     let addresses: Vec<_> = (1..=4096).map(address).collect();
     let host = Host::on(&lab.lan);
     for count in [0, 1, 4096] {
-        host.solicits_from_all(&lab, &addresses[..count]);
+        host.advertises_all(&lab, &addresses[..count]);
         expect_joined(&lab, &addresses[..count]);
         let json = lab.rtr.status("--json");
         let file = format!("{}.json", lab.rtr.control_socket);
@@ -448,7 +448,7 @@ fn clients_that_do_not_get_on_cost_nothing() {
     let mldproxy = start(&lab, UNLIMITED);
     let addresses: Vec<_> = (1..=4096).map(address).collect();
     let host = Host::on(&lab.lan);
-    host.solicits_from_all(&lab, &addresses);
+    host.advertises_all(&lab, &addresses);
     expect_joined(&lab, &addresses);
     let path = &lab.rtr.control_socket;
     // The buffers are touched once.

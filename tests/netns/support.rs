@@ -183,13 +183,14 @@ impl Host {
         self.tap.send(&solicitation(mac, source, target));
     }
 
-    /// As [`Self::solicits_from`], for many, in turns that no queue is too small for.
-    pub fn solicits_from_all(&self, lab: &Lab, sources: &[Ipv6Addr]) {
-        for sources in sources.chunks(128) {
-            for source in sources {
-                self.solicits_from(*source);
+    /// As [`Self::advertises`], for many, in turns that no queue is too small for. The router's
+    /// kernel keeps no neighbor for an advertisement that it did not solicit.
+    pub fn advertises_all(&self, lab: &Lab, targets: &[Ipv6Addr]) {
+        for targets in targets.chunks(128) {
+            for target in targets {
+                self.advertises(*target);
             }
-            let last = sources.last().copied().map(solicited_node);
+            let last = targets.last().copied().map(solicited_node);
             eventually("this turn is joined", SOON, || {
                 last.is_some_and(|last| lab.rtr.joined(UPSTREAM).contains(&last))
             });
