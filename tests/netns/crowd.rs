@@ -51,7 +51,7 @@ fn expect_all_joined(lab: &Lab, mldproxy: &Process, addresses: &[Ipv6Addr]) {
 /// A container host that boots, or a dormitory after a power cut.
 fn six_hundred_hosts_that_detect_duplicates_once_are_all_joined() {
     let lab = Lab::without_querier();
-    let mldproxy = start(&lab, &["--log-level", "info"]);
+    let mldproxy = start(&lab, &["--join-rate", "100", "--log-level", "info"]);
     let tap = Host::on(&lab.lan).tap;
     let addresses: Vec<Ipv6Addr> = (1..=600).map(address).collect();
     for (number, target) in (1..).zip(&addresses) {
@@ -67,7 +67,7 @@ fn six_hundred_hosts_that_detect_duplicates_once_are_all_joined() {
 
 fn two_thousand_hosts_that_say_one_advertisement_each_are_all_joined() {
     let lab = Lab::without_querier();
-    let mldproxy = start(&lab, &["--join-rate", "250", "--log-level", "info"]);
+    let mldproxy = start(&lab, &["--join-rate", "500", "--log-level", "info"]);
     let mut host = Host::on(&lab.lan);
     let addresses: Vec<Ipv6Addr> = (1..=2000).map(address).collect();
     for (number, target) in (1..).zip(&addresses) {

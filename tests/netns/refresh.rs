@@ -86,7 +86,7 @@ fn two_thousand_hosts_are_refreshed_in_few_packets() {
     let wire = Tap::open(&lab.sw, "rtr");
     let _mldproxy = start(
         &lab,
-        &[&["--refresh-interval", "5"][..], UNLIMITED].concat(),
+        &[&["--refresh-interval", "2"][..], UNLIMITED].concat(),
     );
     let host = Host::on(&lab.lan);
     let addresses: Vec<_> = (1..=2000).map(address).collect();
@@ -103,7 +103,7 @@ fn two_thousand_hosts_are_refreshed_in_few_packets() {
     let mut packets = 0;
     let mut times = BTreeMap::new();
     while times.len() < addresses.len() {
-        let frame = wire.receive(SOON).expect("a refresh every 5 s");
+        let frame = wire.receive(SOON).expect("a refresh every 2 s");
         let groups = refreshed(&frame);
         // A refresh starts with the groups joined first.
         if groups.contains(&solicited_node(addresses[0])) {

@@ -203,7 +203,7 @@ fn expect_agreement(lab: &Lab, foreign: &Foreign, what: &str) {
 fn two_thousand_addresses_have_entries_until_their_lan_goes() {
     let lab = Lab::without_querier();
     let options = [BOTH, UNLIMITED, &["--expiry-interval", "1"]].concat();
-    let options = [&options[..], &["--address-timeout", "30"]].concat();
+    let options = [&options[..], &["--address-timeout", "12"]].concat();
     let mldproxy = start(&lab, &[&options[..], &["--log-level", "info"]].concat());
     let guests: Vec<_> = (1..=40).map(|number| Guest::new(number, 50)).collect();
     let mut all = BTreeSet::new();
