@@ -15,6 +15,7 @@ use crate::lab::{
 use crate::support::{
     Host, SOON, address, missing_of, proxied, solicitation, start, start_between, summary,
 };
+use crate::turns::run_beside_others;
 
 crate::tests![
     six_hundred_hosts_that_detect_duplicates_once_are_all_joined,
@@ -88,6 +89,8 @@ fn six_hundred_hosts_beside_a_flood_are_all_kept() {
             .send(&solicitation(mac(number), Ipv6Addr::UNSPECIFIED, *target));
     }
     flood(&lan, &mut fastrand::Rng::with_seed(1), 20_000, || {});
+    // What is left is 20 questions a second, and their answers.
+    run_beside_others();
     let confirmed = poll_for(6 * SOON, || {
         let all = summary(&mldproxy).contains("(600 confirmed)");
         // It goes on to ask strangers, 20 a second, after all of them.

@@ -25,11 +25,11 @@ mod silent;
 mod status;
 mod support;
 mod syslog;
+mod turns;
 mod versions;
 mod vlans;
 
 use std::process::ExitCode;
-use std::sync::{PoisonError, RwLock};
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -51,41 +51,9 @@ macro_rules! tests {
 }
 use tests;
 
-/// Tests, by the start of their names, that run alone. Most fill the kernel's table of neighbors, of which all namespaces of a machine
-/// share one: while it is full, nobody finds anybody. Those of settings want the folder where these are written down, which belongs to
-/// the user of the daemon that started last.
-const ALONE: &[&str] = &[
-    "bad_paths::settings_folder_",
-    "bridges::after_a_crash_",
-    "both_ways::unknown::a_flood_",
-    "crowd::",
-    "flood::",
-    "invalid::ten_thousand_",
-    "proxying::churn::two_thousand_",
-    "proxying::sharing::settings_",
-    "refresh::all_groups_fit_",
-    "refresh::two_thousand_",
-    "restart::a_kill_under_500_hosts_",
-    "status::clients_that_do_not_get_on_",
-    "status::json_is_of_its_schema_",
-];
-
-static TURN: RwLock<()> = RwLock::new(());
-
-/// Runs a test beside others, or alone.
-fn run_in_turn(name: &str, test: fn()) {
-    // A test that failed has ended as well.
-    if ALONE.iter().any(|start| name.starts_with(start)) {
-        let _alone = TURN.write().unwrap_or_else(PoisonError::into_inner);
-        test();
-    } else {
-        let _beside_others = TURN.read().unwrap_or_else(PoisonError::into_inner);
-        test();
-    }
-}
-
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(turns::THREADS);
     let missing = lab::missing_tools(lab::TOOLS);
     let isolated = lab::isolate();
     for reason in missing.iter().chain(isolated.as_ref().err()) {
@@ -132,14 +100,17 @@ fn main() -> ExitCode {
         versions::TESTS,
         vlans::TESTS,
     ];
-    let trials = modules.into_iter().flatten().map(|test| {
+    let name_of = |test: &Test| test.name.trim_start_matches("netns::");
+    let mut tests: Vec<_> = modules.into_iter().flatten().collect();
+    tests.sort_by_key(|test| turns::Place::of(name_of(test)));
+    let trials = tests.into_iter().map(|test| {
         let missing = lab::missing_tools(test.needs);
         for reason in &missing {
             eprintln!("skipping {}: {reason}", test.name);
         }
-        let name = test.name.trim_start_matches("netns::");
-        let run = || {
-            run_in_turn(name, test.run);
+        let name = name_of(test);
+        let run = move || {
+            turns::run(name, test.run);
             Ok(())
         };
         Trial::test(name, run).with_ignored_flag(!possible || !missing.is_empty())

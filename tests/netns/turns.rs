@@ -1,0 +1,115 @@
+//! Which tests run at once, and in which order.
+
+use std::cell::RefCell;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// How many tests run at once where no option says otherwise. That is more than there are
+/// processors, since a test mostly waits for timers of kernels and daemons.
+pub const THREADS: usize = 8;
+
+/// Tests, by the start of their names, that run alone. Some fill the kernel's table of neighbors or
+/// its queues of packets, and all namespaces of a machine share these: while they are full, nobody
+/// finds anybody. Those of settings want the folder where these are written down, which belongs to
+/// the user of the daemon that started last.
+const ALONE: &[&str] = &[
+    "bad_paths::settings_folder_",
+    "bridges::after_a_crash_",
+    "crowd::six_hundred_hosts_that_",
+    "crowd::two_thousand_",
+    "flood::",
+    "proxying::churn::two_thousand_",
+    "proxying::sharing::settings_",
+    "restart::a_kill_under_500_hosts_",
+    "status::clients_that_do_not_get_on_",
+];
+
+/// Tests that run alone until they call [`run_beside_others`].
+const ALONE_AT_FIRST: &[&str] = &["crowd::six_hundred_hosts_beside_"];
+
+/// Tests that wait longest.
+const LONG: &[&str] = &[
+    "both_ways::claims::one_",
+    "both_ways::claims::who_",
+    "both_ways::unknown::a_target_that_nobody_has_",
+    "comparison::",
+    "silent::a_",
+    "silent::an_unplugged_",
+    "silent::of_two_hosts_",
+];
+
+/// When a test begins: the smallest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Nobody has to end before it.
+    AloneAtFirst,
+    /// Nobody waits for it in the end.
+    Long,
+    Any,
+    /// The others have to end once, not before each of these.
+    Alone,
+}
+
+impl Place {
+    pub fn of(name: &str) -> Self {
+        let is_one_of = |starts: &[&str]| starts.iter().any(|start| name.starts_with(start));
+        if is_one_of(ALONE) {
+            Place::Alone
+        } else if is_one_of(ALONE_AT_FIRST) {
+            Place::AloneAtFirst
+        } else if is_one_of(LONG) {
+            Place::Long
+        } else {
+            Place::Any
+        }
+    }
+}
+
+static LOCK: RwLock<()> = RwLock::new(());
+
+/// What a test holds while it runs.
+enum Turn {
+    Alone(#[expect(dead_code)] RwLockWriteGuard<'static, ()>),
+    BesideOthers(#[expect(dead_code)] RwLockReadGuard<'static, ()>),
+}
+
+impl Turn {
+    // A test that failed has ended as well.
+    fn alone() -> Self {
+        Turn::Alone(LOCK.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn beside_others() -> Self {
+        Turn::BesideOthers(LOCK.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+thread_local! {
+    /// That of the test that this thread runs.
+    static TURN: RefCell<Option<Turn>> = const { RefCell::new(None) };
+}
+
+/// Ends this thread's turn also where the test panics.
+struct EndOnDrop;
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        TURN.set(None);
+    }
+}
+
+/// Runs a test beside others, or alone.
+pub fn run(name: &str, test: fn()) {
+    let turn = match Place::of(name) {
+        Place::AloneAtFirst | Place::Alone => Turn::alone(),
+        Place::Long | Place::Any => Turn::beside_others(),
+    };
+    let _end = EndOnDrop;
+    TURN.set(Some(turn));
+    test();
+}
+
+/// From here on others may run beside the test that calls this.
+pub fn run_beside_others() {
+    TURN.set(None);
+    TURN.set(Some(Turn::beside_others()));
+}
