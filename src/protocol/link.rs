@@ -9,7 +9,7 @@ use crate::wire::MacAddress;
 /// The most downstreams one process watches.
 pub const MAX_DOWNSTREAMS: usize = 32;
 
-/// The index of a downstream in [`Config::downstreams`](crate::config::Config::downstreams).
+/// The index of a downstream in the list of downstreams of a configuration.
 pub type Port = u8;
 
 /// A side of this router.
