@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::net::Ipv6Addr;
 use std::process::Command;
 
+use crate::events::ROWS;
 use crate::measure::verdict;
 use protocol::config::Config;
 use protocol::engine::{BUFFER_LENGTH, Engine, Event, Tables};
@@ -20,7 +21,7 @@ use protocol::wire::{
 const CHILD: &str = "--under-callgrind";
 
 /// So many of each kind, and as many groups in a report.
-const FRAMES: u16 = 16;
+pub const FRAMES: u16 = 16;
 const RECORDS: u16 = 20;
 
 /// What a frame is, and how the one of a number is built; an empty one is none.
@@ -31,7 +32,7 @@ const KINDS: [Kind; 9] = [
     ("Neighbor Solicitation of a known host", known_host),
     ("Neighbor Solicitation of a new host", new_host),
     ("duplicate address detection", duplicate_address_detection),
-    ("Neighbor Advertisement", advertisement),
+    ("Neighbor Advertisement", unsolicited),
     ("MLDv2 report of 20 known solicited-node groups", report),
     ("MLDv2 query", query),
     ("junk", junk),
@@ -45,8 +46,8 @@ const QUESTION: usize = 8;
 /// With how many hosts known.
 const HOSTS: [u16; 2] = [16, 4096];
 
-const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-const NOW: Instant = Instant::from_secs(1_000_000);
+pub const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+pub const NOW: Instant = Instant::from_secs(1_000_000);
 
 /// Where this process is one under callgrind, does its part; was it?
 pub fn is_child() -> bool {
@@ -56,12 +57,17 @@ pub fn is_child() -> bool {
         return false;
     };
     let hosts = hosts as u16;
+    if let Some((_, row)) = kind.checked_sub(KINDS.len()).and_then(|row| ROWS.get(row)) {
+        row(hosts);
+        return true;
+    }
     let (_, frame) = KINDS[kind];
     let first_host = if kind == NEW_HOST { 0x8000 } else { 0 };
     let mut buffer = [0; BUFFER_LENGTH];
     let mut engine = if kind == REPORT {
         // What the reports name is a part of what is known.
-        let mut engine = engine(hosts.saturating_sub(FRAMES * RECORDS).max(FRAMES), false);
+        let hosts = hosts.saturating_sub(FRAMES * RECORDS).max(FRAMES);
+        let mut engine = engine(hosts, Setup::Plain);
         for number in 0..FRAMES {
             let (port, mac, packet) = (0, mac(number), &*frame(number));
             engine.handle(
@@ -76,7 +82,12 @@ pub fn is_child() -> bool {
         }
         engine
     } else {
-        engine(hosts, kind == QUESTION)
+        let setup = if kind == QUESTION {
+            Setup::Probing
+        } else {
+            Setup::Plain
+        };
+        engine(hosts, setup)
     };
     for number in 0..FRAMES {
         let packet = frame(number);
@@ -90,9 +101,11 @@ pub fn is_child() -> bool {
 }
 
 pub fn section() -> String {
-    let counts = (0..KINDS.len()).map(|kind| HOSTS.map(|hosts| count(kind, hosts)));
+    let names = KINDS.iter().map(|(name, _)| name);
+    let names: Vec<_> = names.chain(ROWS.iter().map(|(name, _)| name)).collect();
+    let counts = (0..names.len()).map(|kind| HOSTS.map(|hosts| count(kind, hosts)));
     let counts: Vec<_> = counts.collect();
-    let rows = KINDS.iter().zip(&counts).map(|((name, _), [few, many])| {
+    let rows = names.iter().zip(&counts).map(|(name, [few, many])| {
         let ratio = *many as f64 / *few as f64;
         format!("| {name} | {few} | {many} | {ratio:.2} |\n")
     });
@@ -102,8 +115,9 @@ pub fn section() -> String {
          Counted by callgrind, and so the same on any day: what the engine does with one frame, the mean of {FRAMES} of each \
          kind. What it is asked once a turn of the loop, after all frames that were there, is a row of its own. {} hosts known, \
          and {}, which is a full table; in the report's row the 320 groups of the reports are among these, or beside the few. No \
-         host is due to be asked, but in the last row. A new host at a full table has to find one that gives way for it, among \
-         all; `--join-rate` bounds how often.\n\n\
+         host is due to be asked, but in the row that says so. A new host at a full table has to find one that gives way for it, among \
+         all; `--join-rate` bounds how often. The last rows are of events that are due by themselves or meet a full table, with 16 \
+         groups, targets or entries and with 4096 (of targets 2032, which with those to come is a full table).\n\n\
          | frame | {} hosts known | {} known | ratio |\n|---|---|---|---|\n{}\n\
          A known host's solicitation at {} hosts. {}\nIts ratio. {}\n",
         HOSTS[0],
@@ -165,8 +179,21 @@ pub fn take_in(
     }
 }
 
+/// What the engine is to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    /// Join groups, and ask nobody.
+    Plain,
+    /// Ask hosts.
+    Probing,
+    /// Answer for addresses, and look for targets.
+    Proxying,
+    /// That, and announce addresses.
+    Announcing,
+}
+
 /// With so many hosts known, and nothing left to do for them but to ask them, if they are asked at all.
-fn engine(hosts: u16, probe: bool) -> Engine<'static> {
+pub fn engine(hosts: u16, setup: Setup) -> Engine<'static> {
     let mut config = Config::new("wan".parse().expect("a name"));
     let downstream = "br-lan".parse().expect("a name");
     config.downstreams.push(downstream).expect("there is room");
@@ -174,7 +201,9 @@ fn engine(hosts: u16, probe: bool) -> Engine<'static> {
     config.join_burst = 1_000_000;
     config.per_mac = u16::MAX;
     config.ask = false;
-    config.probe = probe;
+    config.probe = matches!(setup, Setup::Probing | Setup::Announcing);
+    config.ndp_proxy = matches!(setup, Setup::Proxying | Setup::Announcing);
+    config.announce = setup == Setup::Announcing;
     let tables = Box::leak(Box::new(const { Tables::new() }));
     let mut engine = Engine::new(tables, config, [7; 16]);
     let upstream = Link {
@@ -205,23 +234,23 @@ fn engine(hosts: u16, probe: bool) -> Engine<'static> {
     engine
 }
 
-fn settle(engine: &mut Engine<'_>, now: Instant) {
+pub fn settle(engine: &mut Engine<'_>, now: Instant) {
     let mut buffer = [0; BUFFER_LENGTH];
     while let Some(action) = engine.poll_action(&mut buffer) {
         engine.done(now, &action, true);
     }
 }
 
-fn mac(number: u16) -> MacAddress {
+pub fn mac(number: u16) -> MacAddress {
     let [high, low] = number.to_be_bytes();
     MacAddress([2, 0, 0, 0, high, low])
 }
 
-fn address(number: u16) -> Ipv6Addr {
+pub fn address(number: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 1, number)
 }
 
-fn solicitation(source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+pub fn solicitation(source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
     let unspecified = source.is_unspecified();
     emitted(|buffer| {
         let solicitation = NeighborSolicitation {
@@ -246,14 +275,18 @@ fn duplicate_address_detection(number: u16) -> Vec<u8> {
     solicitation(Ipv6Addr::UNSPECIFIED, address(number))
 }
 
-fn advertisement(number: u16) -> Vec<u8> {
+fn unsolicited(number: u16) -> Vec<u8> {
+    advertisement(number, ALL_NODES, false)
+}
+
+pub fn advertisement(number: u16, destination: Ipv6Addr, solicited: bool) -> Vec<u8> {
     emitted(|buffer| {
         let advertisement = NeighborAdvertisement {
             source: address(number),
-            destination: ALL_NODES,
+            destination,
             target: address(number),
             router: false,
-            solicited: false,
+            solicited,
             override_flag: true,
             target_link_layer: Some(mac(number)),
         };

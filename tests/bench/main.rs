@@ -3,6 +3,7 @@
 //! throughput, upstream, latency, memory, answering, idle, sizes.
 
 mod answering;
+mod events;
 mod hosts;
 mod idle;
 mod instructions;
