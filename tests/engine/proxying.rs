@@ -13,7 +13,7 @@ use protocol::ndp::kernel_entries::{
 };
 use protocol::ndp::targets::{
     ABSENT_INTERVAL, ANSWER_INTERVAL, ASKS, BURST, MAX_ANSWERS, MAX_OPEN, MAX_OPEN_OF_HOST,
-    REACHABLE_INTERVAL, State, VERIFICATION_INTERVAL,
+    REACHABLE_INTERVAL, Target, VERIFICATION_INTERVAL,
 };
 use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, MacAddress, RecordType, SolicitedNode};
@@ -708,11 +708,20 @@ fn an_unsolicited_advertisement_keeps_no_target_alive() {
     stage.pass(REACHABLE_INTERVAL.as_secs());
     stage.solicits(0, HOST, address(1), BESIDE);
     for _ in 0..u64::from(ASKS) * ANSWER_INTERVAL.as_secs() {
-        assert!(stage.engine.ndp().targets().get(BESIDE).unwrap().state == State::Present);
+        assert!(
+            stage
+                .engine
+                .ndp()
+                .targets()
+                .get(BESIDE)
+                .unwrap()
+                .is_present()
+        );
         stage.handle(unsolicited);
         stage.pass(1);
     }
-    assert!(stage.engine.ndp().targets().get(BESIDE).unwrap().state == State::Absent);
+    let target = stage.engine.ndp().targets().get(BESIDE).unwrap();
+    assert!(matches!(target, Target::Absent(_)));
     assert!(stage.routes.is_empty());
 }
 

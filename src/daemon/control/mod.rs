@@ -22,7 +22,7 @@ use protocol::link::MAX_DOWNSTREAMS;
 use protocol::ndp::kernel_entries::{KernelTable, Proxied};
 use protocol::ndp::neighbors::{ASKS, Neighbor, Sender, Subject};
 use protocol::ndp::solicited::Group;
-use protocol::ndp::targets::Target;
+use protocol::ndp::targets::Present;
 use protocol::time::Instant;
 use protocol::wire::{DropReason, MacAddress, SolicitedNode};
 
@@ -99,7 +99,7 @@ enum Piece<'v> {
     Neighbor(Subject, &'v Neighbor, Sender),
     /// The head of the list of neighbors upstream.
     Targets,
-    Target(Ipv6Addr, &'v Target),
+    Target(Ipv6Addr, &'v Present),
     Groups,
     Group(SolicitedNode, &'v Group),
     Counter(Counter, u64),

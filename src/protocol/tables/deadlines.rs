@@ -228,5 +228,11 @@ mod tests {
             deadlines.remove(slot);
         }
         assert!(deadlines.is_empty());
+        deadlines.set(3, Instant::from_secs(1));
+        deadlines.set(5, Instant::from_secs(2));
+        deadlines.clear();
+        assert_eq!((deadlines.first(), deadlines.get(5)), (None, None));
+        deadlines.set(5, Instant::from_secs(3));
+        assert_eq!(deadlines.first(), Some((5, Instant::from_secs(3))));
     }
 }

@@ -69,6 +69,15 @@ impl<const WORDS: usize> SlotSet<WORDS> {
         }
     }
 
+    /// Puts a slot in or takes it out.
+    pub(crate) fn set(&mut self, slot: usize, present: bool) {
+        if present {
+            self.insert(slot);
+        } else {
+            self.remove(slot);
+        }
+    }
+
     pub(crate) fn contains(&self, slot: usize) -> bool {
         let word = self.words.get(slot / 32).copied().unwrap_or_default();
         word & bit(slot) != 0
@@ -156,11 +165,7 @@ impl<const WORDS: usize> Pending<WORDS> {
     /// Is there something to be carried out for a slot? Where it failed before, it is tried at once.
     pub(crate) fn set(&mut self, slot: usize, pending: bool) {
         self.failed.remove(slot);
-        if pending {
-            self.ready.insert(slot);
-        } else {
-            self.ready.remove(slot);
-        }
+        self.ready.set(slot, pending);
     }
 
     /// The next slot to do something for, the same one again until that changes.

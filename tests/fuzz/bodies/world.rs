@@ -12,7 +12,7 @@ use protocol::link::{Port, Prefix, Side};
 use protocol::ndp::kernel_entries::{self, KernelTable};
 use protocol::ndp::neighbors::{self, Neighbor, Subject};
 use protocol::ndp::solicited::{self, LEAVE_DELAY};
-use protocol::ndp::targets::{self, State};
+use protocol::ndp::targets::{self, Target};
 use protocol::time::{Duration, Instant};
 use protocol::wire::{Message, RecordType, SolicitedNode, parse};
 use protocol::{mld, ndp};
@@ -493,8 +493,8 @@ impl<'t> World<'t> {
                 Some(Side::Upstream) => {
                     above += 1;
                     let target = engine.ndp().targets().get(address);
-                    let is_present = |target: &targets::Target| target.state == State::Present;
-                    assert!(target.is_some_and(is_present), "{address} is not upstream");
+                    let is_present = target.is_some_and(Target::is_present);
+                    assert!(is_present, "{address} is not upstream");
                     assert_eq!(confirmed, None, "{address} is at two places");
                 }
                 Some(Side::Downstream(port)) => {

@@ -1,153 +1,142 @@
-//! Targets that somebody looks for and that no host downstream is known to have: they are asked for on the other links, once and within
-//! limits, and a host downstream that looks for one that is there is answered (RFC 4389 §4.1.3). Upstream the kernel answers.
+//! The targets that hosts look for and that no host downstream is known to have.
 //!
-//! Not by proxy entries of the kernel, as upstream: those would also answer a host's duplicate address detection for an address that
-//! it brings along from the other link, and so take it away from the host (RFC 6957 §4.2.2 compares link-layer addresses for that
-//! reason, which the kernel does not).
+//! A host downstream that solicits such a target makes the router ask for it on the other links,
+//! once and within limits. Where the target turns out to be there, the router answers the host
+//! (RFC 4389 §4.1.3). Upstream the kernel answers.
+//!
+//! Downstream the router answers by itself, and not by the kernel's proxy entries. The kernel would
+//! also answer a host that detects duplicates of an address that it brings along from the other
+//! link, and so take the address away from the host. RFC 6957 §4.2.2 compares link-layer addresses
+//! for that reason, which the kernel does not.
 
 mod links;
+mod open;
+mod target;
 
 use core::net::Ipv6Addr;
 
 use crate::config::Config;
 use crate::link::{MAX_DOWNSTREAMS, Port, Side};
+use crate::tables::deadlines::Deadlines;
 use crate::tables::pending::SlotSet;
 use crate::tables::rate::Bucket;
 use crate::tables::table::Table;
-use crate::time::{Duration, Instant, bring_forward};
+use crate::time::{Duration, Instant};
 use crate::wire::MacAddress;
 
+pub use target::{Absent, Asked, Present, Target, Verifying};
+
 use links::Links;
+use open::Open;
 
 /// The most targets kept. What [`RATE`] and [`BURST`] allow in [`ABSENT_INTERVAL`] fits.
 pub const CAPACITY: usize = 2048;
-/// The most targets asked for and not yet answered, and those of one host.
+/// The most targets that are open at once, which is asked for and not yet answered.
 pub const MAX_OPEN: usize = 256;
+/// The most open targets of one host.
 pub const MAX_OPEN_OF_HOST: usize = 16;
 /// New targets a second, and at once: each costs a solicitation on every other link.
 pub const RATE: u32 = 50;
 pub const BURST: u32 = 200;
-/// Within which a target is to answer (`RETRANS_TIMER` of RFC 4861 §10).
+/// The time that a target has to answer (`RETRANS_TIMER` of RFC 4861 §10).
 pub const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
-/// For how long one that did not answer is not asked for again.
+/// The time for which a target that did not answer is not asked for again.
 pub const ABSENT_INTERVAL: Duration = Duration::from_secs(30);
-/// How long after its last answer one that is still looked for is asked again (`REACHABLE_TIME` of RFC 4861 §10).
+/// The age of its last answer at which a target that a host looks for is asked again
+/// (`REACHABLE_TIME` of RFC 4861 §10).
 pub const REACHABLE_INTERVAL: Duration = Duration::from_secs(30);
-/// From the first question to the second, where a host detects duplicates, for which it takes a second (RFC 4862 §5.4, with
-/// `RETRANS_TIMER` of RFC 4861 §10): there is time for both answers.
+/// From the first question to the second while a host detects duplicates, which takes it a second
+/// (RFC 4862 §5.4, with `RETRANS_TIMER` of RFC 4861 §10): there is time for both answers.
 pub const VERIFICATION_INTERVAL: Duration = Duration::from_millis(400);
 const VERIFICATIONS: u8 = 2;
-/// How often one that was there is asked (`MAX_MULTICAST_SOLICIT` of RFC 4861 §10).
+/// How often a target that was there is asked (`MAX_MULTICAST_SOLICIT` of RFC 4861 §10).
 pub const ASKS: u8 = 3;
 /// The most answers that wait to be sent.
 pub const MAX_ANSWERS: usize = 64;
-/// The most answers that one packet makes due: to the host that asked, and to those that detect duplicates on each downstream.
+/// The most answers that one packet makes due: one to the host that resolves the address, and one
+/// on each downstream to those that detect duplicates.
 const ANSWERS_OF_ONE: usize = 1 + MAX_DOWNSTREAMS;
 
 /// A solicitation that was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Solicitation {
-    /// Where it was heard.
+    /// The link where it was heard.
     pub side: Side,
-    /// Of the host that asks.
+    /// Of the host that sent it.
     pub mac: MacAddress,
-    /// `::` where the host detects duplicates of the target, which it wants to take (RFC 4862 §5.4.2).
+    /// `::` where the host detects duplicates of the target, which it wants to take
+    /// (RFC 4862 §5.4.2).
     pub source: Ipv6Addr,
     pub target: Ipv6Addr,
 }
 
-/// What is known of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It was asked for, or is about to be.
-    Asked,
-    /// It did not answer.
-    Absent,
-    /// It is there, upstream.
-    Present,
-}
-
-/// A target that a host looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target {
-    pub state: State,
-    /// Of one that is present.
-    pub mac: MacAddress,
-    /// When it answered last.
-    pub last_seen: Instant,
-    /// When the state ends.
-    until: Instant,
-    /// Questions since it answered last.
-    asks: u8,
-    /// Where it is still to be asked for.
-    to_ask: Links,
-    /// The one link where it was not asked for: who looked for it first is there, and would have been answered by it.
-    unasked: Option<Side>,
-    /// Who asked first, and is still to be answered.
-    asker: Option<Solicitation>,
-    /// The downstreams where hosts detect duplicates of it.
-    duplicates: Links,
-    /// Who made it a target.
-    host: MacAddress,
-    /// Where its owner is, which is to show that it is still there.
-    verifies: Option<Side>,
-    /// The last host downstream that claimed one that is present.
-    claimant: Option<(Port, MacAddress)>,
-}
-
-/// A target that did not answer, or is present no more.
+/// How the time of a target ended without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Nobody has it.
     Unanswered,
     /// The host downstream that has it did not answer in time.
     Unverified,
-    /// It was upstream; which host downstream has claimed it since.
+    /// It was upstream; the host downstream that has claimed it since.
     Gone(Option<(Port, MacAddress)>),
 }
 
-/// Why a target is not asked for.
+/// Why a target is not asked for: a limit is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
 
 /// What [`Targets`] are kept in.
-pub type Storage = Table<Ipv6Addr, Target, CAPACITY>;
+pub struct Storage {
+    table: Table<Ipv6Addr, Target, CAPACITY>,
+    due: Deadlines<CAPACITY>,
+    open: open::Storage,
+}
+
+impl Storage {
+    pub(crate) const fn new() -> Self {
+        Storage {
+            table: Table::new(),
+            due: Deadlines::new(),
+            open: Table::new(),
+        }
+    }
+}
 
 /// The targets, and the answers to be sent.
 pub struct Targets<'t> {
-    table: &'t mut Storage,
+    table: &'t mut Table<Ipv6Addr, Target, CAPACITY>,
+    /// When the time of each target ends.
+    due: &'t mut Deadlines<CAPACITY>,
+    open: Open<'t>,
+    /// Those with a question to be sent.
+    to_ask: SlotSet<{ CAPACITY / 32 }>,
     newcomers: Bucket,
-    /// Those that are [`State::Asked`].
-    asked: SlotSet<{ CAPACITY / 32 }>,
-    /// There may be questions to be sent.
-    is_asking: bool,
     answers: heapless::Deque<Solicitation, MAX_ANSWERS>,
-    /// No state ends before; none where none will.
-    next_check: Option<Instant>,
 }
 
 impl<'t> Targets<'t> {
-    /// No targets, in a storage whose hash gets a key.
-    pub(crate) fn new(table: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+    /// No targets, in a storage whose hashes get a key.
+    pub(crate) fn new(storage: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+        let Storage { table, due, open } = storage;
         table.begin(hash_key);
+        due.clear();
         Targets {
             table,
+            due,
+            open: Open::new(open, hash_key),
+            to_ask: SlotSet::new(),
             newcomers: Bucket::new(),
-            asked: SlotSet::new(),
-            is_asking: false,
             answers: heapless::Deque::new(),
-            next_check: None,
         }
     }
 
     pub fn get(&self, target: Ipv6Addr) -> Option<&Target> {
-        let (_, state) = self.table.get(self.table.find(&target)?)?;
-        Some(state)
+        let (_, target) = self.table.get(self.table.find(&target)?)?;
+        Some(target)
     }
 
     pub(crate) fn is_present(&self, target: Ipv6Addr) -> bool {
-        self.get(target)
-            .is_some_and(|target| target.state == State::Present)
+        self.get(target).is_some_and(Target::is_present)
     }
 
     pub fn len(&self) -> usize {
@@ -158,10 +147,13 @@ impl<'t> Targets<'t> {
         self.table.is_empty()
     }
 
-    /// Those that are there, upstream, from a slot on, each with its own.
-    pub fn present_from(&self, first: usize) -> impl Iterator<Item = (usize, Ipv6Addr, &Target)> {
+    /// The targets that are there, upstream, from a slot on, each with its own.
+    pub fn present_from(&self, first: usize) -> impl Iterator<Item = (usize, Ipv6Addr, &Present)> {
         let targets = self.table.iter_from(first);
-        targets.filter(|(_, _, target)| target.state == State::Present)
+        targets.filter_map(|(slot, address, target)| match target {
+            Target::Present(present) => Some((slot, address, present)),
+            Target::Asked(_) | Target::Verifying(_) | Target::Absent(_) => None,
+        })
     }
 
     /// Does a host downstream detect duplicates of an address, so that it is not that host's yet?
@@ -169,8 +161,8 @@ impl<'t> Targets<'t> {
         self.get(address).is_some_and(Target::is_detecting)
     }
 
-    /// Is an address that a host downstream claims another one's, upstream? That one is asked whether it is still there. If it is not,
-    /// the host has the address.
+    /// Does a target upstream have an address that a host downstream claims? The router asks it
+    /// whether it is still there. If it is not, the host has the address.
     pub(crate) fn defends(
         &mut self,
         now: Instant,
@@ -180,19 +172,21 @@ impl<'t> Targets<'t> {
         let Some(slot) = self.table.find(&address) else {
             return false;
         };
-        let Some((_, target)) = self.table.get_mut(slot) else {
+        let Some((_, Target::Present(present))) = self.table.get_mut(slot) else {
             return false;
         };
-        if target.state != State::Present || target.mac == mac {
+        if present.mac == mac {
             return false;
         }
-        target.claimant = Some((port, mac));
-        self.renew(now, slot, ANSWER_INTERVAL);
+        present.claimant = Some((port, mac));
+        let present = *present;
+        self.renew(now, slot, &present, ANSWER_INTERVAL);
         true
     }
 
-    /// A host detects duplicates of an address that another one has, on another link. It is told so where that one answers now, since
-    /// it may be gone, or be the host itself by another interface (RFC 6957 §4.2.2).
+    /// A host detects duplicates of an address that another host has, on another link, `owner`. The
+    /// router tells it so only if that one answers now: that one may be gone, or be the same host
+    /// by another interface (RFC 6957 §4.2.2).
     pub(crate) fn verify(
         &mut self,
         now: Instant,
@@ -201,35 +195,21 @@ impl<'t> Targets<'t> {
     ) -> Result<(), Refused> {
         let slot = match self.table.find(&solicitation.target) {
             Some(slot) => slot,
-            None => {
-                self.admit(now, solicitation.mac)?;
-                let inserted = self.table.insert(solicitation.target, Target::VACANT);
-                inserted.map_err(|_| Refused)?
+            None => self.admit(now, &solicitation)?,
+        };
+        match self.table.get_mut(slot) {
+            // The owner's answer will be for this host too.
+            Some((_, Target::Asked(asked))) => asked.remember_first(solicitation),
+            Some((_, Target::Verifying(_))) => {}
+            Some((_, Target::Absent(_) | Target::Present(_))) | None => {
+                let verifying = Target::Verifying(Verifying::new(owner, solicitation));
+                self.change(slot, verifying, now.saturating_add(VERIFICATION_INTERVAL));
             }
-        };
-        let Some((_, target)) = self.table.get_mut(slot) else {
-            return Err(Refused);
-        };
-        if target.state == State::Asked && target.asks > 0 {
-            // It is asked for already, and so will its owner's answer be for this host too.
-            target.asker.get_or_insert(solicitation);
-            return Ok(());
         }
-        *target = Target {
-            unasked: Some(solicitation.side),
-            asker: Some(solicitation),
-            verifies: Some(owner),
-            host: solicitation.mac,
-            ..Target::VACANT
-        };
-        target.ask_again(now, owner, VERIFICATION_INTERVAL);
-        let until = target.until;
-        self.asked.insert(slot);
-        self.expect_answer(until);
         Ok(())
     }
 
-    /// A host looks for a target that no downstream is known to have. It is asked for on all other links, or answered for.
+    /// A host looks for a target that no host downstream is known to have.
     pub(crate) fn solicited(
         &mut self,
         now: Instant,
@@ -237,36 +217,52 @@ impl<'t> Targets<'t> {
         solicitation: Solicitation,
     ) -> Result<(), Refused> {
         let Some(slot) = self.table.find(&solicitation.target) else {
-            return self.open(now, config, solicitation);
+            return self.ask_for_new(now, config, solicitation);
         };
-        let Some((_, state)) = self.table.get_mut(slot) else {
+        let Some((_, target)) = self.table.get_mut(slot) else {
             return Ok(());
         };
-        match state.state {
-            State::Asked | State::Absent if state.is_to_ask_beyond(solicitation.side) => {
-                return self.ask_where_it_was_not(now, slot, solicitation);
-            }
-            State::Asked => state.remember(solicitation),
-            State::Absent => {}
-            State::Present if solicitation.side == Side::Upstream => {}
-            // A host that brings its address along from the upstream's link is known by its link-layer address.
-            State::Present
-                if solicitation.source.is_unspecified() && state.mac == solicitation.mac => {}
-            // Any other one may have it by now, where it does not answer any more.
-            State::Present if solicitation.source.is_unspecified() => {
-                state.asker = Some(solicitation);
-                if state.asks == 0 {
-                    state.ask_again(now, Side::Upstream, VERIFICATION_INTERVAL);
-                    let until = state.until;
-                    self.expect_answer(until);
-                }
-            }
-            State::Present => {
-                self.answer(solicitation);
-                self.renew(now, slot, REACHABLE_INTERVAL);
+        if let Some(link) = target.unasked()
+            && link != solicitation.side
+        {
+            return self.ask_there_too(now, slot, link, solicitation);
+        }
+        match target {
+            Target::Asked(asked) => asked.remember(solicitation),
+            // The answer to a host that detects duplicates is heard by all on its link, and any
+            // other one asks again.
+            Target::Verifying(_) | Target::Absent(_) => {}
+            Target::Present(present) => {
+                let present = *present;
+                self.solicited_present(now, slot, present, solicitation);
             }
         }
         Ok(())
+    }
+
+    /// A host looks for a target that is there, upstream.
+    fn solicited_present(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        mut present: Present,
+        solicitation: Solicitation,
+    ) {
+        if solicitation.side == Side::Upstream {
+            // There it answers by itself.
+        } else if !solicitation.source.is_unspecified() {
+            self.answer(solicitation);
+            self.renew(now, slot, &present, REACHABLE_INTERVAL);
+        } else if solicitation.mac != present.mac {
+            // The host may have the address, if the target answers no more. A host that brings its
+            // own address along from the upstream's link is known by its link-layer address.
+            present.asker = Some(solicitation);
+            if present.is_asked() {
+                self.replace(slot, Target::Present(present));
+            } else if let Some(asked) = present.ask_again() {
+                self.change(slot, asked, now.saturating_add(VERIFICATION_INTERVAL));
+            }
+        }
     }
 
     /// Answers a host.
@@ -285,34 +281,30 @@ impl<'t> Targets<'t> {
         let Some(slot) = self.table.find(&address) else {
             return false;
         };
-        // Where it was not asked for, nobody answers, but somebody may claim it.
-        let Some((_, target)) = self
-            .table
-            .get_mut(slot)
-            .filter(|(_, target)| target.unasked != Some(Side::Upstream))
-        else {
+        let Some((_, before)) = self.table.get(slot) else {
             return false;
         };
-        let before = *target;
-        *target = Target {
-            state: State::Present,
-            mac,
-            last_seen: now,
-            until: now.saturating_add(config.address_timeout),
-            ..Target::VACANT
-        };
-        self.asked.remove(slot);
-        self.expect_check(now.saturating_add(config.address_timeout));
+        let before = *before;
+        // Where it was not asked for, nobody answers, but somebody may claim it.
+        if before.unasked() == Some(Side::Upstream) {
+            return false;
+        }
+        let present = Target::Present(Present::new(now, mac));
+        self.change(slot, present, now.saturating_add(config.address_timeout));
         self.answer_waiting(address, &before, mac, Side::Upstream);
-        before.state != State::Present
+        !before.is_present()
     }
 
-    /// A host downstream turns out to have the target, which is one no longer. Not so the host that detects duplicates of it: until
-    /// the time for that is over, another one may answer.
+    /// A host downstream turns out to have the target, which is a target no longer. The host that
+    /// detects duplicates of the target does not have it yet: until the time for that is over,
+    /// another host may answer.
     pub(crate) fn answered_downstream(&mut self, address: Ipv6Addr, port: Port, mac: MacAddress) {
-        let is_detecting = |target: &Target| target.is_detecting() && target.host == mac;
-        if !self.is_present(address)
-            && !self.get(address).is_some_and(is_detecting)
+        let Some(target) = self.get(address) else {
+            return;
+        };
+        let is_its_own = target.is_detecting() && target.opened_by() == Some(mac);
+        if !target.is_present()
+            && !is_its_own
             && let Some(target) = self.remove(address)
         {
             self.answer_waiting(address, &target, mac, Side::Downstream(port));
@@ -322,12 +314,11 @@ impl<'t> Targets<'t> {
     /// Forgets a target.
     pub(crate) fn remove(&mut self, address: Ipv6Addr) -> Option<Target> {
         let slot = self.table.find(&address)?;
-        self.asked.remove(slot);
-        let (_, target) = self.table.remove(slot)?;
-        Some(target)
+        self.remove_at(slot)
     }
 
-    /// Forgets those that `keep` does not hold for; hands each that was present to `gone`.
+    /// Forgets those that `keep` does not hold for; hands each that was present to `gone`. Touches
+    /// every target, since what is to be learned has changed.
     pub(crate) fn retain(
         &mut self,
         keep: impl Fn(Ipv6Addr) -> bool,
@@ -337,10 +328,10 @@ impl<'t> Targets<'t> {
             if let Some((address, target)) = self.table.get(slot)
                 && !keep(address)
             {
-                if target.state == State::Present {
+                if target.is_present() {
                     gone(address);
                 }
-                self.remove(address);
+                self.remove_at(slot);
             }
         }
     }
@@ -360,166 +351,138 @@ impl<'t> Targets<'t> {
     }
 
     /// The next target to ask for and where, the same again until [`Self::asked`] is told of it.
-    pub(crate) fn poll_question(&mut self) -> Option<(Ipv6Addr, Side)> {
-        if !self.is_asking {
-            return None;
-        }
-        for (_, address, target) in self.table.iter_from(0) {
-            if let Some(side) = target.to_ask.first() {
-                return Some((address, side));
-            }
-        }
-        self.is_asking = false;
-        None
+    pub(crate) fn poll_question(&self) -> Option<(Ipv6Addr, Side)> {
+        let (address, target) = self.table.get(self.to_ask.first()?)?;
+        Some((address, target.question()?))
     }
 
     /// A question was sent, or lost, which is no different.
     pub(crate) fn asked(&mut self, address: Ipv6Addr, side: Side) {
-        let slot = self.table.find(&address);
-        if let Some((_, target)) = slot.and_then(|slot| self.table.get_mut(slot)) {
-            target.to_ask.remove(side);
+        if let Some(slot) = self.table.find(&address)
+            && let Some((_, target)) = self.table.get_mut(slot)
+        {
+            target.asked_on(side);
+            self.note_question(slot);
         }
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.next_check
+        self.due.first().map(|(_, due)| due)
     }
 
-    /// Ends the states whose time is over; hands each target that did not answer, or is present no more, to `ended`.
+    /// Ends what is known of the targets whose time is over. Hands each that did not answer, or is
+    /// present no more, to `ended`.
     pub(crate) fn handle_timeout(&mut self, now: Instant, mut ended: impl FnMut(Ipv6Addr, Ended)) {
-        if self.next_check.is_none_or(|due| now < due) {
-            return;
-        }
-        self.next_check = None;
-        for slot in self.table.slots() {
-            let Some((address, target)) = self.table.get_mut(slot) else {
+        while let Some(slot) = self.due.first_due(now) {
+            let Some((address, target)) = self.table.get(slot) else {
+                self.due.remove(slot);
                 continue;
             };
-            if target.until > now {
-                let until = target.until;
-                self.expect_check(until);
-                continue;
-            }
-            let how = match target.state {
-                State::Present => Ended::Gone(target.claimant),
-                State::Asked | State::Absent if target.verifies.is_some() => Ended::Unverified,
-                State::Asked | State::Absent => Ended::Unanswered,
-            };
-            match (target.state, target.verifies) {
-                (State::Present, _) if target.asks > 0 && target.asks < ASKS => {
-                    target.ask_again(now, Side::Upstream, ANSWER_INTERVAL);
-                    let until = target.until;
-                    self.expect_answer(until);
+            let absent_until = now.saturating_add(ABSENT_INTERVAL);
+            match *target {
+                Target::Asked(asked) => {
+                    self.change(slot, asked.unanswered(), absent_until);
+                    ended(address, Ended::Unanswered);
                 }
-                (State::Asked, Some(owner)) if target.asks < VERIFICATIONS => {
-                    target.ask_again(now, owner, VERIFICATION_INTERVAL);
-                    let until = target.until;
-                    self.expect_answer(until);
+                Target::Verifying(verifying) => {
+                    if let Some(again) = verifying.ask_again() {
+                        self.change(slot, again, now.saturating_add(VERIFICATION_INTERVAL));
+                    } else {
+                        self.remove_at(slot);
+                        ended(address, Ended::Unverified);
+                    }
                 }
-                (State::Asked, None) | (State::Present, _) if target.asks > 0 => {
-                    self.asked.remove(slot);
-                    let until = now.saturating_add(ABSENT_INTERVAL);
-                    *target = Target {
-                        state: State::Absent,
-                        until,
-                        unasked: target.unasked,
-                        ..Target::VACANT
-                    };
-                    self.expect_check(until);
-                    ended(address, how);
+                Target::Present(present) if !present.is_asked() => {
+                    self.remove_at(slot);
+                    ended(address, Ended::Gone(present.claimant));
                 }
-                (State::Present | State::Asked, _) => {
-                    self.remove(address);
-                    ended(address, how);
+                Target::Present(present) => {
+                    if let Some(again) = present.ask_again() {
+                        self.change(slot, again, now.saturating_add(ANSWER_INTERVAL));
+                    } else {
+                        self.change(slot, Target::NEW, absent_until);
+                        ended(address, Ended::Gone(present.claimant));
+                    }
                 }
-                (State::Absent, _) => {
-                    self.remove(address);
+                Target::Absent(_) => {
+                    self.remove_at(slot);
                 }
             }
         }
     }
 
-    fn open(
+    /// Asks for a target on all links but the one where a host looks for it.
+    fn ask_for_new(
         &mut self,
         now: Instant,
         config: &Config,
         solicitation: Solicitation,
     ) -> Result<(), Refused> {
-        self.admit(now, solicitation.mac)?;
-        let mut target = Target {
-            to_ask: Links::all_but(solicitation.side, config.downstreams.len()),
-            unasked: Some(solicitation.side),
-            ..Target::VACANT
-        };
-        target.begin(now, solicitation);
-        let until = target.until;
-        let inserted = self.table.insert(solicitation.target, target);
-        self.asked.insert(inserted.map_err(|_| Refused)?);
-        self.expect_answer(until);
+        let slot = self.admit(now, &solicitation)?;
+        let to_ask = Links::all_but(solicitation.side, config.downstreams.len());
+        let asked = Asked::new(to_ask, Some(solicitation.side), solicitation);
+        self.change(
+            slot,
+            Target::Asked(asked),
+            now.saturating_add(ANSWER_INTERVAL),
+        );
         Ok(())
     }
 
-    /// A target that was asked for on all links but one is looked for from another: it is asked for there too.
-    fn ask_where_it_was_not(
+    /// A host on another link looks for a target that was asked for on all links but one: the router
+    /// asks for it on that one too.
+    fn ask_there_too(
         &mut self,
         now: Instant,
         slot: usize,
+        link: Side,
         solicitation: Solicitation,
     ) -> Result<(), Refused> {
-        self.admit(now, solicitation.mac)?;
-        let Some((_, target)) = self.table.get_mut(slot) else {
-            return Ok(());
-        };
-        self.asked.insert(slot);
-        if let Some(link) = target.unasked.take() {
-            target.to_ask.insert(link);
-        }
-        target.begin(now, solicitation);
-        let until = target.until;
-        self.expect_answer(until);
+        self.take_token(now, solicitation.mac)?;
+        let (_, target) = self.table.get(slot).ok_or(Refused)?;
+        let asked = Target::Asked(target.asked_there_too(link, solicitation));
+        self.change(slot, asked, now.saturating_add(ANSWER_INTERVAL));
         Ok(())
+    }
+
+    /// A slot for a new target of a host.
+    fn admit(&mut self, now: Instant, solicitation: &Solicitation) -> Result<usize, Refused> {
+        self.take_token(now, solicitation.mac)?;
+        let inserted = self.table.insert(solicitation.target, Target::NEW);
+        inserted.map_err(|_| Refused)
     }
 
     /// May a host have one more target asked for?
-    fn admit(&mut self, now: Instant, mac: MacAddress) -> Result<(), Refused> {
-        let is_of_host = |slot: &usize| {
-            let target = self.table.get(*slot);
-            target.is_some_and(|(_, target)| target.host == mac)
-        };
-        if self.asked.len() >= MAX_OPEN
-            || self.asked.iter().filter(is_of_host).count() >= MAX_OPEN_OF_HOST
-            || !self.newcomers.take(now, RATE, BURST)
+    fn take_token(&mut self, now: Instant, host: MacAddress) -> Result<(), Refused> {
+        let is_free = self.open.has_room_for(host) && self.newcomers.take(now, RATE, BURST);
+        is_free.then_some(()).ok_or(Refused)
+    }
+
+    /// Asks a target that is present whether it still is, unless it is asked already or its last
+    /// answer is younger than `age`.
+    fn renew(&mut self, now: Instant, slot: usize, present: &Present, age: Duration) {
+        if !present.is_asked()
+            && now.since(present.last_seen) >= age
+            && let Some(asked) = present.ask_again()
         {
-            return Err(Refused);
+            self.change(slot, asked, now.saturating_add(ANSWER_INTERVAL));
         }
-        Ok(())
     }
 
-    /// Asks one that is present whether it still is, where its last answer is at least so old.
-    fn renew(&mut self, now: Instant, slot: usize, age: Duration) {
-        let Some((_, target)) = self.table.get_mut(slot) else {
-            return;
-        };
-        if target.asks > 0 || now.since(target.last_seen) < age {
-            return;
-        }
-        target.ask_again(now, Side::Upstream, ANSWER_INTERVAL);
-        let until = target.until;
-        self.expect_answer(until);
-    }
-
-    /// Answers those who waited for a target that `mac` has, but for the one who has it, and those on its own link.
+    /// Answers the hosts that waited for a target that `mac` has, on the link `on`. That link's own
+    /// hosts hear the target itself, and the host that has the target is no duplicate of itself.
     fn answer_waiting(&mut self, address: Ipv6Addr, target: &Target, mac: MacAddress, on: Side) {
-        if let Some(asker) = target.asker
+        if let Some(asker) = target.asker()
             && asker.side != on
         {
             self.answer(asker);
         }
+        let (duplicates, host) = target.duplicates();
         for side in (0..MAX_DOWNSTREAMS as Port).map(Side::Downstream) {
-            if target.duplicates.contains(side) && side != on && target.host != mac {
+            if duplicates.contains(side) && side != on && host != mac {
                 self.answer(Solicitation {
                     side,
-                    mac: target.host,
+                    mac: host,
                     source: Ipv6Addr::UNSPECIFIED,
                     target: address,
                 });
@@ -527,68 +490,32 @@ impl<'t> Targets<'t> {
         }
     }
 
-    /// A question is to be sent, and answered by then.
-    fn expect_answer(&mut self, until: Instant) {
-        self.is_asking = true;
-        self.expect_check(until);
+    /// What is known of a target is this now, until then.
+    fn change(&mut self, slot: usize, target: Target, until: Instant) {
+        self.replace(slot, target);
+        self.due.set(slot, until);
     }
 
-    fn expect_check(&mut self, due: Instant) {
-        bring_forward(&mut self.next_check, due);
-    }
-}
-
-impl Target {
-    const VACANT: Target = Target {
-        state: State::Asked,
-        mac: MacAddress([0; 6]),
-        last_seen: Instant::ZERO,
-        until: Instant::ZERO,
-        asks: 0,
-        to_ask: Links::NONE,
-        unasked: None,
-        asker: None,
-        duplicates: Links::NONE,
-        host: MacAddress([0; 6]),
-        verifies: None,
-        claimant: None,
-    };
-
-    /// It is asked for from now on, because a host looks for it.
-    fn begin(&mut self, now: Instant, solicitation: Solicitation) {
-        self.state = State::Asked;
-        self.until = now.saturating_add(ANSWER_INTERVAL);
-        self.asks = 1;
-        // One that detects duplicates stays known as the one who does.
-        if !self.is_detecting() {
-            self.host = solicitation.mac;
-        }
-        self.remember(solicitation);
-    }
-
-    fn is_to_ask_beyond(&self, side: Side) -> bool {
-        self.unasked.is_some_and(|unasked| unasked != side)
-    }
-
-    fn is_detecting(&self) -> bool {
-        self.state == State::Asked && self.duplicates != Links::NONE
-    }
-
-    /// Notes who is to be told that it is there.
-    fn remember(&mut self, solicitation: Solicitation) {
-        if solicitation.side == Side::Upstream {
-            // The kernel answers there, once the target is known.
-        } else if solicitation.source.is_unspecified() {
-            self.duplicates.insert(solicitation.side);
-        } else {
-            self.asker.get_or_insert(solicitation);
+    /// What is known of a target is this now, for as long as before.
+    fn replace(&mut self, slot: usize, target: Target) {
+        if let Some((_, known)) = self.table.get_mut(slot) {
+            let before = core::mem::replace(known, target);
+            self.open.change(before.opened_by(), target.opened_by());
+            self.note_question(slot);
         }
     }
 
-    /// It is asked for where it is, and has so long to answer.
-    fn ask_again(&mut self, now: Instant, on: Side, interval: Duration) {
-        self.asks = self.asks.saturating_add(1);
-        self.until = now.saturating_add(interval);
-        self.to_ask.insert(on);
+    fn remove_at(&mut self, slot: usize) -> Option<Target> {
+        let (_, target) = self.table.remove(slot)?;
+        self.open.change(target.opened_by(), None);
+        self.due.remove(slot);
+        self.to_ask.remove(slot);
+        Some(target)
+    }
+
+    fn note_question(&mut self, slot: usize) {
+        let target = self.table.get(slot);
+        let is_to_ask = target.is_some_and(|(_, target)| target.question().is_some());
+        self.to_ask.set(slot, is_to_ask);
     }
 }

@@ -1,0 +1,254 @@
+//! What is known of one target.
+
+use super::links::Links;
+use super::{ASKS, Solicitation, VERIFICATIONS};
+use crate::link::{Port, Side};
+use crate::time::Instant;
+use crate::wire::MacAddress;
+
+/// What is known of a target that a host looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The router asks for it on the links where it may be.
+    Asked(Asked),
+    /// A host downstream has it, and is asked whether it still does, because another host wants it.
+    Verifying(Verifying),
+    /// It did not answer.
+    Absent(Absent),
+    /// It is there, upstream.
+    Present(Present),
+}
+
+/// A target that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The links where it is still to be asked for.
+    to_ask: Links,
+    /// The link where it is not asked for: the host that looked for it first is there, and the
+    /// target would have answered that host.
+    unasked: Option<Side>,
+    /// The first host that resolves the target's address, which an answer goes to.
+    asker: Option<Solicitation>,
+    /// The downstreams where hosts detect duplicates of it.
+    duplicates: Links,
+    /// The host that it is asked for.
+    host: MacAddress,
+}
+
+/// A target whose owner is to show that it is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verifying {
+    /// The link of its owner.
+    owner: Side,
+    /// The host that detects duplicates of it, which an answer goes to.
+    pub(super) asker: Solicitation,
+    /// Questions so far, 1 to [`VERIFICATIONS`].
+    asks: u8,
+    /// Is the last of them still to be sent?
+    to_ask: bool,
+}
+
+/// A target that did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Absent {
+    /// The link where it was not asked for; `None` where it was on all.
+    unasked: Option<Side>,
+}
+
+/// A target that is there, upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Present {
+    pub mac: MacAddress,
+    /// When it answered last.
+    pub last_seen: Instant,
+    /// Questions since then, up to [`ASKS`].
+    asks: u8,
+    /// Is the last of them still to be sent?
+    to_ask: bool,
+    /// The last host that detected duplicates of it since then, which an answer goes to.
+    pub(super) asker: Option<Solicitation>,
+    /// The last host downstream that claimed it since then.
+    pub(super) claimant: Option<(Port, MacAddress)>,
+}
+
+impl Target {
+    /// One of which nothing is known yet.
+    pub(super) const NEW: Target = Target::Absent(Absent { unasked: None });
+
+    pub fn is_present(&self) -> bool {
+        match self {
+            Target::Present(_) => true,
+            Target::Asked(_) | Target::Verifying(_) | Target::Absent(_) => false,
+        }
+    }
+
+    /// Does a host downstream detect duplicates of it while it is asked for?
+    pub(super) fn is_detecting(&self) -> bool {
+        match self {
+            Target::Asked(asked) => asked.duplicates != Links::NONE,
+            Target::Verifying(_) | Target::Absent(_) | Target::Present(_) => false,
+        }
+    }
+
+    /// The host whose open target it is; `None` where it is not open.
+    pub(super) fn opened_by(&self) -> Option<MacAddress> {
+        match self {
+            Target::Asked(asked) => Some(asked.host),
+            Target::Verifying(verifying) => Some(verifying.asker.mac),
+            Target::Absent(_) | Target::Present(_) => None,
+        }
+    }
+
+    /// The one link where it was not asked for.
+    pub(super) fn unasked(&self) -> Option<Side> {
+        match self {
+            Target::Asked(asked) => asked.unasked,
+            Target::Absent(absent) => absent.unasked,
+            Target::Verifying(_) | Target::Present(_) => None,
+        }
+    }
+
+    /// The host that an answer goes to.
+    pub(super) fn asker(&self) -> Option<Solicitation> {
+        match self {
+            Target::Asked(asked) => asked.asker,
+            Target::Verifying(verifying) => Some(verifying.asker),
+            Target::Present(present) => present.asker,
+            Target::Absent(_) => None,
+        }
+    }
+
+    /// The downstreams where its host detects duplicates of it, and that host.
+    pub(super) fn duplicates(&self) -> (Links, MacAddress) {
+        match self {
+            Target::Asked(asked) => (asked.duplicates, asked.host),
+            Target::Verifying(_) | Target::Absent(_) | Target::Present(_) => {
+                (Links::NONE, MacAddress([0; 6]))
+            }
+        }
+    }
+
+    /// The next link where it is to be asked for.
+    pub(super) fn question(&self) -> Option<Side> {
+        match self {
+            Target::Asked(asked) => asked.to_ask.first(),
+            Target::Verifying(verifying) => verifying.to_ask.then_some(verifying.owner),
+            Target::Present(present) => present.to_ask.then_some(Side::Upstream),
+            Target::Absent(_) => None,
+        }
+    }
+
+    /// A question was sent there.
+    pub(super) fn asked_on(&mut self, side: Side) {
+        match self {
+            Target::Asked(asked) => asked.to_ask.remove(side),
+            Target::Verifying(verifying) => verifying.to_ask = false,
+            Target::Present(present) => present.to_ask = false,
+            Target::Absent(_) => {}
+        }
+    }
+
+    /// As it is once it is asked for on one more link, where another host looks for it.
+    pub(super) fn asked_there_too(&self, link: Side, solicitation: Solicitation) -> Asked {
+        let mut asked = match self {
+            Target::Asked(asked) => *asked,
+            Target::Verifying(_) | Target::Absent(_) | Target::Present(_) => {
+                Asked::new(Links::NONE, None, solicitation)
+            }
+        };
+        asked.to_ask.insert(link);
+        asked.unasked = None;
+        // A host that detects duplicates stays known as the one that does.
+        if asked.duplicates == Links::NONE {
+            asked.host = solicitation.mac;
+        }
+        asked.remember(solicitation);
+        asked
+    }
+}
+
+impl Asked {
+    pub(super) fn new(to_ask: Links, unasked: Option<Side>, solicitation: Solicitation) -> Self {
+        let mut asked = Asked {
+            to_ask,
+            unasked,
+            asker: None,
+            duplicates: Links::NONE,
+            host: solicitation.mac,
+        };
+        asked.remember(solicitation);
+        asked
+    }
+
+    /// Notes a host that is to be told that the target is there.
+    pub(super) fn remember(&mut self, solicitation: Solicitation) {
+        if solicitation.side == Side::Upstream {
+            // The kernel answers there, once the target is known.
+        } else if solicitation.source.is_unspecified() {
+            self.duplicates.insert(solicitation.side);
+        } else {
+            self.remember_first(solicitation);
+        }
+    }
+
+    /// Notes a host that is to be told, unless another one is already.
+    pub(super) fn remember_first(&mut self, solicitation: Solicitation) {
+        self.asker.get_or_insert(solicitation);
+    }
+
+    /// As it is when nobody answered.
+    pub(super) fn unanswered(&self) -> Target {
+        Target::Absent(Absent {
+            unasked: self.unasked,
+        })
+    }
+}
+
+impl Verifying {
+    pub(super) fn new(owner: Side, asker: Solicitation) -> Self {
+        Verifying {
+            owner,
+            asker,
+            asks: 1,
+            to_ask: true,
+        }
+    }
+
+    /// As it is once its owner is asked again; `None` where it was asked often enough.
+    pub(super) fn ask_again(&self) -> Option<Target> {
+        let again = Verifying {
+            asks: self.asks.saturating_add(1),
+            to_ask: true,
+            ..*self
+        };
+        (self.asks < VERIFICATIONS).then_some(Target::Verifying(again))
+    }
+}
+
+impl Present {
+    pub(super) fn new(now: Instant, mac: MacAddress) -> Self {
+        Present {
+            mac,
+            last_seen: now,
+            asks: 0,
+            to_ask: false,
+            asker: None,
+            claimant: None,
+        }
+    }
+
+    /// Is it asked whether it is still there?
+    pub(super) fn is_asked(&self) -> bool {
+        self.asks > 0
+    }
+
+    /// As it is once it is asked, the first time or again; `None` where it was asked often enough.
+    pub(super) fn ask_again(&self) -> Option<Target> {
+        let again = Present {
+            asks: self.asks.saturating_add(1),
+            to_ask: true,
+            ..*self
+        };
+        (self.asks < ASKS).then_some(Target::Present(again))
+    }
+}
