@@ -175,13 +175,13 @@ impl<'t> Engine<'t> {
         let Engine { context, ndp, mld } = self;
         if mld.is_ending() {
             return mld
-                .poll_leaves(context, ndp.groups(), buffer)
+                .poll_last_leaves(context, ndp.groups(), buffer)
                 .map(Action::Mld);
         }
         match ndp.poll_action(context, buffer) {
             // A leave is reported before it is carried out.
             Some(ndp::Action::Leave(change)) if !mld.has_reported_leave(change.slot) => {
-                let report = mld.poll_leaves(context, ndp.groups(), buffer);
+                let report = mld.poll_leaves(context, ndp.groups(), change.slot, buffer);
                 let leave = Action::Ndp(ndp::Action::Leave(change));
                 Some(report.map_or(leave, Action::Mld))
             }
@@ -270,7 +270,9 @@ impl<'t> Engine<'t> {
     fn settle(&mut self) {
         let Engine { context, ndp, mld } = self;
         ndp.settle(context);
-        mld.settle(context, ndp.groups());
+        while let Some((slot, group)) = ndp.next_resumed() {
+            mld.handle_resumed(context, slot, group);
+        }
     }
 }
 
@@ -298,10 +300,6 @@ impl mld::Memberships for Groups<'_> {
 
     fn at(&self, slot: usize) -> Option<SolicitedNode> {
         self.at(slot)
-    }
-
-    fn kept_at(&self, slot: usize) -> Option<SolicitedNode> {
-        self.kept_at(slot)
     }
 }
 

@@ -715,7 +715,7 @@ fn invariants_hold_under_any_order_of_events() {
                 .map(|(_, group)| usize::from(group.members))
                 .sum();
             assert_eq!(members, neighbors.len(), "{context}: each wants one group");
-            let joined = groups.iter().filter(|(_, group)| group.joined).count();
+            let joined = groups.iter().filter(|(_, group)| group.is_joined()).count();
             assert_eq!(joined, stage.joined.len(), "{context}");
             assert!(
                 stage

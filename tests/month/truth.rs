@@ -416,7 +416,7 @@ impl World {
         for (group, state) in groups.iter() {
             let group = group_of(group.group());
             let membership = self.groups.get(&group).copied().unwrap_or_default();
-            assert_eq!(state.joined, membership.joined, "{group:06x} at {now}");
+            assert_eq!(state.is_joined(), membership.joined, "{group:06x} at {now}");
             let failed = membership.failed;
             let fails = failed.is_some_and(|failed| now < failed + RETRY_INTERVAL);
             if self.upstream.is_none() || fails {
@@ -439,7 +439,7 @@ impl World {
                 now <= mentioned + longest,
                 "{group:06x} stays, of {mentioned}, at {now}"
             );
-            if !state.joined {
+            if !state.is_joined() {
                 waiting += 1;
                 let since =
                     (group, Ipv6Addr::UNSPECIFIED)..=(group, Ipv6Addr::from_bits(u128::MAX));
@@ -457,7 +457,7 @@ impl World {
         let joined = self.groups.values().filter(|group| group.joined).count();
         assert_eq!(
             joined,
-            groups.iter().filter(|(_, group)| group.joined).count()
+            groups.iter().filter(|(_, group)| group.is_joined()).count()
         );
         self.tally.most_joined = self.tally.most_joined.max(joined);
         self.tally.most_waiting = self.tally.most_waiting.max(groups.waiting());

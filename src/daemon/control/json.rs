@@ -92,7 +92,9 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
         Piece::Group(group, state) => write!(
             out,
             "{comma}{{\"group\":\"{group}\",\"members\":{},\"joined\":{},\"address\":\"{}\"}}",
-            state.members, state.joined, state.address,
+            state.members,
+            state.is_joined(),
+            state.address,
         ),
         Piece::Counter(counter, value) => {
             let before = if first { "]},\"counters\":{" } else { "," };

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use protocol::config::MldVersion;
 use protocol::ndp::neighbors::{self, Subject};
-use protocol::ndp::solicited;
+use protocol::ndp::solicited::{self, Membership};
 
 use super::{Mac, Output, Piece, View};
 use crate::interfaces::State;
@@ -84,10 +84,10 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
             if first {
                 writeln!(out, "\n{:26} {:>7} {:8} LAST", "GROUP", "MEMBERS", "STATE")?;
             }
-            let progress = match (state.joined, state.members) {
-                (true, 0) => "leaving",
-                (true, _) => "joined",
-                (false, _) => "joining",
+            let progress = match state.membership {
+                Membership::Waiting | Membership::Joining => "joining",
+                Membership::Joined => "joined",
+                Membership::Idle | Membership::Leaving => "leaving",
             };
             writeln!(
                 out,

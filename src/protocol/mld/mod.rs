@@ -52,9 +52,6 @@ pub trait Memberships {
 
     /// The group at a slot.
     fn at(&self, slot: usize) -> Option<SolicitedNode>;
-
-    /// The group at a slot, if it is joined and is to stay so.
-    fn kept_at(&self, slot: usize) -> Option<SolicitedNode>;
 }
 
 /// What the report polled last is of.
@@ -66,6 +63,8 @@ enum Reporting {
     Joins,
     /// Those about to be left.
     Leaves,
+    /// All groups joined, which are left in the end.
+    LastLeaves,
 }
 
 /// What [`Mld`] is kept in.
@@ -190,16 +189,17 @@ impl<'t> Mld<'t> {
         self.host.handle_timeout(cx, log_change);
     }
 
-    /// Reports again the groups that are wanted after their leave was reported and before it was
-    /// carried out. The querier believes that they were left, and the kernel, which never left them,
-    /// says nothing.
-    pub(crate) fn settle(&mut self, cx: &Context, groups: &impl Memberships) {
-        while let Some((slot, group)) = self.state_changes.taken_back(|slot| groups.kept_at(slot)) {
-            let voice = self.voice(cx);
-            self.state_changes.joined(slot, group, voice.as_ref());
-            if voice.is_none() {
-                self.host.report_all();
-            }
+    /// A group is wanted again that was to be left. If its leave was reported, the querier believes
+    /// that it was left, and the kernel, which never left it, reports nothing: so it is reported
+    /// again.
+    pub(crate) fn handle_resumed(&mut self, cx: &Context, slot: usize, group: SolicitedNode) {
+        if !self.state_changes.is_told(slot) {
+            return;
+        }
+        let voice = self.voice(cx);
+        self.state_changes.joined(slot, group, voice.as_ref());
+        if voice.is_none() {
+            self.host.report_all();
         }
     }
 
@@ -217,9 +217,29 @@ impl<'t> Mld<'t> {
         self.state_changes.is_told(slot)
     }
 
-    /// The next report of groups that are about to be left, if it is not the kernel that reports it.
-    /// The same one again until [`Self::done`] is told of it.
+    /// The next report of groups that are about to be left, the one at a slot first; `None` if the
+    /// kernel reports it. The same one again until [`Self::done`] is told of it.
     pub(crate) fn poll_leaves(
+        &mut self,
+        cx: &Context,
+        groups: &impl Memberships,
+        slot: usize,
+        buffer: &mut [u8],
+    ) -> Option<Action> {
+        let voice = self.voice(cx)?;
+        let buffer = host::packet(cx, buffer)?;
+        let leaving_from = |first| groups.leaving_from(first);
+        let report = self
+            .state_changes
+            .poll_leaves(&voice, slot, leaving_from, buffer);
+        let (length, group) = report?;
+        self.reporting = Reporting::Leaves;
+        Some(Action::Report { length, group })
+    }
+
+    /// The next report in the end, when all groups are left. The same one again until
+    /// [`Self::done`] is told of it.
+    pub(crate) fn poll_last_leaves(
         &mut self,
         cx: &Context,
         groups: &impl Memberships,
@@ -227,15 +247,12 @@ impl<'t> Mld<'t> {
     ) -> Option<Action> {
         let voice = self.voice(cx)?;
         let buffer = host::packet(cx, buffer)?;
-        let report = if self.ending {
-            self.state_changes
-                .poll_leaves(&voice, groups.joined_from(0), buffer)
-        } else {
-            self.state_changes
-                .poll_leaves(&voice, groups.leaving_from(0), buffer)
-        };
+        let joined_from = |first| groups.joined_from(first);
+        let report = self
+            .state_changes
+            .poll_last_leaves(&voice, joined_from, buffer);
         let (length, group) = report?;
-        self.reporting = Reporting::Leaves;
+        self.reporting = Reporting::LastLeaves;
         Some(Action::Report { length, group })
     }
 
@@ -279,15 +296,16 @@ impl<'t> Mld<'t> {
             (Reporting::Joins, Some(voice)) => {
                 self.state_changes.done(cx.now, &voice, succeeded);
             }
-            (Reporting::Leaves, Some(voice)) if self.ending => {
-                let from = |first| groups.joined_from(first);
-                self.state_changes.leaves_done(cx.now, &voice, from);
-            }
             (Reporting::Leaves, Some(voice)) => {
-                let from = |first| groups.leaving_from(first);
-                self.state_changes.leaves_done(cx.now, &voice, from);
+                let leaving_from = |first| groups.leaving_from(first);
+                self.state_changes.leaves_done(cx.now, &voice, leaving_from);
             }
-            (Reporting::All | Reporting::Joins | Reporting::Leaves, _) => {
+            (Reporting::LastLeaves, Some(voice)) => {
+                let joined_from = |first| groups.joined_from(first);
+                self.state_changes.leaves_done(cx.now, &voice, joined_from);
+            }
+            (Reporting::All, _)
+            | (Reporting::Joins | Reporting::Leaves | Reporting::LastLeaves, None) => {
                 self.host.done(cx, groups.len(), succeeded);
             }
         }

@@ -1,8 +1,8 @@
 //! Joins and leaves upstream, reported in a version of MLD that the kernel does not speak there.
 //!
-//! The kernel reports each join and leave in the version that it heard. Where the user fixed
-//! another one, this reports them as well: a join at once and some times again, a leave before it
-//! is carried out (RFC 2710 §4, RFC 3810 §6.1).
+//! The kernel reports each join and leave in the version that it heard. If the user fixed another
+//! version, the router reports them in that one as well: a join at once and some times again, a
+//! leave before it is carried out (RFC 2710 §4, RFC 3810 §6.1).
 
 use core::net::Ipv6Addr;
 
@@ -18,11 +18,13 @@ const REPEAT_INTERVAL_V1: Duration = Duration::from_secs(10);
 const REPEAT_INTERVAL_V2: Duration = Duration::from_secs(1);
 /// Between two MLDv1 reports of many joins at once.
 const V1_PACE: Duration = Duration::from_millis(10);
-/// Until a report that could not be sent is tried again.
+/// From a report that could not be sent to the next attempt.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The most leaves that are reported again; of more, the rest is reported once. They fit one
 /// report.
 const MAX_REPEATED_LEAVES: usize = 48;
+/// The most leaves that are looked at for one report, more than fit one.
+const MAX_LEAVES: usize = 128;
 
 /// How the next report is to be written.
 #[derive(Clone, Copy)]
@@ -44,21 +46,26 @@ pub type Storage = [u8; CAPACITY];
 pub struct StateChanges<'t> {
     /// How often each group joined is still to be reported.
     times: &'t mut Storage,
-    /// Those to be reported now, and those that wait for `repeat_at`.
+    /// The groups joined that are to be reported now, and those that wait for `repeat_at`.
     due: SlotSet<WORDS>,
     waiting: SlotSet<WORDS>,
-    /// Groups whose leave was reported and is still to be carried out, also where that failed.
+    /// The groups whose leave was reported and is still to be carried out, also if that failed.
     told: SlotSet<WORDS>,
     /// Groups left, and how often that is still to be reported.
     left: heapless::Vec<(SolicitedNode, u8), MAX_REPEATED_LEAVES>,
     left_are_due: bool,
+    /// When what waits is to be reported again; `None` while nothing waits.
     repeat_at: Option<Instant>,
-    /// It has come.
+    /// That time has come.
     repeat_is_due: bool,
-    /// No report of a join before: one failed, or MLDv1 reports are paced.
+    /// No join is reported before then: a report failed, or MLDv1 reports are paced.
     report_at: Option<Instant>,
     /// How many groups the report polled last names.
     polled: usize,
+    /// The slot from which a report of leaves names groups.
+    leaves_from: usize,
+    /// The slot from which the last leaves, of all groups, are still to be reported.
+    last_from: usize,
 }
 
 impl<'t> StateChanges<'t> {
@@ -74,6 +81,8 @@ impl<'t> StateChanges<'t> {
             repeat_is_due: false,
             report_at: None,
             polled: 0,
+            leaves_from: 0,
+            last_from: 0,
         }
     }
 
@@ -87,7 +96,7 @@ impl<'t> StateChanges<'t> {
     }
 
     /// A group was joined, or is wanted again after its leave was reported and before that was
-    /// carried out. Without a voice the kernel reports the join, or nobody can.
+    /// carried out. `None` as the voice means that the kernel reports the join, or that nobody can.
     pub(crate) fn joined(&mut self, slot: usize, group: SolicitedNode, voice: Option<&Voice>) {
         self.left.retain(|(left, _)| *left != group);
         self.told.remove(slot);
@@ -98,7 +107,7 @@ impl<'t> StateChanges<'t> {
         }
     }
 
-    /// A group that is joined was asked for: it is reported once, `delay` after `now`.
+    /// A query asks for a group that is joined: it is reported once, `delay` after `now`.
     pub(crate) fn asked_for(&mut self, now: Instant, slot: usize, delay: Duration) {
         if self.due.contains(slot) || self.waiting.contains(slot) {
             return;
@@ -122,31 +131,49 @@ impl<'t> StateChanges<'t> {
         self.told.contains(slot)
     }
 
-    /// A group whose leave was reported, but that is to stay: `kept_at` tells which at a slot is.
-    pub(crate) fn taken_back(
-        &self,
-        kept_at: impl Fn(usize) -> Option<SolicitedNode>,
-    ) -> Option<(usize, SolicitedNode)> {
-        if self.told.is_empty() {
-            return None;
-        }
-        let mut told = self.told.iter();
-        told.find_map(|slot| Some((slot, kept_at(slot)?)))
-    }
-
-    /// Builds a report of groups that are about to be left, of which there is one; its length, and
-    /// where it goes.
-    pub(crate) fn poll_leaves(
+    /// Builds a report of the groups that are about to be left, from a slot on, whose leave was not
+    /// reported; its length, and where it goes.
+    pub(crate) fn poll_leaves<I>(
         &mut self,
         voice: &Voice,
-        leaving: impl Iterator<Item = (usize, SolicitedNode)>,
+        first: usize,
+        leaving_from: impl FnOnce(usize) -> I,
+        buffer: &mut [u8],
+    ) -> Option<(usize, Ipv6Addr)>
+    where
+        I: Iterator<Item = (usize, SolicitedNode)>,
+    {
+        self.leaves_from = first;
+        // Leaves that fail may have been reported, all of them.
+        self.report_leaves(voice, leaving_from(first).take(MAX_LEAVES), buffer)
+    }
+
+    /// Builds the next report of all groups joined, which are left in the end.
+    pub(crate) fn poll_last_leaves<I>(
+        &mut self,
+        voice: &Voice,
+        joined_from: impl FnOnce(usize) -> I,
+        buffer: &mut [u8],
+    ) -> Option<(usize, Ipv6Addr)>
+    where
+        I: Iterator<Item = (usize, SolicitedNode)>,
+    {
+        self.leaves_from = self.last_from;
+        self.report_leaves(voice, joined_from(self.last_from), buffer)
+    }
+
+    fn report_leaves(
+        &mut self,
+        voice: &Voice,
+        groups: impl Iterator<Item = (usize, SolicitedNode)>,
         buffer: &mut [u8],
     ) -> Option<(usize, Ipv6Addr)> {
         let source = voice.source;
-        let mut untold = leaving.filter(|(slot, _)| !self.told.contains(*slot));
+        let mut untold = groups.filter(|(slot, _)| !self.told.contains(*slot));
         match voice.version {
             MldVersion::V1 => {
-                let group = untold.next()?.1.group();
+                let (_, group) = untold.next()?;
+                let group = group.group();
                 self.polled = 1;
                 let length = Done { source, group }.emit(buffer)?;
                 Some((length, ALL_ROUTERS))
@@ -164,24 +191,27 @@ impl<'t> StateChanges<'t> {
     }
 
     /// The report of leaves was sent, or could not be, which is no different from one that is lost.
+    /// `groups_from` is what it was [built](Self::poll_leaves) of.
     pub(crate) fn leaves_done<I>(
         &mut self,
         now: Instant,
         voice: &Voice,
-        leaving_from: impl Fn(usize) -> I,
+        groups_from: impl FnOnce(usize) -> I,
     ) where
         I: Iterator<Item = (usize, SolicitedNode)>,
     {
-        let mut first = 0;
-        for _ in 0..self.polled {
-            let mut untold = leaving_from(first).filter(|(slot, _)| !self.told.contains(*slot));
-            let Some((slot, group)) = untold.next() else {
-                return;
-            };
-            first = slot.saturating_add(1);
+        let times = voice.repetitions().saturating_sub(1);
+        let mut named = 0..self.polled;
+        for (slot, group) in groups_from(self.leaves_from) {
+            if self.told.contains(slot) {
+                continue;
+            }
+            if named.next().is_none() {
+                break;
+            }
+            self.last_from = slot.saturating_add(1);
             self.told.insert(slot);
             self.left.retain(|(left, _)| *left != group);
-            let times = voice.repetitions().saturating_sub(1);
             if voice.version == MldVersion::V2
                 && times > 0
                 && self.left.push((group, times)).is_ok()
@@ -192,8 +222,8 @@ impl<'t> StateChanges<'t> {
         }
     }
 
-    /// Builds the next report of joins, and in MLDv2 of leaves once more; its length, and where it
-    /// goes. The same one again until [`Self::done`] is told of it.
+    /// Builds the next report of joins, in MLDv2 together with the leaves that are reported again;
+    /// its length, and where it goes. The same one again until [`Self::done`] is told of it.
     pub(crate) fn poll_report(
         &mut self,
         voice: &Voice,
@@ -280,13 +310,11 @@ impl<'t> StateChanges<'t> {
         }
     }
 
-    /// What was never reported comes before what is reported once more.
+    /// Once all that was never reported is, has those reported again that wait for it.
     fn repeat(&mut self) {
         if self.repeat_is_due && self.due.is_empty() {
             self.repeat_is_due = false;
-            while let Some(slot) = self.waiting.take_first() {
-                self.due.insert(slot);
-            }
+            core::mem::swap(&mut self.due, &mut self.waiting);
             self.left_are_due = !self.left.is_empty();
         }
     }

@@ -231,6 +231,11 @@ impl<'t> Ndp<'t> {
         self.admit_latecomers(cx);
     }
 
+    /// A group that was to be left and that somebody wants again, with its slot; each once.
+    pub(crate) fn next_resumed(&mut self) -> Option<(usize, SolicitedNode)> {
+        self.groups.next_resumed()
+    }
+
     /// The next thing to do. The same one again until [`Self::done`] is told of it.
     pub(crate) fn poll_action(&mut self, cx: &Context, buffer: &mut [u8]) -> Option<Action> {
         self.poll_membership(cx)

@@ -1,27 +1,30 @@
 //! The solicited-node groups wanted upstream, each with a count of the addresses behind it.
 //!
-//! RFC 4861 §7.2.1: a node must not leave a solicited-node group while any of its addresses still maps to it. So a group is joined
-//! with the first address and left with the last.
+//! RFC 4861 §7.2.1: a node must not leave a solicited-node group while any of its addresses still
+//! maps to it. So the router joins a group with the first address and leaves it with the last.
 //!
-//! Each join costs the gateway a report, so new groups are joined at a limited rate. Those for which there is no token yet wait for
-//! one; none is forgotten.
+//! Each join costs the gateway a report, so new groups are joined at a limited rate. A group for
+//! which there is no token yet waits for one; none is forgotten.
 
 use core::net::Ipv6Addr;
 
 use crate::config::Config;
+use crate::tables::deadlines::Deadlines;
 use crate::tables::pending::{Pending, SlotSet};
 use crate::tables::rate::Bucket;
 use crate::tables::table::{Full, Key, Table};
-use crate::time::{Duration, Instant, bring_forward, earliest};
+use crate::time::{Duration, Instant, earliest};
 use crate::wire::SolicitedNode;
 
 /// The most groups kept: one for each of 4,096 addresses, and 1,024 that wait to be left.
 pub const CAPACITY: usize = 5120;
-/// Until a join or leave that failed is tried again.
+/// From a join or leave that failed to the next attempt.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-
-/// From the moment when no address maps to a group any more until it is left: a host that comes and goes costs no reports.
+/// From the moment when no address maps to a group any more until the router leaves it: a host that
+/// comes and goes costs no reports.
 pub const LEAVE_DELAY: Duration = Duration::from_secs(10);
+/// So many groups are left before their time when a new one finds the table full.
+pub const MAKE_ROOM: usize = 8;
 
 /// A group, as wanted and as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +33,51 @@ pub struct Group {
     pub members: u16,
     /// How many of these are listeners, whose addresses are not known.
     pub listeners: u16,
-    /// Is the router a member upstream?
-    pub joined: bool,
+    pub membership: Membership,
     /// The address that came or went last; the group's own where only a listener to it is known.
     pub address: Ipv6Addr,
-    /// Since when nobody wants it.
-    idle_since: Instant,
 }
 
-/// A join (or leave) that is to be carried out.
+/// The router's membership of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// The group is wanted, and its join waits for a token.
+    Waiting,
+    /// The group is wanted, and to be joined.
+    Joining,
+    /// The group is wanted, and the router is a member.
+    Joined,
+    /// The router is a member. Nobody wants the group, which is left after [`LEAVE_DELAY`].
+    Idle,
+    /// The router is a member. Nobody wants the group, which is to be left.
+    Leaving,
+}
+
+impl Group {
+    /// Is the router a member upstream?
+    pub fn is_joined(&self) -> bool {
+        self.membership.is_joined()
+    }
+}
+
+impl Membership {
+    fn is_joined(self) -> bool {
+        match self {
+            Membership::Joined | Membership::Idle | Membership::Leaving => true,
+            Membership::Waiting | Membership::Joining => false,
+        }
+    }
+
+    /// Is there something to be carried out?
+    fn is_changing(self) -> bool {
+        match self {
+            Membership::Joining | Membership::Leaving => true,
+            Membership::Waiting | Membership::Joined | Membership::Idle => false,
+        }
+    }
+}
+
+/// A join or leave that is to be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Stays the group's own from before its join until after its leave; below [`CAPACITY`].
@@ -56,10 +95,11 @@ impl Key for SolicitedNode {
     }
 }
 
-/// Who makes a new group wanted, and so how long it may have to wait for its join.
+/// Who makes a new group wanted, and so how long its join may have to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// A host that the kernel remembers: its group is joined at once, so that a restart costs it nothing.
+    /// A host that the kernel remembers: its group is joined at once, so that a restart costs the
+    /// host nothing.
     Remembered,
     /// A host that has answered a question.
     Resident,
@@ -72,33 +112,72 @@ const WORDS: usize = CAPACITY / 32;
 const REMEMBERED_BURST: u32 = CAPACITY as u32;
 
 /// What [`Groups`] are kept in.
-pub type Storage = Table<SolicitedNode, Group, CAPACITY>;
+pub struct Storage {
+    table: Table<SolicitedNode, Group, CAPACITY>,
+    idle: Deadlines<CAPACITY>,
+    joined: SlotSet<WORDS>,
+    leaving: SlotSet<WORDS>,
+    resumed: SlotSet<WORDS>,
+}
+
+impl Storage {
+    pub(crate) const fn new() -> Self {
+        Storage {
+            table: Table::new(),
+            idle: Deadlines::new(),
+            joined: SlotSet::new(),
+            leaving: SlotSet::new(),
+            resumed: SlotSet::new(),
+        }
+    }
+}
 
 /// The groups wanted upstream, at most [`CAPACITY`]; a full table refuses the newcomer.
 pub struct Groups<'t> {
-    table: &'t mut Storage,
-    /// Slots whose group is wanted and not joined, or joined and not wanted.
+    table: &'t mut Table<SolicitedNode, Group, CAPACITY>,
+    /// When each group that is [`Membership::Idle`] is to be left.
+    idle: &'t mut Deadlines<CAPACITY>,
+    /// Slots of the groups that the router is a member of.
+    joined: &'t mut SlotSet<WORDS>,
+    /// Slots of the groups that are [`Membership::Leaving`].
+    leaving: &'t mut SlotSet<WORDS>,
+    /// Slots of the groups that were, and that somebody wants again.
+    resumed: &'t mut SlotSet<WORDS>,
+    /// Slots of the groups that are to be joined or left.
     pending: Pending<WORDS>,
-    /// Slots of wanted groups that wait for a token before their first join.
+    /// Slots of the groups that are [`Membership::Waiting`].
     residents: Queue,
     newcomers: Queue,
-    /// For what the kernel remembers: a table full of it at the start, and then no more than of any others.
+    /// For what the kernel remembers: a table full of it at the start, and then no more than of any
+    /// others.
     remembered: Bucket,
-    /// No group's delay before it is left ends earlier.
-    next_leave: Option<Instant>,
 }
 
 impl<'t> Groups<'t> {
     /// No groups, in a storage whose hash gets a key.
-    pub(crate) fn new(table: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+    pub(crate) fn new(storage: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+        let Storage {
+            table,
+            idle,
+            joined,
+            leaving,
+            resumed,
+        } = storage;
         table.begin(hash_key);
+        idle.clear();
+        joined.clear();
+        leaving.clear();
+        resumed.clear();
         Groups {
             table,
+            idle,
+            joined,
+            leaving,
+            resumed,
             pending: Pending::new(),
             residents: Queue::new(),
             newcomers: Queue::new(),
             remembered: Bucket::new(),
-            next_leave: None,
         }
     }
 
@@ -125,21 +204,31 @@ impl<'t> Groups<'t> {
         self.iter_from(0).map(|(_, group, state)| (group, state))
     }
 
-    /// Those from a slot on, each with its own. One keeps its slot for as long as it is wanted or joined.
+    /// The groups from a slot on, each with its own. A group keeps its slot for as long as it is
+    /// wanted or joined.
     pub fn iter_from(&self, first: usize) -> impl Iterator<Item = (usize, SolicitedNode, &Group)> {
         self.table.iter_from(first)
     }
 
     /// The groups joined, with their slots, from a slot on.
     pub(crate) fn joined_from(&self, first: usize) -> impl Iterator<Item = (usize, SolicitedNode)> {
-        self.table
-            .iter_from(first)
-            .filter(|(_, _, state)| state.joined)
-            .map(|(slot, group, _)| (slot, group))
+        let slots = self.joined.iter_from(first);
+        slots.filter_map(|slot| Some((slot, self.at(slot)?)))
     }
 
-    fn waits(&self, slot: usize) -> bool {
-        self.residents.slots.contains(slot) || self.newcomers.slots.contains(slot)
+    /// The groups that are to be left, with their slots, from a slot on.
+    pub(crate) fn leaving_from(
+        &self,
+        first: usize,
+    ) -> impl Iterator<Item = (usize, SolicitedNode)> {
+        let slots = self.leaving.iter_from(first);
+        slots.filter_map(|slot| Some((slot, self.at(slot)?)))
+    }
+
+    /// A group that was to be left, and that somebody wants again; each once.
+    pub(crate) fn next_resumed(&mut self) -> Option<(usize, SolicitedNode)> {
+        let slot = self.resumed.take_first()?;
+        Some((slot, self.at(slot)?))
     }
 
     /// How many groups wait for a token before their first join.
@@ -154,44 +243,34 @@ impl<'t> Groups<'t> {
         self.table.len() < CAPACITY || self.table.find(&group).is_some()
     }
 
-    /// Where the table is full, those that wait to be left make room for the next one.
+    /// Where the table is full, leaves the groups that nobody has wanted for longest, up to
+    /// [`MAKE_ROOM`] of them: the next newcomers find room.
     pub(crate) fn make_room(&mut self) {
-        if self.table.len() >= CAPACITY {
-            self.leave_idle(None);
+        if self.table.len() < CAPACITY {
+            return;
         }
-    }
-
-    /// The groups that are about to be left, with their slots, from a slot on.
-    pub(crate) fn leaving_from(
-        &self,
-        first: usize,
-    ) -> impl Iterator<Item = (usize, SolicitedNode)> {
-        self.pending
-            .iter_from(first)
-            .filter_map(|slot| Some((slot, self.table.get(slot)?)))
-            .filter(|(_, (_, state))| state.joined)
-            .map(|(slot, (group, _))| (slot, group))
-    }
-
-    /// The group at a slot, if it is joined and wanted.
-    pub(crate) fn kept_at(&self, slot: usize) -> Option<SolicitedNode> {
-        let (group, state) = self.table.get(slot)?;
-        (state.joined && state.members > 0).then_some(group)
+        for _ in 0..MAKE_ROOM {
+            let Some((slot, _)) = self.idle.first() else {
+                return;
+            };
+            self.enter(slot, Membership::Leaving);
+        }
     }
 
     /// The slot of a group that is joined.
     pub(crate) fn joined_slot(&self, group: SolicitedNode) -> Option<usize> {
         let slot = self.table.find(&group)?;
-        let (_, state) = self.table.get(slot)?;
-        state.joined.then_some(slot)
+        self.joined.contains(slot).then_some(slot)
     }
 
     /// The group at a slot.
     pub(crate) fn at(&self, slot: usize) -> Option<SolicitedNode> {
-        Some(self.table.get(slot)?.0)
+        let (group, _) = self.table.get(slot)?;
+        Some(group)
     }
 
-    /// The group is wanted once more, because of `address`; of a listener that is the group's own. Does its join have to wait?
+    /// The group is wanted once more, because of `address`; of a listener that is the group's own.
+    /// Does its join have to wait?
     pub(crate) fn acquire(
         &mut self,
         now: Instant,
@@ -202,24 +281,7 @@ impl<'t> Groups<'t> {
     ) -> Result<bool, Full> {
         let slot = match self.table.find(&group) {
             Some(slot) => slot,
-            None => {
-                let new = Group {
-                    members: 0,
-                    listeners: 0,
-                    joined: false,
-                    address,
-                    idle_since: Instant::ZERO,
-                };
-                let slot = self.table.insert(group, new)?;
-                let is_free = standing == Standing::Remembered
-                    && self
-                        .remembered
-                        .take(now, config.join_rate, REMEMBERED_BURST);
-                if !is_free {
-                    self.newcomers.slots.insert(slot);
-                }
-                slot
-            }
+            None => self.insert(now, config, group, address, standing)?,
         };
         if standing == Standing::Resident {
             self.prefer(slot);
@@ -230,9 +292,18 @@ impl<'t> Groups<'t> {
             state.listeners = state.listeners.saturating_add(listens.into());
             state.address = address;
         }
+        match self.membership_at(slot) {
+            None | Some(Membership::Waiting | Membership::Joined) => {}
+            // A join that failed is tried again at once.
+            Some(Membership::Joining) => self.enter(slot, Membership::Joining),
+            Some(Membership::Idle) => self.enter(slot, Membership::Joined),
+            Some(Membership::Leaving) => {
+                self.resumed.insert(slot);
+                self.enter(slot, Membership::Joined);
+            }
+        }
         self.admit(now, config);
-        self.settle(slot);
-        Ok(self.waits(slot))
+        Ok(self.membership_at(slot) == Some(Membership::Waiting))
     }
 
     /// The group is wanted once less, because `address` is gone, as it was told when it came.
@@ -240,19 +311,24 @@ impl<'t> Groups<'t> {
         let Some(slot) = self.table.find(&group) else {
             return;
         };
-        if let Some((_, state)) = self.table.get_mut(slot) {
-            state.members = state.members.saturating_sub(1);
-            let listened = address.is_multicast();
-            state.listeners = state.listeners.saturating_sub(listened.into());
-            state.address = address;
-            if state.members == 0 && state.joined {
-                state.idle_since = now;
-                self.next_leave
-                    .get_or_insert(now.saturating_add(LEAVE_DELAY));
-                return;
+        let Some((_, state)) = self.table.get_mut(slot) else {
+            return;
+        };
+        state.members = state.members.saturating_sub(1);
+        let listened = address.is_multicast();
+        state.listeners = state.listeners.saturating_sub(listened.into());
+        state.address = address;
+        let is_wanted = state.members > 0;
+        match state.membership {
+            Membership::Waiting | Membership::Joining if !is_wanted => self.end(slot),
+            // A join that failed is tried again at once.
+            Membership::Joining => self.enter(slot, Membership::Joining),
+            Membership::Joined if !is_wanted => {
+                self.enter(slot, Membership::Idle);
+                self.idle.set(slot, now.saturating_add(LEAVE_DELAY));
             }
+            Membership::Waiting | Membership::Joined | Membership::Idle | Membership::Leaving => {}
         }
-        self.settle(slot);
     }
 
     /// A host that has answered wants the group, which so waits before those of strangers.
@@ -275,7 +351,7 @@ impl<'t> Groups<'t> {
     /// Has as many waiting groups joined as there are tokens for.
     #[inline]
     pub(crate) fn admit(&mut self, now: Instant, config: &Config) {
-        // After each packet, and there is seldom one.
+        // The engine asks after each packet, and seldom does a group wait.
         if self.waiting() > 0 {
             self.admit_waiting(now, config);
         }
@@ -283,10 +359,10 @@ impl<'t> Groups<'t> {
 
     fn admit_waiting(&mut self, now: Instant, config: &Config) {
         while let Some(slot) = self.residents.next(now, config) {
-            self.settle(slot);
+            self.enter(slot, Membership::Joining);
         }
         while let Some(slot) = self.newcomers.next(now, config) {
-            self.settle(slot);
+            self.enter(slot, Membership::Joining);
         }
     }
 
@@ -298,36 +374,48 @@ impl<'t> Groups<'t> {
             slot,
             group,
             address: state.address,
-            join: !state.joined,
+            join: !state.is_joined(),
         })
     }
 
     /// A change was carried out, or failed and is to be tried again [`RETRY_INTERVAL`] after `now`.
     pub(crate) fn done(&mut self, now: Instant, change: &Change, succeeded: bool) {
+        let slot = change.slot;
         if !succeeded {
             let retry_at = now.saturating_add(RETRY_INTERVAL);
-            self.pending.fail(change.slot, retry_at);
+            self.pending.fail(slot, retry_at);
             return;
         }
-        if let Some((_, state)) = self.table.get_mut(change.slot) {
-            state.joined = change.join;
+        match (self.membership_at(slot), change.join) {
+            (Some(Membership::Waiting | Membership::Joining), true) => {
+                self.enter(slot, Membership::Joined);
+            }
+            (Some(Membership::Idle | Membership::Leaving), false) => self.end(slot),
+            (Some(Membership::Joined), false) => self.enter(slot, Membership::Joining),
+            (Some(Membership::Waiting | Membership::Joining), false)
+            | (Some(Membership::Joined | Membership::Idle | Membership::Leaving), true)
+            | (None, true | false) => {}
         }
-        self.settle(change.slot);
     }
 
-    /// The upstream is gone, and every membership with it.
+    /// The upstream is gone, and every membership with it. Touches every group.
     pub(crate) fn forget_memberships(&mut self) {
         for slot in self.table.slots() {
-            if let Some((_, state)) = self.table.get_mut(slot) {
-                state.joined = false;
-                self.settle(slot);
+            match self.membership_at(slot) {
+                None | Some(Membership::Waiting) => {}
+                Some(Membership::Joining | Membership::Joined) => {
+                    self.enter(slot, Membership::Joining);
+                }
+                Some(Membership::Idle | Membership::Leaving) => self.end(slot),
             }
         }
     }
 
-    /// When to try again what failed, when a group is to be left, or when there is a token for one that waits.
+    /// When to try again what failed, when a group is to be left, or when there is a token for a
+    /// group that waits.
     pub(crate) fn next_deadline(&self, config: &Config) -> Option<Instant> {
-        let own = earliest(&[self.pending.next_deadline(), self.next_leave]);
+        let leave = self.idle.first().map(|(_, due)| due);
+        let own = earliest(&[self.pending.next_deadline(), leave]);
         if self.waiting() == 0 {
             return own;
         }
@@ -336,53 +424,77 @@ impl<'t> Groups<'t> {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if self.next_leave.is_some_and(|due| due <= now) {
-            self.leave_idle(Some(now));
+        while let Some(slot) = self.idle.first_due(now) {
+            self.enter(slot, Membership::Leaving);
         }
         self.pending.handle_timeout(now);
     }
 
-    /// Leaves the groups that nobody wants, at `now` those whose delay is over.
-    fn leave_idle(&mut self, now: Option<Instant>) {
-        self.next_leave = None;
-        for slot in self.table.slots() {
-            let Some((_, state)) = self.table.get(slot) else {
-                continue;
-            };
-            if state.members > 0 {
-                continue;
-            }
-            let due = state.idle_since.saturating_add(LEAVE_DELAY);
-            if now.is_some_and(|now| now < due) {
-                bring_forward(&mut self.next_leave, due);
-            } else {
-                self.settle(slot);
-            }
+    /// A slot for a new group, which waits for its join unless the kernel remembers its host.
+    fn insert(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        group: SolicitedNode,
+        address: Ipv6Addr,
+        standing: Standing,
+    ) -> Result<usize, Full> {
+        let new = Group {
+            members: 0,
+            listeners: 0,
+            membership: Membership::Waiting,
+            address,
+        };
+        let slot = self.table.insert(group, new)?;
+        let is_free = standing == Standing::Remembered
+            && self
+                .remembered
+                .take(now, config.join_rate, REMEMBERED_BURST);
+        if is_free {
+            self.enter(slot, Membership::Joining);
+        } else {
+            self.newcomers.slots.insert(slot);
         }
+        Ok(slot)
     }
 
-    /// Brings what is pending in line with a group whose state changed; ends one that is neither wanted nor joined.
-    fn settle(&mut self, slot: usize) {
-        let Some((_, state)) = self.table.get(slot) else {
+    fn membership_at(&self, slot: usize) -> Option<Membership> {
+        let (_, state) = self.table.get(slot)?;
+        Some(state.membership)
+    }
+
+    /// A group's membership is this now. What failed before is tried at once.
+    fn enter(&mut self, slot: usize, membership: Membership) {
+        let Some((_, state)) = self.table.get_mut(slot) else {
             return;
         };
-        let wanted = state.members > 0;
-        let joined = state.joined;
-        let may_change = !self.waits(slot);
-        self.pending.set(slot, wanted != joined && may_change);
-        if !wanted && !joined {
-            self.residents.slots.remove(slot);
-            self.newcomers.slots.remove(slot);
-            self.table.remove(slot);
+        state.membership = membership;
+        if membership != Membership::Idle {
+            self.idle.remove(slot);
         }
+        self.joined.set(slot, membership.is_joined());
+        self.leaving.set(slot, membership == Membership::Leaving);
+        self.pending.set(slot, membership.is_changing());
+    }
+
+    /// A group is neither wanted nor joined.
+    fn end(&mut self, slot: usize) {
+        self.table.remove(slot);
+        self.idle.remove(slot);
+        self.joined.remove(slot);
+        self.leaving.remove(slot);
+        self.resumed.remove(slot);
+        self.pending.set(slot, false);
+        self.residents.slots.remove(slot);
+        self.newcomers.slots.remove(slot);
     }
 }
 
-/// Slots in a row before a token bucket.
+/// Slots that wait for a token of a bucket.
 struct Queue {
     slots: SlotSet<WORDS>,
     bucket: Bucket,
-    /// Where the next one is looked for, so that none is passed over for ever.
+    /// The slot from which the next one is looked for, so that none is passed over for ever.
     turn: usize,
 }
 
@@ -410,5 +522,57 @@ impl Queue {
     fn next_token(&self, config: &Config) -> Option<Instant> {
         let token = || self.bucket.next_token(config.join_rate, config.join_burst);
         (!self.slots.is_empty()).then(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(number: usize) -> (SolicitedNode, Ipv6Addr) {
+        let address = Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | number as u128);
+        (SolicitedNode::of(address), address)
+    }
+
+    #[test]
+    fn a_full_table_leaves_a_few_groups_that_nobody_has_wanted_for_longest() {
+        let storage = &mut Storage::new();
+        let mut groups = Groups::new(storage, [7; 16]);
+        let mut config = Config::new("wan".parse().unwrap());
+        config.join_rate = 1_000_000;
+        config.join_burst = 1_000_000;
+        for number in 0..CAPACITY {
+            let (group, address) = group(number);
+            let acquired =
+                groups.acquire(Instant::ZERO, &config, group, address, Standing::Newcomer);
+            assert_eq!(acquired, Ok(false));
+            let join = groups.poll_change().unwrap();
+            groups.done(Instant::ZERO, &join, true);
+        }
+        // The last group is the first that nobody wants.
+        let wanted_by_nobody = 3 * MAKE_ROOM;
+        for number in (0..wanted_by_nobody).rev() {
+            let now = Instant::from_millis((CAPACITY - number) as u64);
+            let (group, address) = group(number);
+            groups.release(now, group, address);
+        }
+        groups.make_room();
+        let mut left = heapless::Vec::<SolicitedNode, 64>::new();
+        while let Some(leave) = groups.poll_change() {
+            assert!(!leave.join);
+            left.push(leave.group).unwrap();
+            groups.done(Instant::ZERO, &leave, true);
+        }
+        let oldest = wanted_by_nobody - MAKE_ROOM..wanted_by_nobody;
+        assert_eq!(left.len(), MAKE_ROOM);
+        assert!(oldest.clone().all(|number| left.contains(&group(number).0)));
+        groups.make_room();
+        assert_eq!(groups.poll_change(), None, "there is room");
+        // Each of the rest is left at its own time, and no other one is touched.
+        let due = groups.next_deadline(&config).unwrap();
+        groups.handle_timeout(due);
+        let leave = groups.poll_change().unwrap();
+        assert_eq!(leave.group, group(oldest.start - 1).0);
+        assert_eq!(groups.leaving_from(0).count(), 1);
     }
 }

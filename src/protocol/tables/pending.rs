@@ -173,17 +173,6 @@ impl<const WORDS: usize> Pending<WORDS> {
         self.ready.first()
     }
 
-    /// The slots from one on for which there is something to be carried out, now or later.
-    pub(crate) fn iter_from(&self, first: usize) -> impl Iterator<Item = usize> {
-        let mut next = first;
-        core::iter::from_fn(move || {
-            let found = [self.ready.next_from(next), self.failed.next_from(next)];
-            let slot = found.into_iter().flatten().min()?;
-            next = slot.saturating_add(1);
-            Some(slot)
-        })
-    }
-
     /// It could not be carried out. All that failed by then is tried again at the time that was named
     /// first.
     pub(crate) fn fail(&mut self, slot: usize, retry_at: Instant) {

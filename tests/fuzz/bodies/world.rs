@@ -375,7 +375,7 @@ impl<'t> World<'t> {
     fn check_left(&self, group: Ipv6Addr) {
         let mut groups = self.engine.ndp().groups().iter();
         let state = groups.find(|(known, _)| known.group() == group);
-        let is_left = state.is_none_or(|(_, state)| !state.joined || state.members == 0);
+        let is_left = state.is_none_or(|(_, state)| !state.is_joined() || state.members == 0);
         assert!(is_left, "{group} is wanted, and reported as left");
         assert_ne!(
             self.engine.config().mld_mode,
@@ -454,9 +454,9 @@ impl<'t> World<'t> {
                 (members, listeners),
                 "{group}"
             );
-            assert!(members > 0 || state.joined, "{group} is of no use");
-            assert_eq!(state.joined, self.joined.contains(&group.group()));
-            joined += usize::from(state.joined);
+            assert!(members > 0 || state.is_joined(), "{group} is of no use");
+            assert_eq!(state.is_joined(), self.joined.contains(&group.group()));
+            joined += usize::from(state.is_joined());
             if members == 0 {
                 let (since, mut certain) = *before.get(&group.group()).unwrap_or(&(now, now));
                 if learned != self.learned {
@@ -465,7 +465,7 @@ impl<'t> World<'t> {
                 }
                 self.idle.insert(group.group(), (since, certain));
             }
-            not_joined += usize::from(!state.joined);
+            not_joined += usize::from(!state.is_joined());
         }
         assert!(groups.waiting() <= not_joined);
         if self.upstream.is_some() && !groups.is_failing() {
