@@ -9,7 +9,7 @@ use protocol::link::Link;
 use protocol::link::Side;
 use protocol::ndp;
 use protocol::ndp::kernel_entries::{
-    ANNOUNCEMENT_PACE, ANNOUNCEMENTS, CAPACITY, KernelTable, Listing, RETRY_INTERVAL,
+    ANNOUNCEMENT_PACE, ANNOUNCEMENTS, CAPACITY, KernelTable, Listing, Place, RETRY_INTERVAL,
 };
 use protocol::ndp::targets::{
     ABSENT_INTERVAL, ANSWER_INTERVAL, ASKS, BURST, MAX_ANSWERS, MAX_OPEN, MAX_OPEN_OF_HOST,
@@ -337,9 +337,10 @@ fn what_is_listed_of_a_host_that_answered_is_not_what_was_left_behind() {
     let routes = stage.routes();
     stage.list(KernelTable::Routes, &routes);
     let proxied = *stage.engine.ndp().kernel_entries().get(address(1)).unwrap();
-    assert!(proxied.proxied && !proxied.kept);
-    let side = Some(Side::Downstream(0));
-    assert_eq!((proxied.side, proxied.routed), (side, side));
+    assert!(proxied.proxied);
+    let side = Side::Downstream(0);
+    assert_eq!(proxied.place, Place::At(side));
+    assert_eq!(proxied.routed, Some(side));
     // It moves, and is not announced anew, since it was there.
     stage.solicits(1, HOST, address(1), LINK_LOCAL);
     stage.pass(10);
@@ -365,13 +366,8 @@ fn a_host_that_answers_by_mld_is_answered_for_and_one_that_merely_reports_keeps_
     stage.receive(&listens);
     assert_eq!(stage.proxied, [address(1)].into());
     let kept = |stage: &Stage| {
-        stage
-            .engine
-            .ndp()
-            .kernel_entries()
-            .get(address(1))
-            .unwrap()
-            .kept
+        let entries = stage.engine.ndp().kernel_entries();
+        entries.get(address(1)).unwrap().place == Place::Kept(Side::Downstream(0))
     };
     assert!(kept(&stage));
     stage.receive(&advertisement(address(1), ROUTER, address(1)));

@@ -143,7 +143,7 @@ pub(super) fn event(
             let owner = Number::of_mark(protocol).filter(|_| is_upstream(index))?;
             let is_wanted = || {
                 let proxied = engine.ndp().kernel_entries().get(address);
-                proxied.is_some_and(|proxied| matches!(proxied.side, Some(Side::Downstream(_))))
+                proxied.is_some_and(|proxied| proxied.place.is_downstream())
             };
             if owner != number && !is_wanted() {
                 return None;
@@ -293,7 +293,7 @@ impl EventLoop<'_> {
         siblings.note(from, None);
         if let Some(index) = self.interfaces.index_of(Side::Upstream) {
             for (address, proxied) in self.engine.ndp().kernel_entries().iter() {
-                if proxied.proxied && matches!(proxied.side, Some(Side::Downstream(_))) {
+                if proxied.proxied && proxied.place.is_downstream() {
                     // The next listing misses an entry that could not be held, and the engine adds
                     // it again.
                     let _ = tables.hold_proxy(index, address);

@@ -1,20 +1,26 @@
-//! What the kernel's own tables are to hold: for each address downstream a proxy entry upstream, so that the kernel joins its group and
-//! answers for it (RFC 4861 §7.2.8, RFC 4389 §4.1), and a route to each address where it is; and who is announced upstream.
+//! What the kernel's own tables are to hold, and who is announced upstream.
 //!
-//! A link that goes down takes entries and routes along without a word, and a crash leaves them behind. So the kernel lists its
-//! tables now and then: what is missing is added again, and what should not be there is removed.
+//! For each address downstream there is a proxy entry upstream, so that the kernel joins its group
+//! and answers for it (RFC 4861 §7.2.8, RFC 4389 §4.1), and there is a route to each address, where
+//! it is.
+//!
+//! A link that goes down takes entries and routes along, and the kernel reports none of that; a
+//! crash leaves them behind. So the kernel lists its tables now and then. The router adds again what
+//! is missing, and removes what should not be there.
 
 use core::net::Ipv6Addr;
 
 use crate::config::Config;
 use crate::link::Side;
+use crate::tables::deadlines::Deadlines;
 use crate::tables::pending::{Pending, SlotSet};
 use crate::tables::table::Table;
-use crate::time::{Duration, Instant, bring_forward, earliest};
+use crate::time::{Duration, Instant, earliest};
 
 /// The most addresses kept: 4,096 downstream, 2,048 upstream, and 1,024 that are to be removed.
 pub const CAPACITY: usize = 7168;
-/// Until a change that failed is tried again. Where another program's entry is in the way, it may stay for long.
+/// From a change that failed to the next attempt. If another program's entry is in the way, it may
+/// stay for long.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// How often an address is announced (`MAX_NEIGHBOR_ADVERTISEMENT` of RFC 4861 §10).
 pub const ANNOUNCEMENTS: u8 = 3;
@@ -22,6 +28,8 @@ pub const ANNOUNCEMENTS: u8 = 3;
 pub const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_secs(1);
 /// From an announcement to the next of any address: 50 a second.
 pub const ANNOUNCEMENT_PACE: Duration = Duration::from_millis(20);
+
+const WORDS: usize = CAPACITY / 32;
 
 /// One of the kernel's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +39,8 @@ pub enum KernelTable {
     /// Of routes to single addresses.
     Routes,
 }
+
+const TABLES: [KernelTable; 2] = [KernelTable::Routes, KernelTable::Proxies];
 
 /// What the kernel says when it lists one of its tables, of this program's part of it alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,17 +54,39 @@ pub enum Listing {
 /// An address, as it should be and as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proxied {
-    /// Where it is; `None` where it is gone and what is left of it is to be removed.
-    pub side: Option<Side>,
+    pub place: Place,
     /// The kernel answers for it upstream.
     pub proxied: bool,
     /// Where the kernel has a route to it.
     pub routed: Option<Side>,
-    /// An earlier process left it, and its host, which is known, has not answered this one yet.
-    pub kept: bool,
     /// Announcements still to be sent, the next not before `announce_at`.
     announcements: u8,
     announce_at: Instant,
+}
+
+/// Where an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It is gone, and what the kernel has of it is to be removed.
+    Gone,
+    /// An earlier process left it. Its host is known there, and has not answered this one yet.
+    Kept(Side),
+    /// It is there.
+    At(Side),
+}
+
+impl Place {
+    /// The link where it is; `None` where it is gone.
+    pub fn side(self) -> Option<Side> {
+        match self {
+            Place::Gone => None,
+            Place::Kept(side) | Place::At(side) => Some(side),
+        }
+    }
+
+    pub fn is_downstream(self) -> bool {
+        matches!(self.side(), Some(Side::Downstream(_)))
+    }
 }
 
 /// A change of one of the kernel's tables that is to be carried out.
@@ -70,22 +102,34 @@ pub struct Change {
 }
 
 /// What [`KernelEntries`] are kept in.
-pub type Storage = Table<Ipv6Addr, Proxied, CAPACITY>;
+pub struct Storage {
+    addresses: Table<Ipv6Addr, Proxied, CAPACITY>,
+    announcing: Deadlines<CAPACITY>,
+}
+
+impl Storage {
+    pub(crate) const fn new() -> Self {
+        Storage {
+            addresses: Table::new(),
+            announcing: Deadlines::new(),
+        }
+    }
+}
 
 /// The addresses, at most [`CAPACITY`].
 pub struct KernelEntries<'t> {
-    addresses: &'t mut Storage,
-    proxies: Pending<{ CAPACITY / 32 }>,
-    routes: Pending<{ CAPACITY / 32 }>,
+    addresses: &'t mut Table<Ipv6Addr, Proxied, CAPACITY>,
+    proxies: Pending<WORDS>,
+    routes: Pending<WORDS>,
     /// Those that the listing of either table has told of since it began.
-    listed_proxies: SlotSet<{ CAPACITY / 32 }>,
-    listed_routes: SlotSet<{ CAPACITY / 32 }>,
+    listed_proxies: SlotSet<WORDS>,
+    listed_routes: SlotSet<WORDS>,
     wants_proxies: bool,
     wants_routes: bool,
     announces: bool,
-    /// No announcement is due before; none where none will be.
-    next_announcement: Option<Instant>,
-    /// None may be sent before.
+    /// When each address that can be announced is to be announced next.
+    announcing: &'t mut Deadlines<CAPACITY>,
+    /// No announcement may be sent before.
     pace: Instant,
     /// Addresses that there was no room for and that were not told of yet.
     left_out: u32,
@@ -95,8 +139,13 @@ pub struct KernelEntries<'t> {
 
 impl<'t> KernelEntries<'t> {
     /// No entries, in a storage whose hash gets a key.
-    pub(crate) fn new(addresses: &'t mut Storage, config: &Config, hash_key: [u8; 16]) -> Self {
+    pub(crate) fn new(storage: &'t mut Storage, config: &Config, hash_key: [u8; 16]) -> Self {
+        let Storage {
+            addresses,
+            announcing,
+        } = storage;
         addresses.begin(hash_key);
+        announcing.clear();
         KernelEntries {
             addresses,
             proxies: Pending::new(),
@@ -106,7 +155,7 @@ impl<'t> KernelEntries<'t> {
             wants_proxies: config.ndp_proxy,
             wants_routes: config.host_routes,
             announces: config.announce,
-            next_announcement: None,
+            announcing,
             pace: Instant::ZERO,
             left_out: 0,
             lacks: false,
@@ -131,19 +180,22 @@ impl<'t> KernelEntries<'t> {
         }
     }
 
-    /// How many addresses were left out since this was asked last, since the table was full of others.
+    /// How many addresses were left out since this was asked last, because the table was full of
+    /// others.
     pub(crate) fn take_left_out(&mut self) -> u32 {
         core::mem::take(&mut self.left_out)
     }
 
-    /// There is room again where addresses were left out: all are to be [set](Self::set) once more. True once.
+    /// Is there room again where addresses were left out? Then all are to be [set](Self::set) once
+    /// more. True once.
     pub(crate) fn has_room_again(&mut self) -> bool {
         let has_room = self.lacks && self.addresses.len() < CAPACITY;
         self.lacks &= !has_room;
         has_room
     }
 
-    /// An address is there now, and nowhere else; `None` where it is gone. Where the table is full of others it is left out.
+    /// An address is there now, and nowhere else; `None` where it is gone. Where the table is full
+    /// of others it is left out.
     pub(crate) fn set(&mut self, now: Instant, address: Ipv6Addr, side: Option<Side>) {
         if !self.wants_proxies && !self.wants_routes && !self.announces {
             return;
@@ -155,30 +207,24 @@ impl<'t> KernelEntries<'t> {
         let Some((_, proxied)) = self.addresses.get_mut(slot) else {
             return;
         };
-        let is_downstream = matches!(side, Some(Side::Downstream(_)));
-        let was_there = proxied.side.is_some() && !proxied.kept;
-        let is_new = !was_there && is_downstream;
-        proxied.side = side;
-        proxied.kept = false;
-        if !is_downstream {
-            // What is left in the kernel's tables does not bring it back.
+        let was_there = matches!(proxied.place, Place::At(_));
+        proxied.place = side.map_or(Place::Gone, Place::At);
+        if !proxied.place.is_downstream() {
             proxied.announcements = 0;
-        }
-        if is_new && self.announces {
+        } else if !was_there && self.announces {
             proxied.announcements = ANNOUNCEMENTS;
             proxied.announce_at = now;
-            self.expect_announcement(now);
         }
         self.settle(slot);
     }
 
-    /// An earlier process left something for an address that may be there: it stays until it is known whether it is.
+    /// An earlier process left something for an address that may be there: it stays until it is
+    /// known whether the address is.
     pub(crate) fn keep(&mut self, address: Ipv6Addr, side: Side) {
         if let Some(slot) = self.slot_of(address, true)
             && let Some((_, proxied)) = self.addresses.get_mut(slot)
         {
-            proxied.side = Some(side);
-            proxied.kept = true;
+            proxied.place = Place::Kept(side);
             self.settle(slot);
         }
     }
@@ -186,9 +232,10 @@ impl<'t> KernelEntries<'t> {
     /// The kernel lists one of its tables.
     pub(crate) fn handle_listing(&mut self, table: KernelTable, listing: Listing) {
         match listing {
-            Listing::Begins => *self.listed(table) = SlotSet::new(),
+            Listing::Begins => self.listed(table).clear(),
             Listing::Has(address, side) => {
-                // Of more leftovers than there is room for, the rest is removed after a later listing.
+                // Of more leftovers than there is room for, the rest is removed after a later
+                // listing.
                 let Some(slot) = self.slot_of(address, true) else {
                     return;
                 };
@@ -201,23 +248,28 @@ impl<'t> KernelEntries<'t> {
                 }
                 self.settle(slot);
             }
-            Listing::Ends => {
-                for slot in self.addresses.slots() {
-                    if !self.listed(table).contains(slot)
-                        && let Some((_, proxied)) = self.addresses.get_mut(slot)
-                    {
-                        match table {
-                            KernelTable::Proxies => proxied.proxied = false,
-                            KernelTable::Routes => proxied.routed = None,
-                        }
-                        self.settle(slot);
-                    }
+            Listing::Ends => self.forget_unlisted(table),
+        }
+    }
+
+    /// The kernel has nothing for the addresses that it did not list. Touches every address, as the
+    /// listing did.
+    fn forget_unlisted(&mut self, table: KernelTable) {
+        for slot in self.addresses.slots() {
+            if !self.listed(table).contains(slot)
+                && let Some((_, proxied)) = self.addresses.get_mut(slot)
+            {
+                match table {
+                    KernelTable::Proxies => proxied.proxied = false,
+                    KernelTable::Routes => proxied.routed = None,
                 }
+                self.settle(slot);
             }
         }
     }
 
-    /// Somebody removed what the kernel had for an address: it is added again where it is wanted. What was removed here was told before.
+    /// Somebody removed what the kernel had for an address: it is added again if it is wanted. Of
+    /// what this program removes, [`Self::done`] is told before.
     pub(crate) fn removed(&mut self, table: KernelTable, address: Ipv6Addr, side: Side) {
         if let Some(slot) = self.addresses.find(&address)
             && let Some((_, proxied)) = self.addresses.get_mut(slot)
@@ -230,14 +282,15 @@ impl<'t> KernelEntries<'t> {
         }
     }
 
-    /// The next change to carry out, the same one again until [`Self::done`] is told of it. One on a side that is not `usable` waits.
+    /// The next change to carry out, the same one again until [`Self::done`] is told of it. A change
+    /// on a link that is not `usable` waits.
     pub(crate) fn poll_change(
         &mut self,
         now: Instant,
         usable: impl Fn(Side) -> bool,
     ) -> Option<Change> {
         let retry_at = now.saturating_add(RETRY_INTERVAL);
-        for table in [KernelTable::Routes, KernelTable::Proxies] {
+        for table in TABLES {
             while let Some(slot) = self.pending(table).next() {
                 match self.change_of(slot, table) {
                     Some(change) if !change.present || usable(change.side) => return Some(change),
@@ -261,10 +314,6 @@ impl<'t> KernelEntries<'t> {
                 KernelTable::Proxies => proxied.proxied = change.present,
                 KernelTable::Routes => proxied.routed = change.present.then_some(change.side),
             }
-            if proxied.announcements > 0 {
-                // It may have waited for this.
-                self.expect_announcement(now);
-            }
         }
         // A listing that began before does not know of it.
         self.listed(change.table).insert(change.slot);
@@ -277,7 +326,7 @@ impl<'t> KernelEntries<'t> {
         self.routes.retry();
     }
 
-    /// The upstream is another one, which has none of the entries.
+    /// The upstream is another one, which has none of the entries. Touches every address.
     pub(crate) fn forget_upstream(&mut self) {
         for slot in self.addresses.slots() {
             if let Some((_, proxied)) = self.addresses.get_mut(slot) {
@@ -289,37 +338,30 @@ impl<'t> KernelEntries<'t> {
     }
 
     /// The address to announce next, the same one again until [`Self::announced`] is told of it.
-    pub(crate) fn poll_announcement(&mut self, now: Instant) -> Option<Ipv6Addr> {
-        if self.next_announcement().is_none_or(|due| now < due) {
+    pub(crate) fn poll_announcement(&self, now: Instant) -> Option<Ipv6Addr> {
+        if now < self.pace {
             return None;
         }
-        let mut next: Option<Instant> = None;
-        for (_, address, proxied) in self.addresses.iter_from(0) {
-            // Not before it would be answered for.
-            if proxied.announcements == 0 || proxied.proxied != self.wants_proxies {
-                continue;
-            }
-            if proxied.announce_at <= now {
-                return Some(address);
-            }
-            bring_forward(&mut next, proxied.announce_at);
-        }
-        self.next_announcement = next;
-        None
+        let slot = self.announcing.first_due(now)?;
+        let (address, _) = self.addresses.get(slot)?;
+        Some(address)
     }
 
     /// An announcement was sent, or lost, which is no different.
     pub(crate) fn announced(&mut self, now: Instant, address: Ipv6Addr) {
-        let slot = self.addresses.find(&address);
-        if let Some((_, proxied)) = slot.and_then(|slot| self.addresses.get_mut(slot)) {
+        if let Some(slot) = self.addresses.find(&address)
+            && let Some((_, proxied)) = self.addresses.get_mut(slot)
+        {
             proxied.announcements = proxied.announcements.saturating_sub(1);
             proxied.announce_at = now.saturating_add(ANNOUNCEMENT_INTERVAL);
+            self.schedule_announcement(slot);
         }
         self.pace = now.saturating_add(ANNOUNCEMENT_PACE);
     }
 
     pub(crate) fn next_announcement(&self) -> Option<Instant> {
-        self.next_announcement.map(|due| due.max(self.pace))
+        let (_, due) = self.announcing.first()?;
+        Some(due.max(self.pace))
     }
 
     /// When to try again what failed.
@@ -344,20 +386,20 @@ impl<'t> KernelEntries<'t> {
             self.left_out = self.left_out.saturating_add(1);
             return None;
         };
-        for table in [KernelTable::Proxies, KernelTable::Routes] {
+        for table in TABLES {
             self.listed(table).remove(slot);
         }
         Some(slot)
     }
 
-    fn listed(&mut self, table: KernelTable) -> &mut SlotSet<{ CAPACITY / 32 }> {
+    fn listed(&mut self, table: KernelTable) -> &mut SlotSet<WORDS> {
         match table {
             KernelTable::Proxies => &mut self.listed_proxies,
             KernelTable::Routes => &mut self.listed_routes,
         }
     }
 
-    fn pending(&mut self, table: KernelTable) -> &mut Pending<{ CAPACITY / 32 }> {
+    fn pending(&mut self, table: KernelTable) -> &mut Pending<WORDS> {
         match table {
             KernelTable::Proxies => &mut self.proxies,
             KernelTable::Routes => &mut self.routes,
@@ -369,17 +411,19 @@ impl<'t> KernelEntries<'t> {
         let (address, proxied) = self.addresses.get(slot)?;
         let (wanted, present) = match table {
             KernelTable::Proxies => {
-                let answers =
-                    self.wants_proxies && matches!(proxied.side, Some(Side::Downstream(_)));
+                let answers = self.wants_proxies && proxied.place.is_downstream();
                 let upstream = |there: bool| there.then_some(Side::Upstream);
                 (upstream(answers), upstream(proxied.proxied))
             }
-            KernelTable::Routes => (proxied.side.filter(|_| self.wants_routes), proxied.routed),
+            KernelTable::Routes => {
+                let wanted = proxied.place.side().filter(|_| self.wants_routes);
+                (wanted, proxied.routed)
+            }
         };
         if wanted == present {
             return None;
         }
-        // One that is at the wrong place is removed before it is added at the right one.
+        // What is at the wrong place is removed before it is added at the right one.
         Some(Change {
             slot,
             table,
@@ -389,14 +433,16 @@ impl<'t> KernelEntries<'t> {
         })
     }
 
-    /// Brings what is pending in line with an address whose state changed; ends one that is gone everywhere.
+    /// Brings what is due for an address in line with its state; ends an address that is gone
+    /// everywhere.
     fn settle(&mut self, slot: usize) {
-        for table in [KernelTable::Proxies, KernelTable::Routes] {
+        for table in TABLES {
             let pending = self.change_of(slot, table).is_some();
             self.pending(table).set(slot, pending);
         }
+        self.schedule_announcement(slot);
         if let Some((_, proxied)) = self.addresses.get(slot)
-            && proxied.side.is_none()
+            && proxied.place == Place::Gone
             && !proxied.proxied
             && proxied.routed.is_none()
         {
@@ -404,17 +450,24 @@ impl<'t> KernelEntries<'t> {
         }
     }
 
-    fn expect_announcement(&mut self, due: Instant) {
-        bring_forward(&mut self.next_announcement, due);
+    /// An address is announced once the kernel answers for it, if it is to.
+    fn schedule_announcement(&mut self, slot: usize) {
+        if let Some((_, proxied)) = self.addresses.get(slot)
+            && proxied.announcements > 0
+            && proxied.proxied == self.wants_proxies
+        {
+            self.announcing.set(slot, proxied.announce_at);
+        } else {
+            self.announcing.remove(slot);
+        }
     }
 }
 
 impl Proxied {
     const GONE: Proxied = Proxied {
-        side: None,
+        place: Place::Gone,
         proxied: false,
         routed: None,
-        kept: false,
         announcements: 0,
         announce_at: Instant::ZERO,
     };

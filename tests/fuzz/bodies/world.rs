@@ -9,7 +9,7 @@ use protocol::counters::Counter;
 use protocol::engine::{Action, BUFFER_LENGTH, Engine, Event, Tables};
 use protocol::link::Link;
 use protocol::link::{Port, Prefix, Side};
-use protocol::ndp::kernel_entries::{self, KernelTable};
+use protocol::ndp::kernel_entries::{self, KernelTable, Place};
 use protocol::ndp::neighbors::{self, Neighbor, Subject};
 use protocol::ndp::solicited::{self, LEAVE_DELAY};
 use protocol::ndp::targets::{self, Target};
@@ -489,7 +489,8 @@ impl<'t> World<'t> {
             count += 1;
             let neighbor = engine.ndp().neighbors().get(Subject::Address(address));
             let confirmed = neighbor.filter(|neighbor| neighbor.is_confirmed());
-            match proxied.side {
+            let is_kept = matches!(proxied.place, Place::Kept(_));
+            match proxied.place.side() {
                 Some(Side::Upstream) => {
                     above += 1;
                     let target = engine.ndp().targets().get(address);
@@ -498,8 +499,8 @@ impl<'t> World<'t> {
                     assert_eq!(confirmed, None, "{address} is at two places");
                 }
                 Some(Side::Downstream(port)) => {
-                    below += usize::from(!proxied.kept);
-                    let known = neighbor.filter(|neighbor| neighbor.is_confirmed() || proxied.kept);
+                    below += usize::from(!is_kept);
+                    let known = neighbor.filter(|neighbor| neighbor.is_confirmed() || is_kept);
                     let owner =
                         known.and_then(|neighbor| engine.ndp().neighbors().host_of(neighbor));
                     let known = owner.map(|(owner, _)| owner.port);
@@ -515,11 +516,11 @@ impl<'t> World<'t> {
                 assert_eq!(proxied.routed.as_ref(), self.routes.get(&address));
             }
             if !ndp_proxy.is_failing(KernelTable::Proxies) {
-                let downstream = matches!(proxied.side, Some(Side::Downstream(_)));
+                let downstream = proxied.place.is_downstream();
                 assert_eq!(proxied.proxied, config.ndp_proxy && downstream, "{address}");
             }
             if !ndp_proxy.is_failing(KernelTable::Routes) {
-                let wanted = proxied.side.filter(|_| config.host_routes);
+                let wanted = proxied.place.side().filter(|_| config.host_routes);
                 assert_eq!(proxied.routed, wanted, "{address}");
             }
         }
@@ -541,7 +542,7 @@ impl<'t> World<'t> {
                 !engine.ndp().targets().is_detecting(*address)
                     || ndp_proxy
                         .get(*address)
-                        .is_some_and(|proxied| proxied.side.is_some() && !proxied.kept)
+                        .is_some_and(|proxied| matches!(proxied.place, Place::At(_)))
             };
             let settled = confirmed.filter(settled).count();
             assert_eq!(below, settled, "confirmed ones are left out");
