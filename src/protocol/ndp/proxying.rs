@@ -1,17 +1,19 @@
-//! The NDP proxy: confirmed addresses become entries of the kernel's tables upstream; solicitations heard downstream are asked for
-//! and answered here.
+//! The NDP proxy.
+//!
+//! Confirmed addresses become entries of the kernel's tables upstream. For solicitations heard
+//! downstream, the router asks on the other links, and answers.
 
 use core::net::Ipv6Addr;
 
 use log::{debug, warn};
 
-use super::kernel_entries::{self, KernelTable, Listing};
+use super::kernel_entries::{self, KernelEntries, KernelTable, Listing};
 use super::neighbors::{Neighbor, Refusal, Sender, Subject};
-use super::targets::{Ended, Refused, Solicitation};
+use super::targets::{Ended, Refused, Solicitation, Targets};
 use super::{Action, Ndp, release};
 use crate::context::Context;
 use crate::counters::Counter;
-use crate::link::Side;
+use crate::link::{Port, Side};
 use crate::time::Instant;
 use crate::wire::{
     ALL_NODES, ALL_ROUTERS, MacAddress, Message, NeighborAdvertisement, NeighborSolicitation,
@@ -37,7 +39,8 @@ impl Ndp<'_> {
         }
     }
 
-    /// A host downstream looks for a target, or detects duplicates of it: one that another link has is answered for.
+    /// A host downstream resolves the address of a target, or detects duplicates of it. The router
+    /// answers if another link has the target.
     pub(super) fn handle_solicited(
         &mut self,
         cx: &mut Context,
@@ -54,6 +57,8 @@ impl Ndp<'_> {
             source: solicitation.source,
             target,
         };
+        // RFC 4389 §4.1.3.1 passes every solicitation on. Here that is done for a target that is not
+        // known, and once.
         let Some(neighbor) = self.neighbors.get(Subject::Address(target)) else {
             self.look_for(cx, solicitation);
             return;
@@ -61,14 +66,17 @@ impl Ndp<'_> {
         let Some((owner, _)) = self.neighbors.host_of(neighbor) else {
             return;
         };
-        // On the same link it answers for itself. A host that moved from the other one must not be taken for its own duplicate.
-        if owner.port == sender.port
-            || owner.mac == sender.mac && sender.has_mac()
-            || self.targets.is_detecting(target)
-        {
+        // On its own link the target answers by itself.
+        let is_on_link = owner.port == sender.port;
+        // RFC 6957 §4.2.2: the host that has the address is not answered. It may have moved from the
+        // other link, and must not be taken for its own duplicate.
+        let is_owner = owner.mac == sender.mac && sender.has_mac();
+        if is_on_link || is_owner || self.targets.is_detecting(target) {
             return;
         }
         if solicitation.source.is_unspecified() {
+            // RFC 6957 §4.2.2: another host that wants the address is answered only if the owner is
+            // still there.
             let owner = Side::Downstream(owner.port);
             let verified = self.targets.verify(cx.now, solicitation, owner);
             count_refusal(cx, verified);
@@ -77,8 +85,9 @@ impl Ndp<'_> {
         }
     }
 
-    /// A target is looked for upstream. The kernel answers for those that are known. Of a host that is known by its MLD reports alone
-    /// the address may be the target, and nothing else tells it: it is asked for where that can be.
+    /// A host upstream looks for a target. The kernel answers for the targets that are known. If a
+    /// host downstream is known by its MLD reports alone, the target may be its address, and the
+    /// router asks for it on the links where it may be.
     fn handle_upstream_solicitation(
         &mut self,
         cx: &mut Context,
@@ -109,7 +118,7 @@ impl Ndp<'_> {
         count_refusal(cx, asked);
     }
 
-    /// An address was advertised upstream. Where a host downstream looked for it, that is the answer.
+    /// A host upstream advertises an address. If a host downstream looked for it, that is the answer.
     fn handle_upstream_advertisement(
         &mut self,
         cx: &Context,
@@ -118,13 +127,15 @@ impl Ndp<'_> {
     ) {
         let target = advertisement.target;
         let subject = Subject::Address(target);
-        // Of two that claim an address, the one whose host answered here has it. But while it detects duplicates it does not: already
-        // then it says by MLD that it listens.
+        // If both sides claim an address, the confirmed host downstream keeps it. While that host
+        // detects duplicates of the address it does not have it, although it already reports the
+        // address's group by MLD.
         let neighbor = self.neighbors.get(subject);
         if neighbor.is_some_and(Neighbor::is_confirmed) && !self.targets.is_detecting(target) {
             return;
         }
-        // RFC 4861 §7.3.1: what is not solicited confirms nothing. It tells of a target that was not known to be there.
+        // RFC 4861 §7.3.1: an advertisement that was not solicited confirms nothing. It does tell of
+        // a target that was not known to be there.
         if !advertisement.solicited && self.targets.is_present(target) {
             return;
         }
@@ -138,7 +149,7 @@ impl Ndp<'_> {
         let Context { now, config, .. } = cx;
         if targets.answered_upstream(*now, config, target, mac) {
             debug!("{target} is upstream");
-            // A host that detected duplicates of it here finds one.
+            // A host downstream that detected duplicates of it finds one.
             if neighbors.remove(subject) {
                 release(groups, kernel_entries, *now, subject);
             }
@@ -146,7 +157,8 @@ impl Ndp<'_> {
         }
     }
 
-    /// A host downstream answered for a target that was asked for. Another one that detects duplicates of it finds one.
+    /// A host downstream answers for a target that was asked for. Another host that detects
+    /// duplicates of the target finds one.
     pub(super) fn handle_downstream_answer(
         &mut self,
         cx: &Context,
@@ -169,12 +181,13 @@ impl Ndp<'_> {
             release(groups, kernel_entries, *now, subject);
         }
         targets.answered_downstream(target, sender.port, sender.mac);
-        // It may have waited for the end of the question.
+        // The kernel's tables may have waited for the end of the question.
         neighbors.tell_again(subject);
     }
 
-    /// The kernel lists a table. What is there for addresses that are never learned may be another process's, for another upstream. What
-    /// a process that was killed left for a host that is still known, which it had confirmed, stays while that one is asked anew.
+    /// The kernel lists a table. Entries of addresses that are never learned may be another
+    /// process's, for another upstream. If a process that was killed left an entry of a host that is
+    /// still known, the entry stays while the host is asked anew.
     pub(crate) fn handle_listed(&mut self, cx: &Context, table: KernelTable, listing: Listing) {
         if let Listing::Has(address, side) = listing
             && self.kernel_entries.get(address).is_none()
@@ -196,18 +209,19 @@ impl Ndp<'_> {
         self.kernel_entries.handle_listing(table, listing);
     }
 
-    /// Tells the kernel's tables of the addresses that were confirmed, or are so no longer, or moved. One of which its host detects
-    /// duplicates has to wait for the end of that. Then has new groups joined, those that hosts have answered for first.
+    /// Has the kernel's tables follow the addresses that were confirmed, or are so no longer, or
+    /// moved. Then has new groups joined, first those that hosts have answered for.
     pub(crate) fn settle(&mut self, cx: &mut Context) {
         while let Some((subject, port)) = self.neighbors.next_changed() {
             if port.is_some() {
                 self.groups.vouch_for(subject.group());
             }
-            if let Subject::Address(address) = subject {
-                let settled = port.filter(|_| !self.targets.is_detecting(address));
-                let side = settled.map(Side::Downstream);
-                self.kernel_entries.set(cx.now, address, side);
-            }
+            let Ndp {
+                kernel_entries,
+                targets,
+                ..
+            } = self;
+            place_downstream(kernel_entries, targets, cx.now, subject, port);
         }
         self.groups.admit(cx.now, &cx.config);
         let left_out = self.kernel_entries.take_left_out();
@@ -222,28 +236,25 @@ impl Ndp<'_> {
         }
     }
 
-    /// Tells the kernel's tables of all that they are to have.
-    fn tell_all_again(&mut self, cx: &Context) {
+    /// Has the kernel's tables follow all that is known, since some of it was left out of a full
+    /// table. Touches every address: nothing remembers which ones were left out. A table is full
+    /// only while entries of earlier processes cannot be removed.
+    fn place_all(&mut self, cx: &Context) {
         let Ndp {
             kernel_entries,
             neighbors,
             targets,
             ..
         } = self;
-        let now = &cx.now;
         for (subject, neighbor) in neighbors
             .iter()
             .filter(|(_, neighbor)| neighbor.is_confirmed())
         {
-            if let Subject::Address(address) = subject
-                && !targets.is_detecting(address)
-            {
-                let owner = neighbors.host_of(neighbor).map(|(owner, _)| owner.port);
-                kernel_entries.set(*now, address, owner.map(Side::Downstream));
-            }
+            let owner = neighbors.host_of(neighbor).map(|(owner, _)| owner.port);
+            place_downstream(kernel_entries, targets, cx.now, subject, owner);
         }
         for (_, target, _) in targets.present_from(0) {
-            kernel_entries.set(*now, target, Some(Side::Upstream));
+            kernel_entries.set(cx.now, target, Some(Side::Upstream));
         }
         // Those that are left out again were told of.
         let _ = kernel_entries.take_left_out();
@@ -251,14 +262,14 @@ impl Ndp<'_> {
 
     pub(super) fn poll_kernel_table(&mut self, cx: &Context) -> Option<Action> {
         if self.kernel_entries.has_room_again() {
-            self.tell_all_again(cx);
+            self.place_all(cx);
         }
         let usable = |side| cx.links.on(side).is_some();
         let change = self.kernel_entries.poll_change(cx.now, usable)?;
         Some(Action::Kernel(change))
     }
 
-    /// An answer to a host downstream.
+    /// The next answer to a host downstream.
     pub(super) fn poll_answer(&mut self, cx: &Context, buffer: &mut [u8]) -> Option<Action> {
         let Solicitation {
             side,
@@ -266,7 +277,8 @@ impl Ndp<'_> {
             source,
             target,
         } = self.targets.poll_answer()?;
-        // RFC 4861 §7.2.4: to who asked, or in duplicate address detection to all nodes, and then not as a solicited one.
+        // RFC 4861 §7.2.4: to the host that asked; in duplicate address detection to all nodes, and
+        // with S = 0.
         let (destination, mac) = if source.is_unspecified() {
             (ALL_NODES, None)
         } else {
@@ -276,7 +288,7 @@ impl Ndp<'_> {
             advertisement(source, own_mac, destination, target).emit(buffer)
         });
         Some(Action::Advertise {
-            // Nothing can be sent there now, and who asked asks again.
+            // 0 where nothing can be sent now: the host asks again.
             length: length.unwrap_or(0),
             side,
             destination,
@@ -285,7 +297,7 @@ impl Ndp<'_> {
         })
     }
 
-    /// A question for a target.
+    /// The next solicitation for a target.
     pub(super) fn poll_target(&mut self, cx: &Context, buffer: &mut [u8]) -> Option<Action> {
         let (target, side) = self.targets.poll_question()?;
         let group = SolicitedNode::of(target).group();
@@ -298,7 +310,8 @@ impl Ndp<'_> {
         })
     }
 
-    /// An address downstream is announced upstream (RFC 9131 §6.1.2): a router makes an entry for it before it needs one.
+    /// The next announcement upstream of an address downstream (RFC 9131 §6.1.2): a router makes an
+    /// entry for the address before it needs one.
     pub(super) fn poll_announcement(&mut self, cx: &Context, buffer: &mut [u8]) -> Option<Action> {
         let (source, mac) = cx.links.source_on(Side::Upstream)?;
         let target = self.kernel_entries.poll_announcement(cx.now)?;
@@ -312,13 +325,15 @@ impl Ndp<'_> {
         })
     }
 
-    /// When to announce; never while nothing can be sent upstream, which an event ends.
+    /// When to announce the next address; `None` while nothing can be sent upstream, which an event
+    /// ends.
     pub(super) fn next_announcement(&self, cx: &Context) -> Option<Instant> {
         cx.links.source_on(Side::Upstream)?;
         self.kernel_entries.next_announcement()
     }
 
-    /// An [`Action::Advertise`] was carried out, or failed, which is no different from one that is lost.
+    /// An [`Action::Advertise`] was carried out, or failed, which is no different from one that is
+    /// lost.
     pub(super) fn advertised(&mut self, now: Instant, side: Side, target: Ipv6Addr) {
         match side {
             Side::Upstream => self.kernel_entries.announced(now, target),
@@ -344,9 +359,25 @@ impl Ndp<'_> {
                 }
             }
             Ended::Unverified => neighbors.left_unanswered(*now, config, address),
-            // Nobody else has it.
+            // Nobody else has it, so the kernel's tables wait no more.
             Ended::Unanswered => neighbors.tell_again(Subject::Address(address)),
         });
+    }
+}
+
+/// Has the kernel's tables follow an address downstream: it is on the link of its port, or `None`
+/// where no host has confirmed it. While a host detects duplicates of an address, nobody is answered
+/// for it (RFC 4862 §5.4.3).
+fn place_downstream(
+    kernel_entries: &mut KernelEntries<'_>,
+    targets: &Targets<'_>,
+    now: Instant,
+    subject: Subject,
+    port: Option<Port>,
+) {
+    if let Subject::Address(address) = subject {
+        let settled = port.filter(|_| !targets.is_detecting(address));
+        kernel_entries.set(now, address, settled.map(Side::Downstream));
     }
 }
 
@@ -356,7 +387,7 @@ fn count_refusal(cx: &mut Context, asked: Result<(), Refused>) {
     }
 }
 
-/// Writes a solicitation for a target; its length. `None` while nothing can be sent on its side.
+/// Writes a solicitation for a target; its length. `None` while nothing can be sent on its link.
 pub(super) fn emit_solicitation(
     cx: &Context,
     side: Side,
@@ -374,7 +405,8 @@ pub(super) fn emit_solicitation(
     solicitation.emit(buffer)
 }
 
-/// By a proxy: this router's own link-layer address, and O = 0, so that the target's own advertisement wins (RFC 4861 §7.2.8).
+/// A proxy's advertisement: with this router's own link-layer address, and O = 0, so that the
+/// target's own advertisement wins (RFC 4861 §7.2.8).
 fn advertisement(
     source: Ipv6Addr,
     mac: MacAddress,
@@ -392,7 +424,7 @@ fn advertisement(
     }
 }
 
-/// All zero on links without link-layer addresses.
+/// `None` on links without link-layer addresses, where it is all zero.
 fn some_address(mac: MacAddress) -> Option<MacAddress> {
     (mac != MacAddress([0; 6])).then_some(mac)
 }
