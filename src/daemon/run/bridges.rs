@@ -19,61 +19,95 @@ use crate::sys::records::{Key, Records};
 pub struct OpenedBridge {
     /// The log says that the bridge snoops by VLAN.
     warned_of_vlans: bool,
-    /// The bridge's number, and its `mcast_router` before the daemon set it.
-    changed: Option<(u32, u8)>,
+    router: Router,
+}
+
+/// A bridge's `mcast_router`. `bridge` is the bridge's number, and `before` the value before.
+#[derive(Clone, Copy, Default)]
+enum Router {
+    /// The daemon changed nothing.
+    #[default]
+    AsFound,
+    /// The daemon set it. Until the kernel has reported that, news may still carry the old value.
+    Set { bridge: u32, before: u8 },
     /// The kernel has reported that the bridge forwards all multicast.
-    is_open: bool,
+    Open { bridge: u32, before: u8 },
+    /// Somebody changed it afterwards. It stays changed.
+    Overridden { bridge: u32, before: u8 },
+}
+
+impl Router {
+    /// The bridge that was changed, and the value before.
+    fn changed(self) -> Option<(u32, u8)> {
+        match self {
+            Router::AsFound => None,
+            Router::Set { bridge, before }
+            | Router::Open { bridge, before }
+            | Router::Overridden { bridge, before } => Some((bridge, before)),
+        }
+    }
 }
 
 impl OpenedBridge {
-    /// Sets a bridge that snoops to forward all multicast to this host. The daemon does that once
-    /// for each bridge; if somebody changes the setting afterwards, it stays changed.
+    /// Sets a bridge that snoops to forward all multicast to this host, once for each bridge.
     pub fn follow(&mut self, interface: &Interface, netlink: &Netlink, records: &Records) {
         let Some((index, bridge)) = interface.deciding_bridge().filter(|(_, it)| it.snooping)
         else {
             return;
         };
-        let name = &interface.name;
-        let on = if interface.bridge.is_some() {
-            ""
-        } else {
-            " is on a bridge that"
-        };
-        let router = bridge.multicast_router;
-        let is_changed = self.changed.is_some_and(|(changed, _)| changed == index);
+        let place = Place(interface);
         if bridge.vlan_snooping {
             if !self.warned_of_vlans {
                 warn!(
-                    "{name}{on} snoops by VLAN, and may hide solicitations: {}",
+                    "{place} snoops by VLAN, and may hide solicitations: {}",
                     OpenVlan(interface)
                 );
             }
-        } else if router == PERMANENT_ROUTER {
-            self.is_open = true;
-        } else if is_changed {
-            // Until the kernel has reported the new value, news may still carry the old one.
-            if std::mem::take(&mut self.is_open) {
-                warn!(
-                    "{name}{on} snoops: its mcast_router was set to {router}, so solicitations \
-                     may be hidden"
-                );
-                records.remove(key(index));
-                self.changed = Some((index, router));
-            }
         } else {
-            info!(
-                "{name}{on} snoops: its mcast_router is {PERMANENT_ROUTER} from now on, was \
-                 {router}"
-            );
-            if let Some((before, _)) = self.changed {
-                records.remove(key(before));
-            }
-            records.write(key(index), router.into());
-            self.changed = Some((index, router));
-            // If the kernel refuses, a notice says so.
-            let _ = netlink.set_multicast_router(index, PERMANENT_ROUTER);
+            self.open(&place, (index, bridge.multicast_router), netlink, records);
         }
         self.warned_of_vlans = bridge.vlan_snooping;
+    }
+
+    fn open(
+        &mut self,
+        place: &Place<'_>,
+        (index, router): (u32, u8),
+        netlink: &Netlink,
+        records: &Records,
+    ) {
+        let changed = self.router.changed();
+        match (self.router, changed.filter(|(bridge, _)| *bridge == index)) {
+            (_, Some((bridge, before))) if router == PERMANENT_ROUTER => {
+                self.router = Router::Open { bridge, before };
+            }
+            (_, None) if router == PERMANENT_ROUTER => {}
+            (Router::Open { bridge, .. }, Some(_)) => {
+                warn!(
+                    "{place} snoops: its mcast_router was set to {router}, so solicitations may be \
+                     hidden"
+                );
+                records.remove(key(bridge));
+                let before = router;
+                self.router = Router::Overridden { bridge, before };
+            }
+            (Router::AsFound | Router::Set { .. } | Router::Overridden { .. }, Some(_)) => {}
+            (_, None) => {
+                info!(
+                    "{place} snoops: its mcast_router is {PERMANENT_ROUTER} from now on, was {router}"
+                );
+                if let Some((other, _)) = changed {
+                    records.remove(key(other));
+                }
+                records.write(key(index), router.into());
+                self.router = Router::Set {
+                    bridge: index,
+                    before: router,
+                };
+                // If the kernel refuses, a notice says so.
+                let _ = netlink.set_multicast_router(index, PERMANENT_ROUTER);
+            }
+        }
     }
 
     /// Restores the setting of a bridge that is still there and that no other instance needs. A
@@ -93,19 +127,17 @@ impl OpenedBridge {
         }
         let recorded = records.read(key(index)).map(u8::try_from);
         records.remove(key(index));
-        let changed = self.changed.filter(|(changed, _)| *changed == index);
+        let changed = self.router.changed().filter(|(bridge, _)| *bridge == index);
         let before = recorded
             .and_then(Result::ok)
             .or(changed.map(|(_, before)| before));
         let is_as_set = changed.is_some() || bridge.multicast_router == PERMANENT_ROUTER;
         if let Some(before) = before.filter(|_| is_as_set) {
-            info!("{}: mcast_router is {before} again", interface.name);
+            let name = &interface.name;
+            info!("{name}: mcast_router is {before} again");
             if let Err(errno) = netlink.set_multicast_router(index, before) {
-                warn!(
-                    "{}: mcast_router cannot be {before} again: {}",
-                    interface.name,
-                    errno.desc()
-                );
+                let reason = errno.desc();
+                warn!("{name}: mcast_router cannot be {before} again: {reason}");
             }
         }
     }
@@ -118,6 +150,20 @@ fn key(index: u32) -> Key<'static> {
         index,
         interface: "bridge",
         name: "mcast_router",
+    }
+}
+
+/// The subject of a line: the interface, if it is the bridge itself, or what it is on.
+struct Place<'i>(&'i Interface);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place(interface) = self;
+        f.write_str(interface.name.as_str())?;
+        match interface.bridge {
+            Some(_) => Ok(()),
+            None => f.write_str(" is on a bridge that"),
+        }
     }
 }
 
