@@ -8,7 +8,7 @@ use protocol::time::Instant;
 use protocol::wire::MacAddress;
 
 use crate::interfaces::Interface;
-use crate::run::report::{Said, Trouble};
+use crate::run::report::{LoggedState, Trouble};
 use crate::sys::packet::{Capture, Interest};
 
 pub struct FollowedLink {
@@ -19,7 +19,7 @@ pub struct FollowedLink {
     capture_trouble: Trouble,
     /// The link as the engine knows it.
     told: Option<Link>,
-    said: Said,
+    logged: LoggedState,
 }
 
 impl FollowedLink {
@@ -31,7 +31,7 @@ impl FollowedLink {
             capture: None,
             capture_trouble: Trouble::default(),
             told: None,
-            said: Said::default(),
+            logged: LoggedState::default(),
         }
     }
 
@@ -93,7 +93,7 @@ impl FollowedLink {
     /// Logs whether the interface can be used, if that changed. Returns false if the line has to
     /// wait.
     pub fn note_state(&mut self, now: Instant, interface: &Interface) -> bool {
-        self.said.note(now, &interface.name, interface.state())
+        self.logged.note(now, &interface.name, interface.state())
     }
 
     /// Hands packets to the engine: at most `budget`, and none after a packet on which the engine

@@ -86,7 +86,7 @@ impl Pace {
 #[derive(Default)]
 pub struct Trouble {
     /// The reasons logged since the operation worked last.
-    said: heapless::Vec<Errno, 4>,
+    logged: heapless::Vec<Errno, 4>,
     pace: Pace,
 }
 
@@ -97,12 +97,12 @@ impl Trouble {
         if self.is_change(result) && self.pace.allows(clock::now()) {
             match result {
                 Ok(()) => {
-                    self.said.clear();
+                    self.logged.clear();
                     info!("{what} works again");
                 }
                 Err(errno) => {
                     // Without room for another reason, the log repeats that one at its pace.
-                    let _ = self.said.push(errno);
+                    let _ = self.logged.push(errno);
                     warn!("{what} failed, trying again: {}", errno.desc());
                 }
             }
@@ -112,20 +112,20 @@ impl Trouble {
 
     fn is_change(&self, result: nix::Result<()>) -> bool {
         match result {
-            Ok(()) => !self.said.is_empty(),
-            Err(errno) => !self.said.contains(&errno),
+            Ok(()) => !self.logged.is_empty(),
+            Err(errno) => !self.logged.contains(&errno),
         }
     }
 }
 
 /// The state of an interface as the log has it.
 #[derive(Default)]
-pub struct Said {
+pub struct LoggedState {
     state: Option<State>,
     pace: Pace,
 }
 
-impl Said {
+impl LoggedState {
     /// Logs the state if it changed. Returns false if the line has to wait, since the state changes
     /// too often.
     pub fn note(&mut self, now: Instant, name: &InterfaceName, state: State) -> bool {
@@ -189,9 +189,9 @@ mod tests {
 
     #[test]
     fn how_things_stand_in_the_end_is_logged_however_often_they_changed() {
-        let mut said = Said::default();
+        let mut logged = LoggedState::default();
         let name = "wan".parse().unwrap();
-        let mut note = |seconds, state| said.note(Instant::from_secs(seconds), &name, state);
+        let mut note = |seconds, state| logged.note(Instant::from_secs(seconds), &name, state);
         assert!(note(0, State::Usable));
         for _ in 0..1000 {
             note(1, State::NoCarrier);

@@ -21,7 +21,7 @@ struct Connected {
 #[derive(Default)]
 pub struct SharedPrefixes {
     connected: heapless::Vec<Connected, { 2 * MAX_PREFIXES }>,
-    said: heapless::Vec<Connected, { 2 * MAX_PREFIXES }>,
+    logged: heapless::Vec<Connected, { 2 * MAX_PREFIXES }>,
 }
 
 impl SharedPrefixes {
@@ -44,10 +44,10 @@ impl SharedPrefixes {
                 }
             }
             Notice::Dumped(Dump::Routes) => {
-                if self.connected != self.said {
-                    self.say(config);
+                if self.connected != self.logged {
+                    self.log(config);
                 }
-                self.said = std::mem::take(&mut self.connected);
+                self.logged = std::mem::take(&mut self.connected);
             }
             Notice::Dumped(_) | Notice::Lost => self.connected.clear(),
             Notice::Link(_)
@@ -63,7 +63,7 @@ impl SharedPrefixes {
         }
     }
 
-    fn say(&self, config: &Config) {
+    fn log(&self, config: &Config) {
         let above = self.connected.iter();
         for above in above.filter(|connected| connected.side == Side::Upstream) {
             for below in &self.connected {

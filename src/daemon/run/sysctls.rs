@@ -44,10 +44,7 @@ impl ProxySettings {
 
     /// Notes that the interface is gone, or has no IPv6 any more, and its settings with it.
     pub fn interface_is_gone(&mut self) {
-        if let Some((_, index)) = &mut self.applied {
-            // No interface has this number.
-            *index = 0;
-        }
+        self.applied = None;
     }
 
     /// Logs once what somebody has changed since, and leaves it changed.
@@ -125,7 +122,7 @@ impl ProxySettings {
     }
 
     fn look_at(&mut self, sysctls: &dyn Sysctls) {
-        let Some((interface, 1..)) = &self.applied else {
+        let Some((interface, _)) = &self.applied else {
             return;
         };
         let is_lacking = |setting| {

@@ -17,7 +17,7 @@ pub struct UpstreamPrefixes {
     /// As the engine knows them; `None` before it was told.
     told: Option<Prefixes>,
     /// As the log has them.
-    said: Option<Prefixes>,
+    logged: Option<Prefixes>,
     pace: Pace,
 }
 
@@ -34,15 +34,15 @@ impl UpstreamPrefixes {
 
     /// Logs the prefixes, if they changed. Returns false if the lines have to wait.
     pub fn log(&mut self, now: Instant, engine: &Engine<'_>) -> bool {
-        if self.told == self.said {
+        if self.told == self.logged {
             return true;
         }
         if !self.pace.allows(now) {
             return false;
         }
-        self.said.clone_from(&self.told);
+        self.logged.clone_from(&self.told);
         let name = &engine.config().upstream;
-        let prefixes = self.said.iter().flatten();
+        let prefixes = self.logged.iter().flatten();
         for prefix in prefixes.clone() {
             info!("learning addresses in {prefix}, which is on {name}");
         }
