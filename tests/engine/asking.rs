@@ -2,17 +2,20 @@
 
 use std::net::Ipv6Addr;
 
+use model::packets::emitted;
+use model::view;
 use protocol::engine::{Action, Event};
 use protocol::link::{Link, Side};
 use protocol::ndp;
-use protocol::ndp::neighbors::{Neighbor, Question, Sender, Subject};
+use protocol::ndp::neighbors::{Question, Sender};
 use protocol::time::Duration;
 use protocol::wire::{
     ALL_NODES, Done, MacAddress, NeighborAdvertisement, RecordType, ReportV1, SolicitedNode,
 };
 
 use crate::stage::{
-    HOST, ROUTER, Stage, address, advertisement, downstream_link, group, report, solicitation,
+    HOST, ROUTER, Stage, address, advertisement, downstream_link, group, heard, report,
+    solicitation,
 };
 
 /// The host's link-local address.
@@ -30,11 +33,7 @@ impl Stage {
 
     /// The host solicits the router from its link-local address.
     fn speaks(&mut self) {
-        self.receive(&solicitation(
-            FE80_1,
-            SolicitedNode::of(ROUTER).group(),
-            ROUTER,
-        ));
+        self.receive(&solicitation(FE80_1, ROUTER));
     }
 
     /// The host reports that it listens to the groups of these addresses.
@@ -73,7 +72,7 @@ fn a_host_is_asked_when_it_is_first_heard_and_its_answer_joins_what_was_never_se
     stage.speaks();
     assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
     stage.reports(&[1, 2]);
-    assert_eq!(stage.joined, [group(1), group(2)].into());
+    assert_eq!(stage.kernel.joined, [group(1), group(2)].into());
     stage.pass(20);
     assert_eq!(stage.asked(), [], "it has answered");
 }
@@ -122,7 +121,7 @@ fn an_address_that_slept_through_its_first_questions_is_probed_again_soon_after_
         stage.pass(1);
     }
     stage.receive(&to_router);
-    assert!(is_confirmed(&stage, 1));
+    assert!(stage.is_confirmed(1));
 }
 
 /// It may have another one since, and the old one may have been forged.
@@ -132,8 +131,7 @@ fn a_host_that_does_not_answer_where_it_was_asked_is_asked_at_its_new_link_local
     stage.speaks();
     assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
     let other = "fe80::2:2".parse().unwrap();
-    let group = SolicitedNode::of(ROUTER).group();
-    stage.receive(&solicitation(other, group, ROUTER));
+    stage.receive(&solicitation(other, ROUTER));
     stage.pass(10);
     assert_eq!(stage.asked(), questions(&[(0, "?fe80::2:2")]));
 }
@@ -149,7 +147,7 @@ fn a_host_without_addresses_is_asked_again_after_half_a_timeout_when_it_speaks()
     let asked_at = stage.now;
     let speaks_at = |stage: &mut Stage, millis| {
         stage.now = asked_at.saturating_add(Duration::from_millis(millis));
-        stage.engine.handle_timeout(stage.now);
+        stage.time_out();
         stage.speaks();
     };
     speaks_at(&mut stage, 149_999);
@@ -173,7 +171,7 @@ fn what_the_kernel_remembers_of_a_host_that_was_heard_elsewhere_does_not_move_it
         stage.handle(Event::Remembered { port, mac, address });
     }
     assert_eq!([1, 2].map(|number| port_of(&stage, number)), [0, 1]);
-    let packet = solicitation(address(1), SolicitedNode::of(ROUTER).group(), ROUTER);
+    let packet = solicitation(address(1), ROUTER);
     stage.receive_on(1, HOST, &packet);
     assert_eq!([1, 2].map(|number| port_of(&stage, number)), [1, 1]);
 }
@@ -186,7 +184,7 @@ fn a_silent_host_that_answers_stays_and_one_that_does_not_goes_within_a_timeout(
         stage.pass(150);
         assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
         stage.reports(&[1]);
-        assert_eq!(stage.joined, [group(1)].into());
+        assert_eq!(stage.kernel.joined, [group(1)].into());
     }
     assert_eq!(stage.changes.len(), 1);
     stage.pass(300);
@@ -207,7 +205,7 @@ fn a_silent_host_that_answers_stays_and_one_that_does_not_goes_within_a_timeout(
     assert_eq!(asked.len(), 16);
     // The check every 30 s, and the 10 s before a group is left.
     stage.pass(40);
-    assert_eq!(stage.joined, [].into());
+    assert_eq!(stage.kernel.joined, [].into());
 }
 
 #[test]
@@ -237,17 +235,7 @@ fn a_host_without_a_link_local_address_is_probed_and_its_answer_confirms() {
     stage.pass(1);
     assert_eq!(stage.asked(), questions(&[(0, PROBE_1)]));
     stage.receive(&advertisement(address(1), ROUTER, address(1)));
-    let neighbor = |stage: &Stage| {
-        stage
-            .engine
-            .ndp()
-            .neighbors()
-            .iter()
-            .next()
-            .map(|(_, n)| *n)
-            .unwrap()
-    };
-    assert!(neighbor(&stage).is_confirmed());
+    assert!(stage.is_confirmed(1));
     stage.pass(140);
     assert_eq!(stage.asked(), []);
     stage.pass(10);
@@ -261,14 +249,7 @@ fn an_advertisement_that_nobody_asked_for_confirms_nothing() {
     stage.receive(&advertisement(address(1), ALL_NODES, address(1)));
     let other = MacAddress([2, 0, 0, 0, 0, 9]);
     stage.receive_from(other, &advertisement(address(2), ROUTER, address(2)));
-    assert!(
-        stage
-            .engine
-            .ndp()
-            .neighbors()
-            .iter()
-            .all(|(_, neighbor)| !neighbor.is_confirmed())
-    );
+    assert!(view::known(&stage.engine).all(|known| !known.is_confirmed));
 }
 
 #[test]
@@ -282,8 +263,7 @@ fn what_is_reported_within_five_seconds_of_a_question_is_its_answer() {
         assert_eq!(stage.asked(), questions(&twice));
         stage.now = stage.now.saturating_add(Duration::from_millis(millis));
         stage.reports(&[1]);
-        let (_, neighbor) = stage.engine.ndp().neighbors().iter().next().unwrap();
-        assert_eq!(neighbor.is_confirmed(), confirms, "{millis}");
+        assert_eq!(stage.is_confirmed(1), confirms, "{millis}");
     }
 }
 
@@ -292,19 +272,7 @@ fn an_advertisement_to_somebody_else_or_one_that_is_not_solicited_answers_no_pro
     let mut stage = Stage::with_defaults();
     stage.seen(address(1));
     assert_eq!(stage.asked(), questions(&[(0, PROBE_1)]));
-    let confirmed = |stage: &Stage| {
-        stage
-            .engine
-            .ndp()
-            .neighbors()
-            .iter()
-            .next()
-            .unwrap()
-            .1
-            .is_confirmed()
-    };
     stage.receive(&advertisement(address(1), address(2), address(1)));
-    let mut packet = [0; 128];
     let unsolicited = NeighborAdvertisement {
         source: address(1),
         destination: ROUTER,
@@ -314,11 +282,10 @@ fn an_advertisement_to_somebody_else_or_one_that_is_not_solicited_answers_no_pro
         override_flag: true,
         target_link_layer: Some(HOST),
     };
-    let length = unsolicited.emit(&mut packet).unwrap();
-    stage.receive(&packet[..length]);
+    stage.receive(&emitted(|buffer| unsolicited.emit(buffer)));
     let other = MacAddress([2, 0, 0, 0, 0, 9]);
     stage.receive_from(other, &advertisement(address(1), ROUTER, address(1)));
-    assert!(!confirmed(&stage));
+    assert!(!stage.is_confirmed(1));
 }
 
 #[test]
@@ -331,9 +298,7 @@ fn once_it_has_answered_what_a_host_reports_from_another_address_or_link_is_no_a
         stage.reports(&[2]);
         let listens = [(RecordType::ModeIsExclude, group(1))];
         stage.receive_on(port, HOST, &report(source, &listens));
-        let address = Subject::Address(address(1));
-        let neighbor = stage.engine.ndp().neighbors().get(address).unwrap();
-        assert_eq!(neighbor.is_confirmed(), confirms, "{source} on {port}");
+        assert_eq!(stage.is_confirmed(1), confirms, "{source} on {port}");
     }
 }
 
@@ -346,24 +311,13 @@ fn an_advertisement_before_the_first_probe_confirms_nothing() {
     stage.pass(3);
     let twice = [(0, "?fe80::1:1"), (2000, "?fe80::1:1")];
     assert_eq!(stage.asked(), questions(&twice));
-    let confirmed = |stage: &Stage| {
-        stage
-            .engine
-            .ndp()
-            .neighbors()
-            .iter()
-            .next()
-            .unwrap()
-            .1
-            .is_confirmed()
-    };
     let answer = advertisement(address(1), ROUTER, address(1));
     stage.receive(&answer);
-    assert!(!confirmed(&stage));
+    assert!(!stage.is_confirmed(1));
     stage.pass(2);
     assert_eq!(stage.asked()[0].1, PROBE_1);
     stage.receive(&answer);
-    assert!(confirmed(&stage));
+    assert!(stage.is_confirmed(1));
 }
 
 #[test]
@@ -425,7 +379,7 @@ fn questions_are_at_least_50_milliseconds_apart_and_none_is_forgotten() {
     for number in 0..150_u8 {
         let mac = MacAddress([2, 0, 0, 0, 1, number]);
         let link_local = Ipv6Addr::from_bits(FE80_1.to_bits() + u128::from(number));
-        let packet = solicitation(link_local, SolicitedNode::of(ROUTER).group(), ROUTER);
+        let packet = solicitation(link_local, ROUTER);
         stage.receive_from(mac, &packet);
     }
     stage.pass(20);
@@ -451,7 +405,11 @@ fn what_the_kernel_remembers_is_joined_at_once_and_asked_for() {
         let mac = MacAddress([2, 0, 0, 0, 2, number]);
         remembered(&mut stage, mac, address(number.into()));
     }
-    assert_eq!(stage.joined.len(), 100, "whatever the limit of new ones");
+    assert_eq!(
+        stage.kernel.joined.len(),
+        100,
+        "whatever the limit of new ones"
+    );
     remembered(&mut stage, HOST, FE80_1);
     stage.pass(30);
     let asked = stage.asked();
@@ -465,14 +423,14 @@ fn what_the_kernel_remembers_is_joined_at_once_and_asked_for() {
     assert!(asked.iter().any(|(_, question)| question == PROBE_1));
     // Nobody answered.
     stage.pass(330);
-    assert_eq!(stage.joined, [].into());
+    assert_eq!(stage.kernel.joined, [].into());
 }
 
 #[test]
 fn what_the_kernel_remembers_is_asked_where_it_remembers_it() {
     let mut stage = Stage::with_defaults();
     let (port, mac, address) = (1, HOST, FE80_1);
-    stage.fails = |action| {
+    stage.fail_if(|action| {
         !matches!(
             action,
             Action::Ndp(ndp::Action::Ask {
@@ -480,7 +438,7 @@ fn what_the_kernel_remembers_is_asked_where_it_remembers_it() {
                 ..
             })
         )
-    };
+    });
     stage.handle(Event::Remembered { port, mac, address });
     assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
 }
@@ -494,7 +452,7 @@ fn what_the_kernel_forgets_is_asked_for_and_not_dropped() {
     stage.handle(Event::Forgotten(address(9)));
     assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
     stage.pass(200);
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
 }
 
 /// RFC 4861 §7.3.3: not more often than once every RetransTimer, whoever sows doubt, and whoever claims the address.
@@ -507,13 +465,11 @@ fn no_address_is_probed_twice_within_a_second() {
         let mut answered = 0;
         for turn in 0..100 {
             stage.now = stage.now.saturating_add(Duration::from_millis(70));
-            stage.engine.handle_timeout(stage.now);
-            stage.drain();
+            stage.time_out();
             let other = MacAddress([2, 0, 0, 0, 0, 9]);
-            let group = SolicitedNode::of(ROUTER).group();
             match turn % 3 {
                 0 => stage.handle(Event::Forgotten(address(1))),
-                1 => stage.receive_from(other, &solicitation(address(1), group, ROUTER)),
+                1 => stage.receive_from(other, &solicitation(address(1), ROUTER)),
                 _ => stage.seen(address(1)),
             }
             if answers && stage.questions.len() > answered {
@@ -552,14 +508,9 @@ fn who_is_said_to_leave_is_asked_first_and_gone_within_a_minute() {
             if v2 {
                 stage.receive(&report(FE80_1, &[(RecordType::ChangeToInclude, group)]));
             } else {
-                let mut packet = [0; 128];
-                let length = Done {
-                    source: FE80_1,
-                    group,
-                }
-                .emit(&mut packet)
-                .unwrap();
-                stage.receive(&packet[..length]);
+                let source = FE80_1;
+                let done = Done { source, group };
+                stage.receive(&emitted(|buffer| done.emit(buffer)));
             }
         };
         let mut stage = Stage::with_defaults();
@@ -570,7 +521,7 @@ fn who_is_said_to_leave_is_asked_first_and_gone_within_a_minute() {
         stage.asked();
         leave(&mut stage, 2);
         stage.pass(60);
-        assert_eq!(stage.joined, [group(1)].into());
+        assert_eq!(stage.kernel.joined, [group(1)].into());
         assert_eq!(
             stage.asked(),
             questions(&[(0, "?fe80::1:1"), (2000, "?fe80::1:1")])
@@ -581,11 +532,11 @@ fn who_is_said_to_leave_is_asked_first_and_gone_within_a_minute() {
         assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
         stage.reports(&[1]);
         stage.pass(60);
-        assert_eq!(stage.joined, [group(1)].into(), "it is still there");
+        assert_eq!(stage.kernel.joined, [group(1)].into(), "it is still there");
 
         leave(&mut stage, 1);
         stage.pass(60);
-        assert_eq!(stage.joined, [].into(), "nobody answered");
+        assert_eq!(stage.kernel.joined, [].into(), "nobody answered");
     }
 }
 
@@ -599,13 +550,11 @@ fn reports_of_both_versions_join_where_mld_is_learned_from() {
     ] {
         let mut stage = Stage::with(|config| config.learn = learn);
         stage.seen(address(1));
-        let mut packet = [0; 128];
         let v1 = ReportV1 {
             source: FE80_1,
             group: group(2),
         };
-        let length = v1.emit(&mut packet).unwrap();
-        stage.receive(&packet[..length]);
+        stage.receive(&emitted(|buffer| v1.emit(buffer)));
         for (number, record_type) in (3..).zip([
             RecordType::ChangeToExclude,
             RecordType::ModeIsExclude,
@@ -625,10 +574,10 @@ fn reports_of_both_versions_join_where_mld_is_learned_from() {
         let expected = [(ndp, 1), (mld, 2), (mld, 3), (mld, 4), (mld, 5)];
         let expected = expected.iter().filter(|(learned, _)| *learned);
         let expected = expected.map(|(_, number)| group(*number)).collect();
-        assert_eq!(stage.joined, expected, "{learn:?}");
+        assert_eq!(stage.kernel.joined, expected, "{learn:?}");
         // Learned by MLD alone, it ages like an address.
         stage.pass(345);
-        assert_eq!(stage.joined, [].into());
+        assert_eq!(stage.kernel.joined, [].into());
     }
 }
 
@@ -676,44 +625,22 @@ fn what_has_been_due_longest_is_asked_first() {
 fn a_host_that_moves_is_asked_where_it_is() {
     let mut stage = Stage::with_defaults();
     stage.speaks();
-    let packet = solicitation(address(1), SolicitedNode::of(ROUTER).group(), ROUTER);
-    stage.handle(Event::Packet {
-        side: Side::Downstream(1),
-        mac: HOST,
-        packet: &packet,
-    });
+    let packet = solicitation(address(1), ROUTER);
+    stage.handle(heard(Side::Downstream(1), HOST, &packet));
     assert_eq!(port_of(&stage, 1), 1);
     // An unconfirmed address that another host claims is that one's.
     let other = MacAddress([2, 0, 0, 0, 0, 9]);
     stage.receive_from(other, &packet);
-    let subjects: Vec<_> = stage
-        .engine
-        .ndp()
-        .neighbors()
-        .hosts()
-        .map(|(_, host)| host.subjects)
-        .collect();
+    let hosts = view::hosts(&stage.engine);
+    let subjects: Vec<_> = hosts.map(|(_, subjects, _)| subjects).collect();
     assert_eq!(subjects, [0, 0, 1]);
-    assert_eq!(stage.now.since(neighbor_time(&stage)), Duration::ZERO);
-}
-
-fn neighbor_time(stage: &Stage) -> protocol::time::Instant {
-    stage
-        .engine
-        .ndp()
-        .neighbors()
-        .iter()
-        .next()
-        .unwrap()
-        .1
-        .last_seen
+    let known = view::address(&stage.engine, address(1));
+    assert_eq!(known.map(|known| known.last_seen), Some(stage.now));
 }
 
 /// Whose `address(number)` is.
 fn owner_of(stage: &Stage, number: u32) -> Sender {
-    let neighbors = stage.engine.ndp().neighbors();
-    let neighbor = neighbors.get(Subject::Address(address(number))).unwrap();
-    neighbors.host_of(neighbor).unwrap().0
+    view::address(&stage.engine, address(number)).unwrap().owner
 }
 
 fn owner(stage: &Stage) -> MacAddress {
@@ -724,17 +651,11 @@ fn port_of(stage: &Stage, number: u32) -> u8 {
     owner_of(stage, number).port
 }
 
-fn is_confirmed(stage: &Stage, number: u32) -> bool {
-    let neighbors = stage.engine.ndp().neighbors();
-    let neighbor = neighbors.get(Subject::Address(address(number)));
-    neighbor.is_some_and(Neighbor::is_confirmed)
-}
-
 #[test]
 fn a_confirmed_address_stays_with_its_host_until_that_does_not_answer() {
     let mut stage = Stage::with_a_host();
     let thief = MacAddress([2, 0, 0, 0, 0, 9]);
-    let claim = solicitation(address(1), SolicitedNode::of(ROUTER).group(), ROUTER);
+    let claim = solicitation(address(1), ROUTER);
     stage.pass(5);
     stage.asked();
     stage.receive_from(thief, &claim);
@@ -751,7 +672,7 @@ fn a_confirmed_address_stays_with_its_host_until_that_does_not_answer() {
     assert_eq!(stage.asked().len(), 8, "all questions, and no answer");
     stage.receive_from(thief, &claim);
     assert_eq!(owner(&stage), thief);
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
     assert_eq!(stage.changes.len(), 1);
 }
 
@@ -782,15 +703,14 @@ fn the_more_hosts_there_are_the_sooner_each_is_asked_again() {
 fn the_last_probe_has_a_second_for_its_answer_before_another_host_may_claim_the_address() {
     let mut stage = Stage::with_a_host();
     let thief = MacAddress([2, 0, 0, 0, 0, 9]);
-    let claim = solicitation(address(1), SolicitedNode::of(ROUTER).group(), ROUTER);
+    let claim = solicitation(address(1), ROUTER);
     stage.pass(40);
     stage.asked();
     stage.receive_from(thief, &claim);
     stage.pass(8);
     assert_eq!(stage.asked().len(), 7);
     stage.now = stage.now.saturating_add(Duration::from_millis(900));
-    stage.engine.handle_timeout(stage.now);
-    stage.drain();
+    stage.time_out();
     stage.receive_from(thief, &claim);
     assert_eq!(owner(&stage), HOST);
     stage.pass(1);
@@ -822,7 +742,7 @@ fn who_took_an_address_over_and_only_answers_has_it_on_the_same_link_and_on_anot
         assert!(resolved >= 3, "{resolved}");
         let owner = owner_of(&stage, 1);
         assert_eq!((owner.port, owner.mac), (port, heir));
-        assert!(is_confirmed(&stage, 1));
+        assert!(stage.is_confirmed(1));
         assert_eq!(stage.changes.len(), 1, "its group was never left");
     }
 }
@@ -833,7 +753,7 @@ fn who_took_an_address_over_and_only_answers_has_it_on_the_same_link_and_on_anot
 fn an_address_is_looked_for_where_its_host_answers_and_had_reported_before() {
     for was_sought in [false, true] {
         let mut stage = Stage::with_a_host();
-        assert!(is_confirmed(&stage, 1));
+        assert!(stage.is_confirmed(1));
         stage.pass(20);
         if was_sought {
             stage.handle(Event::Forgotten(address(1)));
@@ -855,7 +775,7 @@ fn an_address_is_looked_for_where_its_host_answers_and_had_reported_before() {
             }
         }
         assert_eq!(port_of(&stage, 1), 1, "{was_sought}");
-        assert!(is_confirmed(&stage, 1));
+        assert!(stage.is_confirmed(1));
     }
 }
 
@@ -923,7 +843,7 @@ fn four_thousand_hosts_that_answer_stay_joined_at_20_questions_a_second() {
             });
         }
     }
-    assert_eq!(stage.joined.len(), 4096);
+    assert_eq!(stage.kernel.joined.len(), 4096);
     let mut most = 0;
     for _ in 0..3600 {
         stage.pass(1);
@@ -939,7 +859,7 @@ fn four_thousand_hosts_that_answer_stay_joined_at_20_questions_a_second() {
             let records = [(RecordType::ModeIsExclude, group(number))];
             stage.receive_from(mac(number), &report(host, &records));
         }
-        assert_eq!(stage.joined.len(), 4096);
+        assert_eq!(stage.kernel.joined.len(), 4096);
     }
     assert!(most <= 21, "{most} in a second");
     assert_eq!(stage.changes.len(), 4096, "nobody was lost for a moment");
@@ -952,14 +872,7 @@ fn an_answer_to_the_last_probe_confirms() {
     stage.pass(2);
     assert_eq!(stage.asked().len(), 3);
     stage.receive(&advertisement(address(1), ROUTER, address(1)));
-    assert!(
-        stage
-            .engine
-            .ndp()
-            .neighbors()
-            .iter()
-            .all(|(_, neighbor)| neighbor.is_confirmed())
-    );
+    assert!(view::known(&stage.engine).all(|known| known.is_confirmed));
 }
 
 #[test]
@@ -975,7 +888,7 @@ fn an_outage_of_the_downstream_costs_no_host_that_answers_after_it() {
     assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]), "it is back");
     stage.reports(&[1]);
     stage.pass(149);
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
 }
 
 #[test]
@@ -1009,7 +922,7 @@ fn a_host_that_was_doubted_twice_while_it_slept_is_asked_again_before_its_end() 
     assert_eq!(stage.asked().first(), questions(&[(0, PROBE_1)]).first());
     stage.receive(&advertisement(address(1), ROUTER, address(1)));
     stage.pass(200);
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
 }
 
 #[test]
@@ -1035,14 +948,7 @@ fn an_address_takes_the_place_of_the_listener_that_its_host_was_known_as() {
     stage.reports(&[1]);
     stage.seen(address(1));
     assert_eq!(stage.engine.ndp().neighbors().len(), 1);
-    assert!(
-        stage
-            .engine
-            .ndp()
-            .neighbors()
-            .iter()
-            .all(|(_, neighbor)| neighbor.is_confirmed())
-    );
+    assert!(view::known(&stage.engine).all(|known| known.is_confirmed));
     assert_eq!(stage.changes.len(), 1);
     let group = SolicitedNode::of(address(1));
     assert_eq!(stage.engine.ndp().groups().get(group).unwrap().members, 1);
@@ -1052,11 +958,7 @@ fn an_address_takes_the_place_of_the_listener_that_its_host_was_known_as() {
 fn a_forged_link_local_address_diverts_no_question_from_a_host_that_answers() {
     let mut stage = Stage::with_a_host();
     let other = "fe80::bad".parse().unwrap();
-    stage.receive(&solicitation(
-        other,
-        SolicitedNode::of(ROUTER).group(),
-        ROUTER,
-    ));
+    stage.receive(&solicitation(other, ROUTER));
     stage.receive(&report(other, &[(RecordType::ChangeToInclude, group(1))]));
     stage.pass(11);
     let asked = stage.asked();
@@ -1066,7 +968,7 @@ fn a_forged_link_local_address_diverts_no_question_from_a_host_that_answers() {
     );
     stage.reports(&[1]);
     stage.pass(60);
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
 }
 
 #[test]
@@ -1090,7 +992,7 @@ fn one_host_that_sows_doubt_does_not_take_all_the_questions() {
     // 100 seconds, a question each 10.
     let asked = stage.asked().len();
     assert!((5..=30).contains(&asked), "{asked}");
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
 }
 
 #[test]

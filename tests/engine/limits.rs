@@ -2,13 +2,13 @@
 
 use std::net::Ipv6Addr;
 
+use model::view;
 use protocol::counters::Counter;
 use protocol::engine::{Action, Event};
 use protocol::link::Prefix;
 use protocol::link::{Link, Side};
 use protocol::ndp;
 use protocol::ndp::MAX_OWN;
-use protocol::ndp::neighbors::{Neighbor, Subject};
 use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, MacAddress, RecordType, SolicitedNode};
 
@@ -23,8 +23,7 @@ fn mac(number: u32) -> MacAddress {
 
 impl Stage {
     fn seen_from(&mut self, mac: MacAddress, address: Ipv6Addr) {
-        let destination = SolicitedNode::of(ROUTER).group();
-        self.receive_from(mac, &solicitation(address, destination, ROUTER));
+        self.receive_from(mac, &solicitation(address, ROUTER));
     }
 
     /// A host speaks, and answers the question that it gets, so that its address is confirmed.
@@ -52,8 +51,8 @@ fn one_host_holds_64_addresses_and_a_65th_takes_the_place_of_its_oldest() {
     assert_eq!(stage.addresses().len(), 65);
     assert!(!stage.addresses().contains(&address(0)));
     stage.pass(10);
-    assert!(!stage.joined.contains(&group(0)));
-    assert!(stage.joined.contains(&group(100)));
+    assert!(!stage.kernel.joined.contains(&group(0)));
+    assert!(stage.kernel.joined.contains(&group(100)));
 }
 
 #[test]
@@ -67,7 +66,7 @@ fn of_what_the_kernel_remembers_a_tableful_comes_at_once_and_no_more() {
         });
     }
     assert_eq!(stage.count(Counter::Learned), 4096);
-    assert_eq!(stage.joined.len(), 4096);
+    assert_eq!(stage.kernel.joined.len(), 4096);
     assert_eq!(stage.count(Counter::RefusedFull), 100);
     assert_eq!(stage.count(Counter::Evicted), 0);
 }
@@ -78,7 +77,7 @@ fn a_host_whose_addresses_are_all_confirmed_gets_no_more() {
     stage.answered(1);
     stage.seen_from(mac(1), address(2));
     assert_eq!(stage.count(Counter::RefusedHostQuota), 1);
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
 }
 
 #[test]
@@ -109,13 +108,13 @@ fn new_groups_are_joined_200_at_once_and_50_a_second_and_none_is_forgotten() {
         stage.seen_from(mac(number), address(number));
     }
     assert_eq!(stage.addresses().len(), 1000);
-    assert_eq!(stage.joined.len(), 200);
+    assert_eq!(stage.kernel.joined.len(), 200);
     assert_eq!(stage.engine.ndp().groups().waiting(), 800);
     assert_eq!(stage.count(Counter::JoinDelayed), 800);
     stage.pass(1);
-    assert_eq!(stage.joined.len(), 250);
+    assert_eq!(stage.kernel.joined.len(), 250);
     stage.pass(15);
-    assert_eq!(stage.joined.len(), 1000);
+    assert_eq!(stage.kernel.joined.len(), 1000);
     assert_eq!(stage.engine.ndp().groups().waiting(), 0);
 }
 
@@ -124,16 +123,15 @@ fn new_groups_are_joined_200_at_once_and_50_a_second_and_none_is_forgotten() {
 fn six_hundred_hosts_that_detect_duplicates_once_are_all_joined() {
     let mut stage = Stage::with_defaults();
     for number in 0..600 {
-        let packet = solicitation(Ipv6Addr::UNSPECIFIED, group(number), address(number));
+        let packet = solicitation(Ipv6Addr::UNSPECIFIED, address(number));
         stage.receive_from(mac(number), &packet);
         if number % 4 == 0 {
             stage.now = stage.now.saturating_add(Duration::from_millis(10));
-            stage.engine.handle_timeout(stage.now);
-            stage.drain();
+            stage.time_out();
         }
     }
     stage.pass(8);
-    assert_eq!(stage.joined.len(), 600);
+    assert_eq!(stage.kernel.joined.len(), 600);
 }
 
 #[test]
@@ -144,7 +142,7 @@ fn two_thousand_hosts_that_say_one_advertisement_each_are_all_joined() {
         stage.receive_from(mac(number), &advertisement(target, ALL_NODES, target));
     }
     stage.pass(36);
-    assert_eq!(stage.joined.len(), 2000);
+    assert_eq!(stage.kernel.joined.len(), 2000);
     assert_eq!(stage.count(Counter::RefusedRate), 0);
 }
 
@@ -157,7 +155,7 @@ fn the_groups_of_hosts_that_answer_are_joined_before_those_of_strangers() {
     let link_local = Ipv6Addr::from_bits(0xfe80 << 112 | 1);
     stage.seen_from(mac(1), link_local);
     stage.seen_from(mac(1), address(1));
-    assert_eq!(stage.joined.len(), 1);
+    assert_eq!(stage.kernel.joined.len(), 1);
     let asks = |stage: &Stage| {
         stage
             .questions
@@ -171,7 +169,7 @@ fn the_groups_of_hosts_that_answer_are_joined_before_those_of_strangers() {
     stage.receive_from(mac(1), &report(link_local, &records));
     stage.pass(1);
     for number in [1, 2] {
-        assert!(stage.joined.contains(&group(number)), "{number}");
+        assert!(stage.kernel.joined.contains(&group(number)), "{number}");
     }
     assert!(stage.engine.ndp().groups().waiting() > 50);
 }
@@ -184,15 +182,14 @@ fn an_upstream_that_comes_back_has_all_that_was_joined_at_once() {
         stage.seen_from(mac(number), address(number));
     }
     stage.pass(2);
-    assert_eq!(stage.joined.len(), 300);
-    stage.joined.clear();
+    assert_eq!(stage.kernel.joined.len(), 300);
     stage.upstream(None);
     let again = Link {
         index: 8,
         ..UPSTREAM
     };
     stage.upstream(Some(again));
-    assert_eq!(stage.joined.len(), 300);
+    assert_eq!(stage.kernel.joined.len(), 300);
 }
 
 #[test]
@@ -211,7 +208,7 @@ fn a_group_that_nobody_wants_any_more_waits_for_no_join() {
     }
     assert_eq!(stage.engine.ndp().groups().waiting(), 0);
     stage.pass(5);
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
 }
 
 #[test]
@@ -222,10 +219,10 @@ fn new_hosts_that_report_are_joined_at_the_rate_of_new_hosts_that_speak() {
         let records = [(RecordType::ModeIsExclude, group(number))];
         stage.receive_from(mac(number), &report(link_local, &records));
     }
-    assert_eq!(stage.joined, [group(1), group(2)].into());
+    assert_eq!(stage.kernel.joined, [group(1), group(2)].into());
     assert_eq!(stage.engine.ndp().neighbors().hosts().count(), 5);
     stage.pass(3);
-    assert_eq!(stage.joined, (1..=5).map(group).collect());
+    assert_eq!(stage.kernel.joined, (1..=5).map(group).collect());
 }
 
 #[test]
@@ -257,7 +254,7 @@ fn who_finds_the_table_full_is_taken_in_later_at_the_rate_that_is_allowed() {
 fn a_flood_pushes_out_nobody_who_came_before_it_and_answers() {
     let mut stage = Stage::with_defaults();
     for number in 0..600 {
-        let packet = solicitation(Ipv6Addr::UNSPECIFIED, group(number), address(number));
+        let packet = solicitation(Ipv6Addr::UNSPECIFIED, address(number));
         stage.receive_from(mac(number), &packet);
     }
     for second in 0..60 {
@@ -277,13 +274,8 @@ fn a_flood_pushes_out_nobody_who_came_before_it_and_answers() {
     }
     assert_eq!(stage.engine.ndp().neighbors().len(), 4096);
     for number in 0..600 {
-        let neighbor = stage
-            .engine
-            .ndp()
-            .neighbors()
-            .get(Subject::Address(address(number)));
-        assert!(neighbor.is_some_and(Neighbor::is_confirmed), "{number}");
-        assert!(stage.joined.contains(&group(number)), "{number}");
+        assert!(stage.is_confirmed(number), "{number}");
+        assert!(stage.kernel.joined.contains(&group(number)), "{number}");
     }
 }
 
@@ -345,15 +337,9 @@ fn a_host_with_80_addresses_has_64_of_them_known_and_all_groups_joined() {
                 answer(&mut stage);
             }
         }
-        let neighbors = stage.engine.ndp().neighbors();
-        let confirmed = (0..80)
-            .filter(|number| {
-                let neighbor = neighbors.get(Subject::Address(address(*number)));
-                neighbor.is_some_and(Neighbor::is_confirmed)
-            })
-            .count();
-        assert_eq!(confirmed, 64, "{others}");
-        let joined = (0..80).filter(|number| stage.joined.contains(&group(*number)));
+        let confirmed = (0..80).filter(|number| stage.is_confirmed(*number));
+        assert_eq!(confirmed.count(), 64, "{others}");
+        let joined = (0..80).filter(|number| stage.kernel.joined.contains(&group(*number)));
         assert!(joined.count() >= 64, "{others}");
     }
 }
@@ -364,7 +350,7 @@ fn who_is_refused_itself_pushes_nobody_out() {
     for number in 0..4096 {
         stage.seen(address(number));
     }
-    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Leave(_)));
+    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Leave(_))));
     stage.pass(330);
     for number in 5000..6024 {
         stage.seen(address(number));
@@ -402,7 +388,7 @@ fn spoofed_sources_push_out_each_other_and_no_host_that_answers() {
     // As fast as they are asked and do not answer.
     assert!(stage.count(Counter::Evicted) > 50);
     for number in 0..20 {
-        assert!(stage.joined.contains(&group(number)), "{number}");
+        assert!(stage.kernel.joined.contains(&group(number)), "{number}");
     }
     assert!(stage.engine.ndp().groups().len() <= 5120);
 }
@@ -436,7 +422,7 @@ fn a_flood_of_new_hosts_within_the_rate_starves_nobody_who_answers() {
         }
     }
     for number in 0..20 {
-        assert!(stage.joined.contains(&group(number)), "{number}");
+        assert!(stage.kernel.joined.contains(&group(number)), "{number}");
     }
 }
 
@@ -506,7 +492,7 @@ fn excluded_prefixes_and_own_addresses_are_not_learned() {
     });
     stage.seen(address(1));
     stage.seen("2001:db8:2::1".parse().unwrap());
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
     let own = |stage: &mut Stage, present| {
         stage.handle(Event::Own {
             index: 1,
@@ -517,10 +503,10 @@ fn excluded_prefixes_and_own_addresses_are_not_learned() {
     own(&mut stage, true);
     stage.seen(address(1));
     stage.pass(10);
-    assert_eq!(stage.joined, [].into());
+    assert_eq!(stage.kernel.joined, [].into());
     own(&mut stage, false);
     stage.seen(address(1));
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
 }
 
 #[test]
@@ -629,24 +615,27 @@ fn prefixes_of_the_upstream_are_followed_and_a_renumbering_drops_the_old_ones() 
     });
     let prefix = |text: &str| text.parse::<Prefix>().unwrap();
     stage.seen(address(1));
-    assert_eq!(stage.joined, [].into(), "there is none yet");
+    assert_eq!(stage.kernel.joined, [].into(), "there is none yet");
     stage.handle(Event::UpstreamPrefixes(&[prefix("2001:db8:1::/64")]));
     stage.seen(address(1));
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
     let renumbered = "2001:db8:2::7".parse().unwrap();
     stage.seen(renumbered);
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
     stage.handle(Event::UpstreamPrefixes(&[prefix("2001:db8:2::/64")]));
     stage.seen(renumbered);
     stage.pass(10);
-    assert_eq!(stage.joined, [SolicitedNode::of(renumbered).group()].into());
+    assert_eq!(
+        stage.kernel.joined,
+        [SolicitedNode::of(renumbered).group()].into()
+    );
 
     // Fixed ones stay what they are.
     let mut fixed = Stage::with_defaults();
     fixed.seen(address(1));
     fixed.handle(Event::UpstreamPrefixes(&[]));
     fixed.pass(10);
-    assert_eq!(fixed.joined, [group(1)].into());
+    assert_eq!(fixed.kernel.joined, [group(1)].into());
 }
 
 /// Everything at random, in any order: what the tables say of each other stays true.
@@ -700,15 +689,10 @@ fn invariants_hold_under_any_order_of_events() {
             }
             let context = format!("seed {seed}, step {step}");
             let neighbors = stage.engine.ndp().neighbors();
-            let of_hosts: usize = neighbors
-                .hosts()
-                .map(|(_, host)| usize::from(host.subjects))
-                .sum();
+            let subjects = || view::hosts(&stage.engine).map(|(_, subjects, _)| subjects);
+            let of_hosts: usize = subjects().map(usize::from).sum();
             assert_eq!(of_hosts, neighbors.len(), "{context}: each is one host's");
-            assert!(
-                neighbors.hosts().all(|(_, host)| host.subjects <= 10),
-                "{context}"
-            );
+            assert!(subjects().all(|subjects| subjects <= 10), "{context}");
             let groups = stage.engine.ndp().groups();
             let members: usize = groups
                 .iter()
@@ -716,7 +700,7 @@ fn invariants_hold_under_any_order_of_events() {
                 .sum();
             assert_eq!(members, neighbors.len(), "{context}: each wants one group");
             let joined = groups.iter().filter(|(_, group)| group.is_joined()).count();
-            assert_eq!(joined, stage.joined.len(), "{context}");
+            assert_eq!(joined, stage.kernel.joined.len(), "{context}");
             assert!(
                 stage
                     .engine
@@ -726,7 +710,7 @@ fn invariants_hold_under_any_order_of_events() {
             );
         }
         stage.pass(1000);
-        assert_eq!(stage.joined, [].into(), "seed {seed}");
+        assert_eq!(stage.kernel.joined, [].into(), "seed {seed}");
         assert_eq!(
             stage.engine.ndp().neighbors().hosts().count(),
             0,

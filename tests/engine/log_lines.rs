@@ -8,10 +8,11 @@ use protocol::config::MldVersion;
 use protocol::engine::{Action, Event};
 use protocol::link::Side;
 use protocol::ndp;
-use protocol::wire::{MacAddress, RecordType, SolicitedNode};
+use protocol::wire::{MacAddress, RecordType};
 
 use crate::stage::{
-    GATEWAY, HOST, LINK_LOCAL, ROUTER, Stage, address, advertisement, group, report, solicitation,
+    GATEWAY, HOST, LINK_LOCAL, ROUTER, Stage, address, advertisement, group, heard, report,
+    solicitation,
 };
 
 /// A log of what is said by this test, for each test is a thread.
@@ -97,7 +98,7 @@ fn of_many_joins_at_once_five_hundred_are_told_and_then_one_a_second() {
         stage.seen(address(number));
     }
     assert_eq!(of_level("info").len(), 500);
-    assert_eq!(stage.joined.len(), 700);
+    assert_eq!(stage.kernel.joined.len(), 700);
     stage.pass(1);
     for number in 700..800 {
         stage.seen(address(number));
@@ -117,7 +118,7 @@ fn each_limit_that_is_reached_is_told_once_a_minute_with_what_sets_it() {
         config.join_rate = 1;
     });
     let speaks = |stage: &mut Stage, mac, source| {
-        let packet = solicitation(source, SolicitedNode::of(ROUTER).group(), ROUTER);
+        let packet = solicitation(source, ROUTER);
         stage.receive_from(mac, &packet);
     };
     speaks(&mut stage, HOST, address(1));
@@ -152,7 +153,7 @@ fn a_full_table_is_told_with_what_is_in_it() {
     for number in 0..4096 {
         stage.seen(address(number));
     }
-    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Leave(_)));
+    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Leave(_))));
     stage.pass(330);
     for number in 5000..6026 {
         stage.seen(address(number));
@@ -165,16 +166,12 @@ fn a_full_table_is_told_with_what_is_in_it() {
 fn a_target_that_comes_and_goes_upstream_is_told() {
     listen();
     let mut stage = Stage::with(|config| config.ndp_proxy = true);
-    let packet = solicitation(address(1), group(9), address(9));
+    let packet = solicitation(address(1), address(9));
     stage.receive(&packet);
     let answer = advertisement(address(9), LINK_LOCAL, address(9));
     let (mac, packet) = (GATEWAY, &*answer);
     lines();
-    stage.handle(Event::Packet {
-        side: Side::Upstream,
-        mac,
-        packet,
-    });
+    stage.handle(heard(Side::Upstream, mac, packet));
     assert_eq!(lines(), [format!("debug: {} is upstream", address(9))]);
     stage.pass(300);
     let gone = format!("debug: {} is upstream no more", address(9));

@@ -19,15 +19,15 @@ fn the_source_of_a_solicitation_its_target_in_duplicate_detection_and_the_target
  {
     let mut stage = Stage::new();
     stage.seen(address(1));
-    stage.receive(&solicitation(Ipv6Addr::UNSPECIFIED, group(2), address(2)));
+    stage.receive(&solicitation(Ipv6Addr::UNSPECIFIED, address(2)));
     stage.receive(&advertisement(LINK_LOCAL, ALL_NODES, address(3)));
-    assert_eq!(stage.joined, [group(1), group(2), group(3)].into());
+    assert_eq!(stage.kernel.joined, [group(1), group(2), group(3)].into());
     assert_eq!(stage.count(Counter::NeighborSolicitation), 2);
     assert_eq!(stage.count(Counter::NeighborAdvertisement), 1);
     assert_eq!(stage.count(Counter::Learned), 3);
     // What is solicited is not there because of that.
-    stage.receive(&solicitation(address(1), group(9), address(9)));
-    assert_eq!(stage.joined.len(), 3);
+    stage.receive(&solicitation(address(1), address(9)));
+    assert_eq!(stage.kernel.joined.len(), 3);
 }
 
 #[test]
@@ -43,9 +43,9 @@ fn a_group_is_joined_with_the_first_of_its_addresses_and_left_with_the_last() {
         1,
         "the first has expired"
     );
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
     stage.pass(100);
-    assert_eq!(stage.joined, [].into());
+    assert_eq!(stage.kernel.joined, [].into());
     let expected = [
         format!("+{} {}", group(1), address(1)),
         format!("-{} {}", group(1), twin(1)),
@@ -66,15 +66,15 @@ fn an_address_expires_300_seconds_after_it_was_seen_last_and_not_before() {
     stage.seen(address(1));
     // Checks come every 30 s; at 330 s it was seen 270 s ago, at 360 s 300 s ago.
     stage.pass(299);
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
     assert_eq!(stage.count(Counter::Expired), 0);
     stage.pass(1);
     assert_eq!(stage.count(Counter::Expired), 1);
     // A host that comes back within 10 s costs no reports.
     stage.pass(9);
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
     stage.pass(1);
-    assert_eq!(stage.joined, [].into());
+    assert_eq!(stage.kernel.joined, [].into());
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_report_that_could_not_be_sent_is_sent_again_and_no_group_is_left_out() {
         stage.seen(address(number));
     }
     stage.pass(59);
-    stage.fails = |action| matches!(action, Action::Mld(mld::Action::Report { .. }));
+    stage.fail_if(|action| matches!(action, Action::Mld(mld::Action::Report { .. })));
     stage.pass(1);
     let (deadline, reason) = stage.engine.next_deadline().unwrap();
     assert_eq!(
@@ -135,7 +135,7 @@ fn a_report_that_could_not_be_sent_is_sent_again_and_no_group_is_left_out() {
     );
     stage.pass(3);
     assert_eq!(stage.count(Counter::TransmitFailed), 4);
-    stage.fails = |_| false;
+    stage.fail_if(|_| false);
     stage.pass(1);
     let groups: usize = stage.reports.iter().map(|(_, groups)| groups.len()).sum();
     assert_eq!((stage.reports.len(), groups), (3, 200));
@@ -144,30 +144,30 @@ fn a_report_that_could_not_be_sent_is_sent_again_and_no_group_is_left_out() {
 #[test]
 fn a_join_that_failed_is_tried_again_and_holds_up_no_other() {
     let mut stage = Stage::new();
-    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Join(change)) if change.address == address(1));
+    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Join(change)) if change.address == address(1)));
     stage.seen(address(1));
     stage.seen(address(2));
-    assert_eq!(stage.joined, [group(2)].into());
+    assert_eq!(stage.kernel.joined, [group(2)].into());
     assert_eq!(stage.count(Counter::MembershipFailed), 1);
     stage.pass(5);
     assert_eq!(stage.count(Counter::MembershipFailed), 6);
-    stage.fails = |_| false;
+    stage.fail_if(|_| false);
     stage.pass(1);
-    assert_eq!(stage.joined, [group(1), group(2)].into());
+    assert_eq!(stage.kernel.joined, [group(1), group(2)].into());
 }
 
 #[test]
 fn a_leave_that_failed_is_tried_again_and_dropped_if_the_group_is_wanted_again() {
     let mut stage = Stage::new();
-    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Leave(_)));
+    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Leave(_))));
     stage.seen(address(1));
     stage.seen(address(2));
     stage.pass(330);
-    assert_eq!(stage.joined.len(), 2, "both leaves fail");
+    assert_eq!(stage.kernel.joined.len(), 2, "both leaves fail");
     stage.seen(address(1));
-    stage.fails = |_| false;
+    stage.fail_if(|_| false);
     stage.pass(2);
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn without_an_upstream_nothing_is_done_and_with_a_new_one_all_is_joined_anew() {
     stage.seen(address(1));
     assert_eq!(stage.changes.len(), 0);
     stage.upstream(Some(UPSTREAM));
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
     let report = (stage.now.as_millis() / 1000, vec![group(1)]);
     assert_eq!(
         stage.reports,
@@ -185,10 +185,9 @@ fn without_an_upstream_nothing_is_done_and_with_a_new_one_all_is_joined_anew() {
     );
 
     stage.upstream(None);
-    stage.joined.clear();
     stage.seen(address(2));
     stage.pass(10);
-    assert_eq!(stage.joined, [].into());
+    assert_eq!(stage.kernel.joined, [].into());
     let index = 8;
     let link_local = None;
     stage.upstream(Some(Link {
@@ -197,7 +196,7 @@ fn without_an_upstream_nothing_is_done_and_with_a_new_one_all_is_joined_anew() {
         ..UPSTREAM
     }));
     assert_eq!(
-        stage.joined,
+        stage.kernel.joined,
         [group(1), group(2)].into(),
         "a join needs no address"
     );
@@ -208,9 +207,8 @@ fn without_an_upstream_nothing_is_done_and_with_a_new_one_all_is_joined_anew() {
     // The same again changes nothing; another index alone means that the memberships are gone.
     stage.upstream(Some(Link { index, ..UPSTREAM }));
     assert_eq!((stage.changes.len(), stage.reports.len()), (3, 2));
-    stage.joined.clear();
     stage.upstream(Some(UPSTREAM));
-    assert_eq!(stage.joined, [group(1), group(2)].into());
+    assert_eq!(stage.kernel.joined, [group(1), group(2)].into());
 }
 
 #[test]
@@ -218,11 +216,10 @@ fn what_expires_while_the_upstream_is_gone_is_not_joined_again() {
     let mut stage = Stage::new();
     stage.seen(address(1));
     stage.upstream(None);
-    stage.joined.clear();
     stage.pass(400);
     assert_eq!(stage.engine.ndp().groups().len(), 0);
     stage.upstream(Some(UPSTREAM));
-    assert_eq!(stage.joined, [].into());
+    assert_eq!(stage.kernel.joined, [].into());
     // One line about a querier that is not heard, and nothing after that.
     stage.pass(260);
     assert_eq!(stage.engine.next_deadline(), None);
@@ -237,7 +234,7 @@ fn a_group_is_refused_while_groups_that_cannot_be_left_fill_the_table() {
         }
     };
     see_all(&mut stage, 0..4096);
-    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Leave(_)));
+    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Leave(_))));
     stage.pass(330);
     assert_eq!(stage.engine.ndp().neighbors().len(), 0);
     see_all(&mut stage, 5000..6024);
@@ -248,9 +245,9 @@ fn a_group_is_refused_while_groups_that_cannot_be_left_fill_the_table() {
     let addresses = stage.engine.ndp().neighbors().len();
     assert_eq!(addresses, 1024, "an address without its group is not kept");
     stage.seen(address(1));
-    stage.fails = |_| false;
+    stage.fail_if(|_| false);
     stage.pass(2);
-    assert_eq!(stage.joined.len(), 1025);
+    assert_eq!(stage.kernel.joined.len(), 1025);
 }
 
 /// An address becomes the router's own, and is gone at once.
@@ -273,11 +270,11 @@ fn each_group_is_left_ten_seconds_after_its_own_last_address() {
     stage.pass(4);
     goes(&mut stage, 2);
     stage.pass(6);
-    assert_eq!(stage.joined, [group(2), group(3)].into());
+    assert_eq!(stage.kernel.joined, [group(2), group(3)].into());
     stage.pass(3);
-    assert_eq!(stage.joined, [group(2), group(3)].into());
+    assert_eq!(stage.kernel.joined, [group(2), group(3)].into());
     stage.pass(1);
-    assert_eq!(stage.joined, [group(3)].into());
+    assert_eq!(stage.kernel.joined, [group(3)].into());
     // One that was wanted again in between begins anew.
     goes(&mut stage, 3);
     stage.pass(9);
@@ -289,9 +286,9 @@ fn each_group_is_left_ten_seconds_after_its_own_last_address() {
         present,
     });
     stage.pass(9);
-    assert_eq!(stage.joined, [group(3)].into());
+    assert_eq!(stage.kernel.joined, [group(3)].into());
     stage.pass(1);
-    assert_eq!(stage.joined, [].into());
+    assert_eq!(stage.kernel.joined, [].into());
 }
 
 #[test]
@@ -311,23 +308,22 @@ fn a_join_that_failed_waits_for_its_second_whatever_is_left_meanwhile() {
     assert!(!stage.engine.ndp().groups().is_failing());
     stage.seen(address(1));
     goes(&mut stage, 1);
-    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Join(_)));
+    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Join(_))));
     let at = |stage: &mut Stage, millis: u64| {
         stage.now = Instant::from_millis(1_000_000 + millis);
-        stage.engine.handle_timeout(stage.now);
-        stage.drain();
+        stage.time_out();
     };
     at(&mut stage, 9_500);
     stage.seen(address(2));
     assert!(stage.engine.ndp().groups().is_failing());
     at(&mut stage, 10_000);
-    assert_eq!(stage.joined, [].into(), "the other one is left");
+    assert_eq!(stage.kernel.joined, [].into(), "the other one is left");
     assert_eq!(stage.count(Counter::MembershipFailed), 1);
     at(&mut stage, 10_499);
     assert_eq!(stage.count(Counter::MembershipFailed), 1);
-    stage.fails = |_| false;
+    stage.fail_if(|_| false);
     at(&mut stage, 10_500);
-    assert_eq!(stage.joined, [group(2)].into());
+    assert_eq!(stage.kernel.joined, [group(2)].into());
     assert!(!stage.engine.ndp().groups().is_failing());
 }
 
@@ -338,7 +334,7 @@ fn the_time_of_the_last_report_is_known() {
     assert_eq!(stage.engine.mld().host().last_report(), None);
     stage.pass(60);
     assert_eq!(stage.engine.mld().host().last_report(), Some(stage.now));
-    stage.fails = |action| matches!(action, Action::Mld(mld::Action::Report { .. }));
+    stage.fail_if(|action| matches!(action, Action::Mld(mld::Action::Report { .. })));
     let sent = stage.now;
     stage.pass(100);
     assert_eq!(stage.engine.mld().host().last_report(), Some(sent));
@@ -350,25 +346,24 @@ fn time_that_goes_back_counts_as_time_that_stands_still() {
     stage.seen(address(1));
     let start = stage.now;
     stage.pass(200);
-    stage.engine.handle_timeout(stage.now);
+    stage.time_out();
     stage.now = Instant::ZERO;
     stage.seen(address(1));
     stage.engine.handle_timeout(Instant::ZERO);
     stage.drain();
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
     // It was seen at 200 s, the latest time that was ever told.
     stage.now = start.saturating_add(Duration::from_secs(499));
-    stage.engine.handle_timeout(stage.now);
-    stage.drain();
-    assert_eq!(stage.joined, [group(1)].into());
+    stage.time_out();
+    assert_eq!(stage.kernel.joined, [group(1)].into());
     stage.pass(41);
-    assert_eq!(stage.joined, [].into());
+    assert_eq!(stage.kernel.joined, [].into());
 }
 
 #[test]
 fn packets_that_are_dropped_are_counted_by_their_reason() {
     let mut stage = Stage::new();
-    let mut packet = solicitation(address(1), group(9), address(9));
+    let mut packet = solicitation(address(1), address(9));
     packet[7] = 64;
     stage.receive(&packet);
     stage.receive(&[]);
@@ -382,7 +377,7 @@ fn packets_that_are_dropped_are_counted_by_their_reason() {
         Counter::ALL.len() + DropReason::ALL.len(),
         "names are unique"
     );
-    assert_eq!(stage.joined, [].into());
+    assert_eq!(stage.kernel.joined, [].into());
 }
 
 /// Random sightings, time, failures and upstreams, against a list of when each address was seen.
@@ -407,16 +402,17 @@ fn memberships_agree_with_a_simple_model_whatever_happens() {
                 }
                 60..90 => stage.pass(random.u64(..40)),
                 90..94 => {
-                    stage.fails = [
-                        (|_| true) as fn(&Action) -> bool,
-                        |action| matches!(action, Action::Ndp(ndp::Action::Join(_))),
-                        |action| matches!(action, Action::Mld(mld::Action::Report { .. })),
-                    ][random.usize(..3)];
+                    stage.fail_if(
+                        [
+                            (|_| true) as fn(&Action) -> bool,
+                            |action| matches!(action, Action::Ndp(ndp::Action::Join(_))),
+                            |action| matches!(action, Action::Mld(mld::Action::Report { .. })),
+                        ][random.usize(..3)],
+                    );
                     stage.pass(random.u64(..3));
                 }
                 94..98 => {
                     stage.upstream(None);
-                    stage.joined.clear();
                     index += 1;
                     stage.pass(random.u64(..100));
                     stage.upstream(Some(Link { index, ..UPSTREAM }));
@@ -442,16 +438,16 @@ fn memberships_agree_with_a_simple_model_whatever_happens() {
             );
             if random.u32(..4) == 0 {
                 // Failures end and are made good within a second.
-                stage.fails = |_| false;
+                stage.fail_if(|_| false);
                 stage.pass(1);
                 let wanted: BTreeSet<_> = stage
                     .addresses()
                     .into_iter()
                     .map(|address| SolicitedNode::of(address).group())
                     .collect();
-                assert!(stage.joined.is_superset(&wanted), "{context}");
+                assert!(stage.kernel.joined.is_superset(&wanted), "{context}");
                 // What is joined beside that waits to be left.
-                for group in &stage.joined {
+                for group in &stage.kernel.joined {
                     let group = SolicitedNode::from_group(*group).unwrap();
                     let state = stage.engine.ndp().groups().get(group).expect("known");
                     let wanted = wanted.contains(&group.group());
@@ -459,14 +455,14 @@ fn memberships_agree_with_a_simple_model_whatever_happens() {
                 }
                 assert_eq!(
                     stage.engine.ndp().groups().len(),
-                    stage.joined.len(),
+                    stage.kernel.joined.len(),
                     "{context}"
                 );
             }
         }
-        stage.fails = |_| false;
+        stage.fail_if(|_| false);
         stage.pass(400);
-        assert_eq!(stage.joined, [].into(), "seed {seed}");
+        assert_eq!(stage.kernel.joined, [].into(), "seed {seed}");
         assert_eq!(stage.engine.ndp().groups().len(), 0, "seed {seed}");
     }
 }

@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 use std::ops::Range;
 
+use model::view;
 use protocol::counters::Counter;
 use protocol::engine::{Action, Event, Reason};
 use protocol::link::Link;
@@ -13,14 +14,14 @@ use protocol::ndp::kernel_entries::{
 };
 use protocol::ndp::targets::{
     ABSENT_INTERVAL, ANSWER_INTERVAL, ASKS, BURST, MAX_ANSWERS, MAX_OPEN, MAX_OPEN_OF_HOST,
-    REACHABLE_INTERVAL, Target, VERIFICATION_INTERVAL,
+    REACHABLE_INTERVAL, VERIFICATION_INTERVAL,
 };
 use protocol::time::Duration;
-use protocol::wire::{ALL_NODES, MacAddress, RecordType, SolicitedNode};
+use protocol::wire::{ALL_NODES, MacAddress, RecordType};
 
 use crate::stage::{
     GATEWAY, HOST, LINK_LOCAL, ROUTER, Stage, UPSTREAM, address, advertisement, downstream_link,
-    group, report, solicitation, twin,
+    group, heard, report, solicitation, twin,
 };
 
 const OTHER: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
@@ -46,8 +47,7 @@ impl Stage {
 
     /// A host looks for a target from an address; from `::` it detects duplicates.
     fn solicits(&mut self, port: u8, mac: MacAddress, source: Ipv6Addr, target: Ipv6Addr) {
-        let group = SolicitedNode::of(target).group();
-        self.receive_on(port, mac, &solicitation(source, group, target));
+        self.receive_on(port, mac, &solicitation(source, target));
     }
 
     fn detects_duplicates(&mut self, port: u8, mac: MacAddress, target: Ipv6Addr) {
@@ -57,11 +57,7 @@ impl Stage {
     fn advertised_upstream(&mut self, mac: MacAddress, target: Ipv6Addr) {
         let packet = advertisement(target, LINK_LOCAL, target);
         let packet = &packet;
-        self.handle(Event::Packet {
-            side: Side::Upstream,
-            mac,
-            packet,
-        });
+        self.handle(heard(Side::Upstream, mac, packet));
     }
 
     /// For some seconds a host answers on one downstream alone who has an address.
@@ -90,19 +86,17 @@ impl Stage {
         self.sent();
     }
 
-    fn list(&mut self, table: KernelTable, has: &[(Ipv6Addr, Side)]) {
+    /// The kernel lists a table, as it is.
+    fn list(&mut self, table: KernelTable) {
         self.handle(Event::Listed(table, Listing::Begins));
-        for (address, side) in has {
-            self.handle(Event::Listed(table, Listing::Has(*address, *side)));
+        for (address, side) in self.kernel.listing(table) {
+            self.handle(Event::Listed(table, Listing::Has(address, side)));
         }
         self.handle(Event::Listed(table, Listing::Ends));
     }
 
     fn routes(&self) -> Vec<(Ipv6Addr, Side)> {
-        self.routes
-            .iter()
-            .map(|(address, side)| (*address, *side))
-            .collect()
+        self.kernel.listing(KernelTable::Routes)
     }
 }
 
@@ -111,12 +105,15 @@ fn the_kernel_answers_for_a_confirmed_address_and_no_other_until_it_expires() {
     let mut stage = Stage::proxying();
     stage.solicits(0, HOST, address(1), LINK_LOCAL);
     assert_eq!(stage.addresses(), [address(1)].into());
-    assert!(stage.proxied.is_empty(), "nobody has answered for it");
+    assert!(
+        stage.kernel.proxies.is_empty(),
+        "nobody has answered for it"
+    );
     stage.confirmed(0, HOST, address(1));
-    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.kernel.proxies, [address(1)].into());
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
     stage.pass(400);
-    assert!(stage.proxied.is_empty() && stage.routes.is_empty());
+    assert!(stage.kernel.proxies.is_empty() && stage.kernel.routes.is_empty());
     assert_eq!(stage.engine.ndp().kernel_entries().iter().count(), 0);
 }
 
@@ -125,21 +122,20 @@ fn without_the_options_the_kernels_tables_are_left_alone() {
     let mut stage = Stage::with_defaults();
     stage.confirmed(0, HOST, address(1));
     stage.solicits(0, HOST, address(1), BESIDE);
-    assert!(stage.proxied.is_empty() && stage.routes.is_empty());
+    assert!(stage.kernel.proxies.is_empty() && stage.kernel.routes.is_empty());
     assert_eq!(stage.sent(), [""; 0]);
     // But for what an earlier process left there.
-    stage.proxied.insert(address(7));
-    stage.list(KernelTable::Proxies, &[(address(7), Side::Upstream)]);
-    assert!(stage.proxied.is_empty());
+    stage.kernel.leave_proxy(address(7));
+    stage.list(KernelTable::Proxies);
+    assert!(stage.kernel.proxies.is_empty());
 }
 
 #[test]
 fn what_somebody_removes_is_added_again_where_it_is_wanted() {
     let mut stage = Stage::proxying();
     stage.confirmed(0, HOST, address(1));
-    let both = |stage: &Stage| (stage.proxied.len(), stage.routes.len());
+    let both = |stage: &Stage| (stage.kernel.proxies.len(), stage.kernel.routes.len());
     assert_eq!(both(&stage), (1, 1));
-    stage.proxied.clear();
     stage.handle(Event::Removed(
         KernelTable::Proxies,
         address(1),
@@ -152,7 +148,6 @@ fn what_somebody_removes_is_added_again_where_it_is_wanted() {
         address(1),
         Side::Downstream(1),
     ));
-    stage.routes.clear();
     stage.handle(Event::Removed(
         KernelTable::Routes,
         address(1),
@@ -186,8 +181,8 @@ fn each_option_does_its_own_part_alone() {
         stage.pass(10);
         let kept = stage.engine.ndp().kernel_entries().iter().count() == 1;
         let done = [
-            !stage.proxied.is_empty(),
-            !stage.routes.is_empty(),
+            !stage.kernel.proxies.is_empty(),
+            !stage.kernel.routes.is_empty(),
             !stage.sent().is_empty(),
         ];
         assert_eq!(done, [ndp_proxy, host_routes, announce]);
@@ -201,17 +196,15 @@ fn a_listing_brings_back_what_is_missing_and_removes_what_was_left_behind() {
     stage.confirmed(0, HOST, address(1));
     stage.confirmed(1, OTHER, address(2));
     // The link went down and up.
-    stage.proxied.clear();
-    stage.routes.remove(&address(2));
-    stage.proxied.insert(address(7));
-    stage.routes.insert(address(8), Side::Downstream(1));
-    stage.list(KernelTable::Proxies, &[(address(7), Side::Upstream)]);
-    assert_eq!(stage.proxied, [address(1), address(2)].into());
-    let has = [
-        (address(1), Side::Downstream(0)),
-        (address(8), Side::Downstream(1)),
-    ];
-    stage.list(KernelTable::Routes, &has);
+    for number in [1, 2] {
+        stage.kernel.lose(KernelTable::Proxies, address(number));
+    }
+    stage.kernel.lose(KernelTable::Routes, address(2));
+    stage.kernel.leave_proxy(address(7));
+    stage.kernel.leave_route(address(8), Side::Downstream(1));
+    stage.list(KernelTable::Proxies);
+    assert_eq!(stage.kernel.proxies, [address(1), address(2)].into());
+    stage.list(KernelTable::Routes);
     let both = [
         (address(1), Side::Downstream(0)),
         (address(2), Side::Downstream(1)),
@@ -219,7 +212,7 @@ fn a_listing_brings_back_what_is_missing_and_removes_what_was_left_behind() {
     assert_eq!(stage.routes(), both);
     assert_eq!(stage.engine.ndp().kernel_entries().iter().count(), 2);
     // One that is as it should be changes nothing.
-    stage.list(KernelTable::Routes, &both);
+    stage.list(KernelTable::Routes);
     assert_eq!(stage.count(Counter::RouteAdded), 3);
 }
 
@@ -236,13 +229,12 @@ fn what_is_listed_of_one_table_tells_nothing_of_the_other() {
     list(&mut stage, proxies, Listing::Ends);
     assert_eq!(stage.count(Counter::ProxyAdded), 1, "it was listed");
     // Both go without a word, and the route, found to be missing, is added meanwhile.
-    stage.proxied.clear();
-    stage.routes.clear();
+    stage.kernel.lose_all();
     list(&mut stage, proxies, Listing::Begins);
     list(&mut stage, routes, Listing::Ends);
     assert_eq!(stage.count(Counter::RouteAdded), 2);
     list(&mut stage, proxies, Listing::Ends);
-    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.kernel.proxies, [address(1)].into());
 }
 
 #[test]
@@ -255,26 +247,29 @@ fn what_a_killed_process_left_for_a_host_that_is_known_stays_until_that_expires(
             address: address(number),
         });
     }
-    assert!(stage.proxied.is_empty(), "nobody has answered for them");
-    let left = [1, 2, 3].map(|number| (address(number), Side::Upstream));
-    stage.proxied.extend(left.map(|(address, _)| address));
-    stage.list(KernelTable::Proxies, &left);
-    assert_eq!(stage.proxied, [address(1), address(2)].into());
+    assert!(
+        stage.kernel.proxies.is_empty(),
+        "nobody has answered for them"
+    );
+    for number in [1, 2, 3] {
+        stage.kernel.leave_proxy(address(number));
+    }
+    stage.list(KernelTable::Proxies);
+    assert_eq!(stage.kernel.proxies, [address(1), address(2)].into());
     // A target that was found upstream is not where its neighbor entry is.
     stage.handle(Event::Remembered {
         port: 0,
         mac: OTHER,
         address: BESIDE,
     });
-    stage.routes.insert(BESIDE, Side::Upstream);
-    let has = stage.routes();
-    stage.list(KernelTable::Routes, &has);
+    stage.kernel.leave_route(BESIDE, Side::Upstream);
+    stage.list(KernelTable::Routes);
     let kept = [1, 2].map(|number| (address(number), Side::Downstream(0)));
     assert_eq!(stage.routes(), kept);
     stage.confirmed(0, HOST, address(1));
     assert_eq!(stage.count(Counter::ProxyAdded), 0, "it was there");
     stage.pass(400);
-    assert!(stage.proxied.is_empty() && stage.routes.is_empty());
+    assert!(stage.kernel.proxies.is_empty() && stage.kernel.routes.is_empty());
 }
 
 #[test]
@@ -284,19 +279,24 @@ fn who_is_left_out_of_a_full_table_is_counted_and_has_its_turn_once_there_is_roo
     let has: Vec<_> = (100..100 + CAPACITY as u32)
         .map(|number| (address(number), Side::Upstream))
         .collect();
-    stage.proxied.extend(has.iter().map(|(address, _)| address));
-    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Kernel(_)));
-    stage.list(KernelTable::Proxies, &has);
+    for (address, _) in &has {
+        stage.kernel.leave_proxy(*address);
+    }
+    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Kernel(_))));
+    stage.list(KernelTable::Proxies);
     assert_eq!(stage.count(Counter::RefusedProxy), 0);
     for number in 1..=3 {
         stage.confirmed(0, HOST, address(number));
     }
     assert_eq!(stage.count(Counter::RefusedProxy), 3);
-    stage.fails = |_| false;
+    stage.fail_if(|_| false);
     stage.pass(2 * RETRY_INTERVAL.as_secs());
     let wanted = [1, 2, 3].map(|number| (address(number), Side::Downstream(0)));
     assert_eq!(stage.routes(), wanted);
-    assert_eq!(stage.proxied, wanted.map(|(address, _)| address).into());
+    assert_eq!(
+        stage.kernel.proxies,
+        wanted.map(|(address, _)| address).into()
+    );
 }
 
 #[test]
@@ -305,21 +305,18 @@ fn of_more_leftovers_than_there_is_room_for_the_rest_is_removed_after_a_later_li
     let has: Vec<_> = (0..CAPACITY as u32 + 3)
         .map(|number| (address(number), Side::Upstream))
         .collect();
-    stage.proxied.extend(has.iter().map(|(address, _)| address));
-    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Kernel(_)));
-    stage.list(KernelTable::Proxies, &has);
-    assert_eq!(stage.proxied.len(), has.len());
-    stage.fails = |_| false;
+    for (address, _) in &has {
+        stage.kernel.leave_proxy(*address);
+    }
+    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Kernel(_))));
+    stage.list(KernelTable::Proxies);
+    assert_eq!(stage.kernel.proxies.len(), has.len());
+    stage.fail_if(|_| false);
     stage.pass(RETRY_INTERVAL.as_secs());
-    assert_eq!(stage.proxied.len(), 3);
+    assert_eq!(stage.kernel.proxies.len(), 3);
     assert_eq!(stage.count(Counter::RefusedProxy), 3);
-    let rest: Vec<_> = stage
-        .proxied
-        .iter()
-        .map(|address| (*address, Side::Upstream))
-        .collect();
-    stage.list(KernelTable::Proxies, &rest);
-    assert!(stage.proxied.is_empty());
+    stage.list(KernelTable::Proxies);
+    assert!(stage.kernel.proxies.is_empty());
     assert_eq!(stage.engine.ndp().kernel_entries().iter().count(), 0);
 }
 
@@ -333,9 +330,8 @@ fn what_is_listed_of_a_host_that_answered_is_not_what_was_left_behind() {
     stage.confirmed(0, HOST, address(1));
     stage.pass(10);
     assert_eq!(stage.sent().len(), usize::from(ANNOUNCEMENTS));
-    stage.list(KernelTable::Proxies, &[(address(1), Side::Upstream)]);
-    let routes = stage.routes();
-    stage.list(KernelTable::Routes, &routes);
+    stage.list(KernelTable::Proxies);
+    stage.list(KernelTable::Routes);
     let proxied = *stage.engine.ndp().kernel_entries().get(address(1)).unwrap();
     assert!(proxied.proxied);
     let side = Side::Downstream(0);
@@ -360,11 +356,11 @@ fn a_host_that_answers_by_mld_is_answered_for_and_one_that_merely_reports_keeps_
         mac,
         address: address(1),
     });
-    stage.proxied.insert(address(1));
-    stage.list(KernelTable::Proxies, &[(address(1), Side::Upstream)]);
+    stage.kernel.leave_proxy(address(1));
+    stage.list(KernelTable::Proxies);
     // It was probed, but not asked what it listens to.
     stage.receive(&listens);
-    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.kernel.proxies, [address(1)].into());
     let kept = |stage: &Stage| {
         let entries = stage.engine.ndp().kernel_entries();
         entries.get(address(1)).unwrap().place == Place::Kept(Side::Downstream(0))
@@ -372,14 +368,14 @@ fn a_host_that_answers_by_mld_is_answered_for_and_one_that_merely_reports_keeps_
     assert!(kept(&stage));
     stage.receive(&advertisement(address(1), ROUTER, address(1)));
     assert!(!kept(&stage));
-    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.kernel.proxies, [address(1)].into());
 
     let mut stage = Stage::proxying();
     stage.solicits(0, HOST, fe80_1, ROUTER);
     stage.solicits(0, HOST, address(1), LINK_LOCAL);
-    assert!(stage.proxied.is_empty());
+    assert!(stage.kernel.proxies.is_empty());
     stage.receive(&listens);
-    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.kernel.proxies, [address(1)].into());
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
 }
 
@@ -388,40 +384,37 @@ fn another_upstream_gets_all_entries_anew_and_no_upstream_none() {
     let mut stage = Stage::proxying();
     stage.confirmed(0, HOST, address(1));
     stage.finds_beside();
-    assert_eq!(stage.routes.get(&BESIDE), Some(&Side::Upstream));
+    assert_eq!(stage.kernel.routes.get(&BESIDE), Some(&Side::Upstream));
     // What goes with the interface.
-    stage.joined.clear();
-    stage.proxied.clear();
-    stage.routes.remove(&BESIDE);
     stage.upstream(None);
     stage.confirmed(0, OTHER, address(2));
-    assert!(stage.proxied.is_empty());
+    assert!(stage.kernel.proxies.is_empty());
     stage.upstream(Some(Link {
         index: 8,
         ..UPSTREAM
     }));
-    assert_eq!(stage.proxied, [address(1), address(2)].into());
-    assert_eq!(stage.routes.get(&BESIDE), Some(&Side::Upstream));
+    assert_eq!(stage.kernel.proxies, [address(1), address(2)].into());
+    assert_eq!(stage.kernel.routes.get(&BESIDE), Some(&Side::Upstream));
 }
 
 #[test]
 fn what_fails_is_tried_again_and_holds_up_nothing_else() {
     let mut stage = Stage::proxying();
-    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Kernel(change)) if change.address == address(1));
+    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Kernel(change)) if change.address == address(1)));
     stage.confirmed(0, HOST, address(1));
     stage.confirmed(0, HOST, address(2));
-    assert_eq!(stage.proxied, [address(2)].into());
+    assert_eq!(stage.kernel.proxies, [address(2)].into());
     assert_eq!(stage.count(Counter::KernelTableFailed), 2);
     let failing = |stage: &Stage| {
         [KernelTable::Proxies, KernelTable::Routes]
             .map(|table| stage.engine.ndp().kernel_entries().is_failing(table))
     };
     assert_eq!(failing(&stage), [true, true]);
-    stage.fails = |_| false;
+    stage.fail_if(|_| false);
     stage.pass(RETRY_INTERVAL.as_secs());
     assert_eq!(failing(&stage), [false, false]);
-    assert_eq!(stage.proxied, [address(1), address(2)].into());
-    assert_eq!(stage.routes.len(), 2);
+    assert_eq!(stage.kernel.proxies, [address(1), address(2)].into());
+    assert_eq!(stage.kernel.routes.len(), 2);
 }
 
 #[test]
@@ -429,19 +422,18 @@ fn a_route_waits_for_its_downstream_and_is_there_as_soon_as_that_is() {
     let mut stage = Stage::proxying();
     stage.confirmed(1, OTHER, address(1));
     stage.handle(Event::Link(Side::Downstream(1), None));
-    stage.routes.clear();
-    stage.list(KernelTable::Routes, &[]);
-    assert!(stage.routes.is_empty());
+    stage.list(KernelTable::Routes);
+    assert!(stage.kernel.routes.is_empty());
     stage.pass(1);
     let downstream = Some(downstream_link(1));
     stage.handle(Event::Link(Side::Downstream(1), downstream));
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
     // What failed is tried again with what is new upstream.
-    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Kernel(_)));
+    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Kernel(_))));
     stage.confirmed(1, OTHER, address(2));
-    stage.fails = |_| false;
+    stage.fail_if(|_| false);
     stage.upstream(Some(UPSTREAM));
-    assert_eq!(stage.proxied, [address(1), address(2)].into());
+    assert_eq!(stage.kernel.proxies, [address(1), address(2)].into());
 }
 
 #[test]
@@ -450,13 +442,13 @@ fn an_address_that_another_host_takes_over_is_answered_for_once_that_one_answers
     stage.confirmed(0, HOST, address(1));
     // It is asked in vain.
     stage.pass(200);
-    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.kernel.proxies, [address(1)].into());
     stage.solicits(1, OTHER, address(1), LINK_LOCAL);
-    assert!(stage.proxied.is_empty() && stage.routes.is_empty());
+    assert!(stage.kernel.proxies.is_empty() && stage.kernel.routes.is_empty());
     stage.pass(1);
     stage.receive_on(1, OTHER, &advertisement(address(1), ROUTER, address(1)));
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
-    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.kernel.proxies, [address(1)].into());
 }
 
 #[test]
@@ -472,7 +464,7 @@ fn a_host_that_moves_takes_its_entry_and_routes_along_and_is_no_duplicate_of_its
         (address(2), Side::Downstream(0)),
     ];
     assert_eq!(stage.routes(), moved);
-    assert_eq!(stage.proxied, [address(1), address(2)].into());
+    assert_eq!(stage.kernel.proxies, [address(1), address(2)].into());
     // Asked where it is now, it reports what it brought along, and answers for it there alone.
     let fe80_1 = "fe80::1:1".parse().unwrap();
     stage.questions.clear();
@@ -489,6 +481,7 @@ fn a_host_that_moves_takes_its_entry_and_routes_along_and_is_no_duplicate_of_its
     stage.answers_resolutions_on(1, HOST, address(2), 20);
     assert!(
         stage
+            .kernel
             .routes
             .values()
             .all(|side| *side == Side::Downstream(1))
@@ -531,7 +524,7 @@ fn a_host_whose_address_was_said_to_have_moved_has_it_again_within_seconds() {
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
     stage.answers_resolutions_on(0, HOST, address(1), 10);
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
-    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.kernel.proxies, [address(1)].into());
     // And one that did move is where it answers.
     stage.pass(20);
     stage.solicits(1, HOST, address(1), ROUTER);
@@ -575,7 +568,7 @@ fn one_link_layer_address_on_two_links_is_two_hosts() {
                 }
             }
             assert_eq!(stage.routes(), places, "after {second} s");
-            assert_eq!(stage.proxied, [address(1), address(2)].into());
+            assert_eq!(stage.kernel.proxies, [address(1), address(2)].into());
         }
     }
 }
@@ -606,7 +599,7 @@ fn a_target_that_no_downstream_has_is_asked_for_once_and_answered_when_it_is_the
     stage.advertised_upstream(GATEWAY, BESIDE);
     assert_eq!(stage.sent(), [format!("lan0 !{BESIDE} to {}", address(1))]);
     assert_eq!(stage.routes(), [(BESIDE, Side::Upstream)]);
-    assert!(!stage.proxied.contains(&BESIDE));
+    assert!(!stage.kernel.proxies.contains(&BESIDE));
     stage.solicits(1, OTHER, address(2), BESIDE);
     assert_eq!(stage.sent(), [format!("lan1 !{BESIDE} to {}", address(2))]);
     let present: Vec<_> = stage
@@ -669,7 +662,7 @@ fn a_target_that_went_away_is_noticed_when_it_is_looked_for() {
     stage.pass(u64::from(ASKS) * ANSWER_INTERVAL.as_secs());
     let sent = stage.sent();
     assert_eq!(sent.len(), 1 + usize::from(ASKS), "{sent:?}");
-    assert!(stage.routes.is_empty());
+    assert!(stage.kernel.routes.is_empty());
     stage.solicits(0, HOST, address(1), BESIDE);
     assert_eq!(stage.sent(), [""; 0]);
 }
@@ -692,11 +685,7 @@ fn a_target_whose_answer_is_old_is_asked_once_however_many_look_for_it() {
 fn an_unsolicited_advertisement_keeps_no_target_alive() {
     let mut stage = Stage::proxying();
     let unsolicited = advertisement(BESIDE, ALL_NODES, BESIDE);
-    let unsolicited = Event::Packet {
-        side: Side::Upstream,
-        mac: GATEWAY,
-        packet: &unsolicited,
-    };
+    let unsolicited = heard(Side::Upstream, GATEWAY, &unsolicited);
     stage.solicits(0, HOST, address(1), BESIDE);
     stage.sent();
     stage.handle(unsolicited);
@@ -704,21 +693,12 @@ fn an_unsolicited_advertisement_keeps_no_target_alive() {
     stage.pass(REACHABLE_INTERVAL.as_secs());
     stage.solicits(0, HOST, address(1), BESIDE);
     for _ in 0..u64::from(ASKS) * ANSWER_INTERVAL.as_secs() {
-        assert!(
-            stage
-                .engine
-                .ndp()
-                .targets()
-                .get(BESIDE)
-                .unwrap()
-                .is_present()
-        );
+        assert!(view::is_upstream(&stage.engine, BESIDE));
         stage.handle(unsolicited);
         stage.pass(1);
     }
-    let target = stage.engine.ndp().targets().get(BESIDE).unwrap();
-    assert!(matches!(target, Target::Absent(_)));
-    assert!(stage.routes.is_empty());
+    assert!(view::is_absent(&stage.engine, BESIDE));
+    assert!(stage.kernel.routes.is_empty());
 }
 
 #[test]
@@ -729,7 +709,7 @@ fn a_target_that_nobody_looks_for_any_more_is_forgotten() {
     assert_eq!(stage.engine.ndp().targets().len(), 2);
     assert!(!stage.engine.ndp().targets().is_empty());
     stage.pass(300);
-    assert!(stage.engine.ndp().targets().is_empty() && stage.routes.is_empty());
+    assert!(stage.engine.ndp().targets().is_empty() && stage.kernel.routes.is_empty());
     assert_eq!(stage.engine.ndp().kernel_entries().iter().count(), 0);
 }
 
@@ -763,7 +743,7 @@ fn what_becomes_the_routers_own_or_leaves_the_prefix_is_no_target_any_more() {
         address: BESIDE,
         present: true,
     });
-    assert!(stage.routes.is_empty() && stage.engine.ndp().targets().is_empty());
+    assert!(stage.kernel.routes.is_empty() && stage.engine.ndp().targets().is_empty());
     stage.handle(Event::Own {
         index: 1,
         address: BESIDE,
@@ -772,7 +752,7 @@ fn what_becomes_the_routers_own_or_leaves_the_prefix_is_no_target_any_more() {
     stage.finds_beside();
     assert_eq!(stage.routes(), [(BESIDE, Side::Upstream)]);
     stage.handle(Event::UpstreamPrefixes(&prefix("2001:db8:2::/64")));
-    assert!(stage.routes.is_empty() && stage.engine.ndp().targets().is_empty());
+    assert!(stage.kernel.routes.is_empty() && stage.engine.ndp().targets().is_empty());
 }
 
 #[test]
@@ -834,14 +814,9 @@ fn who_listens_is_asked_for_upstream_only_by_the_ndp_proxy_and_for_no_own_addres
         }
         let groups = [(RecordType::ModeIsExclude, group(1))];
         stage.receive(&report("fe80::1:1".parse().unwrap(), &groups));
-        assert_eq!(stage.joined, [group(1)].into());
-        let packet = solicitation(BESIDE, group(1), address(1));
-        let (mac, packet) = (GATEWAY, &*packet);
-        stage.handle(Event::Packet {
-            side: Side::Upstream,
-            mac,
-            packet,
-        });
+        assert_eq!(stage.kernel.joined, [group(1)].into());
+        let packet = solicitation(BESIDE, address(1));
+        stage.handle(heard(Side::Upstream, GATEWAY, &packet));
         stage.sent().len()
     };
     assert_eq!(asked(true, false), 2);
@@ -867,14 +842,14 @@ fn duplicates_are_detected_across_the_router_in_every_direction() {
     stage.advertised_upstream(GATEWAY, address(5));
     assert_eq!(stage.sent(), defended(0, address(5)));
     assert!(!stage.addresses().contains(&address(5)));
-    assert!(stage.proxied.is_empty());
+    assert!(stage.kernel.proxies.is_empty());
     // Another downstream has it, and shows it.
     stage.confirmed(0, HOST, address(1));
     stage.detects_duplicates(1, OTHER, address(1));
     assert_eq!(stage.sent(), [format!("lan0 ?{}", address(1))]);
     stage.receive_on(0, HOST, &advertisement(address(1), ROUTER, address(1)));
     assert_eq!(stage.sent(), defended(1, address(1)));
-    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.kernel.proxies, [address(1)].into());
     // Another downstream has it, as turns out.
     stage.detects_duplicates(1, OTHER, address(6));
     stage.sent();
@@ -897,7 +872,7 @@ fn an_address_whose_host_is_gone_is_not_defended_and_its_heir_has_it_at_once() {
     // It is its own now, and answers for it.
     stage.confirmed(1, OTHER, address(1));
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
-    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.kernel.proxies, [address(1)].into());
 }
 
 /// The second solicitation finds one that the first did not wake up, within the second that duplicate address detection takes.
@@ -909,8 +884,7 @@ fn an_address_is_defended_by_a_host_that_answers_the_second_time_and_by_no_other
     stage.sent();
     stage.detects_duplicates(1, OTHER, address(1));
     stage.now = stage.now.saturating_add(VERIFICATION_INTERVAL);
-    stage.engine.handle_timeout(stage.now);
-    stage.drain();
+    stage.time_out();
     assert_eq!(stage.sent().len(), 2);
     let answer = advertisement(address(1), ROUTER, address(1));
     stage.receive_on(0, HOST, &answer);
@@ -953,7 +927,7 @@ fn what_a_host_says_by_mld_does_not_make_an_address_its_own_before_duplicates_ar
         stage.detects_duplicates(port, HOST, address(5));
         stage.receive_on(port, HOST, &listens);
         stage.receive_on(port, HOST, &advertisement(address(5), ROUTER, address(5)));
-        assert!(stage.proxied.is_empty() && stage.routes.is_empty());
+        assert!(stage.kernel.proxies.is_empty() && stage.kernel.routes.is_empty());
         stage.sent();
     };
     let defended = |port: u8| vec![format!("lan{port} !{} to {ALL_NODES}", address(5))];
@@ -962,7 +936,7 @@ fn what_a_host_says_by_mld_does_not_make_an_address_its_own_before_duplicates_ar
     stage.advertised_upstream(GATEWAY, address(5));
     assert_eq!(stage.sent(), defended(0));
     assert_eq!(stage.routes(), [(address(5), Side::Upstream)]);
-    assert!(stage.proxied.is_empty());
+    assert!(stage.kernel.proxies.is_empty());
     // Another downstream has it.
     let mut stage = Stage::proxying();
     detect(&mut stage, 1);
@@ -975,7 +949,7 @@ fn what_a_host_says_by_mld_does_not_make_an_address_its_own_before_duplicates_ar
     detect(&mut stage, 0);
     stage.pass(ANSWER_INTERVAL.as_secs());
     assert_eq!(stage.routes(), [(address(5), Side::Downstream(0))]);
-    assert_eq!(stage.proxied, [address(5)].into());
+    assert_eq!(stage.kernel.proxies, [address(5)].into());
 }
 
 /// On its own link the target answers, which is not heard; in vain it is asked for on the others alone.
@@ -1018,7 +992,7 @@ fn a_host_that_reports_the_group_of_a_tentative_address_is_told_of_its_duplicate
         stage.sent(),
         [format!("lan0 !{} to {ALL_NODES}", address(1))]
     );
-    assert!(stage.proxied.is_empty());
+    assert!(stage.kernel.proxies.is_empty());
     assert_eq!(stage.routes(), [(address(1), Side::Upstream)]);
 }
 
@@ -1038,7 +1012,7 @@ fn a_new_address_that_nobody_else_has_is_asked_for_and_not_answered() {
     // Again, after a restart, or when it comes back from sleep.
     stage.detects_duplicates(0, HOST, address(1));
     assert_eq!(stage.sent(), [""; 0]);
-    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.kernel.proxies, [address(1)].into());
 }
 
 #[test]
@@ -1047,12 +1021,12 @@ fn a_host_that_moves_from_upstream_to_a_downstream_is_no_duplicate_of_itself() {
     stage.finds_beside();
     stage.detects_duplicates(0, GATEWAY, BESIDE);
     assert_eq!(stage.sent(), [""; 0]);
-    assert!(stage.routes.is_empty());
+    assert!(stage.kernel.routes.is_empty());
     stage.confirmed(0, GATEWAY, BESIDE);
     assert_eq!(stage.routes(), [(BESIDE, Side::Downstream(0))]);
-    assert_eq!(stage.proxied, [BESIDE].into());
+    assert_eq!(stage.kernel.proxies, [BESIDE].into());
     stage.pass(10);
-    assert_eq!(stage.proxied, [BESIDE].into());
+    assert_eq!(stage.kernel.proxies, [BESIDE].into());
 }
 
 #[test]
@@ -1063,7 +1037,7 @@ fn what_is_upstream_cannot_be_claimed_downstream_while_it_answers() {
         stage.confirmed(0, HOST, BESIDE);
         assert!(stage.sent().contains(&format!("wan ?{BESIDE}")));
         stage.advertised_upstream(GATEWAY, BESIDE);
-        assert!(!stage.addresses().contains(&BESIDE) && stage.proxied.is_empty());
+        assert!(!stage.addresses().contains(&BESIDE) && stage.kernel.proxies.is_empty());
         stage.pass(20);
         assert!(!stage.addresses().contains(&BESIDE));
     }
@@ -1072,10 +1046,10 @@ fn what_is_upstream_cannot_be_claimed_downstream_while_it_answers() {
     stage.pass(3);
     assert!(stage.addresses().contains(&BESIDE));
     stage.confirmed(0, HOST, BESIDE);
-    assert_eq!(stage.proxied, [BESIDE].into());
+    assert_eq!(stage.kernel.proxies, [BESIDE].into());
     // And what is confirmed here, nobody upstream can take away.
     stage.advertised_upstream(GATEWAY, BESIDE);
-    assert_eq!(stage.proxied, [BESIDE].into());
+    assert_eq!(stage.kernel.proxies, [BESIDE].into());
 }
 
 #[test]
@@ -1083,9 +1057,9 @@ fn a_neighbor_upstream_that_nobody_looked_for_can_be_claimed_until_the_claimant_
     let mut stage = Stage::proxying();
     stage.confirmed(0, HOST, BESIDE);
     stage.advertised_upstream(GATEWAY, BESIDE);
-    assert_eq!(stage.proxied, [BESIDE].into());
+    assert_eq!(stage.kernel.proxies, [BESIDE].into());
     stage.pass(400);
-    assert!(stage.proxied.is_empty());
+    assert!(stage.kernel.proxies.is_empty());
 }
 
 #[test]
@@ -1138,12 +1112,12 @@ fn so_many_targets_are_asked_for_at_once_and_each_that_is_found_or_given_up_make
     let answer = advertisement(target(1), ROUTER, target(1));
     stage.receive_on(1, OTHER, &answer);
     assert_eq!(look_for(&mut stage, 500..600), 1);
-    stage.engine.handle_timeout(stage.now);
+    stage.time_out();
     assert_eq!(look_for(&mut stage, 600..1000), MAX_OPEN);
     // A target that was absent is asked for where it was not, which is one more.
     stage.solicits(1, OTHER, address(2), target(2));
     assert_eq!(stage.sent(), [""; 0]);
-    stage.engine.handle_timeout(stage.now);
+    stage.time_out();
     stage.solicits(1, OTHER, address(2), target(2));
     assert_eq!(stage.sent(), [format!("lan0 ?{}", target(2))]);
     assert_eq!(look_for(&mut stage, 1000..1400), MAX_OPEN - 1);
@@ -1160,14 +1134,10 @@ fn what_is_upstream_is_neither_answered_for_nor_asked_for_when_it_is_looked_for_
     stage.advertised_upstream(GATEWAY, address(1));
     stage.sent();
     stage.pass(REACHABLE_INTERVAL.as_secs());
-    let packet = solicitation(BESIDE, group(1), address(1));
+    let packet = solicitation(BESIDE, address(1));
     let mac = MacAddress([2, 0, 0, 0, 0xaa, 1]);
     let packet = &packet;
-    stage.handle(Event::Packet {
-        side: Side::Upstream,
-        mac,
-        packet,
-    });
+    stage.handle(heard(Side::Upstream, mac, packet));
     assert_eq!(stage.sent(), [""; 0]);
 }
 
@@ -1175,19 +1145,10 @@ fn what_is_upstream_is_neither_answered_for_nor_asked_for_when_it_is_looked_for_
 fn answers_wait_within_bounds() {
     let mut stage = Stage::proxying();
     stage.finds_beside();
-    let now = stage.now;
     for number in 0..1_000_u32 {
         let source = address(number);
-        let packet = solicitation(source, SolicitedNode::of(BESIDE).group(), BESIDE);
-        let (port, mac, packet) = (0, HOST, &*packet);
-        stage.engine.handle(
-            now,
-            Event::Packet {
-                side: Side::Downstream(port),
-                mac,
-                packet,
-            },
-        );
+        let packet = solicitation(source, BESIDE);
+        stage.tell(heard(Side::Downstream(0), HOST, &packet));
     }
     stage.drain();
     assert_eq!(stage.sent().len(), MAX_ANSWERS);
@@ -1203,16 +1164,10 @@ fn a_host_known_by_mld_alone_is_found_when_it_is_looked_for_upstream() {
         HOST,
         &report(fe80_1, &[(RecordType::ModeIsExclude, group(1))]),
     );
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
     let solicit = |stage: &mut Stage, target: Ipv6Addr| {
-        let group = SolicitedNode::of(target).group();
-        let packet = solicitation(BESIDE, group, target);
-        let (mac, packet) = (GATEWAY, &*packet);
-        stage.handle(Event::Packet {
-            side: Side::Upstream,
-            mac,
-            packet,
-        });
+        let packet = solicitation(BESIDE, target);
+        stage.handle(heard(Side::Upstream, GATEWAY, &packet));
         stage.sent()
     };
     let asked = |target| vec![format!("lan0 ?{target}"), format!("lan1 ?{target}")];
@@ -1224,7 +1179,7 @@ fn a_host_known_by_mld_alone_is_found_when_it_is_looked_for_upstream() {
     assert_eq!(solicit(&mut stage, address(1)), asked(address(1)));
     assert_eq!(solicit(&mut stage, address(1)), [""; 0], "once");
     stage.receive_on(1, HOST, &advertisement(address(1), ROUTER, address(1)));
-    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.kernel.proxies, [address(1)].into());
     assert_eq!(stage.sent(), [""; 0], "the kernel answers upstream");
     assert_eq!(solicit(&mut stage, address(1)), [""; 0]);
 }
@@ -1234,13 +1189,8 @@ fn in_the_group_of_known_addresses_alone_nobody_is_asked_for_another_one() {
     let mut stage = Stage::proxying();
     stage.confirmed(0, HOST, address(1));
     stage.sent();
-    let packet = solicitation(BESIDE, group(1), twin(1));
-    let (mac, packet) = (GATEWAY, &*packet);
-    stage.handle(Event::Packet {
-        side: Side::Upstream,
-        mac,
-        packet,
-    });
+    let packet = solicitation(BESIDE, twin(1));
+    stage.handle(heard(Side::Upstream, GATEWAY, &packet));
     assert_eq!(stage.sent(), [""; 0]);
 }
 
@@ -1250,13 +1200,8 @@ fn what_was_asked_for_downstream_alone_cannot_be_claimed_upstream() {
     let fe80_1 = "fe80::1:1".parse().unwrap();
     let listens = report(fe80_1, &[(RecordType::ModeIsExclude, group(1))]);
     stage.receive_on(1, HOST, &listens);
-    let packet = solicitation(BESIDE, group(1), address(1));
-    let (mac, packet) = (GATEWAY, &*packet);
-    stage.handle(Event::Packet {
-        side: Side::Upstream,
-        mac,
-        packet,
-    });
+    let packet = solicitation(BESIDE, address(1));
+    stage.handle(heard(Side::Upstream, GATEWAY, &packet));
     assert_eq!(stage.sent().len(), 2, "each downstream is asked");
     stage.advertised_upstream(GATEWAY, address(1));
     assert_eq!(stage.routes(), []);
@@ -1264,7 +1209,7 @@ fn what_was_asked_for_downstream_alone_cannot_be_claimed_upstream() {
     stage.solicits(1, HOST, address(1), LINK_LOCAL);
     stage.pass(1);
     stage.receive_on(1, HOST, &listens);
-    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.kernel.proxies, [address(1)].into());
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
 }
 
@@ -1274,11 +1219,11 @@ fn a_new_address_is_announced_three_times_to_the_routers_upstream() {
         config.ndp_proxy = true;
         config.announce = true;
     });
-    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Kernel(_)));
+    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Kernel(_))));
     stage.confirmed(0, HOST, address(1));
     stage.pass(5);
     assert_eq!(stage.sent(), [""; 0], "not before it is answered for");
-    stage.fails = |_| false;
+    stage.fail_if(|_| false);
     stage.pass(5);
     let announced = || format!("wan !{} to ff02::2", address(1));
     assert_eq!(stage.sent(), [announced()]);
@@ -1301,17 +1246,8 @@ fn announcements_of_several_addresses_are_a_little_apart() {
         stage.solicits(0, HOST, address(number), LINK_LOCAL);
     }
     stage.pass(1);
-    let now = stage.now;
     for packet in &packets {
-        let (port, mac) = (0, HOST);
-        stage.engine.handle(
-            now,
-            Event::Packet {
-                side: Side::Downstream(port),
-                mac,
-                packet,
-            },
-        );
+        stage.tell(heard(Side::Downstream(0), HOST, packet));
     }
     stage.drain();
     assert_eq!(stage.sent().len(), 1);
@@ -1320,8 +1256,7 @@ fn announcements_of_several_addresses_are_a_little_apart() {
         assert_eq!(reason, Reason::Ndp(ndp::Reason::Announcement));
         assert_eq!(deadline.since(stage.now), ANNOUNCEMENT_PACE);
         stage.now = deadline;
-        stage.engine.handle_timeout(deadline);
-        stage.drain();
+        stage.time_out();
         assert_eq!(stage.sent().len(), 1);
     }
 }
@@ -1338,21 +1273,17 @@ fn an_announcement_that_waits_for_its_turn_is_not_hurried_by_what_is_removed() {
     }
     stage.pass(1);
     for packet in &packets {
-        let (port, mac) = (0, HOST);
-        let event = Event::Packet {
-            side: Side::Downstream(port),
-            mac,
-            packet,
-        };
-        stage.engine.handle(stage.now, event);
+        stage.tell(heard(Side::Downstream(0), HOST, packet));
     }
     stage.drain();
     assert_eq!(stage.sent().len(), 1);
-    stage.routes.insert(address(7), Side::Downstream(0));
-    let routes = stage.routes();
-    stage.list(KernelTable::Routes, &routes);
+    stage.kernel.leave_route(address(7), Side::Downstream(0));
+    stage.list(KernelTable::Routes);
     assert_eq!(
-        (stage.routes.len(), stage.count(Counter::RouteRemoved)),
+        (
+            stage.kernel.routes.len(),
+            stage.count(Counter::RouteRemoved)
+        ),
         (2, 1)
     );
     assert_eq!(stage.sent(), [""; 0]);
@@ -1408,14 +1339,14 @@ fn what_is_gone_is_announced_no_more_though_its_entry_stays() {
     });
     stage.confirmed(0, HOST, address(1));
     assert_eq!(stage.sent().len(), 1);
-    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Kernel(_)));
+    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Kernel(_))));
     stage.handle(Event::Own {
         index: 1,
         address: address(1),
         present: true,
     });
     stage.pass(5);
-    assert_eq!(stage.proxied, [address(1)].into());
+    assert_eq!(stage.kernel.proxies, [address(1)].into());
     assert_eq!(stage.sent(), [""; 0]);
 }
 
@@ -1454,7 +1385,7 @@ fn what_is_done_is_counted_by_what_it_is_and_what_fails_apart_from_it() {
         ),
         (Counter::Answered, starting(&sent, "lan0 !")),
         (Counter::Announced, starting(&sent, "wan !")),
-        (Counter::Joined, stage.joined.len() as u64),
+        (Counter::Joined, stage.kernel.joined.len() as u64),
         (Counter::ProxyAdded, 1),
         (Counter::RouteAdded, 2),
     ];
@@ -1464,12 +1395,12 @@ fn what_is_done_is_counted_by_what_it_is_and_what_fails_apart_from_it() {
     }
     assert_eq!(stage.count(Counter::TransmitFailed), 0);
 
-    stage.fails = |action| {
+    stage.fail_if(|action| {
         !matches!(
             action,
             Action::Ndp(ndp::Action::Kernel(_) | ndp::Action::Leave(_))
         )
-    };
+    });
     stage.handle(Event::Renew);
     stage.solicits(0, HOST, address(9), BESIDE);
     stage.confirmed(1, OTHER, address(2));

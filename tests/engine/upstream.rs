@@ -2,12 +2,13 @@
 
 use std::net::Ipv6Addr;
 
+use model::packets;
 use protocol::config::{MldMode, MldVersion};
 use protocol::counters::Counter;
-use protocol::engine::{Action, BUFFER_LENGTH, Event, Reason};
+use protocol::engine::{Action, BUFFER_LENGTH, Reason};
 use protocol::link::{Link, Side};
 use protocol::time::Duration;
-use protocol::wire::{ALL_NODES, Query, QueryVersion, RecordType, Sources};
+use protocol::wire::{QueryVersion, RecordType};
 use protocol::{mld, ndp};
 
 use crate::stage::{GATEWAY, Stage, UPSTREAM, address, group, report};
@@ -23,29 +24,16 @@ impl Stage {
     pub fn query_of(&mut self, source: Ipv6Addr, version: MldVersion) {
         let version = match version {
             MldVersion::V1 => QueryVersion::V1,
-            MldVersion::V2 => as_it_says(2, 125),
+            MldVersion::V2 => packets::v2(2, 125),
         };
         self.query_for(source, Ipv6Addr::UNSPECIFIED, version);
     }
 
     /// A router upstream asks for a group, or for all.
     fn query_for(&mut self, source: Ipv6Addr, group: Ipv6Addr, version: QueryVersion<'_>) {
-        let query = Query {
-            source,
-            destination: ALL_NODES,
-            group,
-            max_response_delay: Duration::from_secs(10),
-            version,
-        };
-        let mut packet = [0; 128];
-        let length = query.emit(&mut packet).unwrap();
-        let packet = &packet[..length];
+        let packet = &packets::query(source, group, version);
         let mac = GATEWAY;
-        self.handle(Event::Packet {
-            side: Side::Upstream,
-            mac,
-            packet,
-        });
+        self.handle(packets::heard(Side::Upstream, mac, packet));
     }
 
     /// What was said since the last call.
@@ -56,16 +44,6 @@ impl Stage {
 
     fn version(&self) -> MldVersion {
         self.engine.mld().host().version(self.engine.config())
-    }
-}
-
-/// An MLDv2 query that says so of its querier.
-fn as_it_says(robustness: u8, query_interval: u64) -> QueryVersion<'static> {
-    QueryVersion::V2 {
-        suppress_router_processing: false,
-        robustness,
-        query_interval: Duration::from_secs(query_interval),
-        sources: Sources::default(),
     }
 }
 
@@ -157,12 +135,7 @@ fn what_others_report_upstream_changes_nothing() {
     let changes = stage.changes.clone();
     for record_type in [RecordType::ModeIsExclude, RecordType::ChangeToInclude] {
         let packet = report(QUERIER, &[(record_type, group(1)), (record_type, group(2))]);
-        let (mac, packet) = (GATEWAY, &*packet);
-        stage.handle(Event::Packet {
-            side: Side::Upstream,
-            mac,
-            packet,
-        });
+        stage.handle(packets::heard(Side::Upstream, GATEWAY, &packet));
     }
     stage.pass(59);
     assert_eq!(stage.changes, changes);
@@ -210,7 +183,7 @@ fn no_report_is_sent_upon_a_general_query_and_each_node_waits_for_its_own_time()
             link_local,
             ..UPSTREAM
         }));
-        stage.fails = |action| matches!(action, Action::Mld(mld::Action::Report { .. }));
+        stage.fail_if(|action| matches!(action, Action::Mld(mld::Action::Report { .. })));
         stage.seen(address(1));
         for version in [MldVersion::V2, MldVersion::V1] {
             stage.query(version);
@@ -260,7 +233,7 @@ fn a_querier_is_silent_by_its_own_robustness_and_interval() {
         (2, 1, 60),
     ] {
         let mut stage = Stage::new();
-        let version = as_it_says(robustness, interval);
+        let version = packets::v2(robustness, interval);
         stage.query_for(QUERIER, Ipv6Addr::UNSPECIFIED, version);
         let deadline = stage.engine.next_deadline().unwrap().0;
         let seconds = deadline.since(stage.now).as_secs();
@@ -277,7 +250,7 @@ fn a_querier_is_silent_by_its_own_robustness_and_interval() {
 #[test]
 fn mldv1_is_in_force_by_the_variables_that_were_adopted() {
     let mut stage = Stage::new();
-    stage.query_for(QUERIER, Ipv6Addr::UNSPECIFIED, as_it_says(3, 50));
+    stage.query_for(QUERIER, Ipv6Addr::UNSPECIFIED, packets::v2(3, 50));
     stage.query(MldVersion::V1);
     stage.pass(159);
     assert_eq!(stage.version(), MldVersion::V1);
@@ -288,7 +261,7 @@ fn mldv1_is_in_force_by_the_variables_that_were_adopted() {
 #[test]
 fn another_upstream_starts_with_the_default_variables() {
     let mut stage = Stage::new();
-    stage.query_for(QUERIER, Ipv6Addr::UNSPECIFIED, as_it_says(7, 3000));
+    stage.query_for(QUERIER, Ipv6Addr::UNSPECIFIED, packets::v2(7, 3000));
     let index = 8;
     stage.upstream(Some(Link { index, ..UPSTREAM }));
     assert_eq!(stage.engine.mld().host().querier_timeout().as_secs(), 260);
@@ -308,7 +281,7 @@ fn a_fixed_version_1_reports_joins_and_leaves_at_once() {
     stage.pass(40);
     assert_eq!(stage.said(), [""; 0], "and no more before the refresh");
     stage.pass(300);
-    assert!(stage.joined.is_empty());
+    assert!(stage.kernel.joined.is_empty());
     let said = stage.said();
     let done = format!("done {}", group(1));
     assert_eq!(
@@ -325,7 +298,7 @@ fn a_fixed_version_2_reports_joins_and_leaves_at_once_and_as_often_as_the_robust
     let mut stage = fixed(MldMode::V2);
     stage.seen(address(1));
     assert_eq!(stage.said(), [""; 0], "the kernel does");
-    stage.query_for(QUERIER, Ipv6Addr::UNSPECIFIED, as_it_says(3, 125));
+    stage.query_for(QUERIER, Ipv6Addr::UNSPECIFIED, packets::v2(3, 125));
     assert_eq!(stage.said(), [""; 0]);
     stage.query(MldVersion::V1);
     stage.seen(address(2));
@@ -342,7 +315,7 @@ fn a_fixed_version_2_reports_joins_and_leaves_at_once_and_as_often_as_the_robust
         stage.query(MldVersion::V1);
     }
     stage.pass(100);
-    assert!(stage.joined.is_empty());
+    assert!(stage.kernel.joined.is_empty());
     for number in [1, 2] {
         let left = format!("TO_IN {}", group(number));
         let times = stage.said.iter().filter(|(_, said)| *said == left);
@@ -359,7 +332,7 @@ fn a_query_in_another_version_is_answered_in_the_fixed_one() {
     }
     stage.pass(11);
     stage.said.clear();
-    stage.query_for(QUERIER, group(2), as_it_says(2, 125));
+    stage.query_for(QUERIER, group(2), packets::v2(2, 125));
     assert_eq!(stage.said(), [""; 0], "not at once");
     stage.pass(10);
     assert_eq!(stage.said(), [format!("report {}", group(2))]);
@@ -369,7 +342,7 @@ fn a_query_in_another_version_is_answered_in_the_fixed_one() {
         stage.said(),
         [1, 2].map(|number| format!("report {}", group(number)))
     );
-    stage.query_for(QUERIER, group(3), as_it_says(2, 125));
+    stage.query_for(QUERIER, group(3), packets::v2(2, 125));
     stage.pass(10);
     assert_eq!(stage.said(), [""; 0], "not a member");
 }
@@ -388,12 +361,13 @@ fn at_the_end_every_group_is_reported_as_left_in_the_fixed_version() {
         stage.pass(20);
         stage.said.clear();
         // One that cannot be sent holds up no other.
-        stage.fails = |_| true;
-        stage.engine.end();
+        stage.fail_if(|_| true);
+        stage.end();
         let mut buffer = [0; BUFFER_LENGTH];
         let lost = stage.engine.poll_action(&mut buffer).unwrap();
-        stage.engine.done(stage.now, &lost, false);
-        stage.fails = |_| false;
+        let now = stage.now;
+        stage.engine.done(now, &lost, false);
+        stage.fail_if(|_| false);
         stage.drain();
         let said = stage.said();
         let left = said.iter().filter(|said| said.starts_with(message)).count();
@@ -403,7 +377,7 @@ fn at_the_end_every_group_is_reported_as_left_in_the_fixed_version() {
     }
     let mut stage = fixed(MldMode::Auto);
     stage.seen(address(1));
-    stage.engine.end();
+    stage.end();
     stage.drain();
     assert_eq!(stage.said(), [""; 0], "the kernel does");
 }
@@ -421,7 +395,7 @@ fn a_group_wanted_again_after_its_leave_was_reported_is_reported_again() {
             let mut stage = fixed(mode);
             let lines = |word| format!("{word} {}", group(1));
             stage.seen(address(1));
-            stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Leave(_)));
+            stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Leave(_))));
             stage.query(heard);
             while !stage.engine.ndp().neighbors().is_empty() {
                 stage.pass(1);
@@ -436,10 +410,10 @@ fn a_group_wanted_again_after_its_leave_was_reported_is_reported_again() {
             stage.said.clear();
             stage.seen(address(1));
             assert_eq!(stage.said(), [lines(joined)], "{seconds} s");
-            stage.fails = |_| false;
+            stage.fail_if(|_| false);
             stage.pass(50);
             assert!(!stage.said().contains(&lines(left)), "{:?}", stage.said);
-            assert!(stage.joined.contains(&group(1)));
+            assert!(stage.kernel.joined.contains(&group(1)));
         }
     }
 }
@@ -450,7 +424,7 @@ fn a_group_wanted_again_after_the_versions_agree_is_refreshed() {
     let mut stage = fixed(MldMode::V2);
     stage.query(MldVersion::V1);
     stage.seen(address(1));
-    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Leave(_)));
+    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Leave(_))));
     let left = format!("TO_IN {}", group(1));
     while !stage.said().contains(&left) {
         stage.pass(60);
@@ -473,15 +447,15 @@ fn four_thousand_joins_at_once_are_reported_in_the_fixed_version() {
     ] {
         let mut stage = fixed(mode);
         stage.query(heard);
-        stage.fails = |action| matches!(action, Action::Mld(mld::Action::Report { .. }));
+        stage.fail_if(|action| matches!(action, Action::Mld(mld::Action::Report { .. })));
         for number in 0..4096 {
             stage.seen(address(number));
         }
-        assert_eq!(stage.joined.len(), 4096);
+        assert_eq!(stage.kernel.joined.len(), 4096);
         assert!(stage.said.is_empty());
-        stage.fails = |_| false;
+        stage.fail_if(|_| false);
         stage.pass(1 + seconds);
-        let groups = stage.joined.iter().filter(|group| {
+        let groups = stage.kernel.joined.iter().filter(|group| {
             let said = |(_, said): &(u64, String)| said.ends_with(&format!(" {group}"));
             stage.said.iter().any(said)
         });

@@ -1,0 +1,19 @@
+//! The engine in stepped time, and a kernel that is only its tables.
+//!
+//! [`Model`] carries out each action in the [`Kernel`], fails those that are to fail, asserts what
+//! must always hold, and records each action as a [`Deed`]. The engine's tests, the month and the
+//! fuzzer differ in what happens and in what they expect of it; this they share.
+//!
+//! [`storage`] builds an engine, [`packets`] what hosts and routers send, [`view`] reads an engine's
+//! state, `checks` holds it against the kernel.
+
+mod checks;
+mod kernel;
+mod model;
+pub mod packets;
+mod sent;
+pub mod storage;
+pub mod view;
+
+pub use kernel::{Kernel, TABLES};
+pub use model::{Deed, Diligence, Model};

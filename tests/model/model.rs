@@ -1,0 +1,368 @@
+//! The engine in stepped time, and the kernel that carries out its actions.
+
+use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
+use protocol::config::Config;
+use protocol::counters::Counter;
+use protocol::engine::{Action, BUFFER_LENGTH, Engine, Event, Tables};
+use protocol::link::Side;
+use protocol::ndp::kernel_entries::Listing;
+use protocol::ndp::solicited::LEAVE_DELAY;
+use protocol::time::{Duration, Instant};
+use protocol::{mld, ndp};
+
+use crate::{Kernel, TABLES, storage, view};
+
+/// From a question to the next.
+const PACE: Duration = Duration::from_millis(50);
+/// So many actions there may be after any event.
+const FEW: usize = 100;
+
+/// An action that was carried out, or failed.
+#[derive(Clone, Debug)]
+pub struct Deed {
+    pub at: Instant,
+    pub action: Action,
+    /// The packet of a report.
+    pub packet: Vec<u8>,
+    pub succeeded: bool,
+}
+
+/// How much the engine's state is looked at after each event.
+#[derive(Clone, Copy, Debug)]
+pub enum Diligence {
+    /// All of it, after each event.
+    Always,
+    /// Now and then all of it, so that it makes so many entries an event.
+    Entries(usize),
+}
+
+/// An engine, and the kernel as it would be if it did what it is told.
+pub struct Model<'t> {
+    pub engine: Engine<'t>,
+    pub now: Instant,
+    pub kernel: Kernel,
+    /// Is an action to fail?
+    fails: Box<dyn FnMut(&Action) -> bool>,
+    /// What was done. Whoever reads it takes it away.
+    pub deeds: Vec<Deed>,
+    diligence: Diligence,
+    /// How many entries may be looked at by now.
+    allowance: usize,
+    /// Every group is about to be left.
+    pub(crate) is_ending: bool,
+    /// Since when nobody wants a group that is joined: from when on that may be, and from when on
+    /// it is certain.
+    idle: BTreeMap<Ipv6Addr, (Instant, Instant)>,
+    /// How much is known, was learned, and expired, when that was looked at last.
+    seen: (usize, u64, u64),
+    last_question: Option<Instant>,
+    /// The deadline at the last look, which may have passed unseen since.
+    due: Option<Instant>,
+}
+
+impl<'t> Model<'t> {
+    /// An engine that starts now, before it is told of any link.
+    pub fn new(
+        tables: &'t mut Tables,
+        config: Config,
+        seed: [u8; 16],
+        now: Instant,
+        diligence: Diligence,
+    ) -> Self {
+        let downstreams = config.downstreams.len();
+        Model {
+            engine: storage::engine(tables, config, seed),
+            now,
+            kernel: Kernel::new(downstreams),
+            fails: Box::new(|_| false),
+            deeds: Vec::new(),
+            diligence,
+            allowance: 0,
+            is_ending: false,
+            idle: BTreeMap::new(),
+            seen: (0, 0, 0),
+            last_question: None,
+            due: None,
+        }
+    }
+
+    /// The engine takes an event, and does what is to be done.
+    pub fn handle(&mut self, event: Event<'_>) {
+        self.tell(event);
+        match event {
+            Event::Packet { packet, .. } => self.settle_within(|model| {
+                // What it speaks of has some octets each. Where there is no room, all that nobody
+                // wants is left.
+                let is_full = model.count(Counter::RefusedFull) > 0;
+                let idle = if is_full { model.idle.len() } else { 0 };
+                FEW + packet.len() / 5 + idle
+            }),
+            Event::Link(..)
+            | Event::Remembered { .. }
+            | Event::Forgotten(_)
+            | Event::Own { .. }
+            | Event::OwnUnknown
+            | Event::OwnKnown
+            | Event::UpstreamPrefixes(_)
+            | Event::Listed(..)
+            | Event::Removed(..)
+            | Event::Renew => self.settle(),
+        }
+    }
+
+    /// The engine takes an event, and does nothing yet.
+    pub fn tell(&mut self, event: Event<'_>) {
+        if self.kernel.follow(&event) {
+            self.idle.clear();
+        }
+        self.engine.handle(self.now, event);
+        if let Event::Listed(table, Listing::Ends) = event {
+            let entries = self.engine.ndp().kernel_entries();
+            let believed = |address| view::believed(entries.get(address)?, table);
+            self.kernel.believe(table, believed);
+        }
+    }
+
+    /// From now on the actions that this holds for fail.
+    pub fn fail_if(&mut self, fails: impl FnMut(&Action) -> bool + 'static) {
+        self.fails = Box::new(fails);
+    }
+
+    /// All groups are about to be left.
+    pub fn end(&mut self) {
+        self.is_ending = true;
+        self.engine.end();
+    }
+
+    /// The kernel lists both tables, as they are.
+    pub fn list(&mut self) {
+        for table in TABLES {
+            self.tell(Event::Listed(table, Listing::Begins));
+            for (address, side) in self.kernel.listing(table) {
+                self.tell(Event::Listed(table, Listing::Has(address, side)));
+            }
+            self.tell(Event::Listed(table, Listing::Ends));
+        }
+        // What is not learned may be another process's, and stays there.
+        let entries = self.engine.ndp().kernel_entries();
+        let is_known = |address: &Ipv6Addr| entries.get(*address).is_some();
+        self.kernel.proxies.retain(is_known);
+        self.kernel.routes.retain(|address, _| is_known(address));
+        self.kernel.trust();
+        self.settle();
+    }
+
+    /// Lets time pass, and handles each deadline on its way.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now.saturating_add(time);
+        while let Some(due) = self.next_deadline().filter(|due| *due <= end) {
+            self.now = due;
+            self.time_out();
+        }
+        self.now = end;
+    }
+
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.engine.counters().get(counter)
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.engine.next_deadline().map(|(due, _)| due)
+    }
+
+    /// Tells the engine what time it is, be anything due or not.
+    pub fn time_out(&mut self) {
+        self.engine.handle_timeout(self.now);
+        self.settle();
+        if let Some((due, reason)) = self.engine.next_deadline() {
+            assert!(due > self.now, "a deadline that stays: {reason:?}");
+        }
+        if self.kernel.link(Side::Upstream).is_some() && !self.engine.ndp().groups().is_failing() {
+            for (group, (_, since)) in &self.idle {
+                let left_by = since.saturating_add(LEAVE_DELAY);
+                assert!(left_by > self.now, "{group} is not left");
+            }
+        }
+    }
+
+    /// Does all there is to do, and looks whether all is as it must be.
+    pub fn settle(&mut self) {
+        self.settle_within(Model::most_actions);
+    }
+
+    fn settle_within(&mut self, most: impl Fn(&Model<'t>) -> usize) {
+        self.drain(most);
+        self.note_idle();
+        let due = self.next_deadline();
+        let was_late = self.due.is_some_and(|due| due < self.now);
+        // What is due at once, such as the answer to a query that leaves no time, is for
+        // `time_out`.
+        let is_late = due.is_some_and(|due| due < self.now);
+        assert!(was_late || !is_late, "a deadline in the past: {due:?}");
+        self.due = due;
+        match self.diligence {
+            Diligence::Always => self.check(),
+            Diligence::Entries(entries) => {
+                self.allowance = self.allowance.saturating_add(entries);
+                if self.allowance >= self.entries() {
+                    self.allowance = 0;
+                    self.check();
+                }
+            }
+        }
+    }
+
+    /// How much there is to look at.
+    fn entries(&self) -> usize {
+        let ndp = self.engine.ndp();
+        let tables = self.kernel.proxies.len() + self.kernel.routes.len();
+        ndp.neighbors().len() + ndp.groups().len() + tables
+    }
+
+    /// What an event may bring about, at the most: twice a change of each group, entry and route,
+    /// and a question for each target on each link.
+    fn most_actions(&self) -> usize {
+        let ndp = self.engine.ndp();
+        let entries = ndp.kernel_entries().iter().count();
+        let links = 2 + self.engine.config().downstreams.len();
+        FEW + 3 * self.entries() + 4 * entries + links * ndp.targets().len()
+    }
+
+    /// Does all there is to do, but not more than that many actions.
+    fn drain(&mut self, most: impl Fn(&Model<'t>) -> usize) {
+        let mut buffer = [0; BUFFER_LENGTH];
+        let mut again = [0; BUFFER_LENGTH];
+        let mut limit = FEW;
+        for actions in 0.. {
+            let Some(action) = self.engine.poll_action(&mut buffer) else {
+                break;
+            };
+            if actions == FEW {
+                limit = most(self);
+            }
+            assert!(actions < limit || actions < FEW, "actions never end");
+            let same = self.engine.poll_action(&mut again);
+            assert_eq!(same, Some(action), "until it is done");
+            assert!(again == buffer, "the same octets");
+            let succeeded = self.carry_out(&action, &buffer);
+            self.engine.done(self.now, &action, succeeded);
+            let packet = match action {
+                Action::Mld(mld::Action::Report { length, .. }) => buffer[..length].to_vec(),
+                Action::Ndp(_) => Vec::new(),
+            };
+            self.deeds.push(Deed {
+                at: self.now,
+                action,
+                packet,
+                succeeded,
+            });
+        }
+    }
+
+    /// Did it succeed?
+    fn carry_out(&mut self, action: &Action, buffer: &[u8]) -> bool {
+        let fails = (self.fails)(action);
+        match *action {
+            Action::Mld(mld::Action::Report { length, group }) => {
+                self.check_report(&buffer[..length], group);
+            }
+            Action::Ndp(ndp::Action::Join(change)) => {
+                assert!(change.join && self.kernel.link(Side::Upstream).is_some());
+                let group = change.group.group();
+                let is_new = !self.kernel.joined.contains(&group);
+                assert!(is_new, "{group} is joined twice");
+                if !fails {
+                    self.kernel.joined.insert(group);
+                }
+            }
+            Action::Ndp(ndp::Action::Leave(change)) => {
+                assert!(!change.join && self.kernel.link(Side::Upstream).is_some());
+                self.check_leave(change.group.group());
+                if !fails {
+                    self.kernel.joined.remove(&change.group.group());
+                }
+            }
+            Action::Ndp(ndp::Action::Kernel(change)) => {
+                let is_up = self.kernel.link(change.side).is_some();
+                assert!(is_up || !change.present, "on no link: {change:?}");
+                if !fails {
+                    self.kernel.change(&change);
+                }
+            }
+            Action::Ndp(ndp::Action::Ask { length, question }) => {
+                self.check_pace();
+                return self.check_question(&buffer[..length], &question) && !fails;
+            }
+            // Nothing can be sent there now.
+            Action::Ndp(
+                ndp::Action::Solicit { length: 0, .. } | ndp::Action::Advertise { length: 0, .. },
+            ) => return false,
+            Action::Ndp(ndp::Action::Solicit {
+                length,
+                side,
+                group,
+                target,
+            }) => self.check_solicitation(&buffer[..length], side, group, target),
+            Action::Ndp(ndp::Action::Advertise {
+                length,
+                side,
+                target,
+                destination,
+                mac,
+            }) => {
+                assert_eq!(mac.is_some(), !destination.is_multicast());
+                self.check_advertisement(&buffer[..length], side, destination, target);
+                if side == Side::Upstream {
+                    let is_there = view::is_confirmed(&self.engine, target);
+                    assert!(is_there, "{target} is announced and not there");
+                }
+            }
+        }
+        !fails
+    }
+
+    /// Questions keep their pace, whomever they are for.
+    fn check_pace(&mut self) {
+        if let Some(last) = self.last_question.replace(self.now) {
+            let earliest = last.saturating_add(PACE);
+            assert!(self.now >= earliest, "questions crowd");
+        }
+    }
+
+    /// A group is left once nobody has wanted it for a while; at once only where there was no room
+    /// for another one.
+    fn check_leave(&self, group: Ipv6Addr) {
+        let joined = self.kernel.joined.contains(&group);
+        assert!(joined, "{group} is left twice");
+        let is_full = self.count(Counter::RefusedFull) > 0;
+        let since = self.idle.get(&group).map(|(since, _)| *since);
+        let is_due = since.is_some_and(|since| since.saturating_add(LEAVE_DELAY) <= self.now);
+        assert!(is_due || is_full, "{group} is left too early");
+    }
+
+    /// Notes which groups nobody wants from now on, and which somebody wants again.
+    fn note_idle(&mut self) {
+        let known = self.engine.ndp().neighbors().len();
+        let learned = self.count(Counter::Learned);
+        let seen = (known, learned, self.count(Counter::Expired));
+        let before = std::mem::replace(&mut self.seen, seen);
+        if before == seen {
+            let joined = &self.kernel.joined;
+            self.idle.retain(|group, _| joined.contains(group));
+            return;
+        }
+        let idle = std::mem::take(&mut self.idle);
+        let groups = self.engine.ndp().groups().iter();
+        for (group, _) in groups.filter(|(_, state)| state.members == 0) {
+            let new = (self.now, self.now);
+            let (since, mut certain) = *idle.get(&group.group()).unwrap_or(&new);
+            if before.1 != seen.1 {
+                // What came and went at once may have been in it.
+                certain = self.now;
+            }
+            self.idle.insert(group.group(), (since, certain));
+        }
+    }
+}

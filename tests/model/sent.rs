@@ -1,0 +1,165 @@
+//! What the engine sends: each packet is what its action says, from an address of its link.
+
+use std::net::Ipv6Addr;
+
+use protocol::config::MldMode;
+use protocol::link::Side;
+use protocol::ndp::neighbors::Question;
+use protocol::wire::{
+    ALL_MLDV2_ROUTERS, ALL_ROUTERS, MacAddress, Message, NeighborSolicitation, QueryVersion,
+    RecordType, SolicitedNode, parse,
+};
+
+use crate::Model;
+
+impl Model<'_> {
+    /// A report speaks only for what is so: groups that are joined are reported as joined, and
+    /// groups that nobody wants as left.
+    pub(crate) fn check_report(&self, packet: &[u8], destination: Ipv6Addr) {
+        let upstream = self.kernel.link(Side::Upstream).expect("reports go there");
+        let mtu = usize::try_from(upstream.mtu).unwrap_or(usize::MAX);
+        assert!(packet.len() <= mtu.clamp(1280, 1500));
+        let source = match parse(packet) {
+            Ok(Message::ReportV2(report)) => {
+                assert_eq!(destination, ALL_MLDV2_ROUTERS);
+                let mut is_refresh = None;
+                for record in report.records {
+                    match record.record_type {
+                        RecordType::ChangeToInclude => self.check_left(record.group),
+                        RecordType::ModeIsExclude | RecordType::ChangeToExclude => {
+                            self.check_joined(record.group);
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                    assert_eq!(record.sources.count(), 0);
+                    let refreshes = record.record_type == RecordType::ModeIsExclude;
+                    let is_refresh = *is_refresh.get_or_insert(refreshes);
+                    assert_eq!(is_refresh, refreshes, "a refresh and a change in one");
+                }
+                report.source
+            }
+            Ok(Message::ReportV1(report)) => {
+                assert_eq!(report.group, destination);
+                self.check_joined(report.group);
+                report.source
+            }
+            Ok(Message::Done(done)) => {
+                assert_eq!(destination, ALL_ROUTERS);
+                self.check_left(done.group);
+                done.source
+            }
+            other => panic!("not a report: {other:?}"),
+        };
+        assert_eq!(Some(source), upstream.link_local);
+    }
+
+    fn check_joined(&self, group: Ipv6Addr) {
+        let joined = self.kernel.joined.contains(&group);
+        assert!(joined, "{group} is reported and not joined");
+    }
+
+    /// What is reported as left is not joined any more, or about to be left.
+    fn check_left(&self, group: Ipv6Addr) {
+        let mode = self.engine.config().mld_mode;
+        assert_ne!(mode, MldMode::Auto, "the kernel reports it");
+        if self.is_ending {
+            return self.check_joined(group);
+        }
+        let group = SolicitedNode::from_group(group).expect("a solicited-node group");
+        let state = self.engine.ndp().groups().get(group);
+        let is_left = state.is_none_or(|state| !state.is_joined() || state.members == 0);
+        assert!(is_left, "{group} is wanted, and reported as left");
+    }
+
+    /// Questions go out of links that are there; only where a claim came from, there may be no link
+    /// any more. Can it be sent?
+    pub(crate) fn check_question(&self, packet: &[u8], question: &Question) -> bool {
+        let port = match *question {
+            Question::Ask { port, .. }
+            | Question::Probe { port, .. }
+            | Question::Resolve { port, .. } => port,
+        };
+        let side = Side::Downstream(port);
+        let Some(link) = self.kernel.link(side) else {
+            assert!(matches!(question, Question::Resolve { .. }));
+            assert_eq!(packet.len(), 0, "it cannot be sent");
+            return false;
+        };
+        match *question {
+            Question::Ask { link_local, .. } => {
+                let Ok(Message::Query(query)) = parse(packet) else {
+                    panic!("not a query");
+                };
+                assert_eq!(Some(query.source), link.link_local);
+                assert_eq!(query.destination, link_local);
+                assert_eq!(query.group, Ipv6Addr::UNSPECIFIED);
+                // As RFC 3810 §5.1.7, §9.1 and §9.3 want it.
+                let QueryVersion::V2 {
+                    suppress_router_processing,
+                    robustness,
+                    query_interval,
+                    ..
+                } = query.version
+                else {
+                    panic!("not MLDv2");
+                };
+                assert!(suppress_router_processing && robustness > 1);
+                assert!(query.max_response_delay < query_interval);
+            }
+            Question::Probe { target, .. } => {
+                self.check_solicitation(packet, side, target, target);
+            }
+            Question::Resolve { target, .. } => {
+                let group = SolicitedNode::of(target).group();
+                self.check_solicitation(packet, side, group, target);
+            }
+        }
+        true
+    }
+
+    pub(crate) fn check_solicitation(
+        &self,
+        packet: &[u8],
+        side: Side,
+        destination: Ipv6Addr,
+        target: Ipv6Addr,
+    ) {
+        let Ok(Message::NeighborSolicitation(sent)) = parse(packet) else {
+            panic!("not a solicitation");
+        };
+        let (source, source_link_layer) = self.source_on(side);
+        let expected = NeighborSolicitation {
+            source,
+            destination,
+            target,
+            source_link_layer,
+        };
+        assert_eq!(sent, expected);
+    }
+
+    /// RFC 4861 §7.2.8: a proxy's advertisement does not override the target's own.
+    pub(crate) fn check_advertisement(
+        &self,
+        packet: &[u8],
+        side: Side,
+        destination: Ipv6Addr,
+        target: Ipv6Addr,
+    ) {
+        let Ok(Message::NeighborAdvertisement(sent)) = parse(packet) else {
+            panic!("not an advertisement");
+        };
+        let (source, own_mac) = self.source_on(side);
+        assert_eq!((sent.source, sent.target_link_layer), (source, own_mac));
+        assert_eq!((sent.destination, sent.target), (destination, target));
+        assert!(sent.router && !sent.override_flag);
+        assert_eq!(sent.solicited, !destination.is_multicast());
+    }
+
+    /// What the router sends from on a link.
+    fn source_on(&self, side: Side) -> (Ipv6Addr, Option<MacAddress>) {
+        let link = self.kernel.link(side).expect("a link to send on");
+        let source = link.link_local.expect("an address to send from");
+        let mac = Some(link.mac).filter(|mac| *mac != MacAddress([0; 6]));
+        (source, mac)
+    }
+}

@@ -1,0 +1,34 @@
+//! What engines are kept in, and how they are built, in all tests.
+
+use std::cell::Cell;
+
+use protocol::config::Config;
+use protocol::engine::{Engine, Tables};
+
+thread_local! {
+    /// Tables to use again: most of what a short input takes is the memory of new ones.
+    static FREE: Cell<Option<Box<Tables>>> = const { Cell::new(None) };
+}
+
+fn new() -> Box<Tables> {
+    Box::new(const { Tables::new() })
+}
+
+/// Lends tables for as long as `run` takes.
+pub fn lend<T>(run: impl FnOnce(&mut Tables) -> T) -> T {
+    let mut tables = FREE.take().unwrap_or_else(new);
+    let result = run(&mut tables);
+    FREE.set(Some(tables));
+    result
+}
+
+/// Tables for as long as the test runs.
+pub fn leak() -> &'static mut Tables {
+    Box::leak(new())
+}
+
+/// An engine with a configuration, which must be one that can be run.
+pub fn engine(tables: &mut Tables, config: Config, seed: [u8; 16]) -> Engine<'_> {
+    config.check().expect("a configuration that can be run");
+    Engine::new(tables, config, seed)
+}

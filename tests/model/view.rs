@@ -1,0 +1,100 @@
+//! What an engine knows. Whoever wants to see its state in a test does so here.
+
+use std::net::Ipv6Addr;
+
+use protocol::engine::Engine;
+use protocol::link::Side;
+use protocol::ndp::kernel_entries::{KernelTable, Proxied};
+use protocol::ndp::neighbors::{Neighbor, Sender, Subject};
+use protocol::ndp::targets::Target;
+use protocol::time::Instant;
+use protocol::wire::SolicitedNode;
+
+/// A subject, as the engine knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub subject: Subject,
+    pub owner: Sender,
+    /// Its host has answered a question for it.
+    pub is_confirmed: bool,
+    pub last_seen: Instant,
+}
+
+impl Known {
+    /// Its address; `None` where only a listener is known.
+    pub fn address(&self) -> Option<Ipv6Addr> {
+        match self.subject {
+            Subject::Address(address) => Some(address),
+            Subject::Listener(..) => None,
+        }
+    }
+
+    fn of(engine: &Engine<'_>, subject: Subject, neighbor: &Neighbor) -> Known {
+        let (owner, _) = engine
+            .ndp()
+            .neighbors()
+            .host_of(neighbor)
+            .expect("each subject has a host");
+        Known {
+            subject,
+            owner,
+            is_confirmed: neighbor.is_confirmed(),
+            last_seen: neighbor.last_seen,
+        }
+    }
+}
+
+/// All subjects.
+pub fn known(engine: &Engine<'_>) -> impl Iterator<Item = Known> {
+    let subjects = engine.ndp().neighbors().iter();
+    subjects.map(|(subject, neighbor)| Known::of(engine, subject, neighbor))
+}
+
+/// All addresses.
+pub fn addresses(engine: &Engine<'_>) -> impl Iterator<Item = Ipv6Addr> {
+    known(engine).filter_map(|known| known.address())
+}
+
+/// An address.
+pub fn address(engine: &Engine<'_>, address: Ipv6Addr) -> Option<Known> {
+    let subject = Subject::Address(address);
+    let neighbor = engine.ndp().neighbors().get(subject)?;
+    Some(Known::of(engine, subject, neighbor))
+}
+
+/// Has the host of an address answered a question for it?
+pub fn is_confirmed(engine: &Engine<'_>, address: Ipv6Addr) -> bool {
+    self::address(engine, address).is_some_and(|known| known.is_confirmed)
+}
+
+/// How many subjects each host has, and how many of these are listeners.
+pub fn hosts(engine: &Engine<'_>) -> impl Iterator<Item = (Sender, u16, u16)> {
+    let hosts = engine.ndp().neighbors().hosts();
+    hosts.map(|(sender, host)| (sender, host.subjects, host.listeners))
+}
+
+/// Is a target there, on the upstream's link?
+pub fn is_upstream(engine: &Engine<'_>, target: Ipv6Addr) -> bool {
+    let target = engine.ndp().targets().get(target);
+    target.is_some_and(Target::is_present)
+}
+
+/// Has nobody answered for a target?
+pub fn is_absent(engine: &Engine<'_>, target: Ipv6Addr) -> bool {
+    let target = engine.ndp().targets().get(target);
+    matches!(target, Some(Target::Absent(_)))
+}
+
+/// Where the engine believes that a table has an address.
+pub fn believed(proxied: &Proxied, table: KernelTable) -> Option<Side> {
+    match table {
+        KernelTable::Proxies => proxied.proxied.then_some(Side::Upstream),
+        KernelTable::Routes => proxied.routed,
+    }
+}
+
+/// Does somebody want a group?
+pub fn is_wanted(engine: &Engine<'_>, group: SolicitedNode) -> bool {
+    let group = engine.ndp().groups().get(group);
+    group.is_some_and(|group| group.members > 0)
+}
