@@ -2,6 +2,8 @@
 
 use std::net::Ipv6Addr;
 
+use model::packets::{heard, solicitation};
+use model::{TABLES, storage};
 use protocol::engine::{Event, Tables};
 use protocol::link::{Port, Prefix, Side};
 use protocol::ndp::kernel_entries::{KernelTable, Listing};
@@ -13,7 +15,7 @@ use protocol::wire::{
 
 use super::bytes::Bytes;
 use super::frame::mend;
-use super::world::{World, config, downstream, upstream, with_tables};
+use super::world::{World, config, downstream, upstream};
 
 /// So many addresses fill the table, and some have to give way. That takes long: few inputs do.
 const MANY: usize = 4300;
@@ -21,7 +23,7 @@ const FEW: usize = 200;
 
 pub fn run(data: &[u8]) {
     let mut bytes = Bytes(data);
-    with_tables(|tables| {
+    storage::lend(|tables| {
         let mut stage = Stage::new(tables, &mut bytes);
         while !bytes.is_empty() && !stage.world.is_tired() {
             stage.step(&mut bytes);
@@ -72,20 +74,13 @@ impl<'t> Stage<'t> {
             0..=13 => {
                 let (port, mac) = (self.port(bytes), bytes.mac());
                 let packet = packet(bytes, &mut buffer);
-                self.world.handle(Event::Packet {
-                    side: Side::Downstream(port),
-                    mac,
-                    packet,
-                });
+                self.world
+                    .handle(heard(Side::Downstream(port), mac, packet));
             }
             14..=16 => {
                 let mac = bytes.mac();
                 let packet = packet(bytes, &mut buffer);
-                self.world.handle(Event::Packet {
-                    side: Side::Upstream,
-                    mac,
-                    packet,
-                });
+                self.world.handle(heard(Side::Upstream, mac, packet));
             }
             17 => {
                 let upstream = bytes.flag().then(|| upstream(bytes));
@@ -129,17 +124,18 @@ impl<'t> Stage<'t> {
             25 => {
                 // A link took entries and routes along without a word.
                 let address = bytes.address();
-                self.world.stale |= self.world.proxies.remove(&address)
-                    | self.world.routes.remove(&address).is_some();
+                for table in TABLES {
+                    self.world.kernel.lose(table, address);
+                }
             }
             26 => {
                 // Or a crash left them behind.
                 let address = bytes.address();
                 let side = Side::Downstream(self.port(bytes));
-                self.world.stale |= self.world.proxies.insert(address)
-                    | (self.world.routes.insert(address, side) != Some(side));
+                self.world.kernel.leave_proxy(address);
+                self.world.kernel.leave_route(address, side);
             }
-            27 => self.world.failing = bytes.octet(),
+            27 => self.world.fail(bytes.octet()),
             28 if self.world.engine.config().per_mac == u16::MAX => self.flood(bytes),
             28..=29 => {
                 let millis = bytes.number();
@@ -164,23 +160,13 @@ impl<'t> Stage<'t> {
                 true => KernelTable::Proxies,
                 false => KernelTable::Routes,
             };
-            let has = |address: &Ipv6Addr, side: Side| (table, Listing::Has(*address, side));
             self.listing.push((table, Listing::Ends));
-            match table {
-                KernelTable::Proxies => {
-                    let proxies = self.world.proxies.iter();
-                    self.listing
-                        .extend(proxies.map(|address| has(address, Side::Upstream)));
-                }
-                KernelTable::Routes => {
-                    let routes = self.world.routes.iter();
-                    self.listing
-                        .extend(routes.map(|(address, side)| has(address, *side)));
-                }
+            for (address, side) in self.world.kernel.listing(table) {
+                self.listing.push((table, Listing::Has(address, side)));
             }
             self.listing.push((table, Listing::Begins));
             // Until the end what it tells may be no longer so.
-            self.world.stale = true;
+            self.world.kernel.doubt_all();
         }
         for _ in 0..=bytes.below(8) {
             if let Some((table, listing)) = self.listing.pop() {
@@ -191,7 +177,6 @@ impl<'t> Stage<'t> {
 
     /// Many strangers at once.
     fn flood(&mut self, bytes: &mut Bytes<'_>) {
-        let mut buffer = [0; 1500];
         let many = 1 << bytes.below(13);
         let (port, of_one_host, own) = (self.port(bytes), bytes.flag(), bytes.flag());
         for _ in 0..many {
@@ -213,19 +198,9 @@ impl<'t> Stage<'t> {
             } else {
                 address
             };
-            let solicitation = NeighborSolicitation {
-                source: if own { address } else { Ipv6Addr::UNSPECIFIED },
-                destination: SolicitedNode::of(target).group(),
-                target,
-                source_link_layer: None,
-            };
-            let length = solicitation.emit(&mut buffer).expect("there is room");
-            let packet = &buffer[..length];
-            self.world.tell(Event::Packet {
-                side: Side::Downstream(port),
-                mac,
-                packet,
-            });
+            let source = if own { address } else { Ipv6Addr::UNSPECIFIED };
+            let packet = &solicitation(source, target);
+            self.world.tell(heard(Side::Downstream(port), mac, packet));
         }
         self.world.tire(many);
         self.world.settle();

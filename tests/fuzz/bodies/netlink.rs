@@ -1,12 +1,13 @@
 //! Whatever the kernel may say by netlink, up to what the engine does of it.
 
+use model::{Model, storage};
 use protocol::config::MAX_PREFIXES;
 use protocol::engine::{Event, Tables};
 use protocol::link::{Port, Prefix, Side};
 use protocol::time::Duration;
 
 use super::bytes::Bytes;
-use super::world::{World, config, with_tables};
+use super::world::{World, config};
 use daemon::interfaces::Interfaces;
 use daemon::run::shared_prefixes::SharedPrefixes;
 use daemon::run::{begin, take_in};
@@ -21,7 +22,7 @@ pub fn run(data: &[u8]) {
     assert!(notices <= data.len() / 16, "each has a header");
 
     let mut bytes = Bytes(data);
-    with_tables(|tables| {
+    storage::lend(|tables| {
         let mut stage = Stage::new(tables, &mut bytes);
         while !bytes.is_empty() && !stage.world.is_tired() {
             stage.step(&mut bytes);
@@ -48,7 +49,7 @@ impl<'t> Stage<'t> {
     fn new(tables: &'t mut Tables, bytes: &mut Bytes<'_>) -> Self {
         let mut world = World::new(tables, config(bytes), 1);
         // The kernel's tables are what it says, and not what was done to them.
-        world.stale = true;
+        world.kernel.doubt_all();
         let interfaces = Interfaces::new(world.engine.config());
         Stage {
             world,
@@ -88,7 +89,7 @@ impl<'t> Stage<'t> {
             self.reader.begin(dump);
             self.is_dumping = true;
             self.dump = None;
-            let World { now, engine, .. } = &mut self.world;
+            let Model { now, engine, .. } = &mut *self.world;
             begin(*now, engine, &mut self.interfaces, dump);
         }
         self.follow_interfaces();
@@ -111,7 +112,7 @@ impl<'t> Stage<'t> {
     fn take_in(&mut self, notice: &Notice<'_>) {
         self.dumped |= matches!(notice, Notice::Dumped(Dump::Addresses));
         self.listed |= matches!(notice, Notice::Dumped(Dump::Routes));
-        let World { now, engine, .. } = &mut self.world;
+        let Model { now, engine, .. } = &mut *self.world;
         self.shared_prefixes
             .note(engine.config(), &self.interfaces, notice);
         let state = (Number::default(), self.listed);
@@ -125,15 +126,13 @@ impl<'t> Stage<'t> {
             self.generation = generation;
             self.world.tell(Event::Link(Side::Upstream, None));
         }
-        let upstream = self.interfaces.upstream();
-        if upstream != self.world.upstream() {
-            self.world.tell(Event::Link(Side::Upstream, upstream));
-        }
-        for (port, interface) in self.interfaces.downstreams().iter().enumerate() {
-            let downstream = interface.downstream();
-            if downstream != self.world.downstream(port) {
-                let event = Event::Link(Side::Downstream(port as Port), downstream);
-                self.world.tell(event);
+        let upstream = (Side::Upstream, self.interfaces.upstream());
+        let downstreams = self.interfaces.downstreams().iter().enumerate();
+        let downstreams = downstreams
+            .map(|(port, interface)| (Side::Downstream(port as Port), interface.downstream()));
+        for (side, link) in [upstream].into_iter().chain(downstreams) {
+            if link != self.world.kernel.link(side) {
+                self.world.tell(Event::Link(side, link));
             }
         }
         let prefixes = self.interfaces.upstream_prefixes();

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, fs, process};
 
+use model::storage;
 use nix::sys::socket::{MsgFlags, send};
-use protocol::link::InterfaceName;
+use protocol::link::{InterfaceName, Port, Side};
 use protocol::time::Duration;
 
 use super::bytes::Bytes;
 use super::engine::Stage;
 use super::json;
-use super::world::with_tables;
 use daemon::control::{
     Answers, Cursor, Downstream, Format, Probe, SOURCES, Server, Source, View, parse_question,
 };
@@ -61,7 +61,7 @@ pub fn run(data: &[u8]) {
     };
     let names = [(); 4].map(|()| name(&mut bytes));
     let flags = bytes.octet();
-    with_tables(|tables| {
+    storage::lend(|tables| {
         let mut stage = Stage::new(tables, &mut bytes);
         let before = bytes.number() % 64;
         for _ in 0..before {
@@ -197,8 +197,9 @@ fn view<'v>(stage: &'v Stage<'_>, names: &'v [InterfaceName; 4], flags: u8) -> V
             state: STATES[usize::from(flags) % STATES.len()],
             running: set(port + 1),
             link_local: world
-                .downstream(port)
-                .and_then(|downstream| downstream.link_local),
+                .kernel
+                .link(Side::Downstream(port as Port))
+                .and_then(|link| link.link_local),
             listening: set(port + 2),
             bridge: set(port + 3).then_some(Bridge {
                 snooping: set(port + 4),
