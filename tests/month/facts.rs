@@ -2,10 +2,8 @@
 
 use std::net::Ipv6Addr;
 
-use protocol::wire::{
-    ALL_NODES, NeighborAdvertisement, NeighborSolicitation, RecordType, ReportBuilder,
-    SolicitedNode,
-};
+use model::packets::{advertisement, report, solicitation};
+use protocol::wire::{ALL_NODES, RecordType, SolicitedNode};
 
 /// What a packet says.
 #[derive(Clone, Debug)]
@@ -38,45 +36,25 @@ impl Fact {
 
     /// The packet, which the router hears on a link where it is known by this address.
     pub fn packet(&self, router: Ipv6Addr) -> Vec<u8> {
-        let mut packet = vec![0; 1500];
-        let length = match self {
-            Fact::Solicits { source, target } => {
-                let solicitation = NeighborSolicitation {
-                    source: *source,
-                    destination: group_address(group_of(*target)),
-                    target: *target,
-                    source_link_layer: None,
-                };
-                solicitation.emit(&mut packet).unwrap()
-            }
+        match self {
+            Fact::Solicits { source, target } => solicitation(*source, *target),
             Fact::Advertises { target, to_router } => {
                 let destination = if *to_router { router } else { ALL_NODES };
-                let advertisement = NeighborAdvertisement {
-                    source: *target,
-                    destination,
-                    target: *target,
-                    router: false,
-                    solicited: *to_router,
-                    override_flag: true,
-                    target_link_layer: None,
-                };
-                advertisement.emit(&mut packet).unwrap()
+                advertisement(*target, destination, *target)
             }
             Fact::Reports { source, groups } => {
-                let mut report = ReportBuilder::new(&mut packet);
-                for (group, listens) in groups {
+                let record = |(group, listens): &(u32, bool)| {
                     let record_type = if *listens {
                         RecordType::ModeIsExclude
                     } else {
                         RecordType::ChangeToInclude
                     };
-                    assert!(report.push(record_type, group_address(*group)));
-                }
-                report.finish(*source).unwrap()
+                    (record_type, group_address(*group))
+                };
+                let records: Vec<_> = groups.iter().map(record).collect();
+                report(*source, &records)
             }
-        };
-        packet.truncate(length);
-        packet
+        }
     }
 }
 
@@ -85,7 +63,7 @@ pub fn group_of(address: Ipv6Addr) -> u32 {
     (address.to_bits() & 0xff_ffff) as u32
 }
 
-pub fn group_address(group: u32) -> Ipv6Addr {
+fn group_address(group: u32) -> Ipv6Addr {
     let base = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0);
     Ipv6Addr::from_bits(base.to_bits() | u128::from(group))
 }

@@ -115,9 +115,9 @@ impl Month {
     /// From now on it answers, if it ever does.
     pub fn appears(&mut self, host: usize) {
         let known = &mut self.hosts[host];
-        let is_up = self.world.downstreams[usize::from(known.port)].is_some();
+        let is_up = self.world.downstream(known.port).is_some();
         let answers = known.state == State::Awake && known.manner != Manner::Mute && is_up;
-        known.since = answers.then_some(self.world.now);
+        known.since = answers.then_some(self.world.now());
     }
 
     /// It no longer answers.
@@ -177,26 +177,25 @@ impl Month {
     fn shows_itself(&mut self, host: usize) {
         let known = &self.hosts[host];
         let place = known.place();
-        let is_asked_lately = self
+        let before = self
             .world
-            .asked
-            .get(&place)
-            .is_some_and(|asked| self.world.now < asked + self.world.timeout_millis() / 2);
+            .now()
+            .saturating_sub(self.world.timeout_millis() / 2);
         let is_to_be_asked = known.since.is_some()
-            && self.world.engine.config().ask
-            && !is_asked_lately
+            && self.world.config().ask
+            && !self.world.truth.is_asked_since(place, before)
             && self.world.knows_nothing_of(place);
         let source = known.link_local;
         let target = self.router(known.port);
         if is_to_be_asked {
-            let now = self.world.now;
+            let now = self.world.now();
             self.world.truth.to_ask.entry(place).or_insert(now);
         }
         self.says(host, &Fact::Solicits { source, target });
     }
 
     pub fn router(&self, port: Port) -> Ipv6Addr {
-        let downstream = self.world.downstreams[usize::from(port)];
+        let downstream = self.world.downstream(port);
         downstream
             .and_then(|downstream| downstream.link_local)
             .unwrap_or(crate::month::ROUTER)
@@ -245,7 +244,7 @@ impl Month {
     pub fn arrives(&mut self, host: usize) {
         let another_mac = self.random.u8(..20) == 0;
         let keeps_addresses = self.random.u8(..4) == 0;
-        let port = self.random.usize(..self.world.downstreams.len());
+        let port = self.random.usize(..self.world.ports());
         let mut known = self.hosts[host].clone();
         if another_mac {
             self.rename(&mut known, host as u32);
@@ -360,7 +359,7 @@ impl Month {
     }
 
     fn moves(&mut self, host: usize) {
-        let port = self.random.usize(..self.world.downstreams.len()) as Port;
+        let port = self.random.usize(..self.world.ports()) as Port;
         if port != self.hosts[host].port {
             self.vanishes(host);
             self.hosts[host].port = port;
@@ -451,12 +450,12 @@ impl Month {
             _ => {
                 let promised = self.world.truth.promised.get(&(group, address));
                 let is_elsewhere = promised.is_some_and(|claim| claim.place.0 != port);
-                if self.world.engine.config().ndp_proxy
+                if self.world.config().ndp_proxy
                     && is_elsewhere
                     && self.world.sickness.upstream == 0.0
-                    && self.world.downstreams[usize::from(port)].is_some()
+                    && self.world.downstream(port).is_some()
                 {
-                    let now = self.world.now;
+                    let now = self.world.now();
                     self.world.truth.to_warn.insert((target, port), now);
                 }
                 let source = Ipv6Addr::UNSPECIFIED;
@@ -519,7 +518,7 @@ impl Month {
         let groups = known.groups();
         self.reports(host, &groups, true);
         if self.world.learns_listeners() {
-            let since = self.world.now;
+            let since = self.world.now();
             for group in groups {
                 self.world
                     .promise((group, link_local), Claim { place, since });
@@ -533,31 +532,15 @@ impl Month {
         for address in self.hosts[host].addresses.clone() {
             let key = (group_of(address), address);
             self.world.promise(key, Claim { place, since });
-            // One that it brought along is looked for here, if there is the time before it expires.
-            let latest = self.world.now + self.world.patience();
-            let is_brought = self
-                .world
-                .place_of(address)
-                .is_some_and(|((on, mac), _, seen)| {
-                    mac == place.1 && on != port && latest < seen + self.world.timeout_millis()
-                });
-            let is_listener = !self.world.has_address_in(group_of(address), place);
-            if is_brought && is_listener && self.world.learns_listeners() {
-                self.expects(key, place);
-            }
         }
     }
 
-    /// The host has this here, and is to be known by it soon; but not before the one that had it
-    /// can be asked.
+    /// The host has this here, and is to be known by it soon, where whoever had it can be asked.
     fn expects(&mut self, key: Key, place: Place) {
-        let since = self.world.now;
-        if self.world.is_last_place_up(key) {
-            self.world
-                .truth
-                .expected
-                .entry(key)
-                .or_insert(Claim { place, since });
+        let since = self.world.now();
+        if self.world.is_whole() {
+            let expected = &mut self.world.truth.expected;
+            expected.entry(key).or_insert(Claim { place, since });
         }
     }
 

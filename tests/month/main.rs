@@ -7,8 +7,8 @@
 
 mod facts;
 mod hosts;
+mod invariants;
 mod month;
-mod tables;
 mod truth;
 mod world;
 

@@ -137,8 +137,7 @@ impl Month {
         };
         let follows_prefixes = config.upstream_prefixes;
         let timeout = config.address_timeout.as_millis();
-        let mut world = World::new(config, random.fork());
-        world.tables.set_timeout(timeout);
+        let world = World::new(config, random.fork());
         let mut month = Month {
             world,
             random,
@@ -168,14 +167,14 @@ impl Month {
     /// Lets all of it happen.
     pub fn run(&mut self) {
         self.starts();
-        let end = self.world.now + DAYS * DAY;
+        let end = self.world.now() + DAYS * DAY;
         while self.next(end) {}
         self.ends();
     }
 
     fn starts(&mut self) {
         self.new_prefix();
-        for port in 0..self.world.downstreams.len() {
+        for port in 0..self.world.ports() {
             self.downstream_comes(port as Port);
         }
         self.upstream_comes();
@@ -207,26 +206,30 @@ impl Month {
     fn ends(&mut self) {
         self.is_over = true;
         self.schedule.clear();
-        self.world.sickness = Sickness::default();
+        self.world.falls_sick(Sickness::default());
         for host in 0..self.hosts.len() {
             if self.hosts[host].state != State::Away {
                 self.leaves(host);
             }
         }
-        for port in 0..self.world.downstreams.len() {
+        for port in 0..self.world.ports() {
             self.downstream_comes(port as Port);
         }
         self.upstream_comes();
         self.list();
-        let config = self.world.engine.config();
+        let config = self.world.config();
         let longest = config.address_timeout.as_millis() + config.expiry_interval.as_millis();
-        let end = self.world.now + longest + MINUTE;
+        let end = self.world.now() + longest + MINUTE;
         while self.next(end) {}
         self.world.assert_empty();
-        let next = self.world.engine.next_deadline();
-        self.world.now += HOUR;
+        let next = self.world.model.next_deadline();
+        self.world.model.now = self
+            .world
+            .model
+            .now
+            .saturating_add(Duration::from_millis(HOUR));
         self.world.timeout();
-        assert_eq!(self.world.engine.next_deadline(), None, "{next:?}");
+        assert_eq!(self.world.model.next_deadline(), None, "{next:?}");
     }
 
     /// The next thing that happens; false where it is after `end`.
@@ -253,7 +256,7 @@ impl Month {
 
     pub fn at(&mut self, delay: u64, happening: Happening) {
         self.scheduled += 1;
-        let at = self.world.now + delay;
+        let at = self.world.now() + delay;
         self.schedule.push(Reverse((at, self.scheduled, happening)));
     }
 
@@ -312,16 +315,17 @@ impl Month {
             Happening::UpstreamComes => self.upstream_comes(),
             Happening::Sickness => {
                 let mut likely = || [0.0, 0.1, 0.5, 1.0][self.random.usize(..4)];
-                self.world.sickness = Sickness {
+                let sickness = Sickness {
                     membership: likely(),
                     tables: likely(),
                     upstream: likely(),
                     downstream: 0.02,
                 };
+                self.world.falls_sick(sickness);
                 let delay = self.some(5 * MINUTE);
                 self.at(delay, Happening::Recovery);
             }
-            Happening::Recovery => self.world.sickness = Sickness::default(),
+            Happening::Recovery => self.world.falls_sick(Sickness::default()),
             Happening::Querier => {
                 self.querier = match self.random.u8(..8) {
                     0 => Querier::V1,
@@ -343,7 +347,7 @@ impl Month {
                     let addresses = known.addresses.iter().chain([&known.link_local]);
                     let address = *addresses.last().unwrap();
                     let address = known.addresses.last().copied().unwrap_or(address);
-                    let port = self.random.usize(..self.world.downstreams.len()) as Port;
+                    let port = self.random.usize(..self.world.ports()) as Port;
                     let place = (port, known.mac);
                     self.world.remember(place, address);
                 }

@@ -1,17 +1,14 @@
 //! The router's links: prefixes, outages, the querier and the hosts upstream, and the listings of
 //! the kernel's tables.
 
-use protocol::time::Duration;
 use std::net::Ipv6Addr;
 
+use model::{TABLES, packets};
 use protocol::engine::Event;
 use protocol::link::Link;
 use protocol::link::{Port, Prefix, Side};
 use protocol::ndp::kernel_entries::{KernelTable, Listing};
-use protocol::wire::{
-    ALL_NODES, MacAddress, NeighborAdvertisement, NeighborSolicitation, Query, QueryVersion,
-    SolicitedNode, Sources,
-};
+use protocol::wire::{MacAddress, QueryVersion};
 
 use super::{HOUR, Happening, MINUTE, Month, OTHERS, Querier, ROUTER, SECOND};
 use crate::hosts::State;
@@ -48,7 +45,7 @@ impl Month {
             };
             let prefixes: Vec<_> = self.prefixes.iter().map(prefix).collect();
             self.world.prefixes = Some(self.prefixes.clone());
-            self.world.forget_unlearned();
+            self.world.forget_unlearned(None);
             self.world.handle(Event::UpstreamPrefixes(&prefixes));
         }
     }
@@ -57,7 +54,6 @@ impl Month {
         if self.own.len() >= 3 || self.random.u8(..4) == 0 && !self.own.is_empty() {
             let place = self.random.usize(..self.own.len());
             let address = self.own.swap_remove(place);
-            self.world.own.remove(&address);
             let present = false;
             self.world.handle(Event::Own {
                 index: 1,
@@ -78,8 +74,7 @@ impl Month {
     }
 
     fn tells_own(&mut self, address: Ipv6Addr) {
-        self.world.own.insert(address);
-        self.world.forget_unlearned();
+        self.world.forget_unlearned(Some(address));
         let present = true;
         self.world.handle(Event::Own {
             index: 1,
@@ -89,8 +84,8 @@ impl Month {
     }
 
     pub(super) fn downstream_goes(&mut self) {
-        let port = self.random.usize(..self.world.downstreams.len()) as Port;
-        if self.world.downstreams[usize::from(port)].is_none() {
+        let port = self.random.usize(..self.world.ports()) as Port;
+        if self.world.downstream(port).is_none() {
             return;
         }
         for host in 0..self.hosts.len() {
@@ -112,7 +107,7 @@ impl Month {
             mtu: 1500,
             mac: MacAddress([2, 0, 0, 0, 0xff, port]),
         };
-        let is_back = self.world.downstreams[usize::from(port)].is_none();
+        let is_back = self.world.downstream(port).is_none();
         self.world.set_downstream(port, Some(downstream));
         for host in 0..self.hosts.len() {
             if is_back && self.hosts[host].port == port {
@@ -123,7 +118,7 @@ impl Month {
     }
 
     pub(super) fn upstream_goes(&mut self) {
-        let Some(upstream) = self.world.upstream else {
+        let Some(upstream) = self.world.upstream() else {
             return;
         };
         match self.random.u8(..8) {
@@ -134,7 +129,7 @@ impl Month {
             })),
             5 => {
                 // Down and up again before anybody looked.
-                self.world.tables.wipe();
+                self.world.model.kernel.lose_all();
                 self.world.set_upstream(Some(upstream));
             }
             6 => self.world.set_upstream(Some(Link {
@@ -167,47 +162,24 @@ impl Month {
         let version = match self.querier {
             Querier::None => return,
             Querier::V1 => QueryVersion::V1,
-            Querier::V2 => QueryVersion::V2 {
-                suppress_router_processing: false,
-                robustness: 2,
-                query_interval: Duration::from_secs(125),
-                sources: Sources::default(),
-            },
+            Querier::V2 => packets::v2(2, 125),
         };
-        let query = Query {
-            source: GATEWAY,
-            destination: ALL_NODES,
-            group: Ipv6Addr::UNSPECIFIED,
-            max_response_delay: Duration::from_secs(10),
-            version,
-        };
-        let mut packet = [0; 128];
-        let length = query.emit(&mut packet).unwrap();
-        self.upstream_hears(&packet[..length]);
+        let packet = packets::query(GATEWAY, Ipv6Addr::UNSPECIFIED, version);
+        self.upstream_hears(&packet);
     }
 
     fn upstream_hears(&mut self, packet: &[u8]) {
-        if self.world.upstream.is_some() {
+        if self.world.upstream().is_some() {
             let mac = GATEWAY_MAC;
-            self.world.handle(Event::Packet {
-                side: Side::Upstream,
-                mac,
-                packet,
-            });
+            self.world
+                .handle(packets::heard(Side::Upstream, mac, packet));
         }
     }
 
     /// The gateway looks for an address.
     pub(super) fn solicited_from_upstream(&mut self, target: Ipv6Addr) {
-        let solicitation = NeighborSolicitation {
-            source: GATEWAY,
-            destination: SolicitedNode::of(target).group(),
-            target,
-            source_link_layer: Some(GATEWAY_MAC),
-        };
-        let mut packet = [0; 128];
-        let length = solicitation.emit(&mut packet).unwrap();
-        self.upstream_hears(&packet[..length]);
+        let packet = packets::solicitation_by(GATEWAY, target, Some(GATEWAY_MAC));
+        self.upstream_hears(&packet);
     }
 
     /// One of the hosts on the upstream's link.
@@ -220,7 +192,7 @@ impl Month {
     pub fn solicited_upstream(&mut self, target: Ipv6Addr) {
         let is_beside = (target.to_bits() >> 32) as u32 == 0xbe51de;
         // Some are gone, for hours each.
-        let hour = self.world.now / HOUR;
+        let hour = self.world.now() / HOUR;
         if is_beside && !(hour + target.to_bits() as u64).is_multiple_of(3) {
             let delay = self.random.u64(..1_500);
             self.at(delay, Happening::UpstreamAnswer { target });
@@ -228,61 +200,53 @@ impl Month {
     }
 
     pub(super) fn upstream_answers(&mut self, target: Ipv6Addr) {
-        let Some(upstream) = self.world.upstream else {
+        let Some(upstream) = self.world.upstream() else {
             return;
         };
         let Some(destination) = upstream.link_local else {
             return;
         };
-        let advertisement = NeighborAdvertisement {
-            source: target,
-            destination,
-            target,
-            router: false,
-            solicited: true,
-            override_flag: true,
-            target_link_layer: Some(GATEWAY_MAC),
-        };
-        let mut packet = [0; 128];
-        let length = advertisement.emit(&mut packet).unwrap();
-        self.world.tables.advertised.insert(target, self.world.now);
-        self.world
-            .truth
-            .answered
-            .insert(target, (None, self.world.now));
-        self.upstream_hears(&packet[..length]);
+        let mac = Some(GATEWAY_MAC);
+        let packet = packets::advertisement_by(target, destination, target, mac);
+        let now = self.world.now();
+        self.world.truth.answer_upstream(now, target);
+        self.upstream_hears(&packet);
     }
 
     /// Now and then something was left behind, or lost, before the kernel lists its tables.
     pub(super) fn lists(&mut self) {
-        if self.world.tables.is_used() {
+        let config = self.world.config();
+        if config.ndp_proxy || config.host_routes {
             if self.random.u8(..8) == 0 {
-                self.world.tables.wipe();
+                self.world.model.kernel.lose_all();
             }
             if let (0..4, Some(prefix)) = (self.random.u8(..8), self.prefixes.last()) {
                 let bits = u128::from(*prefix) << 64 | 0x1ef7 << 48;
                 let address = Ipv6Addr::from_bits(bits | u128::from(self.random.u32(..)));
-                let port = self.random.usize(..self.world.downstreams.len()) as Port;
-                let side = Side::Downstream(port);
-                self.world.tables.leave_behind(address, side);
+                let port = self.random.usize(..self.world.ports()) as Port;
+                let kernel = &mut self.world.model.kernel;
+                kernel.leave_proxy(address);
+                kernel.leave_route(address, Side::Downstream(port));
             }
         }
         self.list();
     }
 
     pub(super) fn list(&mut self) {
-        let upstream = |address: &Ipv6Addr| (*address, Side::Upstream);
-        let proxies = self.world.tables.proxies.iter().map(upstream).collect();
-        self.list_table(KernelTable::Proxies, proxies);
-        let routes = self.world.tables.routes.clone().into_iter().collect();
-        self.list_table(KernelTable::Routes, routes);
+        for table in TABLES {
+            self.list_table(table);
+        }
+        self.world.model.kernel.trust();
+        self.world.disturbed = self.world.now();
     }
 
     /// A host may be heard meanwhile.
-    fn list_table(&mut self, table: KernelTable, mut entries: Vec<(Ipv6Addr, Side)>) {
+    fn list_table(&mut self, table: KernelTable) {
+        self.world.model.kernel.doubt_all();
+        let mut entries = self.world.model.kernel.listing(table);
         entries.push((OTHERS, Side::Upstream));
+        self.world.is_listing = true;
         self.world.handle(Event::Listed(table, Listing::Begins));
-        self.world.tables.is_listing = true;
         for (address, side) in entries {
             if self.random.u8(..) == 0 && !self.is_over {
                 let host = self.random.usize(..self.hosts.len());
@@ -291,8 +255,7 @@ impl Month {
             let has = Listing::Has(address, side);
             self.world.handle(Event::Listed(table, has));
         }
-        self.world.tables.listed(table);
         self.world.handle(Event::Listed(table, Listing::Ends));
-        self.world.tables.is_listing = false;
+        self.world.is_listing = false;
     }
 }

@@ -1,0 +1,390 @@
+//! The engine, the kernel and what is sent, held against the truth.
+
+use std::collections::HashMap;
+use std::net::Ipv6Addr;
+use std::ops::RangeInclusive;
+
+use model::view;
+use protocol::config::Learn;
+use protocol::counters::Counter;
+use protocol::link::{Port, Side};
+use protocol::ndp::neighbors::Subject;
+use protocol::ndp::solicited::{LEAVE_DELAY, RETRY_INTERVAL};
+use protocol::ndp::{kernel_entries, targets};
+use protocol::time::Duration;
+
+use crate::facts::{Fact, group_of, solicited_node};
+use crate::truth::{Claim, Key, Known, Place};
+use crate::world::World;
+
+/// Within which the only host that answers for an address has it, where there is no other question:
+/// a round of questions to the last one that had it, twice since duplicate address detection starts
+/// it anew, and one to itself. Every question that may come before takes its time too.
+const FIRST_QUESTIONS: u64 = 50_000;
+const ALL_QUESTIONS: u64 = 8 * 50;
+/// Within which who detects duplicates of an address is told of it (RFC 4862 §5.4), and from a
+/// solicitation to the next for the same target (`RETRANS_TIMER` of RFC 4861 §10).
+const DETECTION: u64 = 1_000;
+/// What passes between an end and the look at it.
+const SLACK: u64 = 10_000;
+
+const fn millis(duration: Duration) -> u64 {
+    duration.as_millis()
+}
+
+impl World {
+    pub fn learns(&self, address: Ipv6Addr) -> bool {
+        let bits = (address.to_bits() >> 64) as u64;
+        let within = match &self.prefixes {
+            None => bits >> 61 == 1,
+            Some(prefixes) => prefixes.contains(&bits),
+        };
+        let learns = self.config().learn != Learn::Mld;
+        learns && within && !self.model.kernel.is_own(address)
+    }
+
+    /// Does the group of a host that answers MLD become wanted by that?
+    pub fn learns_listeners(&self) -> bool {
+        self.config().ask && self.config().learn != Learn::Ndp
+    }
+
+    pub fn timeout_millis(&self) -> u64 {
+        millis(self.config().address_timeout)
+    }
+
+    /// The longest time from the last word of a host to the end of what it is known by.
+    fn lifetime(&self) -> u64 {
+        self.timeout_millis() + millis(self.config().expiry_interval)
+    }
+
+    /// Time for all the questions that may have to be asked before.
+    fn patience(&self) -> u64 {
+        FIRST_QUESTIONS + ALL_QUESTIONS * self.model.engine.ndp().neighbors().len() as u64
+    }
+
+    /// Notes what is about to be said.
+    pub fn note(&mut self, place: Place, fact: &Fact) {
+        let now = self.now();
+        self.truth.hear(now, place);
+        if let Some(address) = fact.address().filter(|address| self.learns(*address)) {
+            self.truth.say(now, place, address);
+        }
+        match fact {
+            Fact::Solicits { .. } => {}
+            Fact::Advertises { target, to_router } => {
+                if *to_router {
+                    self.truth.answer(now, place, *target);
+                }
+            }
+            Fact::Reports { groups, .. } => {
+                for (group, listens) in groups {
+                    self.truth.report(now, place, *group, *listens);
+                }
+            }
+        }
+    }
+
+    /// What is learned is another now, without an address that is about to be the router's own. With
+    /// an address its host's interest in the group is forgotten.
+    pub fn forget_unlearned(&mut self, own: Option<Ipv6Addr>) {
+        let mut gone: Vec<_> = view::addresses(&self.model.engine).collect();
+        gone.extend(self.truth.expected.keys().map(|(_, address)| *address));
+        gone.retain(|address| {
+            let learns = self.learns(*address) && own != Some(*address);
+            !address.is_unicast_link_local() && !learns
+        });
+        for address in gone {
+            let group = group_of(address);
+            let truth = &mut self.truth;
+            truth.known.remove(&Known::Address(address));
+            truth.expected.retain(|(wanted, _), _| *wanted != group);
+            truth.promised.retain(|(wanted, _), _| *wanted != group);
+        }
+    }
+
+    /// Where an address is known to be, and whether its host has answered for it.
+    pub fn place_of(&self, address: Ipv6Addr) -> Option<(Place, bool)> {
+        let known = view::address(&self.model.engine, address)?;
+        Some(((known.owner.port, known.owner.mac), known.is_confirmed))
+    }
+
+    /// An address may have come to another place.
+    pub fn look_at(&mut self, address: Ipv6Addr) {
+        if let Some((place, _)) = self.place_of(address) {
+            self.truth.known.insert(Known::Address(address), place);
+        }
+    }
+
+    pub fn knows_nothing_of(&self, place: Place) -> bool {
+        let mut hosts = view::hosts(&self.model.engine);
+        !hosts.any(|(host, subjects, _)| (host.port, host.mac) == place && subjects > 0)
+    }
+
+    fn is_there(&self, key: Key, claim: &Claim) -> bool {
+        let (group, address) = key;
+        let is_known = || {
+            let seen = self.truth.evidence(Known::Address(address), claim.place);
+            self.place_of(address) == Some((claim.place, true)) && seen >= Some(claim.since)
+        };
+        view::is_wanted(&self.model.engine, solicited_node(group))
+            && (address.is_unicast_link_local() || is_known())
+    }
+
+    /// A host that answers since then has this: it is promised as soon as it is known.
+    pub fn promise(&mut self, key: Key, claim: Claim) {
+        if self.is_there(key, &claim) && !self.truth.promised.contains_key(&key) {
+            let since = self.now();
+            self.truth.promised.insert(key, Claim { since, ..claim });
+        }
+    }
+
+    /// What is expected is there in time.
+    pub fn check_expected(&mut self) {
+        let (now, patience) = (self.now(), self.patience());
+        for (key, claim) in self.truth.expected.clone() {
+            if self.is_there(key, &claim) {
+                self.truth.expected.remove(&key);
+                self.promise(key, claim);
+            } else {
+                assert!(
+                    now <= claim.since + patience,
+                    "{key:x?} is not known at its place, {:?}, at {now}: {claim:?}",
+                    self.place_of(key.1)
+                );
+            }
+        }
+        for (place, since) in &self.truth.to_ask {
+            let is_late = now > since + patience;
+            assert!(!is_late, "{place:?} is not asked since {since}");
+        }
+        for (target, since) in &self.truth.to_warn {
+            assert!(
+                now <= since + DETECTION,
+                "{target:?}: no word of a duplicate since {since}"
+            );
+        }
+    }
+
+    /// What is promised in a group is there.
+    pub fn check_promises(&mut self, groups: RangeInclusive<u32>) {
+        let mut kept = 0;
+        for (key, claim) in self.truth.promised_in(groups) {
+            let claim = Claim { since: 0, ..*claim };
+            assert!(
+                self.is_there(*key, &claim),
+                "{key:x?} of a host that answers is lost at {}: {claim:?}, {:?}",
+                self.now(),
+                self.place_of(key.1)
+            );
+            kept += 1;
+        }
+        self.truth.kept += kept;
+    }
+
+    /// A group is joined: somebody spoke of it, and not too long ago.
+    pub fn check_evidence(&self, group: u32) {
+        let mentioned = self.truth.mentioned.get(&group);
+        let latest = self.lifetime() + millis(LEAVE_DELAY);
+        assert!(
+            mentioned.is_some_and(|at| self.now() <= at + latest),
+            "{group:06x} is joined, and was spoken of at {mentioned:?}"
+        );
+    }
+
+    /// A group is left: no host that answers listens to it.
+    pub fn check_unpromised(&self, group: u32) {
+        let promised = self.truth.promised_in(group..=group).next();
+        assert_eq!(promised.map(|(key, _)| key), None, "{group:06x} is left");
+    }
+
+    /// An address gets an entry or a route, or is announced: whoever has it answered for it.
+    pub fn check_answered(&self, address: Ipv6Addr) {
+        let place = self.place_of(address).map(|(place, _)| place);
+        self.check_answer(address, place);
+    }
+
+    /// A host is told where an address is: whoever has it answered for it, somewhere else.
+    pub fn check_elsewhere(&self, target: Ipv6Addr, port: Port) {
+        let place = self.place_of(target).map(|(place, _)| place);
+        self.check_answer(target, place.filter(|(on, _)| *on != port));
+    }
+
+    fn check_answer(&self, address: Ipv6Addr, place: Option<Place>) {
+        let has_answered = place.is_some_and(|place| self.truth.has_answered(address, place));
+        let upstream = self.truth.upstream.get(&address);
+        let is_upstream = upstream.is_some_and(|at| self.now() <= at + self.lifetime() + SLACK);
+        assert!(has_answered || is_upstream, "nobody answered for {address}");
+    }
+
+    /// A host is told that the address it wants is another's: that one answered just now.
+    pub fn check_duplicate(&mut self, target: Ipv6Addr, port: Port) {
+        let answered = self.truth.answered.get(&target);
+        let (on, at) = answered.copied().unwrap_or_default();
+        let now = self.now();
+        assert!(
+            on != Some(port) && now == at,
+            "{target} is no duplicate on {port} at {now}: {on:?} {at}"
+        );
+        self.truth.to_warn.remove(&(target, port));
+    }
+
+    /// RFC 4861 §7.3.3: no neighbor is solicited twice within a RetransTimer.
+    pub fn check_solicitation(&mut self, port: Port, target: Ipv6Addr) {
+        let now = self.now();
+        let last = self.truth.solicited.insert((port, target), now);
+        assert!(
+            last.is_none_or(|last| now >= last + DETECTION),
+            "{target} is solicited twice within a second on {port}, at {now}"
+        );
+    }
+
+    /// Looks at all that is known.
+    pub fn check_all(&mut self) {
+        self.check_promises(0..=u32::MAX);
+        self.check_known();
+        self.check_groups();
+        if !self.is_listing {
+            self.check_tables();
+            self.model.check();
+        }
+        let subjects = self.model.engine.ndp().neighbors().len();
+        self.tally.most_subjects = self.tally.most_subjects.max(subjects);
+        for refused in [
+            Counter::RefusedFull,
+            Counter::RefusedHostQuota,
+            Counter::RefusedRate,
+            Counter::Evicted,
+        ] {
+            assert_eq!(self.model.count(refused), 0, "{refused:?}");
+        }
+    }
+
+    /// Whatever is known was said by its host, and not too long ago; what was known and is not was
+    /// not said for long enough.
+    fn check_known(&mut self) {
+        let (now, timeout, lifetime) = (self.now(), self.timeout_millis(), self.lifetime());
+        let patience = self.patience() + millis(self.config().expiry_interval);
+        let mut known = HashMap::new();
+        for subject in view::known(&self.model.engine) {
+            let place = (subject.owner.port, subject.owner.mac);
+            let group = group_of(subject.subject.group().group());
+            let key = match subject.subject {
+                Subject::Address(address) => Known::Address(address),
+                Subject::Listener(..) => Known::Listener(group, place),
+            };
+            if let Known::Address(address) = key {
+                assert!(self.learns(address), "{address} is not to be learned");
+            }
+            let evidence = self.truth.evidence(key, place);
+            assert!(
+                evidence.is_some_and(|seen| now <= seen + lifetime),
+                "{key:x?} of {place:?}, seen at {evidence:?}, is known at {now}"
+            );
+            // Nobody spoke for it since its host said that it is gone.
+            if let Some(revoked) = self.truth.revoked.get(&(group, place))
+                && self.truth.mentioned[&group] < *revoked
+                && self.downstream(place.0).is_some()
+            {
+                let latest = self.truth.doubted.max(*revoked) + patience;
+                assert!(
+                    now <= latest,
+                    "{key:x?} of {place:?}, revoked at {revoked}, stays"
+                );
+            }
+            known.insert(key, place);
+        }
+        for (key, place) in &self.truth.known {
+            if known.contains_key(key) {
+                continue;
+            }
+            let group = match key {
+                Known::Address(address) => group_of(*address),
+                Known::Listener(group, _) => *group,
+            };
+            let evidence = self.truth.evidence(*key, *place).unwrap_or_default();
+            let revoked = self.truth.revoked.get(&(group, *place));
+            if let Known::Address(address) = key {
+                self.truth.advertised.remove(&(*address, place.1));
+            }
+            assert!(
+                now >= evidence + timeout || revoked.is_some_and(|revoked| *revoked >= evidence),
+                "{key:x?} of {place:?}, seen at {evidence}, is gone at {now}"
+            );
+        }
+        self.truth.known = known;
+        for (host, subjects, _) in view::hosts(&self.model.engine) {
+            let heard = self.truth.heard((host.port, host.mac));
+            let is_lately = heard.is_some_and(|heard| now <= heard + lifetime);
+            assert!(subjects > 0 || is_lately, "{host:?} stays");
+        }
+    }
+
+    /// A group is joined for as long as somebody speaks of it, and not much longer. A host that
+    /// answers has its groups joined as fast as the rate allows.
+    fn check_groups(&mut self) {
+        let now = self.now();
+        let longest = self.lifetime() + millis(LEAVE_DELAY);
+        let groups = self.model.engine.ndp().groups();
+        let rate = u64::from(self.config().join_rate);
+        let longest_wait = 2_000 + 1_000 * groups.len() as u64 / rate;
+        for (group, state) in groups.iter() {
+            let group = group_of(group.group());
+            let failed = self.failed.get(&group);
+            let fails = failed.is_some_and(|failed| now < failed + millis(RETRY_INTERVAL));
+            if self.upstream().is_none() || fails {
+                continue;
+            }
+            let mentioned = self.truth.mentioned.get(&group).copied();
+            let mentioned = mentioned.unwrap_or_default();
+            assert!(
+                now <= mentioned + longest,
+                "{group:06x} stays, of {mentioned}, at {now}"
+            );
+            for (key, claim) in self.truth.promised_in(group..=group) {
+                assert!(
+                    state.is_joined() || now <= claim.since + longest_wait,
+                    "{key:x?} is not joined: {claim:?}"
+                );
+            }
+        }
+        let joined = self.model.kernel.joined.len();
+        let waiting = groups.waiting();
+        self.tally.most_joined = self.tally.most_joined.max(joined);
+        self.tally.most_waiting = self.tally.most_waiting.max(waiting);
+    }
+
+    /// The kernel's tables have what hosts have that answer, as soon as nothing fails, and nothing
+    /// upstream that is not there.
+    fn check_tables(&mut self) {
+        let (now, config) = (self.now(), self.config());
+        let kernel = &self.model.kernel;
+        for (address, _) in kernel
+            .routes
+            .iter()
+            .filter(|(_, side)| **side == Side::Upstream)
+        {
+            let at = self.truth.upstream.get(address);
+            let latest = self.timeout_millis() + SLACK;
+            assert!(
+                now < self.disturbed + SLACK || at.is_some_and(|at| now < at + latest),
+                "a route upstream to {address}, which is not there"
+            );
+        }
+        if self.upstream().is_none() || !kernel.is_trusted() {
+            self.disturbed = now;
+            return;
+        }
+        let bound = millis(kernel_entries::RETRY_INTERVAL) + millis(targets::ANSWER_INTERVAL);
+        for ((_, address), claim) in &self.truth.promised {
+            if address.is_unicast_link_local() || now <= claim.since.max(self.disturbed) + bound {
+                continue;
+            }
+            let there = kernel.proxies.contains(address);
+            assert_eq!(there, config.ndp_proxy, "proxy entry of {address} at {now}");
+            let side = Side::Downstream(claim.place.0);
+            let wanted = config.host_routes.then_some(side);
+            let there = kernel.routes.get(address).copied();
+            assert_eq!(there, wanted, "route to {address} at {now}");
+        }
+    }
+}
