@@ -8,14 +8,13 @@ use std::process::Command;
 
 use crate::events::ROWS;
 use crate::measure::verdict;
+use model::packets::{self, emitted, solicitation_by};
+use model::storage;
 use protocol::config::Config;
-use protocol::engine::{BUFFER_LENGTH, Engine, Event, Tables};
+use protocol::engine::{BUFFER_LENGTH, Engine, Event};
 use protocol::link::{Link, Side};
 use protocol::time::{Duration, Instant};
-use protocol::wire::{
-    ALL_NODES, MacAddress, NeighborAdvertisement, NeighborSolicitation, Query, QueryVersion,
-    RecordType, ReportBuilder, SolicitedNode, Sources,
-};
+use protocol::wire::{ALL_NODES, MacAddress, NeighborAdvertisement, RecordType, SolicitedNode};
 
 /// What the program is started anew with, under callgrind.
 const CHILD: &str = "--under-callgrind";
@@ -204,8 +203,7 @@ pub fn engine(hosts: u16, setup: Setup) -> Engine<'static> {
     config.probe = matches!(setup, Setup::Probing | Setup::Announcing);
     config.ndp_proxy = matches!(setup, Setup::Proxying | Setup::Announcing);
     config.announce = setup == Setup::Announcing;
-    let tables = Box::leak(Box::new(const { Tables::new() }));
-    let mut engine = Engine::new(tables, config, [7; 16]);
+    let mut engine = storage::engine(storage::leak(), config, [7; 16]);
     let upstream = Link {
         index: 2,
         link_local: Some(ROUTER),
@@ -251,16 +249,8 @@ pub fn address(number: u16) -> Ipv6Addr {
 }
 
 pub fn solicitation(source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
-    let unspecified = source.is_unspecified();
-    emitted(|buffer| {
-        let solicitation = NeighborSolicitation {
-            source,
-            destination: SolicitedNode::of(target).group(),
-            target,
-            source_link_layer: (!unspecified).then_some(mac(0)),
-        };
-        solicitation.emit(buffer)
-    })
+    let mac = (!source.is_unspecified()).then_some(mac(0));
+    solicitation_by(source, target, mac)
 }
 
 fn known_host(number: u16) -> Vec<u8> {
@@ -295,32 +285,16 @@ pub fn advertisement(number: u16, destination: Ipv6Addr, solicited: bool) -> Vec
 }
 
 fn report(number: u16) -> Vec<u8> {
-    emitted(|buffer| {
-        let mut report = ReportBuilder::new(buffer);
-        for record in 0..RECORDS {
-            let group = SolicitedNode::of(address(0x4000 + number * RECORDS + record));
-            assert!(report.push(RecordType::ModeIsExclude, group.group()));
-        }
-        report.finish(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, number))
-    })
+    let record = |record| {
+        let group = SolicitedNode::of(address(0x4000 + number * RECORDS + record));
+        (RecordType::ModeIsExclude, group.group())
+    };
+    let records: Vec<_> = (0..RECORDS).map(record).collect();
+    packets::report(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, number), &records)
 }
 
 fn query(_: u16) -> Vec<u8> {
-    emitted(|buffer| {
-        let query = Query {
-            source: ROUTER,
-            destination: ALL_NODES,
-            group: Ipv6Addr::UNSPECIFIED,
-            max_response_delay: Duration::from_secs(10),
-            version: QueryVersion::V2 {
-                suppress_router_processing: false,
-                robustness: 2,
-                query_interval: Duration::from_secs(125),
-                sources: Sources::default(),
-            },
-        };
-        query.emit(buffer)
-    })
+    packets::query(ROUTER, Ipv6Addr::UNSPECIFIED, packets::v2(2, 125))
 }
 
 fn nothing(_: u16) -> Vec<u8> {
@@ -331,12 +305,5 @@ fn nothing(_: u16) -> Vec<u8> {
 fn junk(number: u16) -> Vec<u8> {
     let mut packet = known_host(number);
     packet[42] ^= 0xff;
-    packet
-}
-
-fn emitted(emit: impl FnOnce(&mut [u8]) -> Option<usize>) -> Vec<u8> {
-    let mut packet = vec![0; 1500];
-    let length = emit(&mut packet).expect("it fits");
-    packet.truncate(length);
     packet
 }
