@@ -1,8 +1,8 @@
-//! The host side upstream: which version of MLD is in force, and the refresh, which reports every joined group although no querier
-//! asks.
+//! The host side upstream: which version of MLD is in force, and the refresh.
 //!
-//! The kernel reports joins and leaves and answers queries (RFC 3810 §6). What it does not do is speak up by itself where the
-//! querier is gone, and a gateway forgets a group 260 s after its last report (RFC 3810 §9.4).
+//! The kernel reports joins and leaves and answers queries (RFC 3810 §6). It reports nothing while
+//! no querier asks, and a gateway forgets a group 260 s after its last report (RFC 3810 §9.4). So
+//! the refresh reports every joined group by itself.
 
 use core::net::Ipv6Addr;
 
@@ -14,22 +14,24 @@ use crate::wire::{
     IPV6_MIN_MTU, Query, QueryVersion, RecordType, ReportBuilder, ReportV1, SolicitedNode,
 };
 
-/// The largest packet sent, in octets: an Ethernet's MTU, also where the upstream's is larger, since what is behind it may not be.
+/// The largest packet sent, in octets: an Ethernet's MTU. The upstream's may be larger, and that of
+/// the links behind it may not.
 pub const MAX_PACKET: usize = 1500;
-/// Until a report that could not be sent is tried again.
+/// From a report that could not be sent to the next attempt.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// RFC 3810 §9.1, §9.2, §9.3: what a querier does that does not say so.
+/// RFC 3810 §9.1, §9.2, §9.3: the variables of a querier whose queries do not tell them.
 pub const ROBUSTNESS: u8 = 2;
 pub const QUERY_INTERVAL: Duration = Duration::from_secs(125);
 pub const QUERY_RESPONSE_INTERVAL: Duration = Duration::from_secs(10);
-/// A querier's silence is worth a line after this at the earliest, whatever its queries say: one a
+/// The silence of a querier is logged after this at the earliest, whatever its queries say: once a
 /// minute at most.
 const MIN_QUERIER_TIMEOUT: Duration = Duration::from_secs(60);
-/// The shortest time from one MLDv1 report of the refresh to the next. The longest is what makes them fit the refresh interval.
+/// The longest time from one MLDv1 report of the refresh to the next. It is shorter where more
+/// groups are to fit the refresh interval.
 pub const V1_PACE: Duration = Duration::from_millis(100);
 const LEAST_PACE: Duration = Duration::from_millis(1);
 
-/// Who asks upstream.
+/// The querier upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Querier {
     pub address: Ipv6Addr,
@@ -37,12 +39,12 @@ pub struct Querier {
     pub last_query: Instant,
 }
 
-/// What is worth a line in the log.
+/// A change that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Another version is in force.
     Version(MldVersion),
-    /// No query was heard for this time, [`HostSide::querier_timeout`].
+    /// No query was heard for this long, which is [`HostSide::querier_timeout`].
     QuerierSilent(Duration),
     /// A query was heard again, or for the first time.
     QuerierHeard(Ipv6Addr),
@@ -51,22 +53,24 @@ pub enum Change {
 /// The state of the refresh and of the querier.
 pub struct HostSide {
     querier: Option<Querier>,
-    /// What its queries say (RFC 3810 §9.1, §9.2), 0 where they do not; an MLDv1 query says
-    /// neither.
+    /// The variables that its queries tell (RFC 3810 §9.1, §9.2), 0 where they do not; an MLDv1
+    /// query tells neither.
     robustness: u8,
     query_interval: Duration,
     response_interval: Duration,
-    /// When the silence of the querier is worth a line; none where that was said, or there is no upstream.
+    /// When to log the silence of the querier; `None` once it is logged, and without an upstream.
     silence_at: Option<Instant>,
-    /// Until then MLDv1 is in force: the Older Version Querier Present Timeout (RFC 3810 §9.12).
+    /// When MLDv1 ceases to be in force: the Older Version Querier Present Timeout
+    /// (RFC 3810 §9.12). `None` while MLDv2 is.
     v1_until: Option<Instant>,
-    /// When the next refresh starts; none while no group is joined.
+    /// When the next refresh starts; `None` while no group is joined.
     next_refresh: Option<Instant>,
-    /// The slot from which groups are still to be reported in the refresh under way.
+    /// The slot from which the refresh under way is still to report groups; `None` where none is
+    /// under way.
     report_from: Option<usize>,
     /// What `report_from` becomes once the report polled last is sent.
     report_next: Option<usize>,
-    /// No report before: one failed, or MLDv1 reports are paced.
+    /// No report is sent before then: one failed, or MLDv1 reports are paced.
     report_at: Option<Instant>,
     last_report: Option<Instant>,
 }
@@ -88,12 +92,12 @@ impl HostSide {
         }
     }
 
-    /// Who asked last, since there is this upstream.
+    /// The querier that was heard last on this upstream.
     pub fn querier(&self) -> Option<&Querier> {
         self.querier.as_ref()
     }
 
-    /// When the next refresh starts; `None` while no group is joined, and where there is none.
+    /// When the next refresh starts; `None` while no group is joined, and if the user wants none.
     pub fn next_refresh(&self) -> Option<Instant> {
         self.next_refresh
     }
@@ -103,7 +107,8 @@ impl HostSide {
         self.last_report
     }
 
-    /// The version in force: the user's, or MLDv1 while a querier of it is present (RFC 3810 §8.2.1), else MLDv2.
+    /// The version in force: the user's, or MLDv1 while an older version querier is present
+    /// (RFC 3810 §8.2.1), else MLDv2.
     pub fn version(&self, config: &Config) -> MldVersion {
         match config.mld_mode {
             MldMode::V1 => MldVersion::V1,
@@ -112,7 +117,7 @@ impl HostSide {
         }
     }
 
-    /// Does the kernel, which no user tells, speak another version than the one in force?
+    /// Does the kernel speak another version than the one in force? It goes by the queries alone.
     pub(crate) fn kernel_differs(&self, config: &Config) -> bool {
         self.version(config) != self.heard_version()
     }
@@ -124,15 +129,15 @@ impl HostSide {
         }
     }
 
-    /// The robustness variable, adopted from the last query that said it. RFC 3810 §9.1: it must
+    /// The robustness variable, adopted from the last query that told it. RFC 3810 §9.1: it must
     /// not be 0 and should not be 1.
     pub fn robustness(&self) -> u8 {
         self.robustness.max(ROBUSTNESS)
     }
 
-    /// How long a querier may be silent before that is worth a line: the Multicast Address
-    /// Listening Interval, after which a gateway forgets a group (RFC 3810 §9.4), of what its
-    /// queries said.
+    /// How long a querier may be silent before that is logged: the Multicast Address Listening
+    /// Interval of the variables that its queries told, after which a gateway forgets a group
+    /// (RFC 3810 §9.4).
     pub fn querier_timeout(&self) -> Duration {
         let response_interval = match self.querier {
             Some(_) => self.response_interval,
@@ -153,8 +158,8 @@ impl HostSide {
         intervals.saturating_add(response_interval)
     }
 
-    /// The upstream was like `before`, and has changed. A link-local address where there was none, or
-    /// another one, means that all is reported anew.
+    /// The upstream was like `before`, and has changed. A new link-local address makes all groups
+    /// reported anew.
     pub(crate) fn upstream_changed(&mut self, cx: &Context, before: Option<Link>) {
         let upstream = cx.links.upstream();
         let speaks_as = upstream.and_then(|link| link.link_local);
@@ -196,7 +201,7 @@ impl HostSide {
                 MldVersion::V2
             }
         };
-        // That of a query for one group is a shorter one, the Last Listener Query Interval.
+        // A query for one group tells a shorter one, the Last Listener Query Interval.
         if query.group.is_unspecified() || self.querier.is_none() {
             self.response_interval = query.max_response_delay;
         }
@@ -216,7 +221,7 @@ impl HostSide {
         }
     }
 
-    /// The first group is joined: the refresh starts, one every `interval`; never where that is zero.
+    /// The first group is joined: the refresh starts, one every `interval`; never if that is zero.
     pub(crate) fn start(&mut self, now: Instant, interval: Duration) {
         if !interval.is_zero() {
             self.next_refresh
@@ -230,8 +235,8 @@ impl HostSide {
         self.report_at = None;
     }
 
-    /// The kernel answers a General Query in another version than the one in force: all groups are
-    /// reported in this one too, within the delay that the query allows.
+    /// The kernel answers a General Query in another version than the one in force. The router
+    /// reports all groups in this one too, `delay` after `now`, unless a refresh is under way.
     pub(crate) fn answer(&mut self, now: Instant, delay: Duration) {
         if self.report_from.is_none() {
             self.report_from = Some(0);
@@ -246,9 +251,10 @@ impl HostSide {
         self.report_at = None;
     }
 
-    /// Builds the next report of the refresh under way, for `groups`, which are those from the given slot on; its length, and where
-    /// it goes. In MLDv2 it holds as many current-state records IS_EX{} (RFC 3810 §5.2.12) as fit, in MLDv1 it is of one group.
-    /// The same one again until [`Self::done`] is told of it.
+    /// Builds the next report of the refresh under way; its length, and where it goes.
+    /// `groups_from` gives the groups from a slot on. An MLDv2 report holds as many current-state
+    /// records IS_EX{} (RFC 3810 §5.2.12) as fit, an MLDv1 report is of one group. The same one
+    /// again until [`Self::done`] is told of it.
     pub(crate) fn poll_report<I>(
         &mut self,
         cx: &Context,
@@ -288,8 +294,9 @@ impl HostSide {
         report
     }
 
-    /// The report was sent, or could not be and is to be tried again [`RETRY_INTERVAL`] after `now`. `groups` is how many there
-    /// are, so that MLDv1 reports spread over the refresh interval.
+    /// The report was sent, or could not be and is to be tried again [`RETRY_INTERVAL`] after
+    /// `now`. `groups` is how many there are, so that MLDv1 reports spread over the refresh
+    /// interval.
     pub(crate) fn done(&mut self, cx: &Context, groups: usize, succeeded: bool) {
         let Context { now, config, .. } = cx;
         if !succeeded {
@@ -303,13 +310,14 @@ impl HostSide {
             let interval = Some(config.refresh_interval).filter(|interval| !interval.is_zero());
             let pace = interval.and_then(|interval| interval.checked_div(groups));
             let pace = pace.unwrap_or(V1_PACE);
-            // At least as long as time is told in, so that the deadline is a later one.
+            // At least the unit of time, so that the deadline lies in the future.
             let pace = pace.clamp(LEAST_PACE, V1_PACE);
             self.report_at = Some(now.saturating_add(pace));
         }
     }
 
-    /// When to send the next report, to start the next refresh, to change the version, or to miss the querier.
+    /// When to send the next report, to start the next refresh, to change the version, or to log
+    /// the silence of the querier.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let report = self.report_at.filter(|_| self.report_from.is_some());
         earliest(&[report, self.next_refresh, self.v1_until, self.silence_at])
@@ -323,7 +331,7 @@ impl HostSide {
         }
         if due(self.next_refresh) {
             self.next_refresh = Some(now.saturating_add(config.refresh_interval));
-            // A refresh that is still under way goes on where it is.
+            // A refresh that is still under way goes on.
             self.report_from.get_or_insert(0);
         }
         if due(self.silence_at) {
@@ -337,7 +345,8 @@ impl HostSide {
         }
     }
 
-    /// A querier of the version that is in force now knows nothing of what was reported in the other. Is it another one?
+    /// Has the version changed? Then all groups are reported anew, since a querier of the new
+    /// version knows nothing of reports in the other.
     fn report_change(
         &mut self,
         before: MldVersion,
@@ -353,8 +362,9 @@ impl HostSide {
         has_changed
     }
 
-    /// RFC 3810 §6.3: a node "MUST NOT send a Report immediately upon reception of a General Query", since all of them would. The
-    /// share of the delay that is left to all is this node's own: its address decides, which no other one on the link has.
+    /// RFC 3810 §6.3: a node "MUST NOT send a Report immediately upon reception of a General
+    /// Query", since all nodes would. This node's address, which no other one on the link has,
+    /// decides which part of the allowed delay it waits.
     pub(crate) fn share_of(&self, cx: &Context, max_response_delay: Duration) -> Duration {
         let address = cx.links.upstream().and_then(|upstream| upstream.link_local);
         let [.., last] = address.unwrap_or(Ipv6Addr::UNSPECIFIED).octets();
@@ -363,7 +373,7 @@ impl HostSide {
     }
 }
 
-/// The part of a buffer that one packet upstream may fill.
+/// The part of a buffer that one packet upstream may fill; `None` without an upstream.
 pub(crate) fn packet<'b>(cx: &Context, buffer: &'b mut [u8]) -> Option<&'b mut [u8]> {
     let mtu = usize::try_from(cx.links.upstream()?.mtu).unwrap_or(MAX_PACKET);
     buffer.get_mut(..mtu.clamp(IPV6_MIN_MTU, MAX_PACKET))

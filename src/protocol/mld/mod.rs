@@ -1,8 +1,9 @@
 //! Multicast Listener Discovery: the host side upstream.
 //!
-//! The kernel is the member. It reports each join and leave and answers queries (RFC 3810 §6). Here
-//! is what it does not do: [`host`] reports every group now and then although no querier asks, and
-//! [`state_changes`] reports joins and leaves in a version that the kernel does not speak.
+//! The kernel is the member. It reports each join and leave and answers queries (RFC 3810 §6). The
+//! router does what the kernel does not: [`host`] reports every group now and then although no
+//! querier asks, and [`state_changes`] reports joins and leaves in a version that the kernel does
+//! not speak.
 
 pub mod host;
 pub mod state_changes;
@@ -22,7 +23,8 @@ use crate::wire::{Query, SolicitedNode};
 use host::HostSide;
 use state_changes::{StateChanges, Voice};
 
-/// The shortest time from a query to its answer in another version than the kernel's: ten a second.
+/// The shortest time from a query to its answer in another version than the kernel's: ten answers a
+/// second.
 const MIN_ANSWER_DELAY: Duration = Duration::from_millis(100);
 
 /// Something to be done outside.
@@ -54,7 +56,7 @@ pub trait Memberships {
     fn at(&self, slot: usize) -> Option<SolicitedNode>;
 }
 
-/// What the report polled last is of.
+/// Which groups the report polled last names.
 #[derive(Clone, Copy)]
 enum Reporting {
     /// All groups joined.
@@ -105,8 +107,8 @@ impl<'t> Mld<'t> {
         &self.host
     }
 
-    /// A query was heard upstream. It is answered in the version in force if the kernel answers it
-    /// in another.
+    /// A query was heard upstream. If the kernel answers it in another version than the one in
+    /// force, it is answered in this one too.
     pub(crate) fn handle_query(
         &mut self,
         cx: &mut Context,
@@ -120,7 +122,7 @@ impl<'t> Mld<'t> {
             querier_lines,
             ..
         } = self;
-        // Two queriers that take turns get a line now and then.
+        // Two queriers that take turns are logged now and then.
         host.query_heard(cx, query, |change| {
             let another = matches!(change, host::Change::QuerierHeard(_));
             if !another || querier_lines.allows(cx.now) {
@@ -142,7 +144,7 @@ impl<'t> Mld<'t> {
         }
     }
 
-    /// The upstream was like `before` and is another one, or has changed.
+    /// The upstream was like `before`, and has changed.
     pub(crate) fn handle_upstream(
         &mut self,
         cx: &Context,
@@ -318,8 +320,8 @@ impl<'t> Mld<'t> {
         ])
     }
 
-    /// How joins and leaves are to be reported, where the kernel does not do so in the version in
-    /// force, and there is an address to report from.
+    /// How joins and leaves are to be reported; `None` if the kernel reports them in the version in
+    /// force, and while there is no address to report from.
     fn voice(&self, cx: &Context) -> Option<Voice> {
         let source = cx.links.upstream()?.link_local?;
         self.host.kernel_differs(&cx.config).then(|| Voice {

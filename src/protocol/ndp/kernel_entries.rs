@@ -4,9 +4,9 @@
 //! and answers for it (RFC 4861 §7.2.8, RFC 4389 §4.1), and there is a route to each address, where
 //! it is.
 //!
-//! A link that goes down takes entries and routes along, and the kernel reports none of that; a
-//! crash leaves them behind. So the kernel lists its tables now and then. The router adds again what
-//! is missing, and removes what should not be there.
+//! A link that goes down takes entries and routes along, and the kernel reports none of that. A
+//! crash leaves them behind. So the kernel lists its tables now and then. The router adds again
+//! what is missing, and removes what should not be there.
 
 use core::net::Ipv6Addr;
 
@@ -282,8 +282,8 @@ impl<'t> KernelEntries<'t> {
         }
     }
 
-    /// The next change to carry out, the same one again until [`Self::done`] is told of it. A change
-    /// on a link that is not `usable` waits.
+    /// The next change to carry out, the same one again until [`Self::done`] is told of it. A
+    /// change on a link that is not `usable` waits.
     pub(crate) fn poll_change(
         &mut self,
         now: Instant,

@@ -57,8 +57,8 @@ impl Ndp<'_> {
             source: solicitation.source,
             target,
         };
-        // RFC 4389 §4.1.3.1 passes every solicitation on. Here that is done for a target that is not
-        // known, and once.
+        // RFC 4389 §4.1.3.1 passes every solicitation on. The router asks only for targets that it
+        // does not know, and once.
         let Some(neighbor) = self.neighbors.get(Subject::Address(target)) else {
             self.look_for(cx, solicitation);
             return;
@@ -68,8 +68,8 @@ impl Ndp<'_> {
         };
         // On its own link the target answers by itself.
         let is_on_link = owner.port == sender.port;
-        // RFC 6957 §4.2.2: the host that has the address is not answered. It may have moved from the
-        // other link, and must not be taken for its own duplicate.
+        // RFC 6957 §4.2.2: the host that has the address is not answered. It may have moved from
+        // the other link, and must not be taken for its own duplicate.
         let is_owner = owner.mac == sender.mac && sender.has_mac();
         if is_on_link || is_owner || self.targets.is_detecting(target) {
             return;
@@ -118,7 +118,8 @@ impl Ndp<'_> {
         count_refusal(cx, asked);
     }
 
-    /// A host upstream advertises an address. If a host downstream looked for it, that is the answer.
+    /// A host upstream advertises an address. If a host downstream looked for it, this is the
+    /// answer.
     fn handle_upstream_advertisement(
         &mut self,
         cx: &Context,
@@ -134,8 +135,8 @@ impl Ndp<'_> {
         if neighbor.is_some_and(Neighbor::is_confirmed) && !self.targets.is_detecting(target) {
             return;
         }
-        // RFC 4861 §7.3.1: an advertisement that was not solicited confirms nothing. It does tell of
-        // a target that was not known to be there.
+        // RFC 4861 §7.3.1: an advertisement that was not solicited confirms nothing. It does tell
+        // of a target that was not known to be there.
         if !advertisement.solicited && self.targets.is_present(target) {
             return;
         }
@@ -186,8 +187,8 @@ impl Ndp<'_> {
     }
 
     /// The kernel lists a table. Entries of addresses that are never learned may be another
-    /// process's, for another upstream. If a process that was killed left an entry of a host that is
-    /// still known, the entry stays while the host is asked anew.
+    /// process's, for another upstream. If a process that was killed left an entry of a host that
+    /// is still known, the entry stays while the host is asked anew.
     pub(crate) fn handle_listed(&mut self, cx: &Context, table: KernelTable, listing: Listing) {
         if let Listing::Has(address, side) = listing
             && self.kernel_entries.get(address).is_none()
@@ -230,7 +231,8 @@ impl Ndp<'_> {
         }
         if left_out > 0 && self.proxy_lines.allows(cx.now) {
             warn!(
-                "table full with {} proxy entries and routes; other addresses have none until there is room",
+                "table full with {} proxy entries and routes; \
+                 other addresses have none until there is room",
                 kernel_entries::CAPACITY
             );
         }
@@ -365,8 +367,8 @@ impl Ndp<'_> {
     }
 }
 
-/// Has the kernel's tables follow an address downstream: it is on the link of its port, or `None`
-/// where no host has confirmed it. While a host detects duplicates of an address, nobody is answered
+/// Has the kernel's tables follow an address downstream. `port` is where it is; `None` where no
+/// host has confirmed it. While a host detects duplicates of an address, the kernel answers nobody
 /// for it (RFC 4862 §5.4.3).
 fn place_downstream(
     kernel_entries: &mut KernelEntries<'_>,

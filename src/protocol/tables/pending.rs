@@ -1,4 +1,4 @@
-//! Slots of a table where something is to be carried out, and those of them where that failed and waits.
+//! Slots of a table where something is to be carried out, and those where that failed and waits.
 
 use crate::time::Instant;
 
@@ -162,7 +162,7 @@ impl<const WORDS: usize> Pending<WORDS> {
         }
     }
 
-    /// Is there something to be carried out for a slot? Where it failed before, it is tried at once.
+    /// Is there something to be carried out for a slot? If it failed before, it is tried at once.
     pub(crate) fn set(&mut self, slot: usize, pending: bool) {
         self.failed.remove(slot);
         self.ready.set(slot, pending);
@@ -173,8 +173,8 @@ impl<const WORDS: usize> Pending<WORDS> {
         self.ready.first()
     }
 
-    /// It could not be carried out. All that failed by then is tried again at the time that was named
-    /// first.
+    /// It could not be carried out. All that failed until then is tried again at `retry_at` of what
+    /// failed first.
     pub(crate) fn fail(&mut self, slot: usize, retry_at: Instant) {
         self.ready.remove(slot);
         self.failed.insert(slot);

@@ -9,7 +9,7 @@ pub struct Bucket {
     updated: Instant,
 }
 
-/// A token in thousandths, so that a millisecond grows as many thousandths as the rate is tokens a second.
+/// A token in thousandths: a millisecond grows as many of these as the rate is tokens a second.
 const TOKEN: u64 = 1000;
 
 impl Bucket {
@@ -20,7 +20,8 @@ impl Bucket {
         }
     }
 
-    /// Takes a token of a bucket that holds `burst` and grows `rate` a second, both at least 1; false where there is none.
+    /// Takes a token of a bucket that holds `burst` and grows `rate` a second, both at least 1;
+    /// false where there is none.
     pub(crate) fn take(&mut self, now: Instant, rate: u32, burst: u32) -> bool {
         let elapsed = now.as_millis().saturating_sub(self.updated.as_millis());
         let missing = self

@@ -1,10 +1,12 @@
 //! A table of fixed capacity with a keyed hash.
 //!
-//! An entry keeps its slot, a number below the capacity, until it is removed, so that other state (a bit, a socket) can go by the
-//! slot. A full table refuses the newcomer and changes nothing; who may be put out for it is the caller's business.
+//! An entry keeps its slot, a number below the capacity, until it is removed, so that other state
+//! (a bit, a deadline, a socket) can go by the slot. A full table refuses the newcomer and changes
+//! nothing; the caller decides who makes room.
 //!
-//! The hash is keyed because the keys are what strangers send: without the key nobody can choose addresses that share a chain.
-//! `heapless::IndexMap` takes no key at run time and moves its entries, hence this.
+//! The hash is keyed because strangers choose the keys: without the hash's key nobody can choose
+//! addresses that share a chain. `heapless::IndexMap` takes no key at run time and moves its
+//! entries, hence this.
 //!
 //! An empty table is all zero bits, so a static one takes no room in the file, and slots are handed
 //! out from the first, so pages that were never needed cost no memory.

@@ -2,14 +2,14 @@
 
 use crate::link::Side;
 
-/// The lowest bit is the upstream's, and behind it come the downstreams'.
+/// The lowest bit is the upstream's, and the next ones are the downstreams', by their ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Links(u64);
 
 impl Links {
     pub(super) const NONE: Links = Links(0);
 
-    /// The upstream, and of so many downstreams all but one.
+    /// The upstream and so many downstreams, all but one of them.
     pub(super) fn all_but(side: Side, downstreams: usize) -> Self {
         let mut links = Links(1);
         for port in 0..u8::try_from(downstreams).unwrap_or_default() {

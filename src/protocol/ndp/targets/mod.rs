@@ -429,8 +429,8 @@ impl<'t> Targets<'t> {
         Ok(())
     }
 
-    /// A host on another link looks for a target that was asked for on all links but one: the router
-    /// asks for it on that one too.
+    /// A host on another link looks for a target that was asked for on all links but one: the
+    /// router asks for it on that one too.
     fn ask_there_too(
         &mut self,
         now: Instant,

@@ -34,7 +34,7 @@ impl<'t> Open<'t> {
         self.count < MAX_OPEN && usize::from(self.of(host)) < MAX_OPEN_OF_HOST
     }
 
-    /// A target was the open one of a host, and is now that of another; `None` where it is not open.
+    /// A target was an open one of a host, and is now another's; `None` where it is not open.
     pub fn change(&mut self, before: Option<MacAddress>, after: Option<MacAddress>) {
         if before == after {
             return;
