@@ -328,6 +328,35 @@ fn a_join_that_failed_waits_for_its_second_whatever_is_left_meanwhile() {
 }
 
 #[test]
+fn a_leave_that_failed_waits_for_its_second_whatever_is_left_meanwhile() {
+    let mut stage = Stage::new();
+    let at = |stage: &mut Stage, millis: u64| {
+        stage.now = Instant::from_millis(1_000_000 + millis);
+        stage.engine.handle_timeout(stage.now);
+        stage.drain();
+    };
+    stage.seen(address(1));
+    stage.seen(address(2));
+    goes(&mut stage, 1);
+    at(&mut stage, 500);
+    goes(&mut stage, 2);
+    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Leave(_)));
+    at(&mut stage, 10_000);
+    assert_eq!(stage.count(Counter::MembershipFailed), 1);
+    stage.fails = |_| false;
+    at(&mut stage, 10_500);
+    assert_eq!(
+        stage.joined,
+        [group(1)].into(),
+        "only the other one is left"
+    );
+    at(&mut stage, 10_999);
+    assert_eq!(stage.joined, [group(1)].into());
+    at(&mut stage, 11_000);
+    assert_eq!(stage.joined, [].into());
+}
+
+#[test]
 fn the_time_of_the_last_report_is_known() {
     let mut stage = Stage::new();
     stage.seen(address(1));

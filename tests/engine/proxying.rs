@@ -1,5 +1,6 @@
 //! The NDP proxy: the kernel's tables follow the confirmed addresses, and hosts find what is on another link.
 
+use std::collections::HashSet;
 use std::net::Ipv6Addr;
 use std::ops::Range;
 
@@ -1235,6 +1236,27 @@ fn a_new_address_is_announced_three_times_to_the_routers_upstream() {
     stage.detects_duplicates(1, HOST, address(1));
     stage.pass(100);
     assert_eq!(stage.sent(), [""; 0], "when it is first confirmed");
+}
+
+/// More than are announced in the second from one announcement of an address to the next.
+#[test]
+fn every_address_is_announced_before_any_is_announced_again() {
+    let mut stage = Stage::with(|config| {
+        config.ndp_proxy = true;
+        config.announce = true;
+    });
+    let many = 60;
+    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Kernel(_)));
+    for number in 1..=many {
+        stage.confirmed(0, HOST, address(number));
+    }
+    assert_eq!(stage.sent(), [""; 0]);
+    stage.fails = |_| false;
+    stage.pass(60);
+    let sent = stage.sent();
+    assert_eq!(sent.len(), many as usize * usize::from(ANNOUNCEMENTS));
+    let once: HashSet<_> = sent[..many as usize].iter().collect();
+    assert_eq!(once.len(), many as usize);
 }
 
 /// RFC 4861 §7.2.6: so that none is lost among the others.

@@ -201,14 +201,11 @@ impl<'t> StateChanges<'t> {
         I: Iterator<Item = (usize, SolicitedNode)>,
     {
         let times = voice.repetitions().saturating_sub(1);
-        let mut named = 0..self.polled;
-        for (slot, group) in groups_from(self.leaves_from) {
-            if self.told.contains(slot) {
-                continue;
-            }
-            if named.next().is_none() {
-                break;
-            }
+        let mut groups = groups_from(self.leaves_from);
+        for _ in 0..self.polled {
+            let Some((slot, group)) = groups.find(|(slot, _)| !self.told.contains(*slot)) else {
+                return;
+            };
             self.last_from = slot.saturating_add(1);
             self.told.insert(slot);
             self.left.retain(|(left, _)| *left != group);
@@ -327,5 +324,79 @@ impl Voice {
             MldVersion::V1 => self.robustness.min(3),
             MldVersion::V2 => self.robustness,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VOICE: Voice = Voice {
+        version: MldVersion::V2,
+        source: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
+        robustness: 2,
+    };
+
+    /// Each slot from one on is of a group that is about to be left.
+    fn all_from(first: usize) -> impl Iterator<Item = (usize, SolicitedNode)> {
+        (first..CAPACITY).map(|slot| {
+            let address = Ipv6Addr::from_bits(slot as u128);
+            (slot, SolicitedNode::of(address))
+        })
+    }
+
+    #[test]
+    fn leaves_that_were_reported_and_fail_do_not_hold_up_the_report_of_another() {
+        let times = &mut [0; CAPACITY];
+        let mut changes = StateChanges::new(times);
+        let buffer = &mut [0; 1500];
+        // All but the last are reported, 72 at a time, and none is carried out.
+        let mut first = 0;
+        while first < CAPACITY - 1 {
+            let groups = |first| all_from(first).take_while(|(slot, _)| *slot < CAPACITY - 1);
+            assert!(changes.poll_leaves(&VOICE, first, groups, buffer).is_some());
+            changes.leaves_done(Instant::ZERO, &VOICE, groups);
+            let untold = (first..CAPACITY).find(|slot| !changes.is_told(*slot));
+            first = untold.unwrap();
+        }
+        let looked_at = core::cell::Cell::new(0);
+        let groups = |first| {
+            let looked_at = &looked_at;
+            all_from(first).inspect(|_| looked_at.set(looked_at.get() + 1))
+        };
+        let report = changes.poll_leaves(&VOICE, CAPACITY - 1, groups, buffer);
+        let (length, group) = report.unwrap();
+        assert_eq!((length, group), (56 + 20, ALL_MLDV2_ROUTERS), "one record");
+        assert_eq!(looked_at.take(), 1);
+        changes.leaves_done(Instant::ZERO, &VOICE, groups);
+        assert!(changes.is_told(CAPACITY - 1));
+        assert_eq!(looked_at.take(), 1);
+        // Of many that were reported, only so many are passed over.
+        changes.left(0);
+        let report = changes.poll_leaves(&VOICE, 0, groups, buffer);
+        assert_eq!(report.unwrap().0, 56 + 20);
+        assert_eq!(looked_at.take(), MAX_LEAVES);
+        changes.leaves_done(Instant::ZERO, &VOICE, groups);
+        assert_eq!(looked_at.take(), 1);
+    }
+
+    #[test]
+    fn in_the_end_every_group_is_reported_once_and_each_report_goes_on_after_the_last() {
+        let times = &mut [0; CAPACITY];
+        let mut changes = StateChanges::new(times);
+        let buffer = &mut [0; 1500];
+        let looked_at = core::cell::Cell::new(0);
+        let groups = |first| {
+            let looked_at = &looked_at;
+            all_from(first).inspect(|_| looked_at.set(looked_at.get() + 1))
+        };
+        let mut reports = 0;
+        while changes.poll_last_leaves(&VOICE, groups, buffer).is_some() {
+            changes.leaves_done(Instant::ZERO, &VOICE, groups);
+            reports += 1;
+        }
+        assert_eq!(reports, CAPACITY.div_ceil((1500 - 56) / 20));
+        assert!((0..CAPACITY).all(|slot| changes.is_told(slot)));
+        assert!(looked_at.get() < 3 * CAPACITY, "{}", looked_at.get());
     }
 }
