@@ -241,7 +241,7 @@ fn a_row_that_is_wrong_is_found() {
         ),
         (
             "wire::every_drop_reason_has_a_packet",
-            "protocol::wire::mld::tests::times_survive_their_codes_or_are_rounded_down",
+            "protocol::wire::mld::tests::an_encoded_time_decodes_to_itself_or_to_the_next_smaller_one",
         ),
         ("`src/protocol/wire/ndisc.rs` `check_ndp`", "the kernel"),
         ("kept", "not kept: it is too much"),

@@ -1,4 +1,4 @@
-//! MLDv1 (RFC 2710) and MLDv2 (RFC 3810): queries, reports and done messages, read and built.
+//! The messages of MLDv1 (RFC 2710) and MLDv2 (RFC 3810), parsed and emitted.
 
 use core::net::Ipv6Addr;
 
@@ -12,11 +12,11 @@ use super::{
 };
 use crate::time::Duration;
 
-/// `ff02::1`, where General Queries go (RFC 3810 §5.1.15).
+/// `ff02::1`, the destination of General Queries (RFC 3810 §5.1.15).
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// `ff02::2`, where Done messages go (RFC 2710 §4).
+/// `ff02::2`, the destination of Done messages (RFC 2710 §4).
 pub const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
-/// `ff02::16`, where MLDv2 Reports go (RFC 3810 §5.2.14).
+/// `ff02::16`, the destination of MLDv2 Reports (RFC 3810 §5.2.14).
 pub const ALL_MLDV2_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
 
 /// A Multicast Listener Query (RFC 2710 §3, RFC 3810 §5.1).
@@ -26,19 +26,20 @@ pub struct Query<'a> {
     pub destination: Ipv6Addr,
     /// `::` in a General Query.
     pub group: Ipv6Addr,
-    /// Within which listeners answer, 0 to 8,387,584 ms (RFC 3810 §5.1.3).
+    /// The time in which a listener must report, 0 to 8,387,584 ms (RFC 3810 §5.1.3).
     pub max_response_delay: Duration,
     pub version: QueryVersion<'a>,
 }
 
-/// The version of a query and what only MLDv2 has.
+/// The version of a query, with the fields that only MLDv2 has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueryVersion<'a> {
     V1,
     V2 {
         /// The S flag (RFC 3810 §5.1.7).
         suppress_router_processing: bool,
-        /// The querier's robustness variable, 0 to 7 (RFC 3810 §5.1.8). One above 7 is sent as 0.
+        /// The querier's robustness variable, 0 to 7. [`Query::emit`] writes 0 for a value above 7
+        /// (RFC 3810 §5.1.8).
         robustness: u8,
         /// The querier's query interval, 0 to 31,744 s (RFC 3810 §5.1.9).
         query_interval: Duration,
@@ -47,10 +48,11 @@ pub enum QueryVersion<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// Checks a received message by RFC 3810 §6.2 and §8.1.
+    /// Parses a received message and checks it by RFC 3810 §6.2 and §8.1.
     pub(super) fn parse(envelope: &Envelope, icmpv6: &'a [u8]) -> Result<Self, DropReason> {
         check_mld(envelope, icmpv6)?;
-        // RFC 3810 §8.1: "MLDv1 Query: length = 24 octets; MLDv2 Query: length >= 28 octets"; other lengths are ignored.
+        // RFC 3810 §8.1: "MLDv1 Query: length = 24 octets; MLDv2 Query: length >= 28 octets".
+        // A query of another length "MUST be silently ignored".
         if !matches!(icmpv6.len(), V1_LENGTH | V2_QUERY_LENGTH..) {
             return Err(DropReason::QueryLength);
         }
@@ -86,8 +88,9 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// Builds the IPv6 packet at the start of `buffer`; its length, 72 octets or (v2) 76 and 16 a source. Times that the field
-    /// cannot hold are rounded down to one that it can. `None` where the buffer is too small.
+    /// Builds the IPv6 packet at the start of `buffer`. Returns its length in octets: 72 for MLDv1,
+    /// 76 plus 16 a source for MLDv2; `None` if the buffer is too small. A time that its field
+    /// cannot hold is rounded down to one that it can.
     pub fn emit(&self, buffer: &mut [u8]) -> Option<usize> {
         let delay = u32::try_from(self.max_response_delay.as_millis()).unwrap_or(u32::MAX);
         let (length, code) = match &self.version {
@@ -116,7 +119,7 @@ impl<'a> Query<'a> {
                 } = &self.version
                     && let Some((fixed, octets)) = rest.split_first_chunk_mut()
                 {
-                    // RFC 3810 §5.1.8: a robustness variable above 7 is sent as 0.
+                    // RFC 3810 §5.1.8: if the robustness variable exceeds 7, the field is 0.
                     let robustness = if *robustness > 7 { 0 } else { *robustness };
                     let flags = u8::from(*suppress_router_processing) << 3 | robustness;
                     let interval = encode_query_interval(query_interval.as_secs());
@@ -143,8 +146,8 @@ impl ReportV1 {
         Ok(ReportV1 { source, group })
     }
 
-    /// Builds the IPv6 packet, sent to the group itself (RFC 2710 §4), at the start of `buffer`; its length, 72 octets. `None`
-    /// where the buffer is too small.
+    /// Builds the IPv6 packet at the start of `buffer`. Its destination is the group itself
+    /// (RFC 2710 §4). Returns its length, 72 octets; `None` if the buffer is too small.
     pub fn emit(&self, buffer: &mut [u8]) -> Option<usize> {
         emit_v1(buffer, TYPE_REPORT_V1, self.source, self.group, self.group)
     }
@@ -164,8 +167,8 @@ impl Done {
         Ok(Done { source, group })
     }
 
-    /// Builds the IPv6 packet, sent to [`ALL_ROUTERS`] (RFC 2710 §4), at the start of `buffer`; its length, 72 octets. `None`
-    /// where the buffer is too small.
+    /// Builds the IPv6 packet at the start of `buffer`. Its destination is [`ALL_ROUTERS`]
+    /// (RFC 2710 §4). Returns its length, 72 octets; `None` if the buffer is too small.
     pub fn emit(&self, buffer: &mut [u8]) -> Option<usize> {
         emit_v1(buffer, TYPE_DONE, self.source, ALL_ROUTERS, self.group)
     }
@@ -179,7 +182,8 @@ pub struct ReportV2<'a> {
 }
 
 impl<'a> ReportV2<'a> {
-    /// Checks a received message, every record's bounds included, by RFC 3810 §5.2 and §7.4.
+    /// Parses a received message and checks it, the bounds of every record included, by RFC 3810
+    /// §5.2 and §7.4.
     pub(super) fn parse(envelope: &Envelope, icmpv6: &'a [u8]) -> Result<Self, DropReason> {
         check_mld(envelope, icmpv6)?;
         let Some((&[.., count_high, count_low], octets)) =
@@ -199,7 +203,7 @@ impl<'a> ReportV2<'a> {
     }
 }
 
-/// The multicast address records of a report, in order.
+/// The multicast address records of a report, in the report's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Records<'a> {
     count: u16,
@@ -214,7 +218,7 @@ impl<'a> Iterator for Records<'a> {
         let header = MldAddressRecord::new_checked(self.octets).ok()?;
         let behind = self.octets.get(MLDV2_RECORD_LENGTH..)?;
         let sources = Sources::first(header.num_srcs(), behind)?;
-        // RFC 3810 §5.2.6: the auxiliary data's length is in units of 32-bit words.
+        // RFC 3810 §5.2.6: the field counts 32-bit words.
         let auxiliary = usize::from(header.aux_data_len()).saturating_mul(4);
         self.octets = behind.get(sources.0.len()..)?.get(auxiliary..)?;
         Some(Record {
@@ -228,15 +232,17 @@ impl<'a> Iterator for Records<'a> {
 /// One multicast address record (RFC 3810 §5.2.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// `Unknown(n)` is to be ignored, the other records of its report are not (RFC 3810 §5.2.12).
+    /// A receiver ignores a record of type `Unknown(n)`, but not the other records of the report
+    /// (RFC 3810 §5.2.12).
     pub record_type: RecordType,
-    /// As received: not necessarily a multicast address.
+    /// As received. The parser does not check that it is a multicast address.
     pub group: Ipv6Addr,
     pub sources: Sources<'a>,
 }
 
 impl Record<'_> {
-    /// Does it say that its sender listens to the group (RFC 3810 §5.2.12)? `None` where it says nothing of that.
+    /// Whether the sender listens to the group (RFC 3810 §4.2, §5.2.12). `None` if the record
+    /// does not tell.
     pub fn listens(&self) -> Option<bool> {
         match self.record_type {
             RecordType::ModeIsExclude
@@ -245,18 +251,18 @@ impl Record<'_> {
             RecordType::ModeIsInclude | RecordType::ChangeToInclude => {
                 Some(self.sources.count() > 0)
             }
-            // Of some sources it wants no more, of others perhaps.
+            // The sender blocks some sources; it may listen to others.
             RecordType::BlockOldSources | RecordType::Unknown(_) => None,
         }
     }
 }
 
-/// A list of source addresses, as it stands in the packet.
+/// A list of source addresses, in the octets of the packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources<'a>(&'a [u8]);
 
 impl<'a> Sources<'a> {
-    /// The first `count` addresses of `octets`; `None` where there are fewer.
+    /// The first `count` addresses of `octets`; `None` if there are fewer.
     fn first(count: u16, octets: &'a [u8]) -> Option<Self> {
         octets
             .get(..usize::from(count).checked_mul(ADDRESS_LENGTH)?)
@@ -274,7 +280,7 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// Builds one MLDv2 Report of many records in a buffer: as many as fit.
+/// Builds one MLDv2 Report in a buffer, with as many records as fit.
 pub struct ReportBuilder<'b> {
     buffer: &'b mut [u8],
     count: u16,
@@ -282,7 +288,8 @@ pub struct ReportBuilder<'b> {
 }
 
 impl<'b> ReportBuilder<'b> {
-    /// A report without records. The length of `buffer` is the largest the packet may become: the upstream's MTU or less.
+    /// Starts a report without records. The packet never outgrows `buffer`, so the caller lends at
+    /// most the upstream's MTU.
     pub fn new(buffer: &'b mut [u8]) -> Self {
         let length = buffer.len().min(IPV6_MAX_LENGTH);
         ReportBuilder {
@@ -292,7 +299,8 @@ impl<'b> ReportBuilder<'b> {
         }
     }
 
-    /// Adds a record without sources and without auxiliary data. False, and nothing added, where it does not fit.
+    /// Adds a record without sources and without auxiliary data. Returns false, and adds nothing,
+    /// if the record does not fit.
     #[must_use]
     pub fn push(&mut self, record_type: RecordType, group: Ipv6Addr) -> bool {
         let free: Option<&mut [u8; MLDV2_RECORD_LENGTH]> = self
@@ -310,8 +318,8 @@ impl<'b> ReportBuilder<'b> {
         true
     }
 
-    /// Writes the headers; the length of the packet. `None` for a report without records, which says nothing (RFC 3810 §5.2),
-    /// and where the buffer is too small.
+    /// Writes the headers. Returns the length of the packet in octets; `None` if the report has no
+    /// records, or if the buffer is too small.
     pub fn finish(self, source: Ipv6Addr) -> Option<usize> {
         let records = MLDV2_RECORD_LENGTH.checked_mul(self.count.into())?;
         let length = V2_REPORT_HEADER_LENGTH.checked_add(records)?;
@@ -333,12 +341,14 @@ impl<'b> ReportBuilder<'b> {
     }
 }
 
-/// Octets before the first record of an MLDv2 Report: IPv6 header, Hop-by-Hop header, ICMPv6 header.
+/// The octets before the first record of an MLDv2 Report: the IPv6 header, the Hop-by-Hop header
+/// and the header of the report.
 pub const MLDV2_REPORT_OVERHEAD: usize = 40 + 8 + V2_REPORT_HEADER_LENGTH;
-/// Octets of a record without sources and auxiliary data.
+/// The octets of a record without sources and without auxiliary data.
 pub const MLDV2_RECORD_LENGTH: usize = 20;
 
-/// The IPv6 header and the most that its 16-bit payload length can say (RFC 8200 §3).
+/// The octets of the IPv6 header and of the largest payload that its 16-bit length can name
+/// (RFC 8200 §3).
 const IPV6_MAX_LENGTH: usize = 40 + u16::MAX as usize;
 const ADDRESS_LENGTH: usize = 16;
 const V1_LENGTH: usize = 24;
@@ -347,8 +357,9 @@ const V2_REPORT_HEADER_LENGTH: usize = 8;
 
 const MLD_HOP_LIMIT: u8 = 1;
 
-/// What every MLD message must be: RFC 2710 §3, RFC 3810 §5, §6.2, §7.4. A report from `::` is valid on the wire, but "routers
-/// silently discard" it (RFC 3810 §5.2.13), and so does this.
+/// The checks that all MLD messages share (RFC 2710 §3, RFC 3810 §5, §6.2, §7.4). A host may
+/// send a report from `::`, but a router silently discards it (RFC 3810 §5.2.13), and so does
+/// this.
 fn check_mld(envelope: &Envelope, icmpv6: &[u8]) -> Result<(), DropReason> {
     envelope.check(icmpv6, MLD_HOP_LIMIT)?;
     if !envelope.source.is_unicast_link_local() {
@@ -360,7 +371,8 @@ fn check_mld(envelope: &Envelope, icmpv6: &[u8]) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Checks a Report or Done of MLDv1; its group. Octets past the 24th are ignored (RFC 2710 §3.7).
+/// Checks an MLDv1 Report or Done and returns its group. A receiver ignores the octets past the
+/// 24th (RFC 2710 §3.7).
 fn check_v1(envelope: &Envelope, icmpv6: &[u8]) -> Result<Ipv6Addr, DropReason> {
     check_mld(envelope, icmpv6)?;
     let group = address_of(icmpv6)?;
@@ -370,7 +382,8 @@ fn check_v1(envelope: &Envelope, icmpv6: &[u8]) -> Result<Ipv6Addr, DropReason> 
     Ok(group)
 }
 
-/// The 24 octets that MLDv1 messages and both queries start with; type and checksum are left 0.
+/// The first 24 octets of MLDv1 messages and of queries of both versions. [`emit_mld`] writes the
+/// type and the checksum, which are 0 here.
 fn v1_body(response_code: u16, group: Ipv6Addr) -> [u8; V1_LENGTH] {
     let mut body = [0; V1_LENGTH];
     body[4..6].copy_from_slice(&response_code.to_be_bytes());
@@ -395,7 +408,7 @@ fn emit_v1(
     )
 }
 
-/// Maximum Response Code to milliseconds (RFC 3810 §5.1.3).
+/// Decodes a Maximum Response Code into milliseconds (RFC 3810 §5.1.3).
 fn decode_response_code(code: u16) -> u32 {
     decode_float(code.into(), 12)
 }
@@ -404,7 +417,7 @@ fn encode_response_code(milliseconds: u32) -> u16 {
     u16::try_from(encode_float(milliseconds, 12)).unwrap_or(u16::MAX)
 }
 
-/// Querier's Query Interval Code to seconds (RFC 3810 §5.1.9).
+/// Decodes a Querier's Query Interval Code into seconds (RFC 3810 §5.1.9).
 fn decode_query_interval(code: u8) -> u32 {
     decode_float(code.into(), 4)
 }
@@ -414,7 +427,8 @@ fn encode_query_interval(seconds: u64) -> u8 {
     u8::try_from(encode_float(seconds, 4)).unwrap_or(u8::MAX)
 }
 
-/// The floating-point codes of RFC 3810: `1 | exponent (3 bits) | mantissa`, or the value itself where the first bit is 0.
+/// Decodes the codes of RFC 3810 §5.1.3 and §5.1.9. If the first bit is 0, the code is the value;
+/// else it is the floating-point number `1 | exponent (3 bits) | mantissa`.
 #[allow(
     clippy::arithmetic_side_effects,
     reason = "mantissa_bits is 4 or 12: no shift reaches 32"
@@ -428,7 +442,7 @@ const fn decode_float(code: u32, mantissa_bits: u32) -> u32 {
     mantissa << (exponent + 3)
 }
 
-/// The largest code whose value is not above `value`.
+/// The code of the largest value that a code can hold and that does not exceed `value`.
 #[allow(
     clippy::arithmetic_side_effects,
     reason = "value is at least 2^(mantissa_bits + 3) where its logarithm is used"
@@ -450,7 +464,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_survive_their_codes_or_are_rounded_down() {
+    fn an_encoded_time_decodes_to_itself_or_to_the_next_smaller_one() {
         for code in 0..=u16::MAX {
             assert_eq!(encode_response_code(decode_response_code(code)), code);
         }
@@ -460,7 +474,7 @@ mod tests {
                 code
             );
         }
-        // RFC 3810 §5.1.3: mant = 0, exp = 0 is 1000h << 3; the largest is 1fffh << 10.
+        // RFC 3810 §5.1.3: the least floating-point code is 1000h << 3, the largest 1fffh << 10.
         assert_eq!(decode_response_code(0x8000), 32_768);
         assert_eq!(decode_response_code(u16::MAX), 8_387_584);
         assert_eq!(encode_response_code(32_769), 0x8000);

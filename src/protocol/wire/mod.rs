@@ -1,8 +1,10 @@
-//! IPv6 packets to [`Message`]s and back. Nothing outside this module looks at the octets of a packet.
+//! Parses IPv6 packets into [`Message`]s, and emits them. No other module looks at the octets of a
+//! packet.
 //!
-//! A packet starts at its IPv6 header, whatever the link below. [`parse`] accepts Neighbor Solicitations and Advertisements that
-//! are valid by RFC 4861 §7.1, and MLD messages that are valid by RFC 2710 and RFC 3810; everything else is a [`DropReason`].
-//! It never panics and never allocates.
+//! A packet starts at its IPv6 header, whatever the link below. [`parse`] accepts Neighbor
+//! Solicitations and Advertisements that are valid by RFC 4861 §7.1, and MLD messages that are
+//! valid by RFC 2710 and RFC 3810. It refuses everything else with a [`DropReason`]. It never
+//! panics and never allocates.
 
 mod mld;
 mod ndisc;
@@ -20,10 +22,10 @@ pub use mld::{
 };
 pub use ndisc::{MacAddress, NeighborAdvertisement, NeighborSolicitation, SolicitedNode};
 
-/// The least MTU of an IPv6 link, in octets (RFC 8200 §5).
+/// The least MTU that an IPv6 link may have, in octets (RFC 8200 §5).
 pub const IPV6_MIN_MTU: usize = 1280;
 
-/// A packet that passed every check its RFC asks of a receiver.
+/// A message that passed every check that its RFC demands of a receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     NeighborSolicitation(NeighborSolicitation),
@@ -34,10 +36,11 @@ pub enum Message<'a> {
     Done(Done),
 }
 
-/// Declares [`DropReason`] with its names, so that no reason can be without one.
+/// Declares [`DropReason`] with its names, so that every reason has one.
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $reason:ident = $name:literal,)*) => {
-        /// Why a packet was not accepted. There is a counter for each.
+        /// Why [`parse`] refused a packet. [`Counters`](crate::counters::Counters) counts each
+        /// reason.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum DropReason { $($(#[$doc])* $reason,)* }
 
@@ -53,21 +56,23 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    /// Shorter than one of its length fields says.
+    /// The packet is shorter than a header, or than a length field says.
     Truncated = "dropped_truncated",
     /// The version is not 6.
     NotIpv6 = "dropped_not_ipv6",
     /// The source is a multicast address (RFC 4291 §2.7).
     MulticastSource = "dropped_multicast_source",
-    /// A malformed Hop-by-Hop option, or an unknown one that says "discard" (RFC 8200 §4.2).
+    /// A Hop-by-Hop option is malformed, or is unknown and its type says to discard the packet
+    /// (RFC 8200 §4.2).
     HopByHopOption = "dropped_hop_by_hop_option",
-    /// Neither ICMPv6, nor ICMPv6 right after one Hop-by-Hop header.
+    /// The IPv6 header, or one Hop-by-Hop header after it, is not followed by ICMPv6.
     NotIcmpv6 = "dropped_not_icmpv6",
-    /// An ICMPv6 type other than NS, NA and MLD.
+    /// The ICMPv6 type is none of NS, NA and MLD.
     OtherType = "dropped_other_type",
     /// The ICMPv6 checksum does not match.
     Checksum = "dropped_checksum",
-    /// The ICMPv6 code of an NDP message is not 0. That of an MLD message is ignored (RFC 2710 §3.2, RFC 3810 §5.1.1).
+    /// The ICMPv6 code of an NDP message is not 0. A receiver ignores the code of an MLD message
+    /// (RFC 2710 §3.2, RFC 3810 §5.1.1).
     Code = "dropped_code",
     /// The hop limit is not 255 (NDP) or not 1 (MLD).
     HopLimit = "dropped_hop_limit",
@@ -75,23 +80,24 @@ drop_reasons! {
     MulticastTarget = "dropped_multicast_target",
     /// An NDP option has length 0 or runs past the packet.
     NdpOption = "dropped_ndp_option",
-    /// An NS from `::` not to a solicited-node group, or with a source link-layer address (RFC 4861 §7.1.1).
+    /// An NS from `::` has a destination other than a solicited-node group, or has a source
+    /// link-layer address (RFC 4861 §7.1.1).
     UnspecifiedSource = "dropped_unspecified_source",
-    /// An NA to a multicast address with the Solicited flag (RFC 4861 §7.1.2).
+    /// An NA to a multicast address has the Solicited flag (RFC 4861 §7.1.2).
     SolicitedMulticast = "dropped_solicited_multicast",
-    /// An MLD message whose source is not link-local (RFC 2710 §5, RFC 3810 §5.1.14, §5.2.13).
+    /// The source of an MLD message is not link-local (RFC 2710 §5, RFC 3810 §5.1.14, §5.2.13).
     NotLinkLocal = "dropped_not_link_local",
-    /// An MLD message without the Router Alert option for MLD (RFC 2710 §3, RFC 3810 §5).
+    /// An MLD message lacks the Router Alert option for MLD (RFC 2710 §3, RFC 3810 §5).
     NoRouterAlert = "dropped_no_router_alert",
-    /// An MLD query of 25 to 27 octets, or shorter than 24 (RFC 3810 §8.1).
+    /// An MLD query is of 25 to 27 octets, or of fewer than 24 (RFC 3810 §8.1).
     QueryLength = "dropped_query_length",
-    /// An MLDv2 report with records, or a query with sources, that run past the packet.
+    /// The records of an MLDv2 report, or the sources of a query, run past the packet.
     RecordOverrun = "dropped_record_overrun",
     /// The group of an MLDv1 message, or of a query, is not a multicast address.
     NotMulticast = "dropped_not_multicast",
 }
 
-/// Reads one IPv6 packet, link-layer padding behind it allowed.
+/// Parses one IPv6 packet. Link-layer padding may follow it.
 pub fn parse(packet: &[u8]) -> Result<Message<'_>, DropReason> {
     let ipv6 = Ipv6Packet::new_unchecked(packet);
     if packet.len() < ipv6.header_len() {
@@ -112,7 +118,7 @@ pub fn parse(packet: &[u8]) -> Result<Message<'_>, DropReason> {
         let header = Ipv6ExtHeader::new_checked(icmpv6).map_err(|_| DropReason::Truncated)?;
         router_alert = has_mld_router_alert(header.payload())?;
         next_header = header.next_header();
-        // RFC 8200 §4.3: the length is in 8-octet units, not counting the first 8 octets.
+        // RFC 8200 §4.3: the field counts units of 8 octets, without the first 8 octets.
         let length = usize::from(header.header_len())
             .saturating_add(1)
             .saturating_mul(8);
@@ -156,7 +162,7 @@ const TYPE_NEIGHBOR_SOLICITATION: u8 = 135;
 const TYPE_NEIGHBOR_ADVERTISEMENT: u8 = 136;
 const TYPE_REPORT_V2: u8 = 143;
 
-/// What the IPv6 header and the Hop-by-Hop header say of the ICMPv6 message they carry.
+/// The fields of the IPv6 and the Hop-by-Hop header that the checks of a message need.
 struct Envelope {
     source: Ipv6Addr,
     destination: Ipv6Addr,
@@ -165,7 +171,7 @@ struct Envelope {
 }
 
 impl Envelope {
-    /// The checks that NDP and MLD share.
+    /// The checks that NDP and MLD messages share.
     fn check(&self, icmpv6: &[u8], hop_limit: u8) -> Result<(), DropReason> {
         let message = Icmpv6Packet::new_unchecked(icmpv6);
         if self.hop_limit != hop_limit {
@@ -178,7 +184,8 @@ impl Envelope {
     }
 }
 
-/// Walks the options of a Hop-by-Hop header: is there a Router Alert with the value for MLD (RFC 2711 §2.1)?
+/// Whether a Hop-by-Hop header has a Router Alert option with the value for MLD (RFC 2711 §2.1).
+/// Checks all its options.
 fn has_mld_router_alert(options: &[u8]) -> Result<bool, DropReason> {
     let mut found = false;
     for option in Ipv6OptionsIterator::new(options) {
@@ -198,11 +205,13 @@ fn has_mld_router_alert(options: &[u8]) -> Result<bool, DropReason> {
     Ok(found)
 }
 
-/// The Hop-by-Hop header of every MLD message: next header ICMPv6, length 8, Router Alert 0 (RFC 2711), PadN of 0.
+/// The Hop-by-Hop header of every MLD message: next header ICMPv6, a length of 8 octets, Router
+/// Alert with the value 0 (RFC 2711), and a PadN of 2 octets.
 const MLD_HOP_BY_HOP: [u8; 8] = [58, 0, 5, 2, 0, 0, 1, 0];
 
-/// Writes the headers of an MLD message around the `length` octets of ICMPv6 that `fill` writes: hop limit 1 and Router Alert
-/// (RFC 3810 §5). The length of the packet; `None` where the buffer is too small.
+/// Builds the packet of an MLD message, whose `length` octets of ICMPv6 `fill` writes: with a hop
+/// limit of 1 and a Router Alert (RFC 3810 §5). Returns the length of the packet in octets; `None`
+/// if the buffer is too small.
 fn emit_mld(
     buffer: &mut [u8],
     source: Ipv6Addr,
@@ -226,7 +235,8 @@ fn emit_mld(
     header.checked_add(payload)
 }
 
-/// As [`emit_mld`], for NDP: hop limit 255 (RFC 4861 §4.3, §4.4) and no extension header.
+/// Builds the packet of an NDP message as [`emit_mld`] does, but with a hop limit of 255 (RFC 4861
+/// §4.3, §4.4) and without an extension header.
 fn emit_ndp(
     buffer: &mut [u8],
     source: Ipv6Addr,
@@ -240,7 +250,8 @@ fn emit_ndp(
     header.checked_add(length)
 }
 
-/// Writes the IPv6 header; its length and the payload behind it.
+/// Writes the IPv6 header. Returns its length and the octets of the payload; `None` if the buffer
+/// is too small.
 fn emit_ipv6(
     buffer: &mut [u8],
     source: Ipv6Addr,
@@ -261,7 +272,8 @@ fn emit_ipv6(
     Some((header.buffer_len(), rest.get_mut(..payload_length)?))
 }
 
-/// Writes an ICMPv6 message of at least 8 octets: a zeroed header, what `fill` writes, type, code and checksum.
+/// Writes an ICMPv6 message of at least 8 octets: zeroes the header, calls `fill`, then writes the
+/// type, the code 0 and the checksum.
 fn seal(
     icmpv6: &mut [u8],
     message_type: u8,
@@ -279,7 +291,8 @@ fn seal(
     message.fill_checksum(&source, &destination);
 }
 
-/// The address at octet 8 of a message: the target of NDP, the multicast address of MLD.
+/// The address at octet 8 of an ICMPv6 message: the target of an NDP message, the multicast address
+/// of an MLD message.
 fn address_of(icmpv6: &[u8]) -> Result<Ipv6Addr, DropReason> {
     let address: Option<&[u8; 16]> = icmpv6
         .get(ICMPV6_HEADER_LENGTH..)

@@ -1,4 +1,5 @@
-//! Neighbor Solicitation and Advertisement (RFC 4861 §4.3, §4.4, §7.1) and the solicited-node groups (RFC 4291 §2.7.1).
+//! Neighbor Solicitations and Advertisements (RFC 4861 §4.3, §4.4, §7.1), parsed and emitted,
+//! and solicited-node groups (RFC 4291 §2.7.1).
 
 use core::fmt;
 use core::net::Ipv6Addr;
@@ -12,24 +13,26 @@ use super::{
     TYPE_NEIGHBOR_SOLICITATION, address_of, emit_ndp,
 };
 
-/// A solicited-node multicast group, `ff02::1:ffXX:XXXX`: the low 24 bits of the addresses it stands for.
+/// A solicited-node multicast group, `ff02::1:ffXX:XXXX`. It stands for all addresses that end in
+/// its low 24 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SolicitedNode([u8; 3]);
 
 impl SolicitedNode {
-    /// The group of a unicast address (RFC 4291 §2.7.1).
+    /// The group that a node with this unicast address joins (RFC 4291 §2.7.1).
     pub const fn of(address: Ipv6Addr) -> Self {
         let [.., a, b, c] = address.octets();
         SolicitedNode([a, b, c])
     }
 
-    /// The group that a multicast address is; `None` outside `ff02::1:ff00:0/104`.
+    /// The group with this multicast address; `None` if the address is outside
+    /// `ff02::1:ff00:0/104`.
     pub fn from_group(group: Ipv6Addr) -> Option<Self> {
         let solicited_node = SolicitedNode::of(group);
         (solicited_node.group() == group).then_some(solicited_node)
     }
 
-    /// The multicast address.
+    /// The multicast address of the group.
     pub const fn group(self) -> Ipv6Addr {
         let SolicitedNode([a, b, c]) = self;
         Ipv6Addr::from_octets([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
@@ -51,16 +54,16 @@ impl fmt::Debug for SolicitedNode {
 /// A Neighbor Solicitation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NeighborSolicitation {
-    /// `::` where the sender probes `target` for duplicates (RFC 4862 §5.4.2).
+    /// `::` if the sender checks whether `target` is a duplicate (RFC 4862 §5.4.2).
     pub source: Ipv6Addr,
     pub destination: Ipv6Addr,
     pub target: Ipv6Addr,
-    /// `None` also where the link's addresses are not 6 octets long.
+    /// `None` if the option is absent, or if its address is not 6 octets long.
     pub source_link_layer: Option<MacAddress>,
 }
 
 impl NeighborSolicitation {
-    /// Checks a received message by RFC 4861 §7.1.1.
+    /// Parses a received message and checks it by RFC 4861 §7.1.1.
     pub(super) fn parse(envelope: &Envelope, icmpv6: &[u8]) -> Result<Self, DropReason> {
         let target = check_ndp(envelope, icmpv6)?;
         let option = link_layer_option(icmpv6, OPTION_SOURCE_LINK_LAYER)?;
@@ -77,7 +80,8 @@ impl NeighborSolicitation {
         })
     }
 
-    /// Builds the IPv6 packet at the start of `buffer`; its length, at most 72 octets. `None` where the buffer is too small.
+    /// Builds the IPv6 packet at the start of `buffer`. Returns its length, at most 72 octets;
+    /// `None` if the buffer is too small.
     pub fn emit(&self, buffer: &mut [u8]) -> Option<usize> {
         let option = self.source_link_layer;
         emit_ndp(
@@ -99,16 +103,16 @@ pub struct NeighborAdvertisement {
     pub target: Ipv6Addr,
     /// The R flag: the sender is a router.
     pub router: bool,
-    /// The S flag: an answer to a solicitation.
+    /// The S flag: the sender answers a solicitation.
     pub solicited: bool,
-    /// The O flag: replaces a cached link-layer address.
+    /// The O flag: the receiver is to override a cached link-layer address.
     pub override_flag: bool,
-    /// `None` also where the link's addresses are not 6 octets long.
+    /// `None` if the option is absent, or if its address is not 6 octets long.
     pub target_link_layer: Option<MacAddress>,
 }
 
 impl NeighborAdvertisement {
-    /// Checks a received message by RFC 4861 §7.1.2.
+    /// Parses a received message and checks it by RFC 4861 §7.1.2.
     pub(super) fn parse(envelope: &Envelope, icmpv6: &[u8]) -> Result<Self, DropReason> {
         let target = check_ndp(envelope, icmpv6)?;
         let option = link_layer_option(icmpv6, OPTION_TARGET_LINK_LAYER)?;
@@ -128,7 +132,8 @@ impl NeighborAdvertisement {
         })
     }
 
-    /// Builds the IPv6 packet at the start of `buffer`; its length, at most 72 octets. `None` where the buffer is too small.
+    /// Builds the IPv6 packet at the start of `buffer`. Returns its length, at most 72 octets;
+    /// `None` if the buffer is too small.
     pub fn emit(&self, buffer: &mut [u8]) -> Option<usize> {
         let mut flags = NdiscNeighborFlags::empty();
         flags.set(NdiscNeighborFlags::ROUTER, self.router);
@@ -149,7 +154,7 @@ impl NeighborAdvertisement {
     }
 }
 
-/// Type, code, checksum, flags and target: what stands before the options (RFC 4861 §4.3, §4.4).
+/// The octets before the options: type, code, checksum, flags and target (RFC 4861 §4.3, §4.4).
 const FIXED_LENGTH: usize = 24;
 const LINK_LAYER_OPTION_LENGTH: usize = 8;
 
@@ -159,7 +164,7 @@ const OPTION_TARGET_LINK_LAYER: u8 = 2;
 
 const NDP_HOP_LIMIT: u8 = 255;
 
-/// What RFC 4861 §7.1.1 and §7.1.2 ask of both messages; the target.
+/// The checks that RFC 4861 §7.1.1 and §7.1.2 demand of both messages. Returns the target.
 fn check_ndp(envelope: &Envelope, icmpv6: &[u8]) -> Result<Ipv6Addr, DropReason> {
     envelope.check(icmpv6, NDP_HOP_LIMIT)?;
     if Icmpv6Packet::new_unchecked(icmpv6).msg_code() != 0 {
@@ -172,7 +177,8 @@ fn check_ndp(envelope: &Envelope, icmpv6: &[u8]) -> Result<Ipv6Addr, DropReason>
     Ok(target)
 }
 
-/// Walks all options; the value of the last one of the `wanted` type. Unknown options are skipped (RFC 4861 §4.6).
+/// The value of the last option of the `wanted` type. Checks the length of every option, and skips
+/// those of unknown types (RFC 4861 §4.6).
 fn link_layer_option(icmpv6: &[u8], wanted: u8) -> Result<Option<&[u8]>, DropReason> {
     let mut found = None;
     let mut options = icmpv6.get(FIXED_LENGTH..).unwrap_or_default();
@@ -180,7 +186,7 @@ fn link_layer_option(icmpv6: &[u8], wanted: u8) -> Result<Option<&[u8]>, DropRea
         let &[option_type, length, ..] = options else {
             return Err(DropReason::NdpOption);
         };
-        // The length is in units of 8 octets, type and length included (RFC 4861 §4.6).
+        // RFC 4861 §4.6: the field counts units of 8 octets, the type and the length included.
         let length = usize::from(length).saturating_mul(8);
         let (option, rest) = options
             .split_at_checked(length)
