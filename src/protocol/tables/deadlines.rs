@@ -1,24 +1,24 @@
-//! What is due next, by slot, without a look through a table: a binary heap in fixed storage. Of
-//! those due at the same time the lowest slot comes first.
+//! The deadlines of a table's slots: a binary heap in fixed storage that names the earliest without
+//! a look through the table. If two slots are due at the same time, the lower one comes first.
 //!
-//! Whoever moves a deadline often need not move it here each time. A deadline that is only
-//! [brought forward](Deadlines::bring_forward) may come too early. Its owner then knows better, and
-//! [sets](Deadlines::set) it to where it belongs.
+//! An owner whose deadlines often move to a later time need not move them here each time. It
+//! [brings them forward](Deadlines::bring_forward) only, so that a slot may come due too early.
+//! Then the owner [sets](Deadlines::set) the true deadline.
 
 use crate::time::Instant;
 
-/// Deadlines of at most `N` slots, `N` up to 65,534.
+/// The deadlines of the slots below `N`; `N` is 1 to 65,534.
 pub struct Deadlines<const N: usize> {
-    /// In milliseconds, by slot. Of a slot that is not in the heap it means nothing.
+    /// The deadline of each slot in milliseconds; meaningless for a slot outside the heap.
     due: [u64; N],
-    /// Each slot is due no later than those at twice its place.
+    /// A binary heap of slots: the slot at place p is due no later than those at 2p + 1 and 2p + 2.
     heap: heapless::Vec<u16, N>,
-    /// Where each slot is in the heap, counted from 1; 0 where it is not.
+    /// The place of each slot in the heap plus 1; 0 for a slot outside it.
     places: [u16; N],
 }
 
 impl<const N: usize> Deadlines<N> {
-    /// All zero bits.
+    /// No deadlines. The value is all zero bits.
     pub const fn new() -> Self {
         const { assert!(N > 0 && N < u16::MAX as usize) };
         Deadlines {
@@ -28,7 +28,7 @@ impl<const N: usize> Deadlines<N> {
         }
     }
 
-    /// No slot is due any more.
+    /// Removes all deadlines.
     pub fn clear(&mut self) {
         while let Some(slot) = self.heap.pop() {
             if let Some(place) = self.places.get_mut(usize::from(slot)) {
@@ -45,26 +45,26 @@ impl<const N: usize> Deadlines<N> {
         self.heap.is_empty()
     }
 
-    /// The slot that is due first, and when.
+    /// The slot with the earliest deadline, and that deadline; `None` if there is no deadline.
     pub fn first(&self) -> Option<(usize, Instant)> {
         let slot = usize::from(*self.heap.first()?);
         Some((slot, Instant::from_millis(self.due_of(slot))))
     }
 
-    /// The slot that is due first, if that is by `now`.
+    /// The slot with the earliest deadline, if that deadline is not after `now`.
     pub fn first_due(&self, now: Instant) -> Option<usize> {
         self.first()
             .filter(|(_, due)| *due <= now)
             .map(|(slot, _)| slot)
     }
 
-    /// When a slot is due; `None` where it never is.
+    /// The deadline of a slot; `None` if it has none.
     pub fn get(&self, slot: usize) -> Option<Instant> {
         self.place_of(slot)?;
         Some(Instant::from_millis(self.due_of(slot)))
     }
 
-    /// A slot, below `N`, is due then, whenever it was due before.
+    /// Sets the deadline of a slot, earlier or later than before. Ignores a slot of `N` or above.
     pub fn set(&mut self, slot: usize, due: Instant) {
         let Some(known) = self.due.get_mut(slot) else {
             return;
@@ -76,7 +76,7 @@ impl<const N: usize> Deadlines<N> {
                 self.sink(place);
             }
             None => {
-                // Each slot is there once, so there is room.
+                // The heap has room, since it holds each slot at most once.
                 let place = self.heap.len();
                 if self.heap.push(slot as u16).is_ok() {
                     self.note_place(place);
@@ -86,7 +86,7 @@ impl<const N: usize> Deadlines<N> {
         }
     }
 
-    /// A slot is due then, or before if it was.
+    /// Sets the deadline of a slot, unless the slot has an earlier one.
     #[inline]
     pub fn bring_forward(&mut self, slot: usize, due: Instant) {
         if self.get(slot).is_none_or(|known| due < known) {
@@ -94,7 +94,7 @@ impl<const N: usize> Deadlines<N> {
         }
     }
 
-    /// A slot is due no more.
+    /// Removes the deadline of a slot.
     pub fn remove(&mut self, slot: usize) {
         let Some(place) = self.place_of(slot) else {
             return;
@@ -110,7 +110,7 @@ impl<const N: usize> Deadlines<N> {
         }
     }
 
-    /// Moves what is at a place up to where it belongs; that place.
+    /// Moves the slot at a place up to where it belongs, and returns that place.
     fn rise(&mut self, mut place: usize) -> usize {
         while let Some(above) = place.checked_sub(1).map(|place| place / 2) {
             if self.key_at(above) <= self.key_at(place) {
@@ -122,7 +122,7 @@ impl<const N: usize> Deadlines<N> {
         place
     }
 
-    /// Moves what is at a place down to where it belongs.
+    /// Moves the slot at a place down to where it belongs.
     fn sink(&mut self, mut place: usize) {
         loop {
             let left = place.saturating_mul(2).saturating_add(1);
@@ -146,7 +146,7 @@ impl<const N: usize> Deadlines<N> {
         self.note_place(other);
     }
 
-    /// Notes where the slot at a place is.
+    /// Notes the place of the slot that is at a place.
     fn note_place(&mut self, place: usize) {
         if let Some(slot) = self.heap.get(place)
             && let Some(known) = self.places.get_mut(usize::from(*slot))
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_due_first_comes_first_whatever_was_set_before() {
+    fn the_heap_names_the_earliest_deadline_after_any_change() {
         let mut deadlines = Deadlines::<64>::new();
         let mut model = [None::<u64>; 64];
         let mut state = 1_u32;
@@ -215,12 +215,12 @@ mod tests {
     }
 
     #[test]
-    fn all_slots_can_be_due_at_once() {
+    fn every_slot_below_the_capacity_can_have_a_deadline() {
         let mut deadlines = Deadlines::<8>::new();
         for slot in 0..9 {
             deadlines.set(slot, Instant::from_secs(1));
         }
-        assert_eq!(deadlines.len(), 8, "there is no slot 8");
+        assert_eq!(deadlines.len(), 8, "slot 8 does not exist");
         for slot in 0..8 {
             assert_eq!(deadlines.get(slot), Some(Instant::from_secs(1)));
         }

@@ -1,4 +1,5 @@
-//! Fixed storage, without a heap: tables, sets and deadlines of their slots, and rates.
+//! Fixed storage, without allocation: tables, sets of their slots, deadlines of their slots, and
+//! rates.
 
 pub mod deadlines;
 pub mod pending;

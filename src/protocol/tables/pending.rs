@@ -1,10 +1,11 @@
-//! Slots of a table where something is to be carried out, and those where that failed and waits.
+//! Sets of a table's slots, and the slots whose action the daemon has yet to carry out.
 
 use crate::time::Instant;
 
-/// A set of slots, a bit each; `WORDS` times 32 of them, at most 8,192.
+/// A set of slots below `WORDS` times 32, at most 8,192, with a bit for each.
 ///
-/// A bit for each word says whether it has any, so that the lowest slot is found at once.
+/// A second bitmap has a bit for each word that is not zero, so that the lowest slot is found
+/// without a look through the words.
 pub struct SlotSet<const WORDS: usize> {
     words: [u32; WORDS],
     some: [u32; 8],
@@ -12,7 +13,7 @@ pub struct SlotSet<const WORDS: usize> {
 }
 
 impl<const WORDS: usize> SlotSet<WORDS> {
-    /// All zero bits.
+    /// An empty set. The value is all zero bits.
     pub(crate) const fn new() -> Self {
         const { assert!(WORDS <= 256) };
         SlotSet {
@@ -30,12 +31,12 @@ impl<const WORDS: usize> SlotSet<WORDS> {
         self.length == 0
     }
 
-    /// In their order.
+    /// The slots in ascending order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
         self.iter_from(0)
     }
 
-    /// Those from a slot on, in their order.
+    /// The slots from `first` on, in ascending order.
     pub(crate) fn iter_from(&self, first: usize) -> impl Iterator<Item = usize> {
         let mut next = self.next_from(first);
         core::iter::from_fn(move || {
@@ -69,7 +70,7 @@ impl<const WORDS: usize> SlotSet<WORDS> {
         }
     }
 
-    /// Puts a slot in or takes it out.
+    /// Inserts a slot, or removes it.
     pub(crate) fn set(&mut self, slot: usize, present: bool) {
         if present {
             self.insert(slot);
@@ -83,33 +84,35 @@ impl<const WORDS: usize> SlotSet<WORDS> {
         word & bit(slot) != 0
     }
 
-    /// Takes all out; pages of memory that were never needed stay so.
+    /// Removes all slots. An empty set is not written to, so that its pages of memory stay
+    /// untouched.
     pub(crate) fn clear(&mut self) {
         if !self.is_empty() {
             *self = SlotSet::new();
         }
     }
 
-    /// The lowest slot.
+    /// The lowest slot; `None` if the set is empty.
     pub(crate) fn first(&self) -> Option<usize> {
         self.next_from(0)
     }
 
-    /// Takes the lowest slot out.
+    /// Removes the lowest slot and returns it; `None` if the set is empty.
     pub(crate) fn take_first(&mut self) -> Option<usize> {
         let slot = self.first()?;
         self.remove(slot);
         Some(slot)
     }
 
-    /// Takes out the next slot from `first` on, or from 0 where there is none.
+    /// Removes the lowest slot from `first` on, or else the lowest of all, and returns it; `None`
+    /// if the set is empty.
     pub(crate) fn take_from(&mut self, first: usize) -> Option<usize> {
         let slot = self.next_from(first).or_else(|| self.first())?;
         self.remove(slot);
         Some(slot)
     }
 
-    /// The lowest slot from one on.
+    /// The lowest slot from `first` on; `None` if there is none.
     pub(crate) fn next_from(&self, first: usize) -> Option<usize> {
         if self.is_empty() {
             return None;
@@ -133,22 +136,22 @@ const fn bit(slot: usize) -> u32 {
     1_u32.rotate_left(slot as u32)
 }
 
-/// The bits of a word from one of the 32 on.
+/// The bits of a word from a bit, 0 to 31, on.
 fn from(word: u32, bit: usize) -> u32 {
     word & u32::MAX.checked_shl(bit as u32).unwrap_or_default()
 }
 
-/// The slot of the lowest bit of the word at a place.
+/// The slot of the lowest bit of the word at a place; `None` if the word is zero.
 fn lowest(place: usize, word: u32) -> Option<usize> {
     let bit = usize::try_from(word.trailing_zeros()).ok()?;
     (word != 0).then(|| place.saturating_mul(32).saturating_add(bit))
 }
 
-/// What is to be carried out, a slot each.
+/// The slots whose action the daemon has yet to carry out.
 pub struct Pending<const WORDS: usize> {
-    /// What can be tried.
+    /// The slots whose action can be tried now.
     ready: SlotSet<WORDS>,
-    /// What failed, and waits for `retry_at`.
+    /// The slots whose action failed; they wait for `retry_at`.
     failed: SlotSet<WORDS>,
     retry_at: Option<Instant>,
 }
@@ -162,26 +165,26 @@ impl<const WORDS: usize> Pending<WORDS> {
         }
     }
 
-    /// Is there something to be carried out for a slot? If it failed before, it is tried at once.
+    /// Notes whether a slot has an action to carry out. If one failed before, it need not wait.
     pub(crate) fn set(&mut self, slot: usize, pending: bool) {
         self.failed.remove(slot);
         self.ready.set(slot, pending);
     }
 
-    /// The next slot to do something for, the same one again until that changes.
+    /// The lowest slot with an action to try now; `None` if there is none.
     pub(crate) fn next(&self) -> Option<usize> {
         self.ready.first()
     }
 
-    /// It could not be carried out. All that failed until then is tried again at `retry_at` of what
-    /// failed first.
+    /// Notes that the action of a slot failed. All that failed are retried together, at the
+    /// `retry_at` of the first failure.
     pub(crate) fn fail(&mut self, slot: usize, retry_at: Instant) {
         self.ready.remove(slot);
         self.failed.insert(slot);
         self.retry_at.get_or_insert(retry_at);
     }
 
-    /// Did something fail that was not tried again yet?
+    /// Whether a failed action waits for its retry.
     pub(crate) fn is_failing(&self) -> bool {
         !self.failed.is_empty()
     }
@@ -196,7 +199,7 @@ impl<const WORDS: usize> Pending<WORDS> {
         }
     }
 
-    /// Tries again at once what failed.
+    /// Retries all failed actions now.
     pub(crate) fn retry(&mut self) {
         self.retry_at = None;
         while let Some(slot) = self.failed.take_first() {
@@ -210,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_tried_again_early_fails_no_more() {
+    fn an_action_that_is_retried_early_no_longer_counts_as_failed() {
         let mut pending = Pending::<1>::new();
         for slot in [3, 4] {
             pending.set(slot, true);
@@ -218,14 +221,14 @@ mod tests {
         }
         pending.set(3, true);
         assert_eq!(pending.next(), Some(3));
-        assert!(pending.is_failing(), "the other one does");
+        assert!(pending.is_failing(), "slot 4 still waits");
         pending.set(3, false);
         pending.set(4, true);
         assert!(!pending.is_failing());
     }
 
     #[test]
-    fn slots_are_taken_in_turn_from_anywhere() {
+    fn take_from_wraps_around_to_the_lowest_slot() {
         let mut set = SlotSet::<3>::new();
         for (slots, first, taken) in [
             (&[3, 40, 41, 95][..], 0, 3),
@@ -248,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_has_what_was_put_in_and_not_taken_out() {
+    fn a_set_holds_the_slots_that_were_inserted_and_not_removed() {
         let mut set = SlotSet::<2>::new();
         assert!(set.is_empty());
         for slot in [63, 0, 31, 32, 5, 5, 64, 1000] {

@@ -1,15 +1,16 @@
-//! A token bucket: so many at once, and so many a second after that.
+//! A token bucket, which grants a burst and then a rate, and a throttle of log lines.
 
 use crate::time::{Duration, Instant};
 
-/// Full when new.
+/// A token bucket, full when new.
 pub struct Bucket {
-    /// Thousandths of a token short of full, at `updated`.
+    /// The thousandths of a token that the bucket lacked at `updated`.
     missing: u64,
     updated: Instant,
 }
 
-/// A token in thousandths: a millisecond grows as many of these as the rate is tokens a second.
+/// A token in thousandths: the thousandths that a bucket gains in a millisecond equal the tokens
+/// that it gains in a second.
 const TOKEN: u64 = 1000;
 
 impl Bucket {
@@ -20,8 +21,8 @@ impl Bucket {
         }
     }
 
-    /// Takes a token of a bucket that holds `burst` and grows `rate` a second, both at least 1;
-    /// false where there is none.
+    /// Takes a token. The bucket holds at most `burst` tokens and gains `rate` a second; both are
+    /// at least 1. Returns false if there is no token.
     pub(crate) fn take(&mut self, now: Instant, rate: u32, burst: u32) -> bool {
         let elapsed = now.as_millis().saturating_sub(self.updated.as_millis());
         let missing = self
@@ -34,7 +35,8 @@ impl Bucket {
         granted
     }
 
-    /// When the next token is there, in a bucket of the same `rate` and `burst`.
+    /// When the next token is there; in the past if there is one now. `rate` and `burst` are those
+    /// of [`Self::take`].
     pub(crate) fn next_token(&self, rate: u32, burst: u32) -> Instant {
         let room = TOKEN.saturating_mul(burst.into()).saturating_sub(TOKEN);
         let lacking = self.missing.saturating_sub(room);
@@ -43,7 +45,7 @@ impl Bucket {
     }
 }
 
-/// Lets a line of the log through once a minute.
+/// Allows a log line once a minute.
 pub struct Throttle(Option<Instant>);
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -67,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_at_once_and_the_rate_after_that() {
+    fn a_bucket_grants_the_burst_and_then_the_rate() {
         let mut bucket = Bucket::new();
         let mut taken = |millis| {
             let now = Instant::from_millis(millis);
@@ -77,11 +79,11 @@ mod tests {
         assert_eq!(taken(7_010), 0);
         assert_eq!(taken(7_020), 1);
         assert_eq!(taken(8_020), 50);
-        assert_eq!(taken(1_000_000), 200, "never more than the burst");
+        assert_eq!(taken(1_000_000), 200, "a bucket never exceeds its burst");
     }
 
     #[test]
-    fn the_next_token_is_there_when_it_is_said_to_be_and_not_before() {
+    fn next_token_names_the_first_millisecond_that_grants_one() {
         for (rate, burst) in [(50, 200), (1, 1), (3, 2), (1000, 1)] {
             let mut bucket = Bucket::new();
             let now = Instant::from_millis(7_000);

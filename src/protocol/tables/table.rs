@@ -1,24 +1,24 @@
 //! A table of fixed capacity with a keyed hash.
 //!
-//! An entry keeps its slot, a number below the capacity, until it is removed, so that other state
-//! (a bit, a deadline, a socket) can go by the slot. A full table refuses the newcomer and changes
-//! nothing; the caller decides who makes room.
+//! An entry keeps its slot, a number below the capacity, until it is removed. So other state (a
+//! bit, a socket) can be stored by slot. A full table refuses a new entry and changes nothing; the
+//! caller decides which entry to evict.
 //!
-//! The hash is keyed because strangers choose the keys: without the hash's key nobody can choose
-//! addresses that share a chain. `heapless::IndexMap` takes no key at run time and moves its
-//! entries, hence this.
+//! Strangers choose the keys that go into a table. The hash has a secret key, so that a stranger
+//! cannot choose addresses that share a chain. `heapless::IndexMap` takes no key at run time and
+//! moves its entries, so it cannot serve here.
 //!
-//! An empty table is all zero bits, so a static one takes no room in the file, and slots are handed
-//! out from the first, so pages that were never needed cost no memory.
+//! An empty table is all zero bits, so a static one takes no room in the file. The table hands out
+//! its slots from the first on, so pages that it never needed cost no memory.
 
 use core::net::Ipv6Addr;
 use core::ops::Range;
 
 use siphasher::sip::SipHasher13;
 
-/// What entries go by.
+/// A key of a [`Table`].
 pub trait Key: Copy + Eq {
-    /// What the hash is taken of: different for different keys, or else these always share a chain.
+    /// The input of the hash. Two keys with the same bits always share a chain.
     fn bits(&self) -> u128;
 }
 
@@ -28,32 +28,32 @@ impl Key for Ipv6Addr {
     }
 }
 
-/// At most `N` entries, `N` up to 65,534.
+/// A table of at most `N` entries; `N` is 1 to 65,534.
 pub struct Table<K, V, const N: usize> {
     hash_key: [u64; 2],
     /// The first slot of each chain.
     chains: [Next; N],
-    /// Those that were ever used.
+    /// The slots that were ever used.
     slots: heapless::Vec<Slot<K, V>, N>,
-    /// The chain of slots that were used and are free.
+    /// The chain of the slots that were used and are now free.
     free: Next,
     length: usize,
 }
 
-/// The table is full; nothing was changed.
+/// The table was full and is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
 #[derive(Clone, Copy)]
 struct Slot<K, V> {
     next: Next,
-    /// What is in a free slot means nothing.
+    /// If false, the key and the value mean nothing.
     occupied: bool,
     key: K,
     value: V,
 }
 
-/// The next slot of a chain: its number plus 1, or 0 at the end.
+/// The next slot of a chain: its number plus 1, or 0 at the end of the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Next(u16);
 
@@ -70,8 +70,8 @@ impl Next {
 }
 
 impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
-    /// An empty table, all zero bits. It takes entries once it has a
-    /// [key of its hash](Self::begin).
+    /// An empty table, all zero bits. [`Self::begin`] must give it a hash key before the first
+    /// entry.
     pub const fn new() -> Self {
         const { assert!(N > 0 && N < u16::MAX as usize) };
         Table {
@@ -83,7 +83,7 @@ impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
         }
     }
 
-    /// Empties the table, and gives its hash a key: 16 random octets, not all of them 0.
+    /// Empties the table and sets its hash key: 16 random octets, not all of them 0.
     pub fn begin(&mut self, hash_key: [u8; 16]) {
         if !self.slots.is_empty() {
             *self = Table::new();
@@ -99,9 +99,9 @@ impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
         self.length == 0
     }
 
-    /// The slot of `key`.
+    /// The slot of `key`; `None` if the table does not hold it.
     pub fn find(&self, key: &K) -> Option<usize> {
-        // The hash is most of what it takes.
+        // An empty table need not pay for the hash, which costs most of a look-up.
         if self.length == 0 {
             return None;
         }
@@ -116,22 +116,25 @@ impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
         None
     }
 
-    /// The entry in `slot`; `None` where the slot is free.
+    /// The entry in `slot`; `None` if the slot is free.
     pub fn get(&self, slot: usize) -> Option<(K, &V)> {
         let slot = self.slots.get(slot).filter(|slot| slot.occupied)?;
         Some((slot.key, &slot.value))
     }
 
-    /// As [`Self::get`], to change the value.
+    /// The entry in `slot`, with a value to change; `None` if the slot is free.
     pub fn get_mut(&mut self, slot: usize) -> Option<(K, &mut V)> {
         let slot = self.slots.get_mut(slot).filter(|slot| slot.occupied)?;
         Some((slot.key, &mut slot.value))
     }
 
-    /// Adds `key`, which must not be in the table; its slot.
+    /// Adds `key`, which must not be in the table, and returns its slot.
     pub fn insert(&mut self, key: K, value: V) -> Result<usize, Full> {
-        debug_assert!(self.find(&key).is_none(), "a key is inserted once");
-        debug_assert!(self.hash_key != [0; 2], "anybody can guess its hash");
+        debug_assert!(
+            self.find(&key).is_none(),
+            "the table holds this key already"
+        );
+        debug_assert!(self.hash_key != [0; 2], "the table has no hash key");
         let chain = self.chain_of(&key);
         let first = self.chains.get_mut(chain).ok_or(Full)?;
         let slot = Slot {
@@ -157,7 +160,7 @@ impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
         Ok(number)
     }
 
-    /// Frees `slot`; what was in it.
+    /// Frees `slot` and returns the entry that it held; `None` if it was free.
     pub fn remove(&mut self, slot: usize) -> Option<(K, V)> {
         let removed = *self.slots.get(slot).filter(|slot| slot.occupied)?;
         let chain = self.chain_of(&removed.key);
@@ -180,12 +183,13 @@ impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
         Some((removed.key, removed.value))
     }
 
-    /// All slots that may hold an entry, to go through while changing the table.
+    /// The slots that may hold an entry. The caller may change the table while it goes through
+    /// them.
     pub fn slots(&self) -> Range<usize> {
         0..self.slots.len()
     }
 
-    /// The entries from `first` on, in the order of their slots.
+    /// The entries from slot `first` on, in the order of their slots.
     pub fn iter_from(&self, first: usize) -> impl Iterator<Item = (usize, K, &V)> {
         self.slots
             .iter()
@@ -199,7 +203,7 @@ impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
         let [first, second] = self.hash_key;
         let hasher = SipHasher13::new_with_keys(first, second);
         let hash = hasher.hash(&key.bits().to_le_bytes());
-        // The upper half as a fraction of the capacity, for which no CPU has to divide.
+        // Scales the upper half of the hash to the capacity without a division.
         ((hash >> 32).wrapping_mul(N as u64) >> 32) as usize
     }
 }
@@ -215,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_newcomer_when_full_and_reuses_what_was_freed() {
+    fn a_full_table_refuses_a_new_entry_and_reuses_a_freed_slot() {
         let mut table: Table<u32, u32, 3> = Table::new();
         table.begin([7; 16]);
         for key in 0..3 {
@@ -235,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn which_keys_share_a_chain_is_the_hash_keys_secret() {
+    fn the_hash_key_decides_which_keys_share_a_chain() {
         let chains = |octet| {
             let mut table: Table<u32, (), 64> = Table::new();
             table.begin([octet; 16]);
@@ -247,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_a_plain_list_whatever_the_chains() {
+    fn a_table_agrees_with_a_plain_list_after_any_change() {
         let mut table: Table<u32, u32, 16> = Table::new();
         table.begin([7; 16]);
         let mut model: heapless::Vec<(u32, u32), 16> = heapless::Vec::new();
