@@ -1,4 +1,4 @@
-//! What a user can set. Every default is a named constant with its source.
+//! The settings. Every default is a named constant with its source.
 
 use core::fmt;
 use core::net::Ipv6Addr;
@@ -6,82 +6,92 @@ use core::net::Ipv6Addr;
 use crate::link::{InterfaceName, MAX_DOWNSTREAMS, Prefix};
 use crate::time::Duration;
 
-/// How long an address counts as present after it was last seen. Above twice the 125 s a querier waits between queries and the
-/// 260 s of a Multicast Address Listening Interval (RFC 3810 §9.4), so that no gateway forgets a group before mldproxy does.
+/// The time from the last sighting of an address to its expiry. It exceeds two query intervals of
+/// 125 s, and the 260 s of a Multicast Address Listening Interval (RFC 3810 §9.4). So a gateway
+/// never forgets a group before mldproxy does.
 pub const ADDRESS_TIMEOUT: Duration = Duration::from_secs(300);
-/// How often all groups are reported unasked: four times in a Multicast Address Listening Interval (RFC 3810 §9.4), so that three
-/// reports may be lost where no querier asks.
+/// The time between two unsolicited reports of all groups. Four of them fit in a Multicast Address
+/// Listening Interval (RFC 3810 §9.4). So on a link without a querier three reports in a row may
+/// be lost.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
-/// How often addresses are looked through for those that timed out: a tenth of [`ADDRESS_TIMEOUT`].
+/// The time between two checks for expired addresses: a tenth of [`ADDRESS_TIMEOUT`].
 pub const EXPIRY_INTERVAL: Duration = Duration::from_secs(30);
-/// Global unicast, the addresses that IANA hands out (RFC 4291 §2.4, RFC 3587 §3).
+/// The global unicast addresses that IANA assigns (RFC 4291 §2.4, RFC 3587 §3).
 pub const GLOBAL_UNICAST: Prefix = Prefix {
     network: Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0),
     length: 3,
 };
-/// Addresses that one host may hold: a phone or laptop with temporary addresses (RFC 8981) has up to some twenty.
+/// The most addresses that one host may hold. A phone or laptop with temporary addresses (RFC 8981)
+/// has up to about twenty.
 pub const PER_MAC: u16 = 64;
-/// New groups a second, and at once: each costs the gateway a report.
+/// The new groups that mldproxy may join in a second. The gateway has to process a report for each.
 pub const JOIN_RATE: u32 = 50;
+/// The new groups that mldproxy may join at once.
 pub const JOIN_BURST: u32 = 200;
 /// The most prefixes of [`Config::prefixes`].
 pub const MAX_PREFIXES: usize = 16;
 
-/// A checked configuration is what [`Config::check`] returned no error for.
+/// The settings of one engine. [`Config::check`] must have accepted them.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The interface towards the gateway.
     pub upstream: InterfaceName,
     /// The interfaces towards the hosts. A [`Port`](crate::link::Port) is an index into this list.
     pub downstreams: heapless::Vec<InterfaceName, MAX_DOWNSTREAMS>,
-    /// Only addresses inside one of these are learned.
+    /// The engine learns only addresses inside one of these.
     pub prefixes: heapless::Vec<Prefix, MAX_PREFIXES>,
-    /// From the last sighting of an address to its end; above zero.
+    /// The time from the last sighting of an address to its expiry; above zero.
     pub address_timeout: Duration,
-    /// Between two reports of all groups; zero turns them off.
+    /// The time between two unsolicited reports of all groups; zero turns these off.
     pub refresh_interval: Duration,
-    /// Between two looks for addresses that timed out; above zero.
+    /// The time between two checks for expired addresses; above zero.
     pub expiry_interval: Duration,
-    /// What hosts are learned from.
+    /// The messages that the engine learns hosts from.
     pub learn: Learn,
-    /// Ask hosts by MLD queries whether they are still there.
+    /// The engine sends MLD queries to hosts, to learn whether they are still there.
     pub ask: bool,
-    /// Probe addresses by Neighbor Solicitations, where asking is off or is not answered.
+    /// The engine probes addresses with Neighbor Solicitations, if it sends no queries or the host
+    /// does not answer them.
     pub probe: bool,
-    /// Addresses that one host (link-layer address) may hold; above zero.
+    /// The most addresses that one host (link-layer address) may hold; above zero.
     pub per_mac: u16,
-    /// New groups a second, and at once; both above zero.
+    /// The new groups that the engine may join in a second; above zero.
     pub join_rate: u32,
+    /// The new groups that the engine may join at once; above zero.
     pub join_burst: u32,
-    /// The MLD version spoken upstream.
+    /// The MLD version that the engine uses upstream.
     pub mld_mode: MldMode,
-    /// [`Self::prefixes`] follows the prefixes on the upstream's link.
+    /// [`Self::prefixes`] follows the prefixes of the upstream link.
     pub upstream_prefixes: bool,
-    /// Addresses inside one of these are never learned.
+    /// The engine never learns addresses inside one of these.
     pub excluded: heapless::Vec<Prefix, MAX_PREFIXES>,
-    /// Have the kernel answer solicitations upstream for each confirmed address downstream, and answer those downstream for
-    /// targets elsewhere, so that there need be no other NDP proxy.
+    /// The kernel answers solicitations upstream for each confirmed downstream address, and the
+    /// engine answers those downstream for targets on other links. No other NDP proxy is needed.
     pub ndp_proxy: bool,
-    /// A route to each confirmed address downstream, and to each neighbor found upstream: both sides hold one prefix.
+    /// The kernel gets a route to each confirmed downstream address and to each neighbor found
+    /// upstream, since both sides share one prefix.
     pub host_routes: bool,
-    /// Advertise an address upstream once it is first confirmed (RFC 9131), so that the gateway knows it before it asks.
+    /// The engine advertises an address upstream once the host first confirmed it (RFC 9131), so
+    /// that the gateway need not solicit it.
     pub announce: bool,
 }
 
-/// What hosts are learned from.
+/// The messages that the engine learns hosts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learn {
     Both,
-    /// Neighbor discovery alone: whole addresses, so that prefixes can be told.
+    /// Neighbor Discovery only. Its messages carry whole addresses, so the engine can tell their
+    /// prefixes.
     Ndp,
-    /// MLD reports alone: 24 bits of an address, which may be a link-local one.
+    /// MLD reports only. A solicited-node group carries 24 bits of an address, which may be
+    /// link-local.
     Mld,
 }
 
-/// Which version of MLD is spoken upstream.
+/// How the engine chooses the MLD version that it uses upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MldMode {
-    /// That of the queries heard there (RFC 3810 §8.2.1).
+    /// The version of the queries that it receives there (RFC 3810 §8.2.1).
     Auto,
     V1,
     V2,
@@ -97,7 +107,7 @@ pub enum MldVersion {
 }
 
 impl Config {
-    /// The defaults between two interfaces.
+    /// The defaults, without a downstream.
     pub fn new(upstream: InterfaceName) -> Self {
         let mut config = Config {
             upstream,
@@ -119,12 +129,12 @@ impl Config {
             host_routes: false,
             announce: false,
         };
-        // There is room for one.
+        // The empty list has room.
         let _ = config.prefixes.push(GLOBAL_UNICAST);
         config
     }
 
-    /// What is wrong with the whole, where each part is right by itself.
+    /// Checks the settings against each other, and that none is zero that must not be.
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.downstreams.is_empty() {
             return Err(ConfigError::NoDownstream);
@@ -171,7 +181,8 @@ impl Config {
         Ok(())
     }
 
-    /// Is `address` one to keep reachable? Never where it is link-local, multicast, loopback, unspecified or IPv4-mapped.
+    /// Whether the engine learns `address`. It never learns one that is link-local, multicast,
+    /// loopback, unspecified or IPv4-mapped.
     pub fn learns(&self, address: Ipv6Addr) -> bool {
         let never = address.is_unicast_link_local()
             || address.is_multicast()
@@ -183,19 +194,19 @@ impl Config {
     }
 }
 
-/// Why a configuration cannot be run.
+/// Why a configuration cannot run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigError {
     NoDownstream,
     DownstreamIsUpstream(InterfaceName),
     DownstreamTwice(InterfaceName),
-    /// The named option, a time, is zero and must not be.
+    /// A time is zero and must not be; with the name of its option.
     Zero(&'static str),
-    /// The named option, a limit, is zero and must not be.
+    /// A limit is zero and must not be; with the name of its option.
     ZeroLimit(&'static str),
     /// Every prefix is excluded.
     NothingToLearn,
-    /// Something is to be done for confirmed addresses, and there will be none.
+    /// An option needs confirmed addresses, and the other options let no host confirm one.
     NothingConfirmed,
 }
 
@@ -216,7 +227,8 @@ impl fmt::Display for ConfigError {
                 f.write_str("--exclude covers every prefix; no address is left to learn")
             }
             ConfigError::NothingConfirmed => f.write_str(
-                "--ndp-proxy, --host-routes and --announce are for hosts that answered; with --no-ask and --no-probe none is asked",
+                "--ndp-proxy, --host-routes and --announce are for hosts that answered; \
+                 with --no-ask and --no-probe none is asked",
             ),
         }
     }
@@ -235,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn only_global_unicast_is_learned_and_some_addresses_never() {
+    fn the_engine_learns_global_unicast_by_default_and_some_addresses_never() {
         let mut config = config(&["br-lan"]);
         let learns = |config: &Config, text: &str| config.learns(text.parse().unwrap());
         assert!(learns(&config, "2001:db8::1"));
@@ -259,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn contradictions_are_named() {
+    fn check_names_the_interface_or_the_time_that_is_wrong() {
         assert_eq!(config(&["br-lan", "guest"]).check(), Ok(()));
         assert_eq!(config(&[]).check(), Err(ConfigError::NoDownstream));
         let same = ConfigError::DownstreamIsUpstream("wan".parse().unwrap());
@@ -271,7 +283,7 @@ mod tests {
         assert_eq!(
             zero.check(),
             Ok(()),
-            "a refresh interval of zero means none"
+            "a refresh interval of zero turns refreshes off"
         );
         zero.expiry_interval = Duration::ZERO;
         assert_eq!(zero.check(), Err(ConfigError::Zero("--expiry-interval")));
@@ -279,7 +291,6 @@ mod tests {
         assert_eq!(zero.check(), Err(ConfigError::Zero("--address-timeout")));
     }
 
-    /// As it is written.
     fn text(value: &impl fmt::Display) -> heapless::String<200> {
         let mut text = heapless::String::new();
         fmt::write(&mut text, format_args!("{value}")).unwrap();
@@ -287,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_of_zero_are_named() {
+    fn check_names_a_limit_of_zero() {
         for (option, per_mac, join_rate, join_burst) in [
             ("--per-mac", 0, 1, 1),
             ("--join-rate", 1, 0, 1),
@@ -304,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn something_has_to_be_left_to_learn() {
+    fn check_refuses_exclusions_that_leave_nothing_to_learn() {
         let excluding = |prefix: &str| {
             let mut config = config(&["br-lan"]);
             config.excluded.push(prefix.parse().unwrap()).unwrap();
@@ -313,17 +324,17 @@ mod tests {
         let nothing = Err(ConfigError::NothingToLearn);
         assert_eq!(excluding("2000::/3").check(), nothing);
         assert_eq!(excluding("::/0").check(), nothing);
-        assert_eq!(excluding("2000::/4").check(), Ok(()), "the other half");
-        assert_eq!(excluding("4000::/3").check(), Ok(()), "beside it");
+        assert_eq!(excluding("2000::/4").check(), Ok(()), "3000::/4 is left");
+        assert_eq!(excluding("4000::/3").check(), Ok(()), "2000::/3 is left");
         let mut without = config(&["br-lan"]);
         without.prefixes.clear();
         assert_eq!(without.check(), nothing);
         without.upstream_prefixes = true;
-        assert_eq!(without.check(), Ok(()), "the upstream will name them");
+        assert_eq!(without.check(), Ok(()), "the upstream names the prefixes");
     }
 
     #[test]
-    fn what_is_for_confirmed_addresses_wants_hosts_asked_or_probed() {
+    fn check_refuses_options_for_confirmed_addresses_if_no_host_can_confirm_one() {
         let options: [fn(&mut Config); 3] = [
             |config| config.ndp_proxy = true,
             |config| config.host_routes = true,
@@ -334,19 +345,23 @@ mod tests {
             set(&mut config);
             assert_eq!(config.check(), Ok(()));
             config.ask = false;
-            assert_eq!(config.check(), Ok(()), "probed");
+            assert_eq!(config.check(), Ok(()), "a probe confirms");
             (config.ask, config.probe) = (true, false);
-            assert_eq!(config.check(), Ok(()), "asked");
+            assert_eq!(config.check(), Ok(()), "a query confirms");
             config.ask = false;
             assert_eq!(config.check(), Err(ConfigError::NothingConfirmed));
         }
         let mut silent = config(&["br-lan"]);
         (silent.ask, silent.probe) = (false, false);
-        assert_eq!(silent.check(), Ok(()), "there is nothing to confirm for");
+        assert_eq!(
+            silent.check(),
+            Ok(()),
+            "no option needs a confirmed address"
+        );
     }
 
     #[test]
-    fn what_is_wrong_is_said_by_the_name_of_the_interface_or_option() {
+    fn every_error_names_its_interface_or_option() {
         let name: InterfaceName = "br-lan".parse().unwrap();
         assert_eq!((name.as_str(), &*text(&name)), ("br-lan", "br-lan"));
         let errors = [

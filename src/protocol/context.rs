@@ -1,4 +1,5 @@
-//! What every capability is told: the time, the settings, the links, and where to count.
+//! The context that the engine lends to every capability: the time, the settings, the links and the
+//! counters.
 
 use core::net::Ipv6Addr;
 
@@ -8,9 +9,9 @@ use crate::link::{Link, MAX_DOWNSTREAMS, Port, Side};
 use crate::time::Instant;
 use crate::wire::MacAddress;
 
-/// One for all capabilities.
+/// The context of one engine, shared by its capabilities.
 pub struct Context {
-    /// The latest time told.
+    /// The latest time that the caller passed in.
     pub now: Instant,
     pub config: Config,
     pub links: Links,
@@ -30,13 +31,13 @@ impl Context {
         }
     }
 
-    /// Time that goes back counts as the latest.
+    /// Advances the time to `now`. Ignores a time before the latest.
     pub(crate) fn advance(&mut self, now: Instant) {
         self.now = self.now.max(now);
     }
 }
 
-/// The links that can be used now.
+/// The links that the engine can use now.
 pub struct Links {
     upstream: Option<Link>,
     downstreams: [Option<Link>; MAX_DOWNSTREAMS],
@@ -58,13 +59,15 @@ impl Links {
         }
     }
 
-    /// What packets are sent from on a link; `None` while none can be.
+    /// The source addresses of packets on a link: link-local and link-layer. `None` while the link
+    /// cannot send.
     pub fn source_on(&self, side: Side) -> Option<(Ipv6Addr, MacAddress)> {
         let link = self.on(side)?;
         Some((link.link_local?, link.mac))
     }
 
-    /// A link is like this now; how it was before.
+    /// Replaces the state of a link and returns the one before. `None` is a link that cannot be
+    /// used.
     pub(crate) fn set(&mut self, side: Side, link: Option<Link>) -> Option<Link> {
         let known = match side {
             Side::Upstream => &mut self.upstream,

@@ -1,18 +1,18 @@
-//! One counter for each reason a packet was dropped, and one for each thing done.
+//! The counters: one for each reason to drop a packet, and one for each [`Counter`].
 
 use crate::wire::DropReason;
 
-/// Declares [`Counter`] with its names, so that no counter can be without one.
+/// Declares [`Counter`] with its names, so that every counter has one.
 macro_rules! counters {
     ($($(#[$doc:meta])* $counter:ident = $name:literal,)*) => {
-        /// A thing that is counted.
+        /// An event that the engine counts.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Counter { $($(#[$doc])* $counter,)* }
 
         impl Counter {
             pub const ALL: &[Counter] = &[$(Counter::$counter,)*];
 
-            /// A stable name in snake_case, for people and for metrics.
+            /// A stable name in snake_case, for logs and metrics.
             pub const fn name(self) -> &'static str {
                 match self { $(Counter::$counter => $name,)* }
             }
@@ -21,62 +21,66 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Valid Neighbor Solicitations heard downstream.
+    /// Valid Neighbor Solicitations received downstream.
     NeighborSolicitation = "neighbor_solicitations",
-    /// Valid Neighbor Advertisements heard downstream.
+    /// Valid Neighbor Advertisements received downstream.
     NeighborAdvertisement = "neighbor_advertisements",
-    /// Valid MLD messages heard downstream.
+    /// Valid MLD messages received downstream.
     Mld = "mld_messages",
-    /// Valid queries heard upstream.
+    /// Valid queries received upstream.
     Query = "queries",
-    /// Addresses and listeners learned.
+    /// Addresses and group memberships learned.
     Learned = "learned",
-    /// Addresses and listeners that were not seen in time.
+    /// Addresses and group memberships that expired.
     Expired = "expired",
-    /// Unconfirmed ones that made room for others.
+    /// Unconfirmed addresses and group memberships that were evicted for new ones.
     Evicted = "evicted",
-    /// Refused, since their host held as many as it may.
+    /// New addresses and group memberships refused because their host held as many as it may.
     RefusedHostQuota = "refused_per_mac",
-    /// New groups that waited for their turn to be joined, since there were more at once than are allowed.
+    /// New groups whose join was delayed by the join rate.
     JoinDelayed = "joins_delayed",
-    /// Refused for now, since the table was full, and more new ones at once wanted others' places than are allowed.
+    /// New addresses and group memberships refused because the table was full and the rate of
+    /// evictions was exhausted.
     RefusedRate = "refused_rate",
-    /// Refused, since a table was full.
+    /// New addresses and group memberships refused because a table was full.
     RefusedFull = "refused_full",
-    /// Questions to hosts.
+    /// Queries sent to single hosts.
     Asked = "hosts_asked",
-    /// Questions for single addresses.
+    /// Probes sent for single addresses.
     Probed = "addresses_probed",
     /// Groups joined upstream.
     Joined = "groups_joined",
     /// Groups left upstream.
     Left = "groups_left",
-    /// Joins and leaves that failed; each is tried again.
+    /// Joins and leaves that failed; each is retried.
     MembershipFailed = "membership_failures",
     /// Reports sent upstream.
     Reported = "reports",
-    /// Proxy entries added and removed, and routes.
+    /// Proxy entries added to the kernel.
     ProxyAdded = "proxies_added",
+    /// Proxy entries removed from the kernel.
     ProxyRemoved = "proxies_removed",
+    /// Routes added to the kernel.
     RouteAdded = "routes_added",
+    /// Routes removed from the kernel.
     RouteRemoved = "routes_removed",
-    /// Addresses that had to do without both for a while, since the table of them was full.
+    /// Addresses without a proxy entry and a route because the table of them was full.
     RefusedProxy = "refused_proxies",
-    /// Changes of these that failed; each is tried again.
+    /// Changes of proxy entries and routes that failed; each is retried.
     KernelTableFailed = "kernel_table_failures",
-    /// Questions for targets that hosts downstream looked for.
+    /// Solicitations sent for targets that downstream hosts solicited.
     Solicited = "targets_asked",
-    /// Targets not asked for, since there were too many at once.
+    /// Targets not solicited because there were too many at once.
     RefusedTarget = "refused_targets",
-    /// Answers to hosts downstream.
+    /// Advertisements sent to downstream hosts.
     Answered = "answers",
     /// Addresses announced upstream.
     Announced = "announcements",
-    /// Packets that could not be sent; each is tried again.
+    /// Packets that could not be sent; each is retried.
     TransmitFailed = "transmit_failures",
 }
 
-/// All counters, from zero at the start; they wrap around at 2^64.
+/// All counters. They start at zero and wrap around at 2^64.
 pub struct Counters {
     done: [u64; Counter::ALL.len()],
     dropped: [u64; DropReason::ALL.len()],
@@ -106,7 +110,7 @@ impl Counters {
         self.done.get(counter as usize).copied().unwrap_or_default()
     }
 
-    /// Packets dropped for `reason`.
+    /// The packets dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.dropped
             .get(reason as usize)
@@ -114,7 +118,7 @@ impl Counters {
             .unwrap_or_default()
     }
 
-    /// Every counter with its stable name; those of [`DropReason`] come last.
+    /// Every counter with its stable name. Those of [`DropReason`] come last.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let done = Counter::ALL
             .iter()

@@ -1,4 +1,4 @@
-//! The nouns that all rooms speak: interfaces, where something is, and prefixes.
+//! The nouns that all modules share: links, sides, interface names and prefixes.
 
 use core::fmt;
 use core::net::Ipv6Addr;
@@ -6,35 +6,36 @@ use core::str::FromStr;
 
 use crate::wire::MacAddress;
 
-/// The most downstreams one process watches.
+/// The most downstreams of one process.
 pub const MAX_DOWNSTREAMS: usize = 32;
 
 /// The index of a downstream in the list of downstreams of a configuration.
 pub type Port = u8;
 
-/// A side of this router.
+/// A side of the router: the upstream, or one of the downstreams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Upstream,
     Downstream(Port),
 }
 
-/// A link of this router, upstream or downstream, as the kernel has it now.
+/// A link of the router, upstream or downstream, in its present state in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The kernel's number for the interface. Another number is another interface, without
-    /// memberships, whatever its name.
+    /// The kernel's index of the interface. An interface with another index is another interface,
+    /// without memberships, even if it has the same name.
     pub index: u32,
-    /// An address that MLD and Neighbor Discovery messages can be sent from: link-local, valid, not
-    /// tentative.
+    /// The source of MLD and Neighbor Discovery messages: a link-local address that is valid and
+    /// not tentative. `None` while the interface has none.
     pub link_local: Option<Ipv6Addr>,
-    /// In octets. Below 1280 it counts as 1280 (RFC 8200 §5).
+    /// In octets. The engine treats a value below 1280 as 1280 (RFC 8200 §5).
     pub mtu: u32,
-    /// All zero where the link has no link-layer addresses.
+    /// All zero if the link has no link-layer addresses.
     pub mac: MacAddress,
 }
 
-/// The name of a network interface: 1 to 15 octets, none of them white space, `/` or `:` (the kernel's own rule).
+/// The name of a network interface by the kernel's rule: 1 to 15 octets, none of them white space,
+/// `/` or `:`, and neither `.` nor `..`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceName(heapless::String<15>);
 
@@ -64,7 +65,7 @@ impl fmt::Display for InterfaceName {
     }
 }
 
-/// Not a name that an interface can have.
+/// The text is not a name that an interface can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InterfaceNameError;
 
@@ -74,7 +75,7 @@ impl fmt::Display for InterfaceNameError {
     }
 }
 
-/// An IPv6 prefix, 0 to 128 bits long, without host bits.
+/// An IPv6 prefix of 0 to 128 bits. All bits behind it are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
     pub(crate) network: Ipv6Addr,
@@ -96,7 +97,7 @@ impl Prefix {
         Ok(prefix)
     }
 
-    /// The prefix that an address is in, 0 to 128 bits long.
+    /// The prefix of `length` bits that contains an address. Fails if `length` exceeds 128.
     pub fn of(address: Ipv6Addr, length: u8) -> Result<Self, PrefixError> {
         let network = Ipv6Addr::from_bits(address.to_bits() & Prefix::mask(length));
         Prefix::new(network, length)
@@ -107,12 +108,12 @@ impl Prefix {
         differing.leading_zeros() >= self.length.into()
     }
 
-    /// The address, where there is room for no more.
+    /// The only address of a prefix of 128 bits; `None` for a shorter one.
     pub fn single_address(&self) -> Option<Ipv6Addr> {
         (self.length == 128).then_some(self.network)
     }
 
-    /// Is all of `other` inside?
+    /// Whether the prefix contains every address of `other`.
     pub fn covers(&self, other: &Prefix) -> bool {
         self.length <= other.length && self.contains(other.network)
     }
@@ -140,12 +141,12 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// Why a text is not a [`Prefix`].
+/// Why a text or an address and a length are not a [`Prefix`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrefixError {
     Syntax,
     TooLong,
-    /// Bits are set behind the prefix, which was probably meant to be this one.
+    /// Bits are set behind the prefix. The user probably meant this one.
     HostBits(Prefix),
 }
 
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prefixes_are_read_and_refused_with_a_reason() {
+    fn a_prefix_parses_or_names_the_reason_why_not() {
         let parse = |text: &str| text.parse::<Prefix>();
         assert!(
             parse("2001:db8::/64")
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn interface_names_are_the_kernels() {
+    fn an_interface_name_parses_if_the_kernel_allows_it() {
         assert!(text(&InterfaceNameError).contains("1 to 15 characters"));
         for name in ["wan", "br-lan", "eth0.7", "pppoe-wan", "abcdefghijklmno"] {
             assert!(name.parse::<InterfaceName>().is_ok(), "{name}");
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_are_written_as_they_are_read_and_the_one_that_was_meant_is_named() {
+    fn a_prefix_displays_as_it_parses_and_an_error_suggests_the_one_that_was_meant() {
         let wrong = |prefix: &str| text(&prefix.parse::<Prefix>().unwrap_err());
         for prefix in ["::/0", "2001:db8::/64", "2001:db8::9/128"] {
             assert_eq!(text(&prefix.parse::<Prefix>().unwrap()), prefix);
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_in_its_prefix_of_any_length() {
+    fn an_address_is_in_its_own_prefix_of_any_length() {
         let address = "2001:db8:ffff::9".parse().unwrap();
         for (length, prefix) in [
             (0, "::/0"),
@@ -252,7 +253,6 @@ mod tests {
         assert_eq!(Prefix::of(address, 129), Err(PrefixError::TooLong));
     }
 
-    /// As it is written.
     fn text(value: &impl fmt::Display) -> heapless::String<200> {
         let mut text = heapless::String::new();
         fmt::write(&mut text, format_args!("{value}")).unwrap();

@@ -1,22 +1,24 @@
-//! Time as the caller tells it: milliseconds since a moment of the caller's choice. Arithmetic saturates.
+//! Time in milliseconds since a moment that the caller chooses. The core has no clock: the caller
+//! passes the time in. Arithmetic saturates.
 
-/// Brings a deadline forward to `due`, where there is none or it is later.
+/// Sets a deadline to `due`, unless it is earlier already.
 pub(crate) fn bring_forward(deadline: &mut Option<Instant>, due: Instant) {
     *deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
 }
 
-/// The first of deadlines; `None` where there is none.
+/// The earliest of some deadlines; `None` if all are `None`.
 pub fn earliest(deadlines: &[Option<Instant>]) -> Option<Instant> {
     deadlines.iter().copied().flatten().min()
 }
 
-/// A moment on a clock that never goes back.
+/// A moment on a monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant {
     millis: u64,
 }
 
-/// A span of time. That of `core` counts nanoseconds, for which a router's CPU of 32 bits divides, with each sum anew.
+/// A span of time in milliseconds. `core::time::Duration` counts nanoseconds, which costs a
+/// router's 32-bit CPU a division for each sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duration {
     millis: u64,
@@ -39,12 +41,12 @@ impl Instant {
         self.millis
     }
 
-    /// The time from `earlier` to `self`; zero where `earlier` is the later one.
+    /// The time from `earlier` to `self`; zero if `earlier` is the later one.
     pub const fn since(self, earlier: Instant) -> Duration {
         Duration::from_millis(self.millis.saturating_sub(earlier.millis))
     }
 
-    /// The moment `duration` later; the last one there is, where that is out of range.
+    /// The moment `duration` later, or the last moment if that is out of range.
     pub const fn saturating_add(self, duration: Duration) -> Instant {
         Instant {
             millis: self.millis.saturating_add(duration.millis),
@@ -69,7 +71,7 @@ impl Duration {
         self.millis
     }
 
-    /// Whole seconds.
+    /// The whole seconds.
     pub const fn as_secs(self) -> u64 {
         self.millis / 1000
     }
@@ -82,7 +84,7 @@ impl Duration {
         Duration::from_millis(self.millis.saturating_add(other.millis))
     }
 
-    /// Zero where `other` is longer.
+    /// Zero if `other` is longer.
     pub const fn saturating_sub(self, other: Duration) -> Duration {
         Duration::from_millis(self.millis.saturating_sub(other.millis))
     }
@@ -91,7 +93,7 @@ impl Duration {
         Duration::from_millis(self.millis.saturating_mul(factor as u64))
     }
 
-    /// Rounded down; `None` where the divisor is 0.
+    /// Rounded down; `None` if the divisor is 0.
     pub const fn checked_div(self, divisor: u32) -> Option<Duration> {
         match self.millis.checked_div(divisor as u64) {
             Some(millis) => Some(Duration::from_millis(millis)),
