@@ -1,14 +1,15 @@
-//! docs/rfc.md against the source: each row names what keeps it and the test of it, and both are there.
+//! Checks docs/rfc.md and SECURITY.md against the source. Each row of docs/rfc.md names the code
+//! that keeps a rule and the test of it, and both exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const PAGE: &str = "docs/rfc.md";
 
-/// A row of one of the tables.
+/// A row of one of the page's tables.
 #[derive(Debug, Default)]
 struct Row {
-    /// The table's RFC and the row's section, for whoever is to mend it.
+    /// The table's RFC and the row's section, for the message of a fault.
     place: String,
     says: String,
     status: String,
@@ -16,10 +17,10 @@ struct Row {
     test: String,
 }
 
-/// How it is kept. The rest of the words are for people.
+/// The words that a row's status can start with. The words behind them are for people.
 const STATUSES: [&str; 3] = ["not applicable", "not kept", "kept"];
 
-/// The rows of all tables of five columns; what is not of that form is a fault.
+/// The rows of all tables. Fails at a row that has not five columns or no end.
 fn rows(page: &str) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     let mut rfc = "";
@@ -96,7 +97,7 @@ fn faults(row: &Row) -> Vec<String> {
     faults
 }
 
-/// What stands in backticks.
+/// The texts in backticks.
 fn quoted(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
@@ -105,14 +106,14 @@ fn read(path: &str) -> Option<String> {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).ok()
 }
 
-/// Every file of Rust in a folder and below.
+/// Every Rust file in a folder and its subfolders.
 fn sources(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let entries = fs::read_dir(folder).expect("it is there");
+    let entries = fs::read_dir(folder).expect("the folder exists");
     let mut files = Vec::new();
-    for path in entries.map(|entry| entry.expect("it is there").path()) {
+    for path in entries.map(|entry| entry.expect("the entry is readable").path()) {
         if path.is_dir() {
-            files.extend(sources(path.to_str().expect("of letters")));
+            files.extend(sources(path.to_str().expect("a path in UTF-8")));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
         }
@@ -120,7 +121,7 @@ fn sources(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Does the name stand there, not as a part of another one?
+/// Whether the text has the name, and not only as a part of another one.
 fn has_word(text: &str, name: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     text.match_indices(name).any(|(at, _)| {
@@ -128,8 +129,8 @@ fn has_word(text: &str, name: &str) -> bool {
     })
 }
 
-/// Is it a test, as `PROGRAM::MODULE::NAME`? The programs are those in tests/, and `protocol` and `daemon` for the unit tests of the
-/// two crates.
+/// Whether a path `PROGRAM::MODULE::NAME` names a test. The programs are those in tests/, and
+/// `protocol` and `daemon` for the unit tests of the two crates.
 fn is_test(test: &str) -> bool {
     let Some((path, name)) = test.rsplit_once("::") else {
         return false;
@@ -155,15 +156,15 @@ fn is_test(test: &str) -> bool {
 }
 
 #[test]
-fn every_row_names_what_is_there() {
+fn every_row_names_code_and_tests_that_exist() {
     let rows = rows(&read(PAGE).expect(PAGE)).expect(PAGE);
     let faults: Vec<_> = rows.iter().flat_map(faults).collect();
     assert!(faults.is_empty(), "{PAGE}:\n{}", faults.join("\n"));
 }
 
 #[test]
-fn what_is_said_of_security_has_its_tests() {
-    let page = read("SECURITY.md").expect("it is there");
+fn every_test_that_the_security_page_names_exists() {
+    let page = read("SECURITY.md").expect("the file exists");
     let named: Vec<_> = quoted(&page)
         .into_iter()
         .filter(|name| name.contains("::"))
@@ -174,14 +175,14 @@ fn what_is_said_of_security_has_its_tests() {
 }
 
 #[test]
-fn each_unsafe_block_is_one_that_the_page_justifies() {
-    let page = read("SECURITY.md").expect("it is there");
+fn the_security_page_justifies_every_unsafe_block() {
+    let page = read("SECURITY.md").expect("the file exists");
     let (_, table) = page.split_once("| in | blocks |").expect("a table");
     let rows = table
         .lines()
         .skip(2)
         .take_while(|line| line.starts_with('|'));
-    let source = read("src/daemon/sys/ffi.rs").expect("it is there");
+    let source = read("src/daemon/sys/ffi.rs").expect("the file exists");
     let mut justified = 0;
     for row in rows {
         let cells: Vec<_> = row.split(" | ").collect();
@@ -197,7 +198,7 @@ fn each_unsafe_block_is_one_that_the_page_justifies() {
     }
     assert_eq!(source.matches("unsafe {").count(), justified);
     let elsewhere = sources("src").into_iter().filter(|path| {
-        let text = fs::read_to_string(path).expect("it is there");
+        let text = fs::read_to_string(path).expect("the file exists");
         !path.ends_with("sys/ffi.rs")
             && (text.contains("unsafe {") || text.contains("(unsafe_code"))
     });
@@ -214,39 +215,44 @@ fn the_page_counts_its_rows() {
     let [not_applicable, not_kept, kept] =
         STATUSES.map(|status| count(&|row| row.status.starts_with(status)));
     let expected = format!(
-        "Of {} rows {kept} are kept, each with a test, {not_kept} are not, and {not_applicable} do not apply.",
+        "Of {} rows {kept} are kept, each with a test, {not_kept} are not, \
+         and {not_applicable} do not apply.",
         rows.len()
     );
     assert!(page.contains(&expected), "{PAGE} should say: {expected}");
 }
 
 #[test]
-fn a_row_that_is_wrong_is_found() {
-    let right = "| §1 | it is | kept | `src/protocol/wire/ndisc.rs` `check_ndp` | `wire::every_drop_reason_has_a_packet` |";
+fn the_check_finds_every_kind_of_wrong_row() {
+    let right = "| §1 | it is | kept | `src/protocol/wire/ndisc.rs` `check_ndp` \
+                 | `wire::the_parser_refuses_a_packet_for_every_drop_reason` |";
     let told = |wrong: &str, by: &str| {
         let line = right.replacen(wrong, by, 1);
-        assert!(by == wrong || line != right, "{wrong} is not there");
+        assert!(by == wrong || line != right, "the row lacks {wrong}");
         let rows = rows(&line).expect("a row");
         rows.iter().flat_map(faults).collect::<Vec<_>>()
     };
     assert_eq!(told("", ""), [""; 0]);
     let right_too = [
         (
-            "wire::every_drop_reason_has_a_packet",
+            "wire::the_parser_refuses_a_packet_for_every_drop_reason",
             "netns::check::proxying::two_that_answer_are_told",
         ),
         (
-            "wire::every_drop_reason_has_a_packet",
-            "engine::limits::new_groups_are_joined_200_at_once_and_50_a_second_and_none_is_forgotten",
+            "wire::the_parser_refuses_a_packet_for_every_drop_reason",
+            "engine::limits::\
+             new_groups_are_joined_200_at_once_and_50_a_second_and_none_is_forgotten",
         ),
         (
-            "wire::every_drop_reason_has_a_packet",
-            "protocol::wire::mld::tests::an_encoded_time_decodes_to_itself_or_to_the_next_smaller_one",
+            "wire::the_parser_refuses_a_packet_for_every_drop_reason",
+            "protocol::wire::mld::tests::\
+             an_encoded_time_decodes_to_itself_or_to_the_next_smaller_one",
         ),
         ("`src/protocol/wire/ndisc.rs` `check_ndp`", "the kernel"),
         ("kept", "not kept: it is too much"),
         (
-            "kept | `src/protocol/wire/ndisc.rs` `check_ndp` | `wire::every_drop_reason_has_a_packet`",
+            "kept | `src/protocol/wire/ndisc.rs` `check_ndp` \
+             | `wire::the_parser_refuses_a_packet_for_every_drop_reason`",
             "not applicable: it is another's | – | –",
         ),
     ];
@@ -272,29 +278,29 @@ fn a_row_that_is_wrong_is_found() {
             "kept by whom?",
         ),
         (
-            "every_drop",
-            "each_drop",
-            "no test wire::each_drop_reason_has_a_packet",
+            "refuses_a",
+            "refuses_no",
+            "no test wire::the_parser_refuses_no_packet_for_every_drop_reason",
         ),
-        ("wire::every", "engine::every", "no test engine::every"),
-        // A function of the tests that is no test.
+        ("wire::the", "engine::the", "no test engine::the"),
+        // This function of the tests is not a test.
         (
-            "every_drop_reason_has_a_packet",
+            "the_parser_refuses_a_packet_for_every_drop_reason",
             "broken_packets",
             "no test wire::broken_packets",
         ),
         (
-            "wire::every_drop_reason_has_a_packet",
+            "wire::the_parser_refuses_a_packet_for_every_drop_reason",
             "netns::invalid::few",
             "no test netns::invalid::few",
         ),
         (
-            "`wire::every_drop_reason_has_a_packet`",
+            "`wire::the_parser_refuses_a_packet_for_every_drop_reason`",
             "–",
             "'–' is no test",
         ),
         (
-            "`wire::every_drop_reason_has_a_packet`",
+            "`wire::the_parser_refuses_a_packet_for_every_drop_reason`",
             "some",
             "'some' is no test",
         ),

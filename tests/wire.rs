@@ -1,5 +1,5 @@
-//! The wire format against octets that this crate did not write. What stands in each golden is as tshark reads it; the checksum
-//! routine is this file's own.
+//! The wire format, tested against octets that another program wrote. tshark dissected each golden;
+//! the expected fields are its reading. The checksum routine is this file's own.
 
 use protocol::time::Duration;
 use std::net::Ipv6Addr;
@@ -10,113 +10,114 @@ use protocol::wire::{
     parse,
 };
 
-/// Emitted by Linux 6.18: a ping to a neighbor not yet known.
+/// Emitted by Linux 6.18 for a ping to a neighbor that it did not know.
 const NS: &str = "
     6000000000203aff 20010db8000000000000000000000002 ff0200000000000000000001ff000001
     87001c2700000000 20010db8000000000000000000000001
     0101020000000002
 ";
-/// Emitted by Linux 6.18: a neighbor known for a while is probed.
+/// Emitted by Linux 6.18 as a probe of a neighbor in state PROBE.
 const NS_UNICAST: &str = "
     6000000000203aff fe80000000000000000000fffe000001 20010db8000000000000000000000002
     87001cab00000000 20010db8000000000000000000000002
     0101020000000001
 ";
-/// Emitted by Linux 6.18: a new address, `enhanced_dad=0`.
+/// Emitted by Linux 6.18 for a new address, with `enhanced_dad=0`.
 const NS_DAD: &str = "
     6000000000183aff 00000000000000000000000000000000 ff0200000000000000000001ff000002
     87004ceb00000000 20010db8000000000000000000000002
 ";
-/// Emitted by Linux 6.18: a new address, with the nonce option (RFC 7527) that is its default.
+/// Emitted by Linux 6.18 for a new address, with the nonce option (RFC 7527) that it adds by
+/// default.
 const NS_DAD_NONCE: &str = "
     6000000000203aff 00000000000000000000000000000000 ff0200000000000000000001ff000003
     8700948300000000 20010db8000000000000000000000003
     0e0144dfbc24a958
 ";
-/// Emitted by Linux 6.18: the answer to `NS`.
+/// Emitted by Linux 6.18 in answer to `NS`.
 const NA: &str = "
     6000000000203aff 20010db8000000000000000000000001 20010db8000000000000000000000002
     88008a7360000000 20010db8000000000000000000000001
     0201020000000001
 ";
-/// Emitted by Linux 6.18: the answer to `NS_UNICAST`.
+/// Emitted by Linux 6.18 in answer to `NS_UNICAST`.
 const NA_BARE: &str = "
     6000000000183aff 20010db8000000000000000000000002 fe80000000000000000000fffe000001
     8800deb440000000 20010db8000000000000000000000002
 ";
-/// Emitted by Linux 6.18: a new address of a router, `ndisc_notify=1`.
+/// Emitted by a Linux 6.18 router for a new address, with `ndisc_notify=1`.
 const NA_UNSOLICITED: &str = "
     6000000000203aff 20010db8000000000000000000000002 ff020000000000000000000000000001
     88007927a0000000 20010db8000000000000000000000002
     0201020000000002
 ";
-/// Emitted by Linux 6.18: a bridge, `mcast_mld_version 1`.
+/// Emitted by a Linux 6.18 bridge with `mcast_mld_version 1`.
 const QUERY_V1: &str = "
     6000000000200001 fe80000000000000000000fffe000001 ff020000000000000000000000000001
     3a00050200000000
     8200756f0bb80000 00000000000000000000000000000000
 ";
-/// Emitted by Linux 6.18: the same bridge after `DONE`. RFC 2710 §8 sends it to the group itself.
+/// Emitted by the same bridge after `DONE`. RFC 2710 §8 would send it to the group itself.
 const QUERY_V1_GROUP: &str = "
     6000000000200001 fe80000000000000000000fffe000001 ff020000000000000000000000000001
     3a00050200000000
     82006c0803e80000 ff020000000000000000000000001234
 ";
-/// Emitted by Linux 6.18: a bridge, `mcast_mld_version 2`.
+/// Emitted by a Linux 6.18 bridge with `mcast_mld_version 2`.
 const QUERY_V2: &str = "
     6000000000240001 fe80000000000000000000fffe000001 ff020000000000000000000000000001
     3a00050200000000
     8200732f0bb80000 00000000000000000000000000000000
     023c0000
 ";
-/// Emitted by Linux 6.18: the same bridge after `REPORT_V2`, S flag set.
+/// Emitted by the same bridge after `REPORT_V2`, with the S flag.
 const QUERY_V2_GROUP: &str = "
     6000000000240001 fe80000000000000000000fffe000001 ff020000000000000000000000001234
     3a00050200000000
     82004f9503e80000 ff020000000000000000000000001234
     0a3c0000
 ";
-/// Emitted by Linux 6.18: the same bridge after BLOCK_OLD_SOURCES.
+/// Emitted by the same bridge after a BLOCK_OLD_SOURCES record.
 const QUERY_V2_SOURCE: &str = "
     6000000000340001 fe80000000000000000000fffe000001 ff020000000000000000000000004321
     3a00050200000000
     8200c7e403e80000 ff020000000000000000000000004321
     023c0001 20010db800010000000000000000000b
 ";
-/// Emitted by Linux 6.18: the same bridge, asking for a group of wider scope from its global address.
+/// Emitted by the same bridge from its global address, for a group of wider scope.
 const QUERY_V2_GLOBAL: &str = "
     6000000000440001 20010db8000000000000000000000001 ff050000000000000000000000000003
     3a00050200000000
     8200f00d03e80000 ff050000000000000000000000000003
     023c0002 20010db800010000000000000000000b 20010db800010000000000000000000a
 ";
-/// Built with Scapy 2.8: both times in their exponential range.
+/// Built with Scapy 2.8. Both times are floating-point codes.
 const QUERY_V2_SOURCES: &str = "
     6000000000440001 fe80000000000000000000fffe000001 ff050000000000000000000000004321
     3a00050200000100
     8200e6c2abcd0000 ff050000000000000000000000004321
     0d9d0002 20010db800010000000000000000000a 20010db800010000000000000000000b
 ";
-/// Emitted by Linux 6.18: `force_mld_version=1`.
+/// Emitted by Linux 6.18 with `force_mld_version=1`.
 const REPORT_V1: &str = "
     6000000000200001 fe80000000000000000000fffe000002 ff020000000000000000000000001234
     3a00050200000100
     83005cbc00000000 ff020000000000000000000000001234
 ";
-/// Emitted by Linux 6.18: `force_mld_version=1`.
+/// Emitted by Linux 6.18 with `force_mld_version=1`.
 const DONE: &str = "
     6000000000200001 fe80000000000000000000fffe000002 ff020000000000000000000000000002
     3a00050200000100
     84006dee00000000 ff020000000000000000000000001234
 ";
-/// Emitted by Linux 6.18: the last socket leaves a group.
+/// Emitted by Linux 6.18 when its last socket leaves a group.
 const REPORT_V2: &str = "
     6000000000240001 fe80000000000000000000fffe000002 ff020000000000000000000000000016
     3a00050200000100
     8f005fd500000001
     03000000 ff020000000000000000000000001234
 ";
-/// Emitted by Linux 6.18: a link comes up.
+/// Emitted by Linux 6.18 when a link comes up.
 const REPORT_V2_JOINS: &str = "
     6000000000600001 fe80000000000000000000fffe000002 ff020000000000000000000000000016
     3a00050200000100
@@ -126,16 +127,17 @@ const REPORT_V2_JOINS: &str = "
     04000000 ff050000000000000000000000000002
     04000000 ff020000000000000000000000000002
 ";
-/// Emitted by Linux 6.18: one socket leaves what it had, another joins.
+/// Emitted by Linux 6.18 when one socket leaves its groups and another joins one.
 const REPORT_V2_SOURCES: &str = "
     60000000006c0001 fe80000000000000000000fffe000002 ff020000000000000000000000000016
     3a00050200000100
     8f00fbef00000003
-    06000002 ff050000000000000000000000000003 20010db800010000000000000000000b 20010db800010000000000000000000a
+    06000002 ff050000000000000000000000000003 20010db800010000000000000000000b
+        20010db800010000000000000000000a
     03000000 ff050000000000000000000000000001
     04000000 ff020000000000000000000000001234
 ";
-/// Built with Scapy 2.8: auxiliary data, and a record type that does not exist.
+/// Built with Scapy 2.8, with auxiliary data and an unknown record type.
 const REPORT_V2_AUXILIARY: &str = "
     6000000000640001 fe80000000000000000000fffe000002 ff020000000000000000000000000016
     3a00050200000100
@@ -145,7 +147,7 @@ const REPORT_V2_AUXILIARY: &str = "
     02000000 ff050000000000000000000000000003
 ";
 
-/// Every golden that is valid.
+/// Every golden that the parser accepts.
 #[rustfmt::skip]
 const GOLDENS: [&str; 19] = [
     NS, NS_UNICAST, NS_DAD, NS_DAD_NONCE, NA, NA_BARE, NA_UNSOLICITED,
@@ -157,7 +159,7 @@ const HOST: &str = "fe80::ff:fe00:2";
 const QUERIER: &str = "fe80::ff:fe00:1";
 
 #[test]
-fn solicitations_are_read_and_written() {
+fn a_solicitation_parses_and_emits_to_the_same_octets() {
     let solicitation = |source, destination, target, mac: Option<u8>| {
         Message::NeighborSolicitation(NeighborSolicitation {
             source: ip(source),
@@ -167,18 +169,18 @@ fn solicitations_are_read_and_written() {
         })
     };
     let ordinary = solicitation("2001:db8::2", "ff02::1:ff00:1", "2001:db8::1", Some(2));
-    read_and_written(NS, &ordinary);
+    parses_and_emits(NS, &ordinary);
     let unicast = solicitation(QUERIER, "2001:db8::2", "2001:db8::2", Some(1));
-    read_and_written(NS_UNICAST, &unicast);
+    parses_and_emits(NS_UNICAST, &unicast);
     let dad = solicitation("::", "ff02::1:ff00:2", "2001:db8::2", None);
-    read_and_written(NS_DAD, &dad);
-    // A nonce is read over, and never written.
+    parses_and_emits(NS_DAD, &dad);
+    // The parser skips a nonce, and the emitter never writes one.
     let dad = solicitation("::", "ff02::1:ff00:3", "2001:db8::3", None);
     assert_eq!(parse(&octets(NS_DAD_NONCE)), Ok(dad));
 }
 
 #[test]
-fn advertisements_are_read_and_written() {
+fn an_advertisement_parses_and_emits_to_the_same_octets() {
     let advertisement = |source, destination, flags: [bool; 3], mac: Option<u8>| {
         let [router, solicited, override_flag] = flags;
         Message::NeighborAdvertisement(NeighborAdvertisement {
@@ -193,16 +195,16 @@ fn advertisements_are_read_and_written() {
     };
     let flags = [false, true, true];
     let answer = advertisement("2001:db8::1", "2001:db8::2", flags, Some(1));
-    read_and_written(NA, &answer);
+    parses_and_emits(NA, &answer);
     let bare = advertisement("2001:db8::2", QUERIER, [false, true, false], None);
-    read_and_written(NA_BARE, &bare);
+    parses_and_emits(NA_BARE, &bare);
     let flags = [true, false, true];
     let unsolicited = advertisement("2001:db8::2", "ff02::1", flags, Some(2));
-    read_and_written(NA_UNSOLICITED, &unsolicited);
+    parses_and_emits(NA_UNSOLICITED, &unsolicited);
 }
 
 #[test]
-fn a_solicited_node_group_is_written_as_its_address() {
+fn a_solicited_node_group_displays_as_its_address() {
     let group = SolicitedNode::of(ip("2001:db8::1:2345"));
     assert_eq!(
         format!("{group} {group:?}"),
@@ -211,7 +213,7 @@ fn a_solicited_node_group_is_written_as_its_address() {
 }
 
 #[test]
-fn queries_are_read_and_written() {
+fn a_query_parses_and_emits_to_the_same_octets() {
     let query = |destination, group, milliseconds, version| {
         Message::Query(Query {
             source: ip(QUERIER),
@@ -228,35 +230,35 @@ fn queries_are_read_and_written() {
         sources,
     };
     let general = query("ff02::1", "::", 3000, QueryVersion::V1);
-    read_and_written(QUERY_V1, &general);
+    parses_and_emits(QUERY_V1, &general);
     let group = query("ff02::1", "ff02::1234", 1000, QueryVersion::V1);
-    read_and_written(QUERY_V1_GROUP, &group);
+    parses_and_emits(QUERY_V1_GROUP, &group);
     let general = query("ff02::1", "::", 3000, v2(false, 2, 60, Sources::default()));
-    read_and_written(QUERY_V2, &general);
+    parses_and_emits(QUERY_V2, &general);
     let version = v2(true, 2, 60, Sources::default());
     let group = query("ff02::1234", "ff02::1234", 1000, version);
-    read_and_written(QUERY_V2_GROUP, &group);
+    parses_and_emits(QUERY_V2_GROUP, &group);
 
     let packet = octets(QUERY_V2_SOURCE);
     let sources = sources_of(&packet, &["2001:db8:1::b"]);
     let source = query("ff02::4321", "ff02::4321", 1000, v2(false, 2, 60, sources));
-    read_and_written(QUERY_V2_SOURCE, &source);
+    parses_and_emits(QUERY_V2_SOURCE, &source);
     let packet = octets(QUERY_V2_SOURCES);
     let sources = sources_of(&packet, &["2001:db8:1::a", "2001:db8:1::b"]);
     let version = v2(true, 5, 464, sources);
     let two = query("ff05::4321", "ff05::4321", 227_744, version);
-    read_and_written(QUERY_V2_SOURCES, &two);
+    parses_and_emits(QUERY_V2_SOURCES, &two);
 }
 
 #[test]
-fn mldv1_reports_and_dones_are_read_and_written() {
+fn an_mldv1_report_and_a_done_parse_and_emit_to_the_same_octets() {
     let (source, group) = (ip(HOST), ip("ff02::1234"));
-    read_and_written(REPORT_V1, &Message::ReportV1(ReportV1 { source, group }));
-    read_and_written(DONE, &Message::Done(Done { source, group }));
+    parses_and_emits(REPORT_V1, &Message::ReportV1(ReportV1 { source, group }));
+    parses_and_emits(DONE, &Message::Done(Done { source, group }));
 }
 
 #[test]
-fn mldv2_reports_are_read_and_written() {
+fn an_mldv2_report_parses_and_emits_to_the_same_octets() {
     use RecordType::*;
     let left: Records = &[(ChangeToInclude, "ff02::1234", &[])];
     report_is_read(&octets(REPORT_V2), left);
@@ -277,7 +279,8 @@ fn mldv2_reports_are_read_and_written() {
         (ChangeToExclude, "ff02::1234", &[]),
     ];
     report_is_read(&octets(REPORT_V2_SOURCES), sources);
-    // RFC 3810 §5.2.6: auxiliary data is counted in 32-bit words; §5.2.12: an unknown record does not hide the others.
+    // RFC 3810 §5.2.6: the length of auxiliary data counts 32-bit words. §5.2.12: a receiver
+    // ignores a record of an unknown type, and reads those after it.
     let auxiliary: Records = &[
         (ChangeToExclude, "ff05::1", &["2001:db8:1::a"]),
         (Unknown(99), "ff05::2", &[]),
@@ -286,13 +289,13 @@ fn mldv2_reports_are_read_and_written() {
     report_is_read(&octets(REPORT_V2_AUXILIARY), auxiliary);
 
     for golden in [REPORT_V2, REPORT_V2_JOINS] {
-        read_and_written(golden, &parse(&octets(golden)).expect("valid"));
+        parses_and_emits(golden, &parse(&octets(golden)).expect("valid"));
     }
 }
 
-/// RFC 3810 §4.2: to include no source is not to listen.
+/// RFC 3810 §4.2: INCLUDE mode with an empty source list means that the sender does not listen.
 #[test]
-fn who_includes_some_sources_listens_and_who_includes_none_does_not() {
+fn a_host_that_includes_sources_listens_and_one_that_includes_none_does_not() {
     for included in [1, 3] {
         let packet = sealed(REPORT_V2_SOURCES, |p| {
             p[56] = included;
@@ -307,7 +310,7 @@ fn who_includes_some_sources_listens_and_who_includes_none_does_not() {
 }
 
 #[test]
-fn every_drop_reason_has_a_packet() {
+fn the_parser_refuses_a_packet_for_every_drop_reason() {
     let mut rows = broken_packets();
     rows.extend(broken_goldens());
     for &(reason, what, ref packet) in &rows {
@@ -315,7 +318,7 @@ fn every_drop_reason_has_a_packet() {
     }
     for &reason in DropReason::ALL {
         let tested = rows.iter().any(|&(row, ..)| row == reason);
-        assert!(tested, "no packet for {reason:?}");
+        assert!(tested, "no test packet has the reason {reason:?}");
     }
 }
 
@@ -335,18 +338,25 @@ fn broken_packets() -> Vec<(DropReason, &'static str, Vec<u8>)> {
         (Truncated, "a Done of 23 octets", cut(DONE, 71)),
         (Truncated, "an MLDv1 report of 23 octets", cut(REPORT_V1, 71)),
         (NotIpv6, "version 4", unsealed(NS, |p| p[0] = 0x40)),
-        (NotIpv6, "version 4 and no payload", unsealed(NS, |p| { p.truncate(40); p[0] = 0x40; p[5] = 0; })),
+        (NotIpv6, "version 4 and no payload",
+            unsealed(NS, |p| { p.truncate(40); p[0] = 0x40; p[5] = 0; })),
         (NotIpv6, "version 7", unsealed(NS, |p| p[0] = 0x70)),
         (MulticastSource, "an NS", sealed(NS, |p| p[8..24].copy_from_slice(&ALL_NODES.octets()))),
         (HopByHopOption, "past the header", options(DONE, &[5, 2, 0, 0, 1, 1])),
         (HopByHopOption, "without a length", options(DONE, &[5, 2, 0, 0, 0, 1])),
         (HopByHopOption, "Router Alert of 3 octets", options(DONE, &[5, 3, 0, 0, 0, 0])),
-        // RFC 8200 §4.2: of an unknown option's type, two high bits other than 00 discard the packet.
-        (HopByHopOption, "unknown (0x5e), before Router Alert", options(DONE, &[0x5e, 2, 0, 0, 5, 2, 0, 0, 1, 4, 0, 0, 0, 0])),
-        (HopByHopOption, "unknown (0x63), before Router Alert", options(DONE, &[0x63, 2, 0, 0, 5, 2, 0, 0, 1, 4, 0, 0, 0, 0])),
-        (HopByHopOption, "unknown (0x9e), before Router Alert", options(DONE, &[0x9e, 2, 0, 0, 5, 2, 0, 0, 1, 4, 0, 0, 0, 0])),
-        (HopByHopOption, "unknown (0xde), before Router Alert", options(DONE, &[0xde, 2, 0, 0, 5, 2, 0, 0, 1, 4, 0, 0, 0, 0])),
-        (HopByHopOption, "unknown (0xde), behind Router Alert", options(DONE, &[5, 2, 0, 0, 1, 4, 0, 0, 0, 0, 0xde, 2, 0, 0])),
+        // RFC 8200 §4.2: a receiver discards the packet if the type of an unknown option has two
+        // high bits other than 00.
+        (HopByHopOption, "unknown (0x5e), before Router Alert",
+            options(DONE, &[0x5e, 2, 0, 0, 5, 2, 0, 0, 1, 4, 0, 0, 0, 0])),
+        (HopByHopOption, "unknown (0x63), before Router Alert",
+            options(DONE, &[0x63, 2, 0, 0, 5, 2, 0, 0, 1, 4, 0, 0, 0, 0])),
+        (HopByHopOption, "unknown (0x9e), before Router Alert",
+            options(DONE, &[0x9e, 2, 0, 0, 5, 2, 0, 0, 1, 4, 0, 0, 0, 0])),
+        (HopByHopOption, "unknown (0xde), before Router Alert",
+            options(DONE, &[0xde, 2, 0, 0, 5, 2, 0, 0, 1, 4, 0, 0, 0, 0])),
+        (HopByHopOption, "unknown (0xde), behind Router Alert",
+            options(DONE, &[5, 2, 0, 0, 1, 4, 0, 0, 0, 0, 0xde, 2, 0, 0])),
         (HopByHopOption, "in an NS", hop_by_hop(NS, &[0xc2, 4, 0, 0, 0, 0])),
         (NotIcmpv6, "UDP", sealed(NA, |p| p[6] = 17)),
         (NotIcmpv6, "nothing behind the IPv6 header", sealed(NA, |p| p[6] = 59)),
@@ -369,21 +379,27 @@ fn broken_packets() -> Vec<(DropReason, &'static str, Vec<u8>)> {
         (NdpOption, "past the end", sealed(NS, |p| p[65] = 2)),
         (NdpOption, "an unknown option past the end", sealed(NS_DAD_NONCE, |p| p[65] = 255)),
         (NdpOption, "one octet", longer(NS, &[1])),
-        (UnspecifiedSource, "to all nodes", sealed(NS_DAD, |p| p[24..40].copy_from_slice(&ALL_NODES.octets()))),
+        (UnspecifiedSource, "to all nodes",
+            sealed(NS_DAD, |p| p[24..40].copy_from_slice(&ALL_NODES.octets()))),
         (UnspecifiedSource, "to the target", sealed(NS_DAD, |p| p.copy_within(48..64, 24))),
         (UnspecifiedSource, "to ff05::1:ff00:2", sealed(NS_DAD, |p| p[25] = 5)),
         (UnspecifiedSource, "to ff02::1:fe00:2", sealed(NS_DAD, |p| p[36] = 0xfe)),
-        (UnspecifiedSource, "with its link-layer address", longer(NS_DAD, &[1, 1, 2, 0, 0, 0, 0, 2])),
-        (UnspecifiedSource, "with it behind a nonce", longer(NS_DAD_NONCE, &[1, 1, 2, 0, 0, 0, 0, 2])),
-        (UnspecifiedSource, "with one of 14 octets", longer(NS_DAD, &[1, 2, 2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0])),
+        (UnspecifiedSource, "with its link-layer address",
+            longer(NS_DAD, &[1, 1, 2, 0, 0, 0, 0, 2])),
+        (UnspecifiedSource, "with it behind a nonce",
+            longer(NS_DAD_NONCE, &[1, 1, 2, 0, 0, 0, 0, 2])),
+        (UnspecifiedSource, "with one of 14 octets",
+            longer(NS_DAD, &[1, 2, 2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0])),
         (SolicitedMulticast, "S = 1 to all nodes", sealed(NA_UNSOLICITED, |p| p[44] |= 0x40)),
         (NotLinkLocal, "a global source", octets(QUERY_V2_GLOBAL)),
-        (NotLinkLocal, "a loopback source", sealed(DONE, |p| p[8..24].copy_from_slice(&Ipv6Addr::LOCALHOST.octets()))),
+        (NotLinkLocal, "a loopback source",
+            sealed(DONE, |p| p[8..24].copy_from_slice(&Ipv6Addr::LOCALHOST.octets()))),
         (NoRouterAlert, "the value for RSVP", options(QUERY_V2, &[5, 2, 0, 1, 1, 0])),
         (NoRouterAlert, "a value above 255", options(QUERY_V2, &[5, 2, 1, 0, 1, 0])),
         (NoRouterAlert, "one inside PadN", options(QUERY_V2, &[1, 4, 5, 2, 0, 0])),
         (NoRouterAlert, "one inside an unknown option", options(QUERY_V2, &[0x1e, 4, 5, 2, 0, 0])),
-        (NoRouterAlert, "its type with another change bit", options(QUERY_V2, &[0x25, 2, 0, 0, 1, 0])),
+        (NoRouterAlert, "its type with another change bit",
+            options(QUERY_V2, &[0x25, 2, 0, 0, 1, 0])),
         (QueryLength, "8 octets", cut(QUERY_V1, 56)),
         (QueryLength, "23 octets", cut(QUERY_V1, 71)),
         (QueryLength, "25 octets", cut(QUERY_V2, 73)),
@@ -396,7 +412,8 @@ fn broken_packets() -> Vec<(DropReason, &'static str, Vec<u8>)> {
         (RecordOverrun, "a record that lacks an octet", cut(REPORT_V2, 75)),
         (RecordOverrun, "a record of one source, none there", sealed(REPORT_V2, |p| p[59] = 1)),
         (RecordOverrun, "a record of 65,535 sources", sealed(REPORT_V2, |p| p[58..60].fill(255))),
-        (RecordOverrun, "a record whose sources overlap the next", sealed(REPORT_V2_JOINS, |p| p[59] = 3)),
+        (RecordOverrun, "a record whose sources overlap the next",
+            sealed(REPORT_V2_JOINS, |p| p[59] = 3)),
         (RecordOverrun, "auxiliary data past the end", sealed(REPORT_V2, |p| p[57] = 1)),
         (RecordOverrun, "65,535 records", sealed(REPORT_V2, |p| p[54..56].fill(255))),
         (NotMulticast, "an MLDv1 report", sealed(REPORT_V1, |p| p[56] = 0xfe)),
@@ -407,7 +424,7 @@ fn broken_packets() -> Vec<(DropReason, &'static str, Vec<u8>)> {
     ]
 }
 
-/// The same of every golden.
+/// Every golden, broken in the ways that apply to all of them.
 fn broken_goldens() -> Vec<(DropReason, &'static str, Vec<u8>)> {
     use DropReason::*;
     let mut rows = Vec::new();
@@ -426,7 +443,7 @@ fn broken_goldens() -> Vec<(DropReason, &'static str, Vec<u8>)> {
             });
             rows.push((NoRouterAlert, golden, bare));
         }
-        // Any one bit of the message, but for its type and code, which are looked at first.
+        // Every single bit of the message after its type and code, which the parser checks first.
         for at in message_at(golden) + 2..packet.len() {
             for bit in 0..8 {
                 rows.push((Checksum, golden, unsealed(golden, |p| p[at] ^= 1 << bit)));
@@ -436,33 +453,39 @@ fn broken_goldens() -> Vec<(DropReason, &'static str, Vec<u8>)> {
     rows
 }
 
-/// A golden with something in it that a receiver ignores.
+/// Goldens with something added or changed that a receiver ignores, each with its golden.
 #[rustfmt::skip]
 fn odd_packets() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     vec![
         ("Router Alert behind Pad1", options(DONE, &[0, 0, 5, 2, 0, 0]), DONE),
         ("Router Alert behind PadN", options(DONE, &[1, 0, 5, 2, 0, 0]), DONE),
-        ("behind an unknown option to skip", options(DONE, &[0x1e, 2, 9, 9, 5, 2, 0, 0, 1, 4, 0, 0, 0, 0]), DONE),
+        ("behind an unknown option to skip",
+            options(DONE, &[0x1e, 2, 9, 9, 5, 2, 0, 0, 1, 4, 0, 0, 0, 0]), DONE),
         ("behind one that may change", options(DONE, &[0x3e, 0, 5, 2, 0, 0]), DONE),
-        ("behind a look-alike of another value", options(DONE, &[1, 4, 5, 2, 0, 1, 5, 2, 0, 0, 1, 2, 0, 0]), DONE),
+        ("behind a look-alike of another value",
+            options(DONE, &[1, 4, 5, 2, 0, 1, 5, 2, 0, 0, 1, 2, 0, 0]), DONE),
         ("a Hop-by-Hop header in an NS", hop_by_hop(NS, &[1, 4, 0, 0, 0, 0]), NS),
-        ("traffic class and flow label", sealed(NS, |p| p[..4].copy_from_slice(&[0x6f, 0xff, 0xff, 0xff])), NS),
+        ("traffic class and flow label",
+            sealed(NS, |p| p[..4].copy_from_slice(&[0x6f, 0xff, 0xff, 0xff])), NS),
         ("a reserved field of an NS", sealed(NS, |p| p[44..48].fill(255)), NS),
-        ("reserved flags of an NA", sealed(NA, |p| p[44..48].copy_from_slice(&[0x7f, 255, 255, 255])), NA),
+        ("reserved flags of an NA",
+            sealed(NA, |p| p[44..48].copy_from_slice(&[0x7f, 255, 255, 255])), NA),
         ("an unknown option behind", longer(NS, &[77, 1, 0, 0, 0, 0, 0, 0]), NS),
         ("a target link-layer address in an NS", longer(NS, &[2, 1, 9, 9, 9, 9, 9, 9]), NS),
-        ("a link-layer address of 14 octets", longer(NA_BARE, &[2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), NA_BARE),
+        ("a link-layer address of 14 octets",
+            longer(NA_BARE, &[2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), NA_BARE),
         ("octets 25 on of an MLDv1 report", longer(REPORT_V1, &[1, 2, 3]), REPORT_V1),
         ("octets 25 on of a Done", longer(DONE, &[0; 4]), DONE),
         ("the delay of a Done", sealed(DONE, |p| p[52..56].fill(255)), DONE),
         ("octets behind a query", longer(QUERY_V2_SOURCES, &[9; 17]), QUERY_V2_SOURCES),
-        ("reserved fields of a query", sealed(QUERY_V2, |p| (p[54], p[72]) = (255, p[72] | 0xf0)), QUERY_V2),
+        ("reserved fields of a query",
+            sealed(QUERY_V2, |p| (p[54], p[72]) = (255, p[72] | 0xf0)), QUERY_V2),
         ("reserved fields of a report", sealed(REPORT_V2, |p| p[52..54].fill(255)), REPORT_V2),
     ]
 }
 
 #[test]
-fn what_a_receiver_must_ignore_is_ignored() {
+fn the_parser_ignores_what_a_receiver_must_ignore() {
     for (what, packet, golden) in odd_packets() {
         assert_eq!(parse(&packet), parse(&octets(golden)), "{what}");
         assert!(parse(&packet).is_ok(), "{what}");
@@ -471,22 +494,23 @@ fn what_a_receiver_must_ignore_is_ignored() {
         let padded = [octets(golden), vec![0x5a; 18]].concat();
         assert_eq!(parse(&padded), parse(&octets(golden)), "link-layer padding");
     }
-    // RFC 3810 §5.2.11. Not in the table: an iterator over the records is not equal to one that has less behind them.
+    // RFC 3810 §5.2.11. This packet is not in the table because records are unequal to others with
+    // fewer octets behind them.
     let behind = longer(REPORT_V2, &[9; 20]);
     report_is_read(&behind, &[(RecordType::ChangeToInclude, "ff02::1234", &[])]);
-    // RFC 3810 §5.1.15: a query to any address of the node is accepted.
+    // RFC 3810 §5.1.15: a node accepts a query to any of its addresses.
     let unicast = sealed(QUERY_V2, |p| p[24..40].copy_from_slice(&ip(HOST).octets()));
     assert!(matches!(parse(&unicast), Ok(Message::Query(query)) if query.destination == ip(HOST)));
-    // RFC 3810 §5.2.14: so is an MLDv1 report.
+    // RFC 3810 §5.2.14: a router accepts an MLDv1 report to any of its addresses.
     let router = ip(QUERIER).octets();
     let unicast = sealed(REPORT_V1, |p| p[24..40].copy_from_slice(&router));
     assert_eq!(parse(&unicast), parse(&octets(REPORT_V1)));
 }
 
-/// RFC 2710 §3.2, RFC 3810 §5.1.1: "Initialized to zero by the sender; ignored by receivers." In MLDv2 reports that octet is a
-/// reserved one (§5.2.1), ignored too.
+/// RFC 2710 §3.2, RFC 3810 §5.1.1: "Initialized to zero by the sender; ignored by receivers." In
+/// an MLDv2 report the octet is reserved (§5.2.1), and receivers ignore it too.
 #[test]
-fn the_code_of_an_mld_message_is_ignored() {
+fn the_parser_ignores_the_code_of_an_mld_message() {
     for golden in GOLDENS.into_iter().filter(|golden| is_mld(golden)) {
         let packet = sealed(golden, |p| p[49] = 1);
         assert_eq!(parse(&packet), parse(&octets(golden)));
@@ -504,14 +528,14 @@ fn the_checksum_covers_both_addresses() {
 }
 
 #[test]
-fn no_shortened_packet_is_accepted() {
+fn the_parser_refuses_every_shortened_packet() {
     for golden in GOLDENS {
         let packet = octets(golden);
         for length in 0..packet.len() {
             assert_eq!(parse(&packet[..length]), Err(DropReason::Truncated));
         }
-        // With a payload length and a checksum that agree, an NDP message without its options is one, and so is the MLDv1 part
-        // of an MLDv2 query.
+        // With the right payload length and checksum, an NDP message without its options is valid,
+        // and the MLDv1 part of an MLDv2 query is a valid MLDv1 query.
         let message = message_at(golden);
         let is_longer = packet.len() > message + 24 && [130, 135, 136].contains(&packet[message]);
         for length in 40..packet.len() {
@@ -522,7 +546,7 @@ fn no_shortened_packet_is_accepted() {
 }
 
 #[test]
-fn times_are_rounded_down_to_what_their_fields_hold() {
+fn a_query_rounds_its_times_down_to_what_the_fields_hold() {
     let v1 = sent(70_000, QueryVersion::V1);
     assert_eq!(v1[52..54], [255, 255]);
     assert_eq!(sent_v2(32_767, 127, 7), (32_767, 127, 7));
@@ -531,7 +555,7 @@ fn times_are_rounded_down_to_what_their_fields_hold() {
     assert_eq!(sent_v2(u64::MAX, u64::MAX, 7), (0xffff, 0xff, 7));
 }
 
-/// RFC 3810 §8.2.1: that of an MLDv1 query is never a floating-point code.
+/// RFC 3810 §8.2.1: the Maximum Response Delay of an MLDv1 query is never a floating-point code.
 #[test]
 fn the_delay_of_an_mldv1_query_is_linear() {
     let packet = sealed(QUERY_V1, |p| p[52..54].fill(255));
@@ -544,16 +568,17 @@ fn the_delay_of_an_mldv1_query_is_linear() {
     assert_eq!(delay(&packet), Duration::from_millis(8_387_584));
 }
 
-/// RFC 3810 §5.1.8: "If the Querier's [Robustness Variable] exceeds 7 [...], the QRV field is set to zero."
+/// RFC 3810 §5.1.8: "If the Querier's [Robustness Variable] exceeds 7 [...], the QRV field is set
+/// to zero."
 #[test]
-fn a_robustness_above_7_is_sent_as_0() {
+fn a_query_carries_a_robustness_above_7_as_0() {
     for robustness in 8..=u8::MAX {
         assert_eq!(sent_v2(1000, 125, robustness), (1000, 125, 0));
     }
 }
 
 #[test]
-fn nothing_is_written_to_a_buffer_that_is_too_small() {
+fn a_message_refuses_a_buffer_that_is_too_small() {
     for golden in GOLDENS {
         let packet = octets(golden);
         let message = parse(&packet).expect("valid");
@@ -592,12 +617,12 @@ fn a_report_holds_as_many_records_as_fit() {
 }
 
 #[test]
-fn a_report_without_records_is_none() {
+fn a_report_without_records_is_not_built() {
     assert_eq!(ReportBuilder::new(&mut [0; 1500]).finish(ip(HOST)), None);
 }
 
 #[test]
-fn reports_of_4096_groups_take_57_packets_of_1500_octets() {
+fn reports_of_4096_groups_fit_in_57_packets_of_1500_octets() {
     let mut read = Vec::new();
     let mut packets = 0;
     while read.len() < 4096 {
@@ -615,7 +640,7 @@ fn reports_of_4096_groups_take_57_packets_of_1500_octets() {
     assert_eq!(read, (0..4096).map(group).collect::<Vec<_>>());
 }
 
-/// RFC 8200 §3: the payload length has 16 bits, however long the buffer.
+/// RFC 8200 §3: the payload length is a 16-bit field, however long the buffer.
 #[test]
 fn a_report_never_outgrows_the_payload_length() {
     let mut buffer = vec![0xaa; 70_000];
@@ -628,7 +653,7 @@ fn a_report_never_outgrows_the_payload_length() {
     assert_eq!(groups(&buffer[..length]).len(), records);
 }
 
-/// Says which packet it was, should one panic.
+/// Names the packet of a panic by its seed.
 struct Seed(u64);
 
 impl Drop for Seed {
@@ -640,7 +665,7 @@ impl Drop for Seed {
 }
 
 #[test]
-fn any_octets_are_read_without_a_panic_and_survive_being_written() {
+fn the_parser_never_panics_and_an_accepted_packet_survives_being_emitted() {
     let goldens = GOLDENS.map(octets);
     let mut accepted = 0;
     for seed in 0..200_000 {
@@ -665,11 +690,12 @@ fn any_octets_are_read_without_a_panic_and_survive_being_written() {
     }
     assert!(
         accepted > 20_000,
-        "only {accepted} were valid: too few to mean much"
+        "the parser accepted only {accepted} packets, too few to mean much"
     );
 }
 
-/// A golden with a few octets changed, or now and then random octets; mostly with a checksum and a payload length that are right.
+/// A golden with a few octets changed, or now and then the start of one with random octets behind.
+/// Most have the right checksum and payload length.
 fn any_packet(random: &mut fastrand::Rng, goldens: &[Vec<u8>]) -> Vec<u8> {
     let mut packet = goldens[random.usize(..goldens.len())].clone();
     if random.u8(..) < 32 {
@@ -713,11 +739,11 @@ fn octets(hex: &str) -> Vec<u8> {
         .collect()
 }
 
-/// The golden says `message`, and `message` is written as the golden.
-fn read_and_written(golden: &str, message: &Message<'_>) {
+/// Asserts that the golden parses to `message`, and that `message` emits to the golden.
+fn parses_and_emits(golden: &str, message: &Message<'_>) {
     let mut packet = octets(golden);
     assert_eq!(parse(&packet).as_ref(), Ok(message));
-    // A Linux bridge pads with two Pad1 where a Linux host and this crate write one PadN: both are 2 octets that say nothing.
+    // A Linux bridge pads with two Pad1. A Linux host and this crate pad with one PadN of 2 octets.
     if packet[6] == 0 && packet[46..48] == [0, 0] {
         packet[46] = 1;
     }
@@ -747,7 +773,7 @@ fn are_sources(sources: Sources<'_>, expected: &[&str]) {
     assert!(sources.iter().eq(expected.iter().map(|source| ip(source))));
 }
 
-/// The sources of a query, which are `expected`.
+/// The sources of a query. Asserts that they are `expected`.
 fn sources_of<'a>(packet: &'a [u8], expected: &[&str]) -> Sources<'a> {
     let Ok(Message::Query(Query {
         version: QueryVersion::V2 { sources, .. },
@@ -767,7 +793,8 @@ fn groups(report: &[u8]) -> Vec<Ipv6Addr> {
     report.records.map(|record| record.group).collect()
 }
 
-/// `None` also for a report with a record that cannot be built: one with sources.
+/// The length of the emitted packet; `None` if the buffer is too small, or if the message is a
+/// report with sources, which [`ReportBuilder`] cannot build.
 fn emit(message: &Message<'_>, buffer: &mut [u8]) -> Option<usize> {
     match message {
         Message::NeighborSolicitation(message) => message.emit(buffer),
@@ -799,7 +826,7 @@ fn sent(milliseconds: u64, version: QueryVersion<'_>) -> [u8; 76] {
     buffer
 }
 
-/// Maximum Response Code, QQIC and QRV of an MLDv2 query.
+/// The Maximum Response Code, QQIC and QRV of an emitted MLDv2 query.
 fn sent_v2(milliseconds: u64, seconds: u64, robustness: u8) -> (u16, u8, u8) {
     let version = QueryVersion::V2 {
         suppress_router_processing: false,
@@ -816,19 +843,19 @@ fn is_mld(golden: &str) -> bool {
     octets(golden)[6] == 0
 }
 
-/// Where the ICMPv6 message of a golden begins.
+/// The offset of the ICMPv6 message in a golden.
 fn message_at(golden: &str) -> usize {
     if is_mld(golden) { 48 } else { 40 }
 }
 
-/// The golden, edited.
+/// The golden after an edit.
 fn unsealed(golden: &str, edit: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut packet = octets(golden);
     edit(&mut packet);
     packet
 }
 
-/// The golden, edited, with the payload length and the checksum made right again.
+/// The golden after an edit, with the right payload length and checksum.
 fn sealed(golden: &str, edit: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut packet = unsealed(golden, edit);
     seal(&mut packet);
@@ -843,7 +870,7 @@ fn longer(golden: &str, behind: &[u8]) -> Vec<u8> {
     sealed(golden, |packet| packet.extend(behind))
 }
 
-/// The golden with another extension header before what follows its IPv6 header.
+/// The golden with an extension header inserted behind its IPv6 header.
 fn extended(golden: &str, next_header: u8, header: &[u8]) -> Vec<u8> {
     unsealed(golden, |packet| {
         packet[6] = next_header;
@@ -861,7 +888,7 @@ fn options(golden: &str, options: &[u8]) -> Vec<u8> {
     })
 }
 
-/// The golden, which has none, with a Hop-by-Hop header.
+/// The golden, which has no Hop-by-Hop header, with one.
 fn hop_by_hop(golden: &str, options: &[u8]) -> Vec<u8> {
     extended(
         golden,
@@ -870,7 +897,7 @@ fn hop_by_hop(golden: &str, options: &[u8]) -> Vec<u8> {
     )
 }
 
-/// Where the ICMPv6 message begins, if its checksum is there.
+/// The offset of the ICMPv6 message; `None` if the packet ends before its checksum.
 fn icmpv6_at(packet: &[u8]) -> Option<usize> {
     let at = match *packet.get(6)? {
         0 => 48 + 8 * usize::from(*packet.get(41)?),
