@@ -1,4 +1,5 @@
-//! `cargo demo`: what mldproxy is for, shown on one machine, in a network of namespaces that only the demo sees.
+//! `cargo demo`: shows on one machine what mldproxy is for, in a network of namespaces that only
+//! the demo sees.
 
 #[path = "netns/lab.rs"]
 mod lab;
@@ -18,18 +19,19 @@ use nix::sys::signal::Signal;
 const HELP: &str = "\
 Usage: cargo demo [--ndppd]
 
-Builds a small network on this machine (gateway, switch with MLD snooping, router, LAN), shows that the
-gateway does not reach the LAN, starts mldproxy on the router, and shows that now it does. Takes about 10
-seconds, and needs root or user namespaces, but no program beside mldproxy. The network is private to
-the demo and ends with it.
+Builds a small network on this machine (gateway, switch with MLD snooping, router, LAN), shows that
+the gateway does not reach the LAN, starts mldproxy on the router, and shows that now it does. Takes
+about 10 seconds, and needs root or user namespaces, but no program beside mldproxy. The network is
+private to the demo and ends with it.
 
-  --ndppd  have ndppd answer for the LAN's host, and mldproxy beside it, in place of mldproxy --ndp-proxy alone
+  --ndppd  have ndppd answer for the LAN's host, and mldproxy beside it, in place of
+           mldproxy --ndp-proxy alone
   --help   show this";
 
 const PROBLEM: &str = "
-The provider gives one IPv6 prefix and takes every host to be on its own link. Its gateway looks for a
-host by multicast, which a switch that snoops MLD hands only to ports that asked for it. The router in
-between never asked, and does not answer for the host. So the gateway does not find it.";
+The provider gives one IPv6 prefix and takes every host to be on its own link. Its gateway looks for
+a host by multicast, which a switch that snoops MLD hands only to ports that asked for it. The
+router in between never asked, and does not answer for the host. So the gateway does not find it.";
 
 const NETWORK: &str = "
      gateway             switch                    router                  host
@@ -42,7 +44,7 @@ const NETWORK: &str = "
      └─────────────── 2001:db8:1::/64 is on both sides of the router ─────────────────┘
 ";
 
-/// How often each ping asks.
+/// The echo requests of each ping.
 const PINGS: u32 = 5;
 
 fn main() -> ExitCode {
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    // A command of the lab that fails says so by a panic.
+    // The lab panics when one of its commands fails.
     panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let begin = Instant::now();
     let mut screen = Screen::default();
@@ -68,7 +70,8 @@ fn main() -> ExitCode {
         Ok(Ok(())) => {
             let seconds = begin.elapsed().as_secs_f32();
             println!(
-                "\nEverything was as expected, in {seconds:.0} s. Nothing of it stays on this machine."
+                "\nEverything was as expected, in {seconds:.0} s. \
+                 Nothing of it stays on this machine."
             );
             ExitCode::SUCCESS
         }
@@ -207,7 +210,8 @@ fn with_mldproxy(
     expect_ping(screen, lab, 0)
 }
 
-/// Pings the LAN's host from the gateway, which has to solicit it first.
+/// Pings the LAN's host from the gateway, which has to solicit the host first. Fails unless the
+/// given number of replies come.
 fn expect_ping(screen: &Screen, lab: &Lab, received: u32) -> Result<(), String> {
     lab.gw.flush_neighbors();
     let ping = lab.gw.ping(OUTSIDE, LAN_HOST, PINGS);
@@ -224,7 +228,7 @@ fn expect_ping(screen: &Screen, lab: &Lab, received: u32) -> Result<(), String> 
     Ok(())
 }
 
-/// Looks the host's group up in the switch's multicast database.
+/// Fails unless the host's group is present in, or absent from, the switch's multicast database.
 fn expect_group(screen: &Screen, lab: &Lab, present: bool) -> Result<(), String> {
     let group = solicited_node(LAN_HOST);
     let groups = lab.mdb();
@@ -243,7 +247,7 @@ fn in_mdb(lab: &Lab) -> bool {
     lab.mdb().contains(&solicited_node(LAN_HOST))
 }
 
-/// mldproxy, and how much of its log was shown.
+/// The mldproxy process, with the number of its log lines that the screen has shown.
 struct Daemon {
     process: Process,
     shown: usize,
@@ -292,12 +296,12 @@ impl Screen {
         println!("   {text}");
     }
 
-    /// What was expected and seen.
+    /// Prints an observation that was expected.
     fn see(&self, text: &str) {
         println!(" {} {text}", self.paint("32", "✓"));
     }
 
-    /// What a program wrote.
+    /// Prints a line that a program wrote.
     fn quote(&self, line: &str) {
         println!("     {}", self.paint("2", line));
     }

@@ -1,4 +1,4 @@
-//! What is in dist/: the units for systemd, judged by its own tools, and the manual page, which says what --help says.
+//! The files in dist/. systemd's own tools check its units, and the manual page agrees with --help.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,10 +10,10 @@ use libtest_mimic::{Arguments, Trial};
 const MLDPROXY: &str = env!("CARGO_BIN_EXE_mldproxy");
 const PAGE: &str = "mldproxy.8";
 const UNITS: [&str; 2] = ["mldproxy.service", "mldproxy@.service"];
-/// Ten times the most that `systemd-analyze security` may find.
+/// The highest exposure that `systemd-analyze security` may find, in tenths.
 const EXPOSURE: &str = "20";
 
-/// A test, and the program that it needs with its Debian package.
+/// The name of a test, the program that it needs with its Debian package, and the test.
 type Test = (&'static str, Option<(&'static str, &'static str)>, fn());
 
 const SYSTEMD: Option<(&str, &str)> = Some(("systemd-analyze", "systemd"));
@@ -27,9 +27,9 @@ const TESTS: &[Test] = &[
     ),
     ("the_units_expose_little", SYSTEMD, the_units_expose_little),
     (
-        "the_units_let_it_set_the_kernel",
+        "the_units_let_the_daemon_set_ipv6_sysctls",
         None,
-        the_units_let_it_set_the_kernel,
+        the_units_let_the_daemon_set_ipv6_sysctls,
     ),
     (
         "the_units_differ_only_in_their_file",
@@ -37,11 +37,15 @@ const TESTS: &[Test] = &[
         the_units_differ_only_in_their_file,
     ),
     (
-        "the_units_pass_arguments_that_are_right",
+        "the_units_pass_arguments_that_the_program_accepts",
         None,
-        the_units_pass_arguments_that_are_right,
+        the_units_pass_arguments_that_the_program_accepts,
     ),
-    ("mandoc_finds_nothing", MANDOC, mandoc_finds_nothing),
+    (
+        "mandoc_finds_no_fault_in_the_page",
+        MANDOC,
+        mandoc_finds_no_fault_in_the_page,
+    ),
     (
         "the_page_has_every_command_and_no_other",
         None,
@@ -90,7 +94,8 @@ fn text(output: &Output) -> String {
     String::from_utf8(both).expect("text")
 }
 
-/// Copies of the units that start the program where it was built: nothing need be installed.
+/// Copies of the units that start the program from the build folder, so that nothing need be
+/// installed.
 fn units_of_this_build(test: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
     fs::create_dir_all(&folder).expect("a folder");
@@ -107,13 +112,13 @@ fn units_of_this_build(test: &str) -> Vec<PathBuf> {
 fn systemd_understands_the_units() {
     for unit in units_of_this_build("verify") {
         let mut command = Command::new("systemd-analyze");
-        // The manual page is not installed.
+        // --man=no, since the manual page is not installed.
         let output = command
             .args(["verify", "--man=no"])
             .arg(&unit)
             .output()
             .expect("it starts");
-        // A name that it does not know is only a warning.
+        // systemd-analyze only warns of a setting that it does not know.
         assert_eq!(text(&output), "", "{}", unit.display());
         assert!(output.status.success(), "{}", unit.display());
     }
@@ -139,8 +144,8 @@ fn the_units_expose_little() {
     }
 }
 
-/// For --ndp-proxy: below net/ipv6 alone, which neither hides nor protects.
-fn the_units_let_it_set_the_kernel() {
+/// With --ndp-proxy the daemon sets sysctls. The units let it write below net/ipv6 only.
+fn the_units_let_the_daemon_set_ipv6_sysctls() {
     for name in UNITS {
         let unit = read(name);
         assert!(unit.contains("\nProtectKernelTunables=yes\n"), "{name}");
@@ -164,8 +169,9 @@ fn the_units_differ_only_in_their_file() {
     assert_eq!(instance.replace(" (%i)", ""), plain);
 }
 
-/// The command line with and without what the user sets, as systemd splits it.
-fn the_units_pass_arguments_that_are_right() {
+/// Runs the command line of the unit, split as systemd splits it, with and without the user's
+/// settings.
+fn the_units_pass_arguments_that_the_program_accepts() {
     let unit = read(UNITS[0]);
     let start = unit
         .lines()
@@ -187,7 +193,7 @@ fn the_units_pass_arguments_that_are_right() {
     let output = run("wan", "br-lan br-guest", "--log-level debug --no-ask");
     assert!(output.status.success(), "{}", text(&output));
     assert!(run("wan", "help", "").status.success());
-    // Not restarted for ever where only the file helps.
+    // systemd does not restart a daemon whose settings are wrong: only a new file helps.
     assert!(unit.contains("\nRestartPreventExitStatus=2 "));
     for (upstream, downstreams) in [("", ""), ("wan", ""), ("", "br-lan")] {
         let output = run(upstream, downstreams, "");
@@ -195,14 +201,14 @@ fn the_units_pass_arguments_that_are_right() {
     }
 }
 
-fn mandoc_finds_nothing() {
+fn mandoc_finds_no_fault_in_the_page() {
     let mut command = Command::new("mandoc");
     let output = command
         .args(["-T", "lint", "-W", "style"])
         .arg(dist(PAGE))
         .output();
     let found = text(&output.expect("it starts"));
-    // Other packages' pages are not always installed.
+    // The pages of other packages need not be installed.
     let found: Vec<&str> = found
         .lines()
         .filter(|line| {
@@ -212,7 +218,7 @@ fn mandoc_finds_nothing() {
     assert_eq!(found, [""; 0]);
 }
 
-/// What an option takes and what it is by default, both empty where there is none.
+/// The argument and the default of an option, each empty if the option has none.
 #[derive(Debug, Default, PartialEq)]
 struct Facts {
     argument: String,
@@ -238,7 +244,7 @@ fn section<'h>(help: &'h str, heading: &str) -> &'h str {
 fn commands() -> Vec<String> {
     let help = help(None);
     let lines = section(&help, "Commands").lines();
-    // What stands further in is more about the one above.
+    // A line that is indented further continues the one above.
     let names = lines.filter_map(|line| {
         line.strip_prefix("  ")
             .filter(|line| !line.starts_with(' '))
@@ -286,14 +292,15 @@ fn options_of_help(command: Option<&str>) -> Options {
         let argument = argument.and_then(|(_, rest)| rest.split_once('>'));
         facts.argument = argument.map_or(String::new(), |(name, _)| name.replace("...", ""));
     }
-    // Of each command, and said once.
+    // Every command has --help; the page describes it once.
     if command.is_some() {
         options.remove("help");
     }
     options
 }
 
-/// The text of the page about a command, or about the program as such.
+/// The page's text about a command, or about the program if `command` is `None`. Returns `None` if
+/// the page has no such text.
 fn block(page: &str, command: Option<&str>) -> Option<String> {
     let start = match command {
         Some(command) => format!("\n.Ss mldproxy {command}\n"),
@@ -354,7 +361,7 @@ fn the_page_has_every_option_and_no_other() {
         let (page, help) = (options_of_page(command), options_of_help(command));
         assert_eq!(page, help, "{command:?}");
     }
-    // The two readers read.
+    // Both readers found the same facts; these are some of them.
     let run = options_of_help(Some("run"));
     let facts = |name: &str| (&*run[name].argument, &*run[name].default);
     assert_eq!(facts("address-timeout"), ("s", "300"));

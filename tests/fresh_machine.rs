@@ -1,4 +1,4 @@
-//! `cargo demo` on a machine that has nothing but Rust and a linker.
+//! Runs `cargo demo` on a machine that has nothing but Rust and a linker.
 
 #[path = "netns/lab.rs"]
 mod lab;
@@ -12,7 +12,7 @@ use libtest_mimic::{Arguments, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-/// Wherever a program could be.
+/// The folders that may hold programs.
 const PROGRAMS: [&str; 6] = [
     "/bin",
     "/sbin",
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let tests: [(&str, fn()); 2] = [
         ("the_demo_runs_no_program_of_the_system", runs_no_program),
         (
-            "without_ndppd_the_demo_names_its_package",
+            "the_demo_names_the_package_of_a_missing_ndppd",
             names_the_package,
         ),
     ];
@@ -68,7 +68,7 @@ fn names_the_package() {
     assert_eq!(stderr.trim(), expected);
 }
 
-/// Builds the demo, and runs it where no folder of programs holds any.
+/// Builds the demo, and runs it where the folders of programs are empty.
 fn demo(arguments: &[&str]) -> Output {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
     let mut build = Command::new(env!("CARGO"));
@@ -96,7 +96,7 @@ fn demo(arguments: &[&str]) -> Output {
     let program = programs.next();
     let program = program.unwrap_or_else(|| panic!("no demo was built: {built:?}"));
 
-    // `unshare` moves the calling thread, so let it be one of its own.
+    // `unshare` affects the calling thread, so the demo gets a thread of its own.
     thread::scope(|scope| {
         let alone = scope.spawn(|| {
             hide_programs();
@@ -106,12 +106,11 @@ fn demo(arguments: &[&str]) -> Output {
                 .output()
                 .expect("the demo")
         });
-        alone.join().expect("it does not panic")
+        alone.join().expect("the thread does not panic")
     })
 }
 
-/// Puts an empty folder in the place of each that holds programs, as this thread and its children
-/// see it.
+/// Mounts an empty folder over each folder of programs, for this thread and its children only.
 fn hide_programs() {
     unshare(CloneFlags::CLONE_NEWNS).expect("the right to: call isolate() first");
     let nothing = None::<&str>;

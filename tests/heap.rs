@@ -1,4 +1,4 @@
-//! The daemon's heap, where it is too small: a program ends then, and says why.
+//! The daemon's heap, when a program exhausts it: the program ends and names the reason.
 
 use std::env;
 use std::hint::black_box;
@@ -12,9 +12,9 @@ use libtest_mimic::{Arguments, Failed, Trial};
 #[global_allocator]
 static HEAP: daemon::sys::Heap = daemon::sys::Heap::new();
 
-/// Names what this program is to do as its own child.
+/// The environment variable that names the role of this program as its own child.
 const ROLE: &str = "MLDPROXY_TEST_HEAP";
-/// Far longer than any of it takes.
+/// Far longer than any role takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -26,22 +26,22 @@ fn main() -> ExitCode {
         _ => {}
     }
     let arguments = Arguments::from_args();
-    // These do not panic, since with this heap that might never end.
+    // The tests return errors instead of panicking, since a panic might never end with this heap.
     let trials = vec![
         Trial::test(
-            "a_panic_ends_the_program_also_where_a_backtrace_is_wanted",
-            // To write one takes more memory than there is.
+            "a_panic_ends_the_program_even_if_a_backtrace_is_wanted",
+            // A backtrace takes more memory than the heap has.
             || expect("panic", |text| text.contains("a fault")),
         ),
-        Trial::test(
-            "a_heap_that_is_used_up_ends_the_program_and_says_so",
-            || expect("exhaust", |text| text == "mldproxy: out of memory\n"),
-        ),
+        Trial::test("an_exhausted_heap_ends_the_program_with_a_message", || {
+            expect("exhaust", |text| text == "mldproxy: out of memory\n")
+        }),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// This program in a role ends, not by success, and writes to standard error what is expected.
+/// Checks that this program in a role ends with a failure and writes the expected text to standard
+/// error.
 fn expect(role: &str, expected: fn(&str) -> bool) -> Result<(), Failed> {
     let mut command = Command::new(env::current_exe()?);
     command.env(ROLE, role).env("RUST_BACKTRACE", "1");
@@ -54,12 +54,12 @@ fn expect(role: &str, expected: fn(&str) -> bool) -> Result<(), Failed> {
         if start.elapsed() > PATIENCE {
             child.kill()?;
             child.wait()?;
-            return Err("it never ends".into());
+            return Err("the program does not end".into());
         }
         sleep(Duration::from_millis(10));
     };
     let mut text = Vec::new();
-    let mut stderr = child.stderr.take().ok_or("it was piped")?;
+    let mut stderr = child.stderr.take().ok_or("standard error was not piped")?;
     stderr.read_to_end(&mut text)?;
     let text = String::from_utf8_lossy(&text);
     if status.success() || !expected(&text) {
