@@ -1,5 +1,6 @@
-//! Hosts that answer, each with a link-layer and a link-local address of its own, under the limits and times that are the default: what
-//! it costs to ask them all, over and over, to hear their answers, and to report their groups.
+//! The cost of hosts that answer: mldproxy queries each host over and over, receives its reports,
+//! and reports its group upstream. Each host has a link-layer and a link-local address of its own.
+//! The times are the defaults.
 
 use std::net::Ipv6Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,15 +42,16 @@ pub fn section() -> String {
         thread::sleep(MINUTE);
         let after = (cpu(&mldproxy), wake_ups(&mldproxy));
         enough.store(true, Ordering::Relaxed);
-        let answered = answering.join().expect("it does not panic");
+        let answered = answering.join().expect("the thread does not panic");
         let joined = lab.rtr.joined(UPSTREAM);
         let is_kept = |number: &u16| joined.contains(&solicited_node(address(*number)));
         format!(
             "## A minute with {HOSTS} hosts that answer\n\n\
-             Each has a link-layer and a link-local address of its own, is asked over and over, answers by an MLD report, and is reported \
-             upstream.\n\n\
+             Each has a link-layer and a link-local address of its own, is asked over and over, \
+             answers by an MLD report, and is reported upstream.\n\n\
              | | |\n|---|---|\n\
-             | CPU, of one core | {:.2} % |\n| wake-ups | {} |\n| questions answered since the start | {answered} |\n\
+             | CPU, of one core | {:.2} % |\n| wake-ups | {} |\n\
+             | questions answered since the start | {answered} |\n\
              | hosts still joined | {} |\n| memory of its own (RssAnon) | {} kB |\n\n",
             (after.0 - before.0) as f64 * 100.0 / MINUTE.as_nanos() as f64,
             after.1 - before.1,
@@ -63,7 +65,8 @@ fn link_local(number: u16) -> Ipv6Addr {
     Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 7, 0, number)
 }
 
-/// Answers each General Query to one of the hosts with its report; how many there were.
+/// Answers each General Query to one of the hosts with the host's report. Returns the number of
+/// answers.
 fn answer_questions(tap: &Tap, enough: &AtomicBool) -> u32 {
     let mut answered = 0;
     while !enough.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! Hosts of the LAN, each with a link-layer address and a global address of its own.
+//! Hosts in the LAN, each with a link-layer address and a global address of its own.
 
 use std::ops::RangeInclusive;
 
@@ -10,12 +10,12 @@ pub fn mac(number: u16) -> [u8; 6] {
     [2, 7, 0, 0, high, low]
 }
 
-/// A host's, for the router.
+/// The solicitation of a host for the router.
 pub fn solicitation(number: u16) -> Frame {
     support::solicitation(mac(number), address(number), lab::LAN_ROUTER)
 }
 
-/// A network whose hosts speak once and are kept, by an mldproxy with a time that is long enough for that.
+/// A network whose hosts send once. An mldproxy with a long address timeout keeps them.
 pub fn silent(hosts: u16) -> (Lab, Process) {
     let lab = Lab::without_querier();
     let options = ["--log-level", "info", "--address-timeout", "3600"];
@@ -27,7 +27,8 @@ pub fn silent(hosts: u16) -> (Lab, Process) {
     (lab, mldproxy)
 }
 
-/// Has each speak, in turns that no queue is too small for, until its group is joined.
+/// Sends the frames of each host until mldproxy has joined its group, few enough at once that no
+/// queue overflows.
 pub fn introduce(
     lab: &Lab,
     tap: &Tap,
@@ -39,7 +40,7 @@ pub fn introduce(
             tap.send(&frame);
         }
         let last = solicited_node(address(turn[turn.len() - 1]));
-        lab::eventually("these are joined", SOON, || {
+        lab::eventually("mldproxy joins the groups of these hosts", SOON, || {
             lab.rtr.joined(UPSTREAM).contains(&last)
         });
     }

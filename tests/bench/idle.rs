@@ -1,4 +1,4 @@
-//! What it costs while nothing happens, beside the NDP proxies that Debian has.
+//! The cost of mldproxy while nothing happens, beside that of the NDP proxies in Debian.
 
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::upstream::ndp_proxies;
 const IDLE: Duration = Duration::from_secs(120);
 const HOSTS: u16 = 10;
 
-/// What was counted at one time.
+/// The counters of a process at one time. CPU is in nanoseconds.
 struct Counts {
     wake_ups: u64,
     cpu: u64,
@@ -55,8 +55,9 @@ pub fn section() -> String {
     let seconds = IDLE.as_secs();
     format!(
         "## {seconds} idle seconds\n\n\
-         All at the same time, each in a network of its own, in which nobody says anything. Wake-ups are the process's voluntary context \
-         switches; packets are all that left the upstream, the kernel's among them.\n\n\
+         All at the same time, each in a network of its own, in which nobody says anything. \
+         Wake-ups are the process's voluntary context switches; packets are all that left the \
+         upstream, the kernel's among them.\n\n\
          | | wake-ups | CPU | packets upstream |\n|---|---|---|---|\n{rows}\n"
     )
 }

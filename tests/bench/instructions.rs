@@ -1,4 +1,5 @@
-//! Instructions a frame: the engine under callgrind, which counts them and so is the same on any day.
+//! The instructions that the engine takes for a frame. callgrind counts them, so the figures are
+//! the same on any day.
 
 use std::env;
 use std::fs;
@@ -16,17 +17,19 @@ use protocol::link::{Link, Side};
 use protocol::time::{Duration, Instant};
 use protocol::wire::{ALL_NODES, MacAddress, NeighborAdvertisement, RecordType, SolicitedNode};
 
-/// What the program is started anew with, under callgrind.
+/// The argument with which this program starts itself under callgrind.
 const CHILD: &str = "--under-callgrind";
 
-/// So many of each kind, and as many groups in a report.
+/// The frames of each kind.
 pub const FRAMES: u16 = 16;
+/// The groups in a report.
 const RECORDS: u16 = 20;
 
-/// What a frame is, and how the one of a number is built; an empty one is none.
+/// The name of a kind of frame, and the builder of the frame with a number. An empty frame stands
+/// for none.
 type Kind = (&'static str, fn(u16) -> Vec<u8>);
 
-/// What is heard, in the order of the table.
+/// The kinds of frames, in the order of the table.
 const KINDS: [Kind; 9] = [
     ("Neighbor Solicitation of a known host", known_host),
     ("Neighbor Solicitation of a new host", new_host),
@@ -42,13 +45,13 @@ const NEW_HOST: usize = 1;
 const REPORT: usize = 4;
 const QUESTION: usize = 8;
 
-/// With how many hosts known.
+/// The numbers of known hosts.
 const HOSTS: [u16; 2] = [16, 4096];
 
 pub const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 pub const NOW: Instant = Instant::from_secs(1_000_000);
 
-/// Where this process is one under callgrind, does its part; was it?
+/// Does the work to count if this process is the one under callgrind. Returns whether it is.
 pub fn is_child() -> bool {
     let mut arguments = env::args().skip_while(|argument| argument != CHILD).skip(1);
     let mut number = || arguments.next()?.parse::<usize>().ok();
@@ -64,7 +67,7 @@ pub fn is_child() -> bool {
     let first_host = if kind == NEW_HOST { 0x8000 } else { 0 };
     let mut buffer = [0; BUFFER_LENGTH];
     let mut engine = if kind == REPORT {
-        // What the reports name is a part of what is known.
+        // The groups of the reports count among the known hosts.
         let hosts = hosts.saturating_sub(FRAMES * RECORDS).max(FRAMES);
         let mut engine = engine(hosts, Setup::Plain);
         for number in 0..FRAMES {
@@ -130,7 +133,7 @@ pub fn section() -> String {
     )
 }
 
-/// Instructions a frame.
+/// The instructions that a frame of a kind takes, with so many hosts known.
 fn count(kind: usize, hosts: u16) -> u64 {
     let out = env::temp_dir().join(format!("callgrind-{}-{kind}-{hosts}", std::process::id()));
     let program = env::current_exe().expect("it runs");
@@ -152,7 +155,7 @@ fn count(kind: usize, hosts: u16) -> u64 {
     totals / u64::from(FRAMES)
 }
 
-/// One frame in; or what follows when there is no other one, before the loop sleeps.
+/// Handles one frame; or, for an empty one, does what the loop does before it sleeps.
 #[inline(never)]
 pub fn take_in(
     engine: &mut Engine<'_>,
@@ -301,7 +304,7 @@ fn nothing(_: u16) -> Vec<u8> {
     Vec::new()
 }
 
-/// A solicitation with a wrong checksum, which is found out late.
+/// A solicitation with a wrong checksum, which the parser checks late.
 fn junk(number: u16) -> Vec<u8> {
     let mut packet = known_host(number);
     packet[42] ^= 0xff;

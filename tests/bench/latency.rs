@@ -1,4 +1,5 @@
-//! From a new host's solicitation in the LAN to the MLD report upstream, beside a floor that receives and joins.
+//! The time from a new host's solicitation in the LAN to the MLD report upstream, beside that of a
+//! floor that only receives and joins.
 
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
@@ -18,7 +19,7 @@ use daemon::sys::membership::Memberships;
 use daemon::sys::packet::{Capture, Interest};
 
 const ROUNDS: u16 = 5;
-/// In each round, of each.
+/// The hosts in each round, for the floor and for mldproxy each.
 const HOSTS: u16 = 200;
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -38,10 +39,13 @@ pub fn section() -> String {
     let ratio = median(&mldproxy) / median(&floor);
     format!(
         "## From a new host to the report upstream\n\n\
-         A host that was never heard solicits in the LAN; the time from there to the MLD report of its group on the upstream's wire. The \
-         floor receives by the same filter and joins, and does nothing else. The kernel's own delay between a join and its report, of two \
-         ticks of its clock and more, is in both. ndppd and npd6 join no host's group. {} hosts each, {ROUNDS} rounds in turn.\n\n\
-         | | median | 99th percentile |\n|---|---|---|\n{}{}\nmldproxy's median is {:.2} ms above the floor's. Ratio of the medians. {}\n",
+         A host that was never heard solicits in the LAN; the time from there to the MLD report \
+         of its group on the upstream's wire. The floor receives by the same filter and joins, and \
+         does nothing else. The kernel's own delay between a join and its report, of two ticks of \
+         its clock and more, is in both. ndppd and npd6 join no host's group. {} hosts each, \
+         {ROUNDS} rounds in turn.\n\n\
+         | | median | 99th percentile |\n|---|---|---|\n{}{}\n\
+         mldproxy's median is {:.2} ms above the floor's. Ratio of the medians. {}\n",
         u32::from(ROUNDS) * u32::from(HOSTS),
         row("floor", &floor),
         row("mldproxy", &mldproxy),
@@ -63,7 +67,7 @@ fn with_floor() -> Vec<f64> {
     let (ready, is_ready) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(|| lab.rtr.within(|| receive_and_join(&ready, &done)));
-        is_ready.recv().expect("it listens");
+        is_ready.recv().expect("the floor listens");
         let delays = delays(&lab);
         done.store(true, Ordering::Relaxed);
         delays
@@ -71,7 +75,7 @@ fn with_floor() -> Vec<f64> {
 }
 
 fn receive_and_join(ready: &mpsc::Sender<()>, done: &AtomicBool) {
-    let index = |name| if_nametoindex(name).expect("it is there");
+    let index = |name| if_nametoindex(name).expect("the interface exists");
     let capture = Capture::open(index(DOWNSTREAM), Interest::Hosts).expect("root");
     let upstream = index(UPSTREAM);
     let mut memberships = Memberships::new();
@@ -97,19 +101,19 @@ fn receive_and_join(ready: &mpsc::Sender<()>, done: &AtomicBool) {
     }
 }
 
-/// Milliseconds, for one host after the other.
+/// The delays in milliseconds, of one host after the other.
 fn delays(lab: &Lab) -> Vec<f64> {
     let wire = Tap::open(&lab.rtr, UPSTREAM);
     let host = Host::on(&lab.lan);
     let mut random = fastrand::Rng::with_seed(1);
     let delay = |number| {
         let address = address(number);
-        // Not in step with the kernel's clock, by which the report before went out.
+        // A random pause, since the report before went out at a tick of the kernel's clock.
         thread::sleep(Duration::from_micros(random.u64(..20_000)));
         let begin = Instant::now();
         host.solicits_from(address);
         let group = solicited_node(address);
-        let reported = || wire.receive(PATIENCE).expect("it is reported");
+        let reported = || wire.receive(PATIENCE).expect("mldproxy reports the group");
         while !reports(&reported().packet, group) {}
         begin.elapsed().as_secs_f64() * 1000.0
     };

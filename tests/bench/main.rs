@@ -1,6 +1,7 @@
-//! `cargo bench`: what mldproxy costs, beside a floor and beside other NDP proxies. Writes BENCHMARKS.md, which takes about a quarter of
-//! an hour on a machine that has nothing else to do; `cargo bench -- NAME...` takes and prints only the sections named: instructions,
-//! throughput, upstream, latency, memory, answering, idle, sizes.
+//! `cargo bench` measures the cost of mldproxy beside that of a floor and of other NDP proxies, and
+//! writes BENCHMARKS.md. It takes about a quarter of an hour on an otherwise idle machine.
+//! `cargo bench -- NAME...` measures and prints only the named sections: instructions, throughput,
+//! upstream, latency, memory, answering, idle, sizes.
 
 mod answering;
 mod events;
@@ -23,7 +24,7 @@ use std::process::{Command, ExitCode};
 
 type Section = (&'static str, fn() -> String);
 
-/// In the order of the file. Each is Markdown from its heading on.
+/// The sections in the order of the file. Each returns Markdown that starts with its heading.
 const SECTIONS: [Section; 8] = [
     ("instructions", instructions::section),
     ("throughput", throughput::section),
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
     if instructions::is_child() {
         return ExitCode::SUCCESS;
     }
-    // Cargo adds options of its own.
+    // Cargo adds options such as --bench.
     let named: Vec<_> = std::env::args()
         .skip(1)
         .filter(|name| !name.starts_with('-'))
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
     let mut report = preface();
     for (name, section) in SECTIONS {
         if named.is_empty() || named.iter().any(|wanted| wanted == name) {
-            // On a thread of its own, since it may be moved to one CPU.
+            // A section may pin its thread to one CPU, so each gets a thread.
             let section = std::thread::spawn(section).join();
             let Ok(section) = section else {
                 return ExitCode::FAILURE;
@@ -75,7 +76,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What this is, and on what it was taken.
+/// The start of the file: its purpose, and the machine that took the figures.
 fn preface() -> String {
     let of_file = |path: &str, key: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();
@@ -108,11 +109,12 @@ fn preface() -> String {
     };
     format!(
         "# Benchmarks\n\n\
-         Written by `cargo bench`; `cargo bench -- NAME` takes one section anew and prints it ({}). Everything runs in network namespaces \
-         of its own. What is compared runs in the same minutes, in turn, and ratios are those of one round; times of different \
-         machines cannot be compared. No test depends on a time.\n\n\
-         Taken with Linux {}, {} CPUs ({}), {}; ndppd {}, npd6 {} of Debian. mldproxy is built as for release: for size (`opt-level = \"z\"`, but for the checksum), \
-         with glibc.\n\n",
+         Written by `cargo bench`; `cargo bench -- NAME` takes one section anew and prints it \
+         ({}). Everything runs in network namespaces of its own. What is compared runs in the same \
+         minutes, in turn, and ratios are those of one round; times of different machines cannot \
+         be compared. No test depends on a time.\n\n\
+         Taken with Linux {}, {} CPUs ({}), {}; ndppd {}, npd6 {} of Debian. mldproxy is built as \
+         for release: for size (`opt-level = \"z\"`, but for the checksum), with glibc.\n\n",
         SECTIONS.map(|(name, _)| name).join(", "),
         said("uname", "-r").split('-').next().unwrap_or_default(),
         std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

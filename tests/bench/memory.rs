@@ -1,4 +1,5 @@
-//! What hosts cost: memory, packets of a refresh, the end; and the first join after the start.
+//! The cost of hosts: memory, packets of a refresh, and time to exit; and the time from the start
+//! to the first join.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +17,7 @@ use crate::measure::{median, percentile};
 use crate::support::{SOON, address, status};
 
 const STARTS: usize = 20;
-/// As long as no packet says more.
+/// The silence after which no further packet is expected.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub fn section() -> String {
@@ -24,11 +25,16 @@ pub fn section() -> String {
     let starts: Vec<_> = (0..STARTS).map(|_| first_join()).collect();
     format!(
         "## Memory, and what hosts cost\n\n\
-         Hosts, each with a link-layer address of its own, that speak once and are kept; the build of the benchmark (x86-64, glibc, with symbols). Of its own is RssAnon, which a \
-         router has to find; the rest of the memory are pages of files. That of ndppd and npd6, who keep no hosts by themselves, is above. A refresh is what SIGHUP starts: the MLDv2 packets until every \
-         group was reported. The end is from SIGTERM until the process is gone, looked for every 20 ms.\n\n\
-         | hosts | memory of its own | in all (VmRSS) | packets a refresh | the end within |\n|---|---|---|---|---|\n{rows}\n\
-         From exec to the first join, of a host in the kernel's neighbour table: {:.1} ms (median of {STARTS}; at most {:.1} ms).\n\n",
+         Hosts, each with a link-layer address of its own, that speak once and are kept; the build \
+         of the benchmark (x86-64, glibc, with symbols). Of its own is RssAnon, which a router has \
+         to find; the rest of the memory are pages of files. That of ndppd and npd6, who keep no \
+         hosts by themselves, is above. A refresh is what SIGHUP starts: the MLDv2 packets until \
+         every group was reported. The end is from SIGTERM until the process is gone, looked for \
+         every 20 ms.\n\n\
+         | hosts | memory of its own | in all (VmRSS) | packets a refresh | the end within |\n\
+         |---|---|---|---|---|\n{rows}\n\
+         From exec to the first join, of a host in the kernel's neighbour table: {:.1} ms \
+         (median of {STARTS}; at most {:.1} ms).\n\n",
         median(&starts),
         percentile(&starts, 100)
     )
@@ -47,11 +53,11 @@ fn with_hosts(hosts: u16) -> String {
     format!("| {hosts} | {own} kB | {all} kB | {packets} | {end} ms |\n")
 }
 
-/// How many reports it takes to name all groups.
+/// The number of reports of a refresh until all groups were in one.
 fn packets_of_refresh(lab: &Lab, mldproxy: &Process, hosts: u16) -> usize {
     let mut missing: BTreeSet<_> = (1..=hosts).map(address).map(solicited_node).collect();
     let wire = Tap::open(&lab.rtr, UPSTREAM);
-    // What the kernel has to say of its joins, and of those of the start.
+    // Skips the kernel's reports of its joins.
     while wire.receive(PATIENCE).is_some() {}
     mldproxy.signal(Signal::SIGHUP);
     let mut packets = 0;
@@ -70,7 +76,7 @@ fn packets_of_refresh(lab: &Lab, mldproxy: &Process, hosts: u16) -> usize {
     packets
 }
 
-/// Milliseconds.
+/// The milliseconds from exec to the first join.
 fn first_join() -> f64 {
     let lab = Lab::without_querier();
     let host = address(1);
@@ -90,19 +96,19 @@ fn first_join() -> f64 {
             ])
             .stderr(Stdio::null())
             .spawn()
-            .expect("it starts");
+            .expect("mldproxy starts");
         let is_joined = || {
             let groups = fs::read_to_string("/proc/thread-self/net/igmp6").expect("IPv6 is on");
             groups.contains(&group)
         };
         while !is_joined() {
-            assert!(begin.elapsed() < SOON, "nothing is joined");
+            assert!(begin.elapsed() < SOON, "mldproxy joined no group");
             thread::yield_now();
         }
         let milliseconds = begin.elapsed().as_secs_f64() * 1000.0;
         let pid = Pid::from_raw(mldproxy.id().cast_signed());
         kill(pid, Signal::SIGTERM).expect("our own child");
-        mldproxy.wait().expect("it ends");
+        mldproxy.wait().expect("mldproxy exits");
         milliseconds
     })
 }

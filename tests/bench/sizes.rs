@@ -1,4 +1,4 @@
-//! The file for each router, beside the NDP proxies that Debian has.
+//! The size of the file for each router, beside that of the NDP proxies in Debian.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +9,7 @@ pub fn section() -> String {
     let built = Command::new("cross/build")
         .arg("all")
         .output()
-        .expect("Python is there");
+        .expect("python3");
     assert!(
         built.status.success(),
         "{}",
@@ -30,8 +30,8 @@ pub fn section() -> String {
     });
     format!(
         "## Size\n\n\
-         `cross/build all`: one static file for each kind of router, with everything it needs, in octets. The budget is what `cross/build` \
-         fails above.\n\n\
+         `cross/build all`: one static file for each kind of router, with everything it needs, in \
+         octets. The budget is what `cross/build` fails above.\n\n\
          | | octets | budget |\n|---|---|---|\n{}{}\n",
         sizes.collect::<String>(),
         peers.collect::<String>()

@@ -1,4 +1,5 @@
-//! A million solicitations of a thousand hosts at full speed: what each costs, beside a floor that only counts them.
+//! The cost of each of a million solicitations from a thousand hosts at full speed, beside that of
+//! a floor that only counts them.
 
 use std::fs;
 use std::io::IoSliceMut;
@@ -25,12 +26,12 @@ use daemon::sys::packet::{Capture, Interest};
 pub const FRAMES: usize = 1_000_000;
 pub const HOSTS: u16 = 1_000;
 const ROUNDS: usize = 5;
-/// How many the floor takes at once where it takes several.
+/// The packets that the floor with recvmmsg takes at once.
 const BATCH: usize = 8;
-/// How many descriptors that are silent the floor waits for beside, where it does: as many as mldproxy.
+/// The silent descriptors that a floor waits for beside its own: as many as mldproxy has.
 const SILENT: usize = 4;
 
-/// Loops that only count, by what sets them apart.
+/// The loops that only count, each with its ways to wait and to receive.
 const FLOORS: [(&str, Wait, Receive); 4] = [
     ("floor", by_poll::<0>, one_by_one),
     ("floor that rests", by_rest_and_poll, one_by_one),
@@ -50,16 +51,18 @@ const RESTING: usize = 1;
 /// The place behind them.
 const MLDPROXY: usize = FLOORS.len();
 
-/// Makes what waits until there is something to take, at most 50 ms.
+/// Makes a function that waits until there is a packet, at most 50 ms.
 type Wait = fn(&Capture) -> Box<dyn Fn() + '_>;
-/// Makes what takes something that is there now, and tells how many.
+/// Makes a function that takes packets that are there now, and returns their number.
 type Receive = fn(&Capture) -> Box<dyn FnMut() -> u64 + '_>;
 
-/// Packets taken, and what they cost, the CPU in nanoseconds.
+/// The cost of receiving.
 struct Cost {
+    /// The packets taken.
     taken: u64,
+    /// The CPU time in nanoseconds.
     cpu: u64,
-    /// How often the receiver slept.
+    /// The times that the receiver slept.
     sleeps: u64,
 }
 
@@ -72,7 +75,7 @@ impl Cost {
         self.sleeps as f64 / self.taken as f64
     }
 
-    /// Of those sent, in percent.
+    /// The packets lost, in percent of those sent.
     fn lost(&self) -> f64 {
         100.0 - 100.0 * self.taken as f64 / FRAMES as f64
     }
@@ -143,7 +146,8 @@ pub fn section() -> String {
     )
 }
 
-/// Sends all of them over and over, and waits until who receives has had the time for the last ones.
+/// Sends [`FRAMES`] frames, these ones over and over, and waits until the receiver has had time for
+/// the last ones.
 pub fn send_all(tap: &Tap, frames: &[Frame]) {
     for number in 0..FRAMES {
         while tap.try_send(&frames[number % frames.len()]) == Err(Errno::ENOBUFS) {
@@ -153,22 +157,22 @@ pub fn send_all(tap: &Tap, frames: &[Frame]) {
     thread::sleep(Duration::from_millis(200));
 }
 
-/// Counts what is received.
+/// Sends all frames to a floor, and returns its cost.
 fn floor(lab: &Lab, tap: &Tap, frames: &[Frame], wait: Wait, receive: Receive) -> Cost {
     let done = AtomicBool::new(false);
     let (ready, is_ready) = mpsc::channel();
     thread::scope(|scope| {
         let counting = scope.spawn(|| lab.rtr.within(|| count(&ready, &done, wait, receive)));
-        is_ready.recv().expect("it counts");
+        is_ready.recv().expect("the floor counts");
         send_all(tap, frames);
         done.store(true, Ordering::Relaxed);
-        counting.join().expect("it does not panic")
+        counting.join().expect("the thread does not panic")
     })
 }
 
 fn count(ready: &mpsc::Sender<()>, done: &AtomicBool, wait: Wait, receive: Receive) -> Cost {
     pin(Pid::from_raw(0), &Place::Receiver);
-    let index = nix::net::if_::if_nametoindex(DOWNSTREAM).expect("it is there");
+    let index = nix::net::if_::if_nametoindex(DOWNSTREAM).expect("the interface exists");
     let capture = Capture::open(index, Interest::Hosts).expect("root");
     let (wait, mut receive) = (wait(&capture), receive(&capture));
     let mut taken = 0;
@@ -191,7 +195,7 @@ fn count(ready: &mpsc::Sender<()>, done: &AtomicBool, wait: Wait, receive: Recei
     }
 }
 
-/// How often the calling thread slept.
+/// The times that the calling thread slept.
 fn sleeps() -> u64 {
     let status = fs::read_to_string("/proc/thread-self/status").expect("it runs");
     let line = status
@@ -273,7 +277,7 @@ fn daemon(lab: &Lab, tap: &Tap, frames: &[Frame]) -> Cost {
     }
 }
 
-/// One of mldproxy's counters.
+/// The value of one of mldproxy's counters.
 fn counter(lab: &Lab, name: &str) -> u64 {
     let status = lab.rtr.status("--json --limit 0");
     let (_, rest) = status

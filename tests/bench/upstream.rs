@@ -1,4 +1,5 @@
-//! What a solicitation upstream for a host of the LAN costs, beside the NDP proxies that Debian has.
+//! The cost of a solicitation upstream for a host in the LAN, beside that in the NDP proxies in
+//! Debian.
 
 use std::net::Ipv6Addr;
 
@@ -13,7 +14,7 @@ use crate::throughput::{FRAMES, HOSTS, send_all};
 
 const ROUNDS: usize = 3;
 
-/// An NDP proxy, and how it is started.
+/// The name of an NDP proxy, and the function that starts it.
 pub type NdpProxy = (&'static str, fn(&Lab) -> Process);
 
 pub const NDP_PROXIES: [NdpProxy; 3] = [
@@ -25,20 +26,21 @@ pub const NDP_PROXIES: [NdpProxy; 3] = [
     ("npd6", Lab::start_npd6),
 ];
 
-/// Those of them that are there.
+/// The NDP proxies that are installed.
 pub fn ndp_proxies() -> impl Iterator<Item = NdpProxy> {
     let is_there = |(name, _): &NdpProxy| name.starts_with("mldproxy") || find_tool(name).is_some();
     NDP_PROXIES.into_iter().filter(is_there)
 }
 
-/// What a run cost and brought.
+/// The cost and the result of a run.
 struct Outcome {
-    /// Nanoseconds of CPU for each frame that was sent.
+    /// The nanoseconds of CPU for each frame that was sent.
     each: f64,
-    /// Of the frames that were sent, in percent.
+    /// The frames that were answered, in percent of those sent.
     answered: f64,
-    /// In kB, before any host was looked for and after all were.
+    /// VmRSS in kB, before the gateway solicited any host and after it solicited all.
     memory: [u64; 2],
+    /// RssAnon in kB, at the same times.
     own_memory: [u64; 2],
 }
 
@@ -53,7 +55,8 @@ pub fn section() -> String {
             median(&figures.collect::<Vec<_>>())
         };
         rows += &format!(
-            "| {name} | {:.0} ns | {:.0} ns | {:.0} % | {:.0} kB, {:.0} kB | {:.0} kB, {:.0} kB |\n",
+            "| {name} | {:.0} ns | {:.0} ns | {:.0} % | {:.0} kB, {:.0} kB \
+             | {:.0} kB, {:.0} kB |\n",
             of(|outcome| outcome.each),
             of(|outcome| outcome.each * 100.0 / outcome.answered),
             of(|outcome| outcome.answered),
@@ -65,14 +68,18 @@ pub fn section() -> String {
     }
     format!(
         "## A million solicitations upstream, beside other NDP proxies\n\n\
-         The gateway looks for {HOSTS} hosts of the LAN, {FRAMES} times in all, as fast as one CPU can; another CPU receives. All are \
-         addresses of one Linux host there, which each proxy has found before. CPU is that of the process, user and system, for \
-         each frame sent, and for each that was answered. Of mldproxy the kernel answers, which is in nobody's CPU here; its own \
-         is that it hears each of them too, to know of who is looked for and is not there. ndppd asks a host again 30 s after \
-         its last answer; npd6 answers for a whole prefix and asks nobody. Answered are the advertisements that reach the \
-         gateway; what is not answered was lost on its way, most of it where a proxy's socket had no room, and cost that proxy \
-         little. Memory is all of it (VmRSS) and that of its own (RssAnon). {ROUNDS} rounds, each of them in turn; medians.\n\n\
-         | | CPU a frame sent | CPU an answer | answered | memory at the start | memory, {HOSTS} hosts |\n\
+         The gateway looks for {HOSTS} hosts of the LAN, {FRAMES} times in all, as fast as one \
+         CPU can; another CPU receives. All are addresses of one Linux host there, which each \
+         proxy has found before. CPU is that of the process, user and system, for each frame \
+         sent, and for each that was answered. Of mldproxy the kernel answers, which is in \
+         nobody's CPU here; its own is that it hears each of them too, to know of who is looked \
+         for and is not there. ndppd asks a host again 30 s after its last answer; npd6 answers \
+         for a whole prefix and asks nobody. Answered are the advertisements that reach the \
+         gateway; what is not answered was lost on its way, most of it where a proxy's socket had \
+         no room, and cost that proxy little. Memory is all of it (VmRSS) and that of its own \
+         (RssAnon). {ROUNDS} rounds, each of them in turn; medians.\n\n\
+         | | CPU a frame sent | CPU an answer | answered | memory at the start \
+         | memory, {HOSTS} hosts |\n\
          |---|---|---|---|---|---|\n{rows}\n"
     )
 }
@@ -106,16 +113,16 @@ fn run(start: fn(&Lab) -> Process) -> Outcome {
     }
 }
 
-/// In all, and of its own.
+/// VmRSS and RssAnon, in kB.
 fn memory(proxy: &Process) -> (u64, u64) {
     (status(proxy, "VmRSS:"), anonymous_memory(proxy))
 }
 
-/// Has the hosts speak, and the gateway look for each until it was answered.
+/// Makes the hosts send, and the gateway solicit each host until it was answered.
 fn find_hosts(lab: &Lab, gateway: &Tap, frames: &[Frame], targets: &[Ipv6Addr]) {
     let host = Host::on(&lab.lan);
     for (frames, targets) in frames.chunks(50).zip(targets.chunks(50)) {
-        lab::eventually("the gateway is answered", SOON, || {
+        lab::eventually("the gateway gets all answers", SOON, || {
             targets
                 .iter()
                 .for_each(|target| host.solicits_from(*target));
