@@ -1,20 +1,20 @@
-//! The firewall rule for MLD from the upstream's zone, where the zone lacks it.
+//! The firewall rule that the service adds if the upstream's zone keeps MLD out.
 
 use crate::router::{Router, shipped_after};
 
 crate::tests![
-    a_zone_that_lacks_it_gets_a_rule,
+    the_service_adds_a_rule_for_a_zone_that_keeps_mld_out,
     the_stock_firewall_needs_no_rule,
-    other_rules_that_let_mld_in_are_seen,
-    rules_that_do_not_let_mld_in_are_not_taken_for_it,
+    the_service_recognizes_other_rules_that_let_mld_in,
+    the_service_ignores_rules_that_do_not_let_mld_in,
     a_zone_that_accepts_everything_needs_no_rule,
-    a_zone_takes_the_default_of_the_firewall,
-    the_zone_is_asked_of_fw4,
-    without_fw4_the_zone_is_looked_up,
-    without_a_zone_there_is_no_rule,
+    a_zone_without_a_policy_takes_the_default_of_the_firewall,
+    the_service_asks_fw4_for_the_zone,
+    without_fw4_the_service_looks_the_zone_up,
+    the_service_adds_no_rule_without_a_zone,
     two_instances_share_a_rule,
     an_instance_that_waits_has_no_rule,
-    the_firewall_is_reloaded_only_when_the_rules_change,
+    the_service_reloads_the_firewall_only_when_its_rules_change,
 ];
 
 const ZONES: &str = "
@@ -38,7 +38,7 @@ config zone
 	option input 'DROP'
 ";
 
-/// As OpenWrt ships it.
+/// The rule that OpenWrt ships.
 const ALLOW_MLD: &str = "
 config rule
 	option name 'Allow-MLD'
@@ -53,7 +53,7 @@ config rule
 	option target 'ACCEPT'
 ";
 
-/// What the stubs keep of the service's data with a rule for this zone.
+/// The service's data, as the stubs record it, with a rule for this zone.
 fn rule(zone: &str) -> String {
     format!(
         "array firewall
@@ -88,7 +88,7 @@ fn running_from(upstream: &str, firewall: &str) -> Router {
     router
 }
 
-fn a_zone_that_lacks_it_gets_a_rule() {
+fn the_service_adds_a_rule_for_a_zone_that_keeps_mld_out() {
     let outcome = running(ZONES).run("start");
     assert_eq!(outcome.data, rule("wan"));
     assert_eq!(
@@ -106,14 +106,14 @@ fn the_stock_firewall_needs_no_rule() {
     assert_eq!(outcome.of("procd_set_config_changed"), [[""; 0]; 0]);
 }
 
-/// The data where the stock rule has this in place of that.
+/// The service's data if the stock rule has `to` in place of `from`.
 fn with_rule(from: &str, to: &str) -> String {
     assert!(ALLOW_MLD.contains(from), "{from}");
     let firewall = format!("{ZONES}{}", ALLOW_MLD.replace(from, to));
     running(&firewall).run("start").data
 }
 
-fn other_rules_that_let_mld_in_are_seen() {
+fn the_service_recognizes_other_rules_that_let_mld_in() {
     let types = &ALLOW_MLD[ALLOW_MLD.find("\tlist icmp_type").unwrap()..];
     let (types, _) = types.split_once("\toption family").unwrap();
     for (from, to) in [
@@ -131,7 +131,7 @@ fn other_rules_that_let_mld_in_are_seen() {
     }
 }
 
-fn rules_that_do_not_let_mld_in_are_not_taken_for_it() {
+fn the_service_ignores_rules_that_do_not_let_mld_in() {
     for (from, to) in [
         ("'ACCEPT'", "'DROP'"),
         ("'ACCEPT'", "'ACCEPT'\n\toption enabled '0'"),
@@ -157,7 +157,7 @@ fn a_zone_that_accepts_everything_needs_no_rule() {
     }
 }
 
-fn a_zone_takes_the_default_of_the_firewall() {
+fn a_zone_without_a_policy_takes_the_default_of_the_firewall() {
     let own = "'wan6'\n\toption input 'REJECT'";
     assert!(ZONES.contains(own));
     let without = ZONES.replace(own, "'wan6'");
@@ -166,8 +166,8 @@ fn a_zone_takes_the_default_of_the_firewall() {
     assert_eq!(running(&accepting).run("start").data, "");
 }
 
-fn the_zone_is_asked_of_fw4() {
-    // fw4 knows what no file says, as the zone that a protocol handler gave its network.
+fn the_service_asks_fw4_for_the_zone() {
+    // fw4 knows zones that no file names, such as one that a protocol handler gave its network.
     let router = running_from("wan_6", ZONES);
     router.write("up", "wan_6 pppoe-wan\nlan br-lan\n");
     assert_eq!(router.run("start").data, "");
@@ -181,22 +181,22 @@ fn the_zone_is_asked_of_fw4() {
     assert_eq!(router.run("start").data, rule("modem"));
 }
 
-fn without_fw4_the_zone_is_looked_up() {
+fn without_fw4_the_service_looks_the_zone_up() {
     let outcome = running_from("lo", ZONES).run("start");
     assert_eq!(outcome.data, rule("modem"));
     assert_eq!(outcome.of("fw4"), [[""; 0]; 0]);
 
-    // A zone may hold the device of a network that no zone names.
+    // A zone may list the device of a network that no zone lists.
     let by_device = ZONES
         .replace("\tlist network 'wan'\n", "")
         .replace("'lo'", "'pppoe-wan'");
     assert_eq!(running(&by_device).run("start").data, rule("modem"));
 }
 
-fn without_a_zone_there_is_no_rule() {
+fn the_service_adds_no_rule_without_a_zone() {
     let outcome = running_from("usb7", ZONES).run("start");
     assert_eq!((outcome.instances(), &*outcome.data), (vec!["main"], ""));
-    // Nor without a firewall at all.
+    // There is no rule without a firewall either.
     let settings = ["mldproxy.main.upstream=wan", "mldproxy.main.enabled=1"];
     let outcome = Router::new(&shipped_after(&settings)).run("start");
     assert_eq!((outcome.instances(), &*outcome.data), (vec!["main"], ""));
@@ -227,7 +227,7 @@ fn an_instance_that_waits_has_no_rule() {
     assert_eq!(router.run("start").data, "");
 }
 
-fn the_firewall_is_reloaded_only_when_the_rules_change() {
+fn the_service_reloads_the_firewall_only_when_its_rules_change() {
     let router = running(ZONES);
     let reloads = |action| router.run(action).of("procd_set_config_changed").len();
     assert_eq!(reloads("start"), 1);

@@ -1,26 +1,27 @@
-//! Values made to be taken for something else: by the shell, by the program, or by OpenWrt's own functions.
+//! Hostile values, made to mislead the shell, the program or OpenWrt's own functions.
 
 use crate::router::Router;
 
 crate::tests![
     a_value_never_becomes_another_argument,
-    a_value_is_not_shell_text,
-    a_value_is_not_a_pattern_of_files,
-    names_that_can_be_no_interfaces_are_refused,
+    the_shell_never_runs_a_value,
+    the_shell_never_expands_a_value_to_file_names,
+    the_service_refuses_names_that_no_interface_can_have,
     a_device_called_help_is_a_device,
     a_missing_configuration_starts_nothing,
 ];
 
-/// Text in single quotes, as UCI writes it.
+/// A text in single quotes, as UCI writes it.
 fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 
-/// The router whose section main has this option.
+/// A router whose section main has this option.
 fn with(option: &str, value: &str) -> Router {
     let value = quoted(value);
     let config = format!(
-        "config mldproxy 'main'\n\toption enabled '1'\n\toption upstream 'wan'\n\toption {option} {value}\n"
+        "config mldproxy 'main'\n\toption enabled '1'\n\toption upstream 'wan'\n\
+         \toption {option} {value}\n"
     );
     Router::new(&config)
 }
@@ -53,7 +54,7 @@ fn a_value_never_becomes_another_argument() {
     }
 }
 
-fn a_value_is_not_shell_text() {
+fn the_shell_never_runs_a_value() {
     for option in [
         "per_mac",
         "prefix",
@@ -82,8 +83,8 @@ fn a_value_is_not_shell_text() {
     }
 }
 
-fn a_value_is_not_a_pattern_of_files() {
-    // There are files here that the pattern fits.
+fn the_shell_never_expands_a_value_to_file_names() {
+    // The pattern matches files in the script's folder.
     let outcome = with("exclude", "*").run("start");
     let log = outcome.log();
     assert_eq!(log.len(), 1, "{log:?}");
@@ -95,7 +96,7 @@ fn a_value_is_not_a_pattern_of_files() {
     );
 }
 
-fn names_that_can_be_no_interfaces_are_refused() {
+fn the_service_refuses_names_that_no_interface_can_have() {
     for option in ["upstream", "downstream"] {
         for name in ["-x", "--no-ask", "-", "a/b", "a:1", "é"] {
             let outcome = with(option, name).run("start");
@@ -109,7 +110,8 @@ fn names_that_can_be_no_interfaces_are_refused() {
 }
 
 fn a_device_called_help_is_a_device() {
-    // Elsewhere on the command line the word asks for help, and the program would end at once, again and again.
+    // Elsewhere on the command line the word asks for help, and the program would exit at once each
+    // time.
     let outcome = with("downstream", "help").run("start");
     assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "help"]);
 }

@@ -1,4 +1,4 @@
-//! Several sections, and how procd is to run each.
+//! Sections and instances, and the parameters by which procd runs each.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -8,17 +8,17 @@ use std::thread;
 use crate::router::{MLDPROXY, Router, shipped_after};
 
 crate::tests![
-    two_sections_are_two_instances,
-    sections_without_a_name_are_instances,
-    a_section_that_is_not_enabled_is_left_alone,
-    a_bad_section_does_not_hold_up_the_others,
-    procd_restarts_it_for_ever_and_shows_a_panic,
-    in_a_jail_it_has_two_capabilities,
-    without_ujail_it_runs_as_root,
-    the_program_and_ujail_are_where_packages_put_them,
-    a_reload_sends_the_same_service_again,
-    status_is_that_of_the_service_and_of_each_instance,
-    ndp_proxies_are_left_alone,
+    two_sections_start_two_instances,
+    sections_without_a_name_start_instances,
+    the_service_ignores_a_section_that_is_not_enabled,
+    a_wrong_section_does_not_stop_the_others,
+    procd_restarts_the_daemon_for_ever_and_logs_a_panic,
+    a_daemon_in_a_jail_has_two_capabilities,
+    without_ujail_the_daemon_starts_as_root,
+    the_service_looks_for_programs_where_packages_install_them,
+    a_reload_describes_the_same_service_to_procd,
+    status_shows_the_service_and_each_instance,
+    the_service_touches_no_other_ndp_proxy,
     an_upgrade_replaces_the_program_that_runs,
     a_reload_repeats_no_line_of_the_log,
 ];
@@ -40,7 +40,7 @@ fn running() -> Router {
     Router::new(&shipped_after(&settings))
 }
 
-/// The parameters of the instance main beside its command.
+/// The parameters of the instance main, without its command.
 fn parameters(router: &Router) -> Vec<String> {
     let outcome = router.run("start");
     let calls = outcome.instance("main").iter();
@@ -50,7 +50,7 @@ fn parameters(router: &Router) -> Vec<String> {
         .collect()
 }
 
-fn two_sections_are_two_instances() {
+fn two_sections_start_two_instances() {
     let router = Router::new(TWO);
     router.write(
         "up",
@@ -66,7 +66,7 @@ fn two_sections_are_two_instances() {
     assert_eq!(outcome.log(), [""; 0]);
 }
 
-fn sections_without_a_name_are_instances() {
+fn sections_without_a_name_start_instances() {
     let section = "config mldproxy\n\toption enabled '1'\n\toption upstream 'wan'\n";
     let config =
         format!("{section}\toption downstream 'lan'\n{section}\toption downstream 'guest'\n");
@@ -81,7 +81,7 @@ fn sections_without_a_name_are_instances() {
     assert_eq!(outcome.arguments(names[1]), ["--", "pppoe-wan", "br-guest"]);
 }
 
-fn a_section_that_is_not_enabled_is_left_alone() {
+fn the_service_ignores_a_section_that_is_not_enabled() {
     let config = TWO.replacen("option enabled '1'", "option enabled '0'", 1);
     let router = Router::new(&config);
     router.write(
@@ -94,7 +94,7 @@ fn a_section_that_is_not_enabled_is_left_alone() {
     assert_eq!(outcome.log(), [""; 0]);
 }
 
-fn a_bad_section_does_not_hold_up_the_others() {
+fn a_wrong_section_does_not_stop_the_others() {
     let config = TWO.replacen("'wan'", "'wan'\n\toption join_rate 'fast'", 1);
     let router = Router::new(&config);
     router.write(
@@ -113,7 +113,7 @@ fn a_bad_section_does_not_hold_up_the_others() {
     );
 }
 
-fn procd_restarts_it_for_ever_and_shows_a_panic() {
+fn procd_restarts_the_daemon_for_ever_and_logs_a_panic() {
     let parameters = parameters(&running());
     assert_eq!(
         parameters[..4],
@@ -124,13 +124,14 @@ fn procd_restarts_it_for_ever_and_shows_a_panic() {
             "procd_set_param stderr 1".to_owned(),
         ]
     );
-    // With these a change of arguments, or of an interface's number, would only send a signal or would restart needlessly.
+    // With reload_signal, procd would only signal the daemon when its arguments change. With
+    // netdev, procd would restart it needlessly when the index of an interface changes.
     for parameter in ["reload_signal", "netdev"] {
         assert!(!parameters.join("\n").contains(parameter), "{parameters:?}");
     }
 }
 
-fn in_a_jail_it_has_two_capabilities() {
+fn a_daemon_in_a_jail_has_two_capabilities() {
     assert_eq!(
         parameters(&running())[4..],
         [
@@ -143,13 +144,13 @@ fn in_a_jail_it_has_two_capabilities() {
     );
 }
 
-fn without_ujail_it_runs_as_root() {
+fn without_ujail_the_daemon_starts_as_root() {
     let parameters = parameters(&running().without_jail());
     assert_eq!(parameters.len(), 4, "{parameters:?}");
     assert_eq!(parameters[3], "procd_set_param stderr 1");
 }
 
-fn the_program_and_ujail_are_where_packages_put_them() {
+fn the_service_looks_for_programs_where_packages_install_them() {
     let outcome = running().run("start");
     assert_eq!(
         outcome.of("program"),
@@ -163,21 +164,21 @@ fn the_program_and_ujail_are_where_packages_put_them() {
     );
 }
 
-fn a_reload_sends_the_same_service_again() {
+fn a_reload_describes_the_same_service_to_procd() {
     let router = running();
     let first = router.run("start");
     let second = router.run("reload");
     assert_eq!(first.calls, second.calls);
     assert_eq!(second.of("procd_kill"), [[""; 0]; 0]);
-    // A device that changed is another command line, which is what procd restarts for.
+    // Another device changes the command line, so procd restarts the daemon.
     router.write("up", "wan eth1\nlan br-lan\n");
     let third = router.run("reload");
     assert_eq!(third.arguments("main"), ["--", "eth1", "br-lan"]);
 }
 
-fn ndp_proxies_are_left_alone() {
+fn the_service_touches_no_other_ndp_proxy() {
     let router = running();
-    // Every program but the stubs is out of the script's reach, and the stubs record.
+    // The script reaches no program but the stubs, which record their calls.
     let mut calls = Vec::new();
     for action in ["start", "reload", "restart", "stop"] {
         calls.extend(router.run(action).calls);
@@ -196,11 +197,12 @@ fn ndp_proxies_are_left_alone() {
     }
 }
 
-fn status_is_that_of_the_service_and_of_each_instance() {
+fn status_shows_the_service_and_each_instance() {
     let router = running();
     assert_eq!(router.run("status").said, "running\n");
     fs::create_dir(router.path("run")).unwrap();
-    // A path for a socket is short. In the place of the daemon.
+    // Stands in for the daemon. The path of a socket has to be short, so it is moved after the
+    // bind.
     let place = std::env::temp_dir().join(format!("mldproxy-status-{}", std::process::id()));
     let listener = UnixListener::bind(&place).unwrap();
     fs::rename(&place, router.path("run/main.sock")).unwrap();
@@ -224,7 +226,7 @@ fn an_upgrade_replaces_the_program_that_runs() {
     fs::copy(MLDPROXY, &program).unwrap();
     let router = running().with_program(program.clone());
     assert_eq!(router.run("start").procd_did, ["start main"]);
-    // apk starts the service after an upgrade, and stops it not before one.
+    // apk starts the service after an upgrade, but does not stop it before.
     assert_eq!(router.run("start").procd_did, [""; 0]);
     let mut octets = fs::read(&program).unwrap();
     octets.push(0);
@@ -241,7 +243,7 @@ fn a_reload_repeats_no_line_of_the_log() {
     let first = router.run("start").log();
     assert_eq!(first.len(), 2, "{first:?}");
     assert_eq!(router.run("reload").log(), [""; 0]);
-    // What changed is said, and once.
+    // A reload logs a change once.
     let config = config.replace("'wan6'", "'wan'");
     router.write("etc/config/mldproxy", &config);
     let left_out = "notice: second: left out until it is up: network iot";

@@ -1,4 +1,4 @@
-//! The package for opkg, opened member by member, and what `cross/` says to wrong words.
+//! The package for opkg, opened member by member, and the errors of the programs in `cross/`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,17 +11,17 @@ use crate::router::{read, repository};
 
 crate::tests![
     the_package_has_the_members_that_opkg_reads,
-    its_fields_are_those_of_the_feed_and_it_depends_on_nothing,
-    its_files_are_those_of_the_feed_with_their_modes,
-    it_unpacks_into_a_router,
-    its_scripts_enable_and_disable_the_service,
-    the_index_finds_it,
-    two_builds_are_the_same_octets,
+    the_package_has_the_fields_of_the_feed_and_no_dependencies,
+    the_package_has_the_files_of_the_feed_with_their_modes,
+    the_package_unpacks_into_a_router,
+    the_packages_scripts_enable_and_disable_the_service,
+    the_index_names_the_package,
+    two_builds_make_the_same_octets,
     one_file_serves_every_cpu_that_runs_it,
-    a_wrong_target_is_named_with_the_right_ones,
-    a_file_that_was_not_built_is_named,
-    a_standard_library_built_for_size_is_preferred,
-    a_missing_toolchain_is_named_with_what_to_do,
+    the_scripts_name_a_wrong_target_and_the_right_ones,
+    the_packer_names_a_file_that_was_not_built,
+    the_build_prefers_a_standard_library_built_for_size,
+    the_build_names_a_missing_toolchain_and_its_remedy,
 ];
 
 const NAME: &str = "mldproxy_0.1.0-r1_mipsel_24kc.ipk";
@@ -44,7 +44,7 @@ fn cross(program: &str, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// A folder of packages with one for each architecture, in its own folder.
+/// A folder with a subfolder for each architecture, which holds its package.
 fn packages(architectures: &[&str]) -> PathBuf {
     let output = folder();
     let mut arguments = vec!["--binary", env!("CARGO_BIN_EXE_mldproxy"), "--output"];
@@ -65,7 +65,8 @@ fn shell(folder: &Path, script: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A package of mipsel, taken apart: its members, and those of data and control in folders of these names.
+/// A folder with the members of a package for mipsel, and with those of its data and its control
+/// archive in folders of these names.
 fn opened() -> PathBuf {
     let folder = packages(&["mipsel_24kc"]).join("mipsel_24kc");
     shell(
@@ -78,7 +79,7 @@ fn opened() -> PathBuf {
     folder
 }
 
-/// Mode, owner and name of each member, in their order.
+/// The mode, owner and name of each member of an archive, in the archive's order.
 fn members(folder: &Path, archive: &str) -> Vec<String> {
     let list = shell(folder, &format!("tar --numeric-owner -tvzf {archive}"));
     let columns = |line: &str| {
@@ -116,7 +117,7 @@ fn the_package_has_the_members_that_opkg_reads() {
     );
 }
 
-fn its_fields_are_those_of_the_feed_and_it_depends_on_nothing() {
+fn the_package_has_the_fields_of_the_feed_and_no_dependencies() {
     let folder = opened();
     let control = fs::read_to_string(folder.join("control/control")).unwrap();
     let fields: Vec<(&str, &str)> = control
@@ -150,7 +151,7 @@ fn its_fields_are_those_of_the_feed_and_it_depends_on_nothing() {
     assert!(fields.contains(&("Installed-Size", size.trim())), "{size}");
 }
 
-fn its_files_are_those_of_the_feed_with_their_modes() {
+fn the_package_has_the_files_of_the_feed_with_their_modes() {
     let folder = opened();
     assert_eq!(
         members(&folder, "data.tar.gz"),
@@ -171,7 +172,7 @@ fn its_files_are_those_of_the_feed_with_their_modes() {
             "-rwxr-xr-x 0/0 ./usr/sbin/mldproxy",
         ]
     );
-    // The feed's package has the same ones.
+    // The feed's package has the same files.
     let makefile = read("openwrt/mldproxy/Makefile");
     let list = shell(&folder, "cd data && find . -type f | sort");
     for file in list.lines() {
@@ -183,7 +184,7 @@ fn its_files_are_those_of_the_feed_with_their_modes() {
     assert_eq!(count, list.lines().count());
 }
 
-fn it_unpacks_into_a_router() {
+fn the_package_unpacks_into_a_router() {
     let folder = opened();
     for (installed, ours) in [
         ("etc/config/mldproxy", "mldproxy.config"),
@@ -207,8 +208,9 @@ fn it_unpacks_into_a_router() {
     assert_eq!(String::from_utf8(version.stdout).unwrap(), expected);
 }
 
-/// Runs a script of the package as opkg does, in a root where OpenWrt's functions only say that they were called.
-fn its_scripts_enable_and_disable_the_service() {
+/// Runs the scripts of the package as opkg does, in a root where OpenWrt's functions only print
+/// that they were called.
+fn the_packages_scripts_enable_and_disable_the_service() {
     let folder = opened();
     fs::create_dir_all(folder.join("root/lib")).unwrap();
     let run = |script: &str, environment: &str| {
@@ -217,7 +219,7 @@ fn its_scripts_enable_and_disable_the_service() {
             &format!("IPKG_INSTROOT=$PWD/root {environment} busybox ash control/{script} mldproxy"),
         )
     };
-    assert_eq!(run("postinst", ""), "", "an image under construction");
+    assert_eq!(run("postinst", ""), "", "an image has no functions.sh yet");
     let functions =
         "for name in postinst prerm; do eval \"default_$name() { echo $name \\$*; }\"; done\n";
     fs::write(folder.join("root/lib/functions.sh"), functions).unwrap();
@@ -226,7 +228,7 @@ fn its_scripts_enable_and_disable_the_service() {
     assert_eq!(run("postinst", "IPKG_NO_SCRIPT=1"), "");
     assert_eq!(run("prerm", "IPKG_NO_SCRIPT=1"), "");
 
-    // On a router the first has rpcd find the plugin, as that of the feed's package does.
+    // On a router postinst also reloads rpcd, which then finds the plugin.
     let script = fs::read_to_string(folder.join("control/postinst")).unwrap();
     let root = folder.join("root");
     let on_router = script.replace("${IPKG_INSTROOT}/lib", &format!("{}/lib", root.display()));
@@ -236,7 +238,7 @@ fn its_scripts_enable_and_disable_the_service() {
     assert_eq!(asked_of_rpcd(&on_router, &scripts, "/image"), "");
 }
 
-fn the_index_finds_it() {
+fn the_index_names_the_package() {
     let folder = packages(&["mipsel_24kc"]).join("mipsel_24kc");
     let index = fs::read_to_string(folder.join("Packages")).unwrap();
     assert_eq!(shell(&folder, "gzip -dc Packages.gz"), index);
@@ -254,7 +256,7 @@ fn the_index_finds_it() {
     assert!(!field("Description").is_empty());
 }
 
-fn two_builds_are_the_same_octets() {
+fn two_builds_make_the_same_octets() {
     let [first, second] = [(); 2].map(|()| packages(&["mipsel_24kc"]).join("mipsel_24kc"));
     for file in [NAME, "Packages", "Packages.gz"] {
         let octets = |folder: &Path| fs::read(folder.join(file)).unwrap();
@@ -277,7 +279,7 @@ fn one_file_serves_every_cpu_that_runs_it() {
     assert_eq!(program("aarch64_cortex-a53"), program("aarch64_cortex-a72"));
 }
 
-fn a_wrong_target_is_named_with_the_right_ones() {
+fn the_scripts_name_a_wrong_target_and_the_right_ones() {
     for program in ["build", "ipk", "boot"] {
         let refused = cross(program, &["nonsense"]);
         let text = String::from_utf8(refused.stderr).unwrap();
@@ -293,7 +295,7 @@ fn a_wrong_target_is_named_with_the_right_ones() {
     }
 }
 
-fn a_file_that_was_not_built_is_named() {
+fn the_packer_names_a_file_that_was_not_built() {
     let refused = cross(
         "ipk",
         &["--binary", "/nowhere/mldproxy", "aarch64_cortex-a72"],
@@ -306,8 +308,8 @@ fn a_file_that_was_not_built_is_named() {
     );
 }
 
-/// What `cross/build` prints or ends with when it chooses among toolchains: of each, whether it has the source of the standard library,
-/// and whether it has a prebuilt one.
+/// The output of `cross/build` when it chooses among toolchains. Each is described by whether it
+/// has the source of the standard library, and whether it has a prebuilt one.
 fn choose(toolchains: &[(bool, bool)], target: &str) -> String {
     let toolchains: Vec<String> = toolchains
         .iter()
@@ -318,7 +320,8 @@ fn choose(toolchains: &[(bool, bool)], target: &str) -> String {
 from importlib.machinery import SourceFileLoader as Loader
 from types import SimpleNamespace as Toolchain
 build = Loader('build', 'cross/build').load_module()
-found = [Toolchain(number=number, builds_std=source, has_std_for=lambda target, prebuilt=prebuilt: prebuilt)
+found = [Toolchain(number=number, builds_std=source,
+        has_std_for=lambda target, prebuilt=prebuilt: prebuilt)
     for number, (source, prebuilt) in enumerate([{}])]
 print(build.choose(found, build.find('{target}')).number)",
         toolchains.join(", ")
@@ -331,12 +334,12 @@ print(build.choose(found, build.find('{target}')).number)",
     String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
 }
 
-fn a_standard_library_built_for_size_is_preferred() {
+fn the_build_prefers_a_standard_library_built_for_size() {
     assert_eq!(choose(&[(false, true), (true, false)], "x86_64"), "1\n");
     assert_eq!(choose(&[(false, false), (false, true)], "x86_64"), "1\n");
 }
 
-fn a_missing_toolchain_is_named_with_what_to_do() {
+fn the_build_names_a_missing_toolchain_and_its_remedy() {
     let arm = choose(&[(false, false)], "arm_cortex-a9");
     for expected in [
         "no Rust of this machine can build for armv7-unknown-linux-musleabi; ",
@@ -346,7 +349,7 @@ fn a_missing_toolchain_is_named_with_what_to_do() {
     ] {
         assert!(arm.contains(expected), "{expected:?}: {arm}");
     }
-    // Nobody has a prebuilt one for it.
+    // Nobody prebuilds the standard library for MIPS.
     let mips = choose(&[], "mipsel_24kc");
     assert!(
         mips.contains("rust-src") && !mips.contains("target add"),

@@ -1,5 +1,6 @@
-//! The package for OpenWrt: its real init script under busybox's shell, on a router of stubs that record what it asks for, with the
-//! real program to judge the options; and the files of the package.
+//! The package for OpenWrt. Its real init script runs under busybox's shell, on a router of stubs
+//! that record the script's calls. The real program checks the options. Other tests check the
+//! package's files.
 
 mod firewall;
 mod hostile;
@@ -26,7 +27,8 @@ pub type Test = (&'static str, fn());
 /// Names tests by their functions.
 macro_rules! tests {
     ($($test:ident),* $(,)?) => {
-        pub const TESTS: &[crate::Test] = &[$((concat!(module_path!(), "::", stringify!($test)), $test)),*];
+        pub const TESTS: &[crate::Test] =
+            &[$((concat!(module_path!(), "::", stringify!($test)), $test)),*];
     };
 }
 use tests;

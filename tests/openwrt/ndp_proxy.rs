@@ -1,5 +1,5 @@
-//! The kernel's settings for `ndp_proxy`, what becomes of them, and odhcpd, which may answer as well.
-//! Each test has a network namespace of its own, and its /proc/sys.
+//! The sysctls that the service sets for `ndp_proxy` and restores, and its warning of odhcpd, which
+//! may answer too. Each test has a network namespace of its own, with its /proc/sys.
 
 use std::fs;
 use std::process::Command;
@@ -10,21 +10,21 @@ use crate::router::{Router, find_tool, shipped_after};
 
 crate::tests![
     the_kernel_is_set_and_put_back,
-    a_jail_shows_the_settings,
-    without_a_jail_the_kernel_is_set_as_well,
-    a_reload_takes_its_own_settings_for_nobody_elses,
-    what_another_changed_is_left,
-    what_was_right_is_left,
-    instances_share_a_setting,
-    stopping_one_instance_puts_nothing_back,
-    another_upstream_is_another_setting,
-    an_upstream_created_anew_is_set_again,
-    settings_that_are_not_there_are_no_obstacle,
-    one_that_is_not_started_changes_nothing,
-    a_kill_and_an_interrupted_run_lose_no_setting,
-    a_relay_of_odhcpd_is_warned_about,
-    a_relay_is_warned_about_once_and_not_at_each_reload,
-    a_relay_elsewhere_is_nobodys_business,
+    the_jail_shows_the_daemon_the_sysctls,
+    without_a_jail_the_service_sets_the_sysctls_too,
+    a_reload_recognizes_sysctls_that_the_service_set,
+    the_service_leaves_a_sysctl_that_another_changed,
+    the_service_leaves_a_sysctl_that_was_right,
+    instances_share_a_sysctl,
+    stopping_one_instance_restores_no_sysctl,
+    another_upstream_gets_its_own_sysctls,
+    the_service_sets_a_recreated_upstream_again,
+    the_service_tolerates_missing_sysctls,
+    an_instance_that_does_not_start_changes_no_sysctl,
+    a_kill_or_an_interrupted_run_loses_no_sysctl,
+    the_service_warns_of_a_relay_of_odhcpd,
+    the_service_warns_of_a_relay_once_and_not_at_each_reload,
+    the_service_ignores_a_relay_on_another_network,
 ];
 
 const ALL: &str = "net/ipv6/conf/all/proxy_ndp";
@@ -33,7 +33,7 @@ const DELAY: &str = "net/ipv6/neigh/pppoe-wan/proxy_delay";
 
 /// A router with the kernel's defaults, in a network namespace of its own.
 fn router(config: &str) -> Router {
-    // Of this test's thread, and of the processes that it starts.
+    // Affects this test's thread, and the processes that it starts.
     unshare(CloneFlags::CLONE_NEWNET).expect("the right to: main has isolated this process");
     for device in ["pppoe-wan", "eth1"] {
         link("add", device);
@@ -51,7 +51,7 @@ fn link(action: &str, device: &str) {
 
 fn running_with(settings: &[&str]) -> Router {
     let always = ["mldproxy.main.upstream=wan", "mldproxy.main.enabled=1"];
-    // The first of two values is the one that counts.
+    // The first of two values of an option counts.
     router(&shipped_after(&[settings, &always[..]].concat()))
 }
 
@@ -82,7 +82,7 @@ fn the_kernel_is_set_and_put_back() {
     router.run("stop");
     assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "80"]);
     assert!(!router.has("changed"));
-    // And once more, nothing being noted of the first time.
+    // A second time, since the first one left no note.
     router.run("start");
     assert_eq!(settings([ALL, WAN, DELAY]), ["1", "1", "0"]);
     router.run("restart");
@@ -91,13 +91,13 @@ fn the_kernel_is_set_and_put_back() {
     assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "80"]);
 }
 
-fn a_jail_shows_the_settings() {
+fn the_jail_shows_the_daemon_the_sysctls() {
     let outcome = running().run("start");
     let jail = [["mldproxy", "log", "procfs"]];
     assert_eq!(outcome.of("procd_add_jail"), jail);
 }
 
-fn without_a_jail_the_kernel_is_set_as_well() {
+fn without_a_jail_the_service_sets_the_sysctls_too() {
     let router = running().without_jail();
     router.run("start");
     assert_eq!(settings([ALL, WAN, DELAY]), ["1", "1", "0"]);
@@ -105,14 +105,14 @@ fn without_a_jail_the_kernel_is_set_as_well() {
     assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "80"]);
 }
 
-fn a_reload_takes_its_own_settings_for_nobody_elses() {
+fn a_reload_recognizes_sysctls_that_the_service_set() {
     let router = running();
     let first = router.run("start");
     let noted = fs::read_to_string(router.path("changed")).unwrap();
     let second = router.run("reload");
     assert_eq!(first.calls, second.calls);
     assert_eq!(fs::read_to_string(router.path("changed")).unwrap(), noted);
-    // The owner switches it off.
+    // The owner switches ndp_proxy off.
     let off = ["mldproxy.main.upstream=wan", "mldproxy.main.enabled=1"];
     router.write("etc/config/mldproxy", &shipped_after(&off));
     let outcome = router.run("reload");
@@ -121,7 +121,7 @@ fn a_reload_takes_its_own_settings_for_nobody_elses() {
     assert!(!router.has("changed"));
 }
 
-fn what_another_changed_is_left() {
+fn the_service_leaves_a_sysctl_that_another_changed() {
     let router = running();
     router.run("start");
     set(DELAY, "20");
@@ -129,7 +129,7 @@ fn what_another_changed_is_left() {
     assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "20"]);
 }
 
-fn what_was_right_is_left() {
+fn the_service_leaves_a_sysctl_that_was_right() {
     let router = running();
     set(ALL, "1");
     router.run("start");
@@ -138,7 +138,7 @@ fn what_was_right_is_left() {
     assert_eq!(settings([ALL, WAN, DELAY]), ["1", "0", "80"]);
 }
 
-/// Two upstreams, the second one's section with this value of `ndp_proxy`.
+/// A configuration of two upstreams, the second with this value of `ndp_proxy`.
 fn two(second: &str) -> String {
     format!(
         "
@@ -159,7 +159,7 @@ config mldproxy 'second'
 const TWO_UP: &str = "wan pppoe-wan\nlan br-lan\nguest br-guest\nwan6 eth1\n";
 const ETH: &str = "net/ipv6/conf/eth1/proxy_ndp";
 
-fn instances_share_a_setting() {
+fn instances_share_a_sysctl() {
     let router = router(&two("1"));
     router.write("up", TWO_UP);
     router.run("start");
@@ -171,7 +171,7 @@ fn instances_share_a_setting() {
     assert_eq!(settings([ALL, WAN, ETH]), ["0", "0", "0"]);
 }
 
-fn stopping_one_instance_puts_nothing_back() {
+fn stopping_one_instance_restores_no_sysctl() {
     let router = router(&two("1"));
     router.write("up", TWO_UP);
     router.run("start");
@@ -181,18 +181,18 @@ fn stopping_one_instance_puts_nothing_back() {
     assert_eq!(settings([ALL, WAN, ETH]), ["0", "0", "0"]);
 }
 
-fn a_kill_and_an_interrupted_run_lose_no_setting() {
-    // The script notes a setting before it changes it, and ends between the two.
+fn a_kill_or_an_interrupted_run_loses_no_sysctl() {
+    // The script ended after it noted a sysctl and before it changed it.
     let router = running();
     router.write("changed", &format!("{ALL} 0 1\n"));
     router.run("start");
     router.run("stop");
     assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "80"]);
-    // It ends within a line, and so before it changed anything.
+    // The script ended within a line of its note, and so before it changed the sysctl.
     router.write("changed", &format!("{DELAY} 8"));
     router.run("stop");
     assert_eq!(settings([DELAY]), ["80"]);
-    // procd has forgotten the service: the next start and stop put all back.
+    // procd has forgotten the service. The next start and stop restore all sysctls.
     router.run("start");
     router.write("services", "{}\n");
     router.run("start");
@@ -201,7 +201,7 @@ fn a_kill_and_an_interrupted_run_lose_no_setting() {
     assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "80"]);
 }
 
-fn another_upstream_is_another_setting() {
+fn another_upstream_gets_its_own_sysctls() {
     let router = running();
     router.run("start");
     router.write("up", "wan eth1\nlan br-lan\n");
@@ -210,7 +210,7 @@ fn another_upstream_is_another_setting() {
     assert_eq!(settings([ALL, WAN, DELAY, ETH]), expected);
 }
 
-fn an_upstream_created_anew_is_set_again() {
+fn the_service_sets_a_recreated_upstream_again() {
     let router = running();
     router.run("start");
     set(WAN, "0");
@@ -222,14 +222,14 @@ fn an_upstream_created_anew_is_set_again() {
     assert_eq!(settings([ALL, WAN, DELAY]), ["1", "0", "80"]);
     router.run("reload");
     assert_eq!(settings([ALL, WAN, DELAY]), ["1", "1", "0"]);
-    // It goes for good.
+    // The upstream goes for good.
     link("del", "pppoe-wan");
     router.run("stop");
     assert_eq!(settings([ALL]), ["0"]);
     assert!(!router.has("changed"));
 }
 
-fn settings_that_are_not_there_are_no_obstacle() {
+fn the_service_tolerates_missing_sysctls() {
     let router = running();
     link("del", "pppoe-wan");
     let outcome = router.run("start");
@@ -241,7 +241,7 @@ fn settings_that_are_not_there_are_no_obstacle() {
     assert!(!router.has("changed"));
 }
 
-fn one_that_is_not_started_changes_nothing() {
+fn an_instance_that_does_not_start_changes_no_sysctl() {
     for setting in ["learn=arp", "upstream=wan6", "enabled=0"] {
         let setting = format!("mldproxy.main.{setting}");
         let router = running_with(&["mldproxy.main.ndp_proxy=1", &setting]);
@@ -252,15 +252,16 @@ fn one_that_is_not_started_changes_nothing() {
     }
 }
 
-/// The warning about a network of odhcpd's.
+/// The warning that odhcpd relays NDP on a network.
 fn warning(section: &str, network: &str) -> String {
     format!(
-        "warning: main: odhcpd relays NDP on {network}, and two proxies answer: uci set dhcp.{section}.ndp=disabled, \
-         uci commit dhcp and /etc/init.d/odhcpd restart, or uci set mldproxy.main.ndp_proxy=0"
+        "warning: main: odhcpd relays NDP on {network}, and two proxies answer: \
+         uci set dhcp.{section}.ndp=disabled, uci commit dhcp and /etc/init.d/odhcpd restart, \
+         or uci set mldproxy.main.ndp_proxy=0"
     )
 }
 
-fn a_relay_of_odhcpd_is_warned_about() {
+fn the_service_warns_of_a_relay_of_odhcpd() {
     const RELAY: &str = "
 config dhcp 'lan'
 	option interface 'lan'
@@ -277,18 +278,18 @@ config dhcp 'other'
     let expected = [warning("lan", "lan"), warning("other", "wan")];
     assert_eq!(outcome.log(), expected);
     assert_eq!(outcome.instances(), ["main"]);
-    // Without the option the network is called as the section.
+    // Without the option interface, the section has the name of the network.
     router.write("etc/config/dhcp", "config dhcp lan\n\toption ndp relay\n");
     assert_eq!(router.run("start").log(), [warning("lan", "lan")]);
 
-    // Named here as a device, `lo`, which is a network's there.
+    // mldproxy names the device `lo`, and odhcpd the network `lan` on it.
     let router = running_with(&["mldproxy.main.ndp_proxy=1", "mldproxy.main.downstream=lo"]);
     router.write("up", "wan pppoe-wan\nlan lo\n");
     router.write("etc/config/dhcp", RELAY);
     assert_eq!(router.run("start").log(), expected);
 }
 
-fn a_relay_is_warned_about_once_and_not_at_each_reload() {
+fn the_service_warns_of_a_relay_once_and_not_at_each_reload() {
     const RELAY: &str = "config dhcp lan\n\toption interface lan\n\toption ndp relay\n";
     let router = running();
     router.write("etc/config/dhcp", RELAY);
@@ -302,18 +303,18 @@ fn a_relay_is_warned_about_once_and_not_at_each_reload() {
     for _ in 0..3 {
         assert_eq!(update(), Some(vec![]));
     }
-    // When it comes back after it was gone, it is news.
+    // The service warns again of a relay that was gone and came back.
     router.write("etc/config/dhcp", "");
     assert_eq!(update(), Some(vec![]));
     router.write("etc/config/dhcp", RELAY);
     assert_eq!(update().as_deref(), Some(&warned[..]));
     assert_eq!(update(), Some(vec![]));
-    // Somebody who restarts the service wants to know.
+    // A start and a restart always warn.
     assert_eq!(router.run("restart").log(), warned);
     assert_eq!(router.run("start").log(), warned);
 }
 
-fn a_relay_elsewhere_is_nobodys_business() {
+fn the_service_ignores_a_relay_on_another_network() {
     for (network, mode) in [
         ("guest", "relay"),
         ("lan", "disabled"),
@@ -332,7 +333,7 @@ fn a_relay_elsewhere_is_nobodys_business() {
         assert_eq!(outcome.log(), [""; 0], "{config}");
         assert!(!router.has("ran"), "{config}");
     }
-    // Nor is it where mldproxy does not proxy.
+    // A relay does not matter while mldproxy does not proxy.
     let router = running_with(&[]);
     let relay = "config dhcp lan\n\toption interface lan\n\toption ndp relay\n";
     router.write("etc/config/dhcp", relay);

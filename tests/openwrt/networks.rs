@@ -1,27 +1,27 @@
-//! Networks and devices: up, down, missing, and the triggers for them.
+//! Networks and devices that are up, down or missing, and the triggers for them.
 
 use crate::router::{Router, shipped_after};
 
 crate::tests![
-    exactly_the_networks_used_are_watched_each_once,
-    an_upstream_that_is_down_is_waited_for,
-    a_downstream_that_is_down_is_left_out_until_it_is_up,
-    when_every_downstream_is_down_it_waits,
-    a_device_is_taken_by_its_name,
-    a_device_that_is_missing_is_left_to_the_program,
-    a_network_that_is_made_at_run_time_is_found,
+    the_service_watches_each_network_it_uses_once_and_no_other,
+    the_service_waits_for_an_upstream_that_is_down,
+    the_service_leaves_out_a_downstream_until_it_is_up,
+    the_service_waits_while_every_downstream_is_down,
+    the_service_takes_a_device_by_its_name,
+    the_service_leaves_a_missing_device_to_the_program,
+    the_service_finds_a_network_made_at_run_time,
     networks_on_one_device_are_one_downstream,
-    a_bad_value_does_not_end_the_waiting,
+    the_service_keeps_its_triggers_after_a_wrong_value,
     a_network_that_goes_down_reloads_nothing,
     a_network_that_changes_reloads_the_service,
     a_reload_while_a_network_is_down_keeps_the_instance,
     a_reload_keeps_the_devices_of_each_instance_apart,
-    a_network_that_is_down_is_kept_only_where_it_is_asked_for,
+    a_reload_keeps_only_downed_networks_that_are_still_configured,
     an_upstream_that_is_never_up_shares_the_device_of_one_that_is,
     an_upstream_is_taken_when_the_network_beside_it_comes_up,
     a_ppp_connection_does_not_take_the_device_below_it,
-    a_network_on_another_device_is_not_taken,
-    names_of_networks_beside_it_are_not_shell_text,
+    the_service_takes_no_network_on_another_device,
+    the_shell_never_runs_the_name_of_a_network,
 ];
 
 fn router(settings: &[&str]) -> Router {
@@ -29,7 +29,7 @@ fn router(settings: &[&str]) -> Router {
     Router::new(&shipped_after(&settings))
 }
 
-fn exactly_the_networks_used_are_watched_each_once() {
+fn the_service_watches_each_network_it_uses_once_and_no_other() {
     let config = "
 config mldproxy 'one'
 	option enabled '1'
@@ -52,7 +52,7 @@ config mldproxy 'three'
     assert_eq!(outcome.of("procd_add_reload_trigger"), [["mldproxy"]]);
 }
 
-fn an_upstream_that_is_down_is_waited_for() {
+fn the_service_waits_for_an_upstream_that_is_down() {
     let router = router(&["mldproxy.main.upstream=wan"]);
     router.write("up", "lan br-lan\n");
     let outcome = router.run("start");
@@ -66,7 +66,7 @@ fn an_upstream_that_is_down_is_waited_for() {
     assert_eq!(outcome.log(), [""; 0]);
 }
 
-fn a_downstream_that_is_down_is_left_out_until_it_is_up() {
+fn the_service_leaves_out_a_downstream_until_it_is_up() {
     let router = router(&[
         "mldproxy.main.upstream=wan",
         "mldproxy.main.downstream=guest lan",
@@ -81,7 +81,7 @@ fn a_downstream_that_is_down_is_left_out_until_it_is_up() {
     assert_eq!(outcome.triggers(), ["wan", "guest", "lan"]);
 }
 
-fn when_every_downstream_is_down_it_waits() {
+fn the_service_waits_while_every_downstream_is_down() {
     let router = router(&[
         "mldproxy.main.upstream=wan",
         "mldproxy.main.downstream=guest lan",
@@ -96,8 +96,8 @@ fn when_every_downstream_is_down_it_waits() {
     assert_eq!(outcome.triggers(), ["wan", "guest", "lan"]);
 }
 
-fn a_device_is_taken_by_its_name() {
-    // `lo` is there on every machine, and `br-lan.7` can be no network's name.
+fn the_service_takes_a_device_by_its_name() {
+    // Every machine has `lo`, and no network can have the name `br-lan.7`.
     let router = router(&[
         "mldproxy.main.upstream=lo",
         "mldproxy.main.downstream=br-lan.7",
@@ -108,13 +108,13 @@ fn a_device_is_taken_by_its_name() {
     assert_eq!(outcome.log(), [""; 0]);
 }
 
-fn a_device_that_is_missing_is_left_to_the_program() {
+fn the_service_leaves_a_missing_device_to_the_program() {
     let outcome = router(&["mldproxy.main.upstream=usb7"]).run("start");
     assert_eq!(outcome.arguments("main"), ["--", "usb7", "br-lan"]);
     assert_eq!(outcome.log(), [""; 0]);
 }
 
-fn a_network_that_is_made_at_run_time_is_found() {
+fn the_service_finds_a_network_made_at_run_time() {
     let router = router(&["mldproxy.main.upstream=wan_6"]);
     let outcome = router.run("start");
     assert_eq!(outcome.triggers(), ["wan_6", "lan"]);
@@ -124,7 +124,7 @@ fn a_network_that_is_made_at_run_time_is_found() {
     assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "br-lan"]);
     assert_eq!(outcome.triggers(), ["wan_6", "lan"]);
 
-    // With the connection it goes, and is no device all the same.
+    // The network goes with its connection. The service still does not take it for a device.
     router.write("up", "lan br-lan\n");
     assert_eq!(router.run("reload").procd_did, [""; 0]);
 }
@@ -142,7 +142,7 @@ fn networks_on_one_device_are_one_downstream() {
     assert_eq!(outcome.log(), [""; 0]);
 }
 
-fn a_bad_value_does_not_end_the_waiting() {
+fn the_service_keeps_its_triggers_after_a_wrong_value() {
     let router = router(&["mldproxy.main.upstream=wan", "mldproxy.main.per_mac=many"]);
     let outcome = router.run("start");
     assert_eq!(outcome.instances(), [""; 0]);
@@ -190,7 +190,7 @@ fn a_reload_while_a_network_is_down_keeps_the_instance() {
         let router = router(&settings);
         let first = router.run("start");
         router.write("up", up);
-        // More than once: what is kept must be known the next time as well.
+        // Twice, since the second reload has to know the devices that the first one kept.
         for _ in 0..2 {
             let again = router.run("reload");
             assert_eq!(again.arguments("main"), first.arguments("main"), "{up}");
@@ -198,14 +198,14 @@ fn a_reload_while_a_network_is_down_keeps_the_instance() {
             assert_eq!(again.log(), [""; 0], "{up}");
             assert_eq!(again.triggers(), first.triggers(), "{up}");
         }
-        // It comes up again on another device.
+        // The upstream comes up on another device.
         router.write("up", "wan eth1\nlan br-lan\nguest br-guest\n");
         let outcome = router.event("interface.update", "wan").unwrap();
         assert_eq!(outcome.procd_did, ["restart main"], "{up}");
         let devices = ["--", "eth1", "br-lan", "br-guest"];
         assert_eq!(outcome.arguments("main"), devices);
     }
-    // One that was stopped knows no device, and waits.
+    // A service that was stopped knows no device, and waits.
     let router = router(&settings);
     router.run("start");
     router.run("stop");
@@ -235,7 +235,7 @@ fn a_reload_keeps_the_devices_of_each_instance_apart() {
     assert_eq!(outcome.procd_did, ["restart two"]);
 }
 
-fn a_network_that_is_down_is_kept_only_where_it_is_asked_for() {
+fn a_reload_keeps_only_downed_networks_that_are_still_configured() {
     let router = router(&[
         "mldproxy.main.upstream=wan",
         "mldproxy.main.downstream=lan guest",
@@ -246,14 +246,14 @@ fn a_network_that_is_down_is_kept_only_where_it_is_asked_for() {
     router.write("etc/config/mldproxy", &shipped_after(&settings));
     let outcome = router.run("reload");
     assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "br-lan"]);
-    // Another upstream, which is down, is waited for.
+    // The service waits for another upstream that is down.
     let settings = ["mldproxy.main.upstream=guest", "mldproxy.main.enabled=1"];
     router.write("etc/config/mldproxy", &shipped_after(&settings));
     assert_eq!(router.run("reload").procd_did, ["stop main"]);
 }
 
-/// OpenWrt's default: `wan` (DHCPv4) and `wan6` (DHCPv6) on one device, of which an IPv6-only line
-/// brings up the second alone.
+/// A router with OpenWrt's default of `wan` (DHCPv4) and `wan6` (DHCPv6) on one device. An
+/// IPv6-only line brings up `wan6` only.
 fn ipv6_only_line() -> Router {
     let router = router(&["mldproxy.main.upstream=wan"]);
     router.write("networks", "wan\nwan6\nlan\nguest\n");
@@ -268,7 +268,7 @@ fn an_upstream_that_is_never_up_shares_the_device_of_one_that_is() {
     let outcome = router.run("start");
     assert_eq!(outcome.arguments("main"), ["--", "eth1", "br-lan"]);
     assert_eq!(outcome.log(), [""; 0]);
-    // DHCPv4 comes after all.
+    // `wan` comes up after all.
     router.write("up", "wan eth1\nwan6 eth1\nlan br-lan\n");
     let outcome = router.event("interface.update", "wan").unwrap();
     assert_eq!(outcome.procd_did, [""; 0]);
@@ -285,7 +285,7 @@ fn an_upstream_is_taken_when_the_network_beside_it_comes_up() {
     let outcome = router.event("interface.update", "wan6").unwrap();
     assert_eq!(outcome.arguments("main"), ["--", "eth1", "br-lan"]);
     assert_eq!(outcome.procd_did, ["start main"]);
-    // Both are down for a while.
+    // Both networks are down for a while.
     router.write("up", "lan br-lan\n");
     assert_eq!(router.run("reload").procd_did, [""; 0]);
 }
@@ -300,7 +300,7 @@ fn a_ppp_connection_does_not_take_the_device_below_it() {
     }
 }
 
-fn a_network_on_another_device_is_not_taken() {
+fn the_service_takes_no_network_on_another_device() {
     for (below, up) in [
         ("wan eth1\nwan6 eth2\n", "wan6 eth2\nlan br-lan\n"),
         // A tunnel above the same device.
@@ -314,7 +314,7 @@ fn a_network_on_another_device_is_not_taken() {
     }
 }
 
-fn names_of_networks_beside_it_are_not_shell_text() {
+fn the_shell_never_runs_the_name_of_a_network() {
     let router = ipv6_only_line();
     router.write(
         "below",

@@ -1,4 +1,4 @@
-//! What stands in a section, and the command line that comes of it.
+//! The options of a section, and the command line that the init script makes of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -6,20 +6,21 @@ use std::process::Command;
 use crate::router::{MLDPROXY, Router, read, shipped_after};
 
 crate::tests![
-    as_shipped_nothing_starts_and_nothing_is_said,
+    the_shipped_configuration_starts_and_logs_nothing,
     three_uci_lines_are_enough,
     every_option_reaches_the_command_line,
-    a_user_is_for_procd_in_a_jail_and_for_the_program_without,
-    every_flag_of_the_program_is_an_option,
-    the_examples_are_right_and_are_the_defaults,
-    lists_may_be_options_with_spaces,
-    switches_may_be_words,
-    a_bad_value_is_named,
-    a_bad_switch_is_named,
-    without_an_upstream_one_line_says_so,
+    procd_gets_the_user_in_a_jail_and_the_program_without_one,
+    every_flag_of_the_program_has_an_option,
+    the_examples_are_valid_and_name_the_defaults,
+    an_option_with_spaces_serves_as_a_list,
+    a_switch_may_be_a_word,
+    the_service_names_a_wrong_value,
+    the_service_names_a_wrong_switch,
+    the_service_logs_one_line_without_an_upstream,
 ];
 
-/// Each option beside enabled, upstream and downstream, with a value that is not its default and what comes of it.
+/// Each option except enabled, upstream and downstream, with a value other than its default and the
+/// arguments that the script makes of it.
 const OPTIONS: &[(&str, &str, &str)] = &[
     ("option address_timeout", "600", "--address-timeout 600"),
     ("option refresh_interval", "0", "--refresh-interval 0"),
@@ -49,10 +50,10 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     ("option ndp_proxy", "1", "--ndp-proxy"),
 ];
 
-/// The option that a jail takes away from the command line.
+/// The option that does not reach the command line in a jail.
 const USER: &str = "user";
 
-/// The names of the options in a configuration, those that are commented out as well.
+/// The options in a configuration with their values, those in comments included.
 fn names(config: &str) -> BTreeMap<&str, &str> {
     let options = config.lines().filter_map(|line| {
         let line = line.trim_start().trim_start_matches('#');
@@ -65,10 +66,10 @@ fn names(config: &str) -> BTreeMap<&str, &str> {
     options.collect()
 }
 
-/// What is the init script's business alone.
+/// The flags that only the init script sets.
 const OF_THE_SERVICE: &[&str] = &["syslog", "wait", "name", "socket", "test"];
 
-/// The options of `mldproxy run` with their descriptions, out of its help.
+/// The flags of `mldproxy run` with their descriptions, from its help.
 fn flags() -> BTreeMap<String, String> {
     let output = Command::new(MLDPROXY).args(["run", "--help"]).output();
     let help = String::from_utf8(output.unwrap().stdout).unwrap();
@@ -94,7 +95,7 @@ fn option_of(flag: &str) -> String {
     flag.trim_start_matches("no-").replace('-', "_")
 }
 
-fn as_shipped_nothing_starts_and_nothing_is_said() {
+fn the_shipped_configuration_starts_and_logs_nothing() {
     let router = Router::new(&shipped_after(&[]));
     let outcome = router.run("start");
     assert_eq!(outcome.instances(), [""; 0]);
@@ -112,7 +113,7 @@ fn three_uci_lines_are_enough() {
 }
 
 fn every_option_reaches_the_command_line() {
-    // What is for hosts that answered does not go with asking none.
+    // The program refuses options for confirmed hosts together with no-ask and no-probe.
     let of_proxy = |(option, ..): &&(&str, &str, &str)| {
         ["host_routes", "announce", "ndp_proxy"].contains(&option.trim_start_matches("option "))
     };
@@ -134,7 +135,7 @@ fn every_option_reaches_the_command_line() {
     }
 }
 
-fn a_user_is_for_procd_in_a_jail_and_for_the_program_without() {
+fn procd_gets_the_user_in_a_jail_and_the_program_without_one() {
     let settings = [
         "mldproxy.main.upstream=wan",
         "mldproxy.main.user=daemon",
@@ -154,7 +155,7 @@ fn a_user_is_for_procd_in_a_jail_and_for_the_program_without() {
     let expected = [&["--user", "daemon"], &plain[..]].concat();
     assert_eq!(outcome.arguments("main"), expected);
 
-    // The default is tested where the jail is.
+    // Another test checks the default user.
     for value in ["nosuchuser", "--no-ask", "nobody nobody", "$(>ran)"] {
         let user = format!("mldproxy.main.user={value}");
         let settings = [settings[0], &user, settings[2]];
@@ -172,7 +173,7 @@ fn a_user_is_for_procd_in_a_jail_and_for_the_program_without() {
     }
 }
 
-fn every_flag_of_the_program_is_an_option() {
+fn every_flag_of_the_program_has_an_option() {
     let flags: BTreeSet<String> = flags()
         .keys()
         .filter(|flag| !OF_THE_SERVICE.contains(&flag.as_str()))
@@ -203,7 +204,7 @@ fn every_flag_of_the_program_is_an_option() {
     assert_eq!(asked.collect::<BTreeSet<_>>(), shipped);
 }
 
-fn the_examples_are_right_and_are_the_defaults() {
+fn the_examples_are_valid_and_name_the_defaults() {
     let shipped = shipped_after(&["mldproxy.main.enabled=1"]);
     let uncommented = shipped
         .replace("\t#option ", "\toption ")
@@ -232,7 +233,7 @@ fn the_examples_are_right_and_are_the_defaults() {
     assert_eq!(compared, 9);
 }
 
-fn lists_may_be_options_with_spaces() {
+fn an_option_with_spaces_serves_as_a_list() {
     let settings = [
         "mldproxy.main.upstream=wan",
         "mldproxy.main.downstream=lan guest",
@@ -244,7 +245,7 @@ fn lists_may_be_options_with_spaces() {
     assert_eq!(outcome.arguments("main").join(" "), expected);
 }
 
-fn switches_may_be_words() {
+fn a_switch_may_be_a_word() {
     for (word, expected) in [
         ("no", "--no-ask -- pppoe-wan br-lan"),
         ("on", "-- pppoe-wan br-lan"),
@@ -260,7 +261,7 @@ fn switches_may_be_words() {
     }
 }
 
-fn a_bad_value_is_named() {
+fn the_service_names_a_wrong_value() {
     for (setting, option, value) in [
         ("per_mac=0", "--per-mac", " 0;"),
         ("address_timeout=soon", "--address-timeout", "'soon'"),
@@ -287,7 +288,7 @@ fn a_bad_value_is_named() {
     }
 }
 
-fn a_bad_switch_is_named() {
+fn the_service_names_a_wrong_switch() {
     for (option, settings) in [
         (
             "enabled",
@@ -314,7 +315,7 @@ fn a_bad_switch_is_named() {
     }
 }
 
-fn without_an_upstream_one_line_says_so() {
+fn the_service_logs_one_line_without_an_upstream() {
     let outcome = Router::new(&shipped_after(&["mldproxy.main.enabled=1"])).run("start");
     assert_eq!(outcome.instances(), [""; 0]);
     assert_eq!(

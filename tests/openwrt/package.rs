@@ -1,4 +1,4 @@
-//! The files of the package.
+//! The files of the feed's package.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,13 +8,13 @@ use std::process::Command;
 use crate::router::{read, repository};
 
 crate::tests![
-    the_makefile_has_what_the_feed_asks_for,
-    its_version_and_licence_are_those_of_the_program,
-    every_file_is_installed_where_it_is_looked_for,
-    what_the_makefile_copies_can_be_built,
-    installing_it_reloads_rpcd_on_a_router,
+    the_makefile_has_the_fields_that_the_feed_requires,
+    the_package_has_the_version_and_licence_of_the_program,
+    the_makefile_installs_every_file_where_programs_look_for_it,
+    cargo_builds_the_sources_that_the_makefile_copies,
+    installing_the_package_reloads_rpcd_on_a_router,
     the_jail_keeps_two_capabilities,
-    shellcheck_finds_nothing,
+    shellcheck_finds_no_fault_in_the_scripts,
 ];
 
 const MAKEFILE: &str = "openwrt/mldproxy/Makefile";
@@ -38,7 +38,7 @@ fn definition<'m>(makefile: &'m str, name: &str) -> &'m str {
     rest.split_once("endef\n").expect("an end").0
 }
 
-fn the_makefile_has_what_the_feed_asks_for() {
+fn the_makefile_has_the_fields_that_the_feed_requires() {
     let makefile = read(MAKEFILE);
     assert_eq!(value(&makefile, "PKG_NAME"), "mldproxy");
     assert!(value(&makefile, "PKG_RELEASE").parse::<u32>().unwrap() > 0);
@@ -50,13 +50,13 @@ fn the_makefile_has_what_the_feed_asks_for() {
     assert_eq!(value(fields, "CATEGORY"), "Network");
     assert!(!value(fields, "TITLE").is_empty());
     assert_eq!(value(fields, "DEPENDS"), "$(RUST_ARCH_DEPENDS) @IPV6");
-    // An indented line would name another file.
+    // The build system would take an indented line for another file.
     assert_eq!(
         definition(&makefile, "Package/mldproxy/conffiles"),
         "/etc/config/mldproxy\n"
     );
 
-    // In the order in which they must come.
+    // These lines have to come in this order.
     let mut rest = &*makefile;
     for line in [
         "include $(TOPDIR)/rules.mk\n",
@@ -71,7 +71,7 @@ fn the_makefile_has_what_the_feed_asks_for() {
     }
 }
 
-fn its_version_and_licence_are_those_of_the_program() {
+fn the_package_has_the_version_and_licence_of_the_program() {
     let makefile = read(MAKEFILE);
     assert_eq!(value(&makefile, "PKG_VERSION"), env!("CARGO_PKG_VERSION"));
     assert_eq!(value(&makefile, "PKG_LICENSE"), env!("CARGO_PKG_LICENSE"));
@@ -83,7 +83,7 @@ fn its_version_and_licence_are_those_of_the_program() {
     }
 }
 
-fn every_file_is_installed_where_it_is_looked_for() {
+fn the_makefile_installs_every_file_where_programs_look_for_it() {
     let makefile = read(MAKEFILE);
     let mut installed: Vec<(&str, &str, &str)> = Vec::new();
     for line in definition(&makefile, "Package/mldproxy/install").lines() {
@@ -93,7 +93,7 @@ fn every_file_is_installed_where_it_is_looked_for() {
             _ => panic!("{line}"),
         }
     }
-    // INSTALL_BIN makes it 0755, INSTALL_CONF 0600, INSTALL_DATA 0644.
+    // INSTALL_BIN installs with mode 0755, INSTALL_CONF with 0600, INSTALL_DATA with 0644.
     let config = "/etc/config/mldproxy";
     let capabilities = "/etc/capabilities/mldproxy.json";
     let program = "$(PKG_INSTALL_DIR)/bin/mldproxy";
@@ -140,10 +140,10 @@ fn every_file_is_installed_where_it_is_looked_for() {
     }
 }
 
-fn what_the_makefile_copies_can_be_built() {
+fn cargo_builds_the_sources_that_the_makefile_copies() {
     let makefile = read(MAKEFILE);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("feed");
-    // What an earlier run compiled is kept, what it copied is not.
+    // Keeps what an earlier run compiled, but not what it copied.
     let sources = folder.join("sources");
     let _ = fs::remove_dir_all(&sources);
     fs::create_dir_all(&sources).unwrap();
@@ -175,8 +175,8 @@ fn what_the_makefile_copies_can_be_built() {
     assert!(output.status.success(), "{said}");
 }
 
-/// Runs a script after the installation of a package, with /etc/init.d below a folder; what rpcd's
-/// script was asked.
+/// Runs a package's postinst script with `folder` in place of /etc/init.d. Returns the arguments of
+/// its call of rpcd's script.
 pub fn asked_of_rpcd(script: &str, folder: &Path, root: &str) -> String {
     let asked = folder.join("asked");
     fs::write(&asked, "").unwrap();
@@ -189,7 +189,7 @@ pub fn asked_of_rpcd(script: &str, folder: &Path, root: &str) -> String {
     fs::read_to_string(&asked).unwrap()
 }
 
-/// A folder for it, where rpcd has a script or not.
+/// A folder in place of /etc/init.d, with a script for rpcd or without.
 pub fn init_scripts(name: &str, rpcd: bool) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&folder);
@@ -202,13 +202,13 @@ pub fn init_scripts(name: &str, rpcd: bool) -> PathBuf {
     folder
 }
 
-fn installing_it_reloads_rpcd_on_a_router() {
+fn installing_the_package_reloads_rpcd_on_a_router() {
     let makefile = read(MAKEFILE);
     let script = definition(&makefile, "Package/mldproxy/postinst").replace("$$", "$");
     assert!(script.starts_with("#!/bin/sh\n"), "{script}");
     let folder = init_scripts("postinst-rpcd", true);
     assert_eq!(asked_of_rpcd(&script, &folder, ""), "reload\n");
-    // An image is being made on another machine.
+    // On the machine that builds an image there is no rpcd to reload.
     assert_eq!(asked_of_rpcd(&script, &folder, "/image"), "");
     let folder = init_scripts("postinst-none", false);
     assert_eq!(asked_of_rpcd(&script, &folder, ""), "");
@@ -228,7 +228,7 @@ fn the_jail_keeps_two_capabilities() {
     assert_eq!(text, format!("{{{}}}", sets.join(",")));
 }
 
-fn shellcheck_finds_nothing() {
+fn shellcheck_finds_no_fault_in_the_scripts() {
     let stubs = fs::read_dir(repository("tests/openwrt/stubs")).unwrap();
     let scripts: Vec<_> = stubs
         .map(|file| file.unwrap().path())
@@ -239,11 +239,12 @@ fn shellcheck_finds_nothing() {
         )
         .collect();
     assert_eq!(scripts.len(), 7);
-    // A router's busybox takes a class of characters for its letters.
+    // The busybox of a router reads a character class such as [:alpha:] as a set of its letters.
     for script in &scripts {
         let text = fs::read_to_string(script).unwrap();
         assert!(!text.contains("[:"), "{}", script.display());
-        // Its `read` reads one octet at a time: /proc/sys has no second one, and pipes are slow.
+        // Its `read` reads one octet at a time. /proc/sys hands out no second octet, and a pipe is
+        // slow.
         for line in text
             .lines()
             .filter(|line| !line.trim_start().starts_with('#'))

@@ -1,9 +1,9 @@
-//! What procd makes of the calls of the init script.
+//! A model of procd, which follows the calls of the init script.
 
 use std::collections::BTreeMap;
 use std::{fs, mem};
 
-/// What procd holds of the service.
+/// procd's state of the service.
 #[derive(Default)]
 pub struct Procd {
     instances: BTreeMap<String, Instance>,
@@ -17,7 +17,8 @@ struct Trigger {
 }
 
 impl Trigger {
-    /// procd compares what stands before the first `.*`, and the whole where there is none.
+    /// Whether an event matches. procd compares the part before the first `.*`, or all if there is
+    /// none.
     fn matches(&self, event: &str) -> bool {
         match self.event.split_once(".*") {
             Some((start, _)) => event.starts_with(start),
@@ -27,9 +28,9 @@ impl Trigger {
 }
 
 struct Instance {
-    /// Each call of the instance but that of its data.
+    /// The calls of the instance, without those that set its data and its files.
     parameters: Vec<Vec<String>>,
-    /// What is in the files of the parameter `file`.
+    /// The contents of the files that the parameter `file` names.
     files: Vec<Vec<u8>>,
     data: Vec<String>,
 }
@@ -59,8 +60,8 @@ impl Instance {
 }
 
 impl Procd {
-    /// Does what the calls have it do: "start NAME", "stop NAME" or "restart NAME" for each instance
-    /// that is not left alone.
+    /// Follows the calls. Returns "start NAME", "stop NAME" or "restart NAME" for each instance
+    /// that procd starts, stops or restarts.
     pub fn follow(&mut self, calls: &[Vec<String>]) -> Vec<String> {
         let mut done = Vec::new();
         let mut instances = BTreeMap::new();
@@ -92,14 +93,14 @@ impl Procd {
         done
     }
 
-    /// Takes these instances in the place of those before.
+    /// Replaces the instances.
     fn update(&mut self, instances: BTreeMap<String, Instance>) -> Vec<String> {
         let before = mem::replace(&mut self.instances, instances);
         let mut done = Vec::new();
         for (name, before) in &before {
             match self.instances.get(name) {
                 None => done.push(format!("stop {name}")),
-                // For other data procd restarts nothing.
+                // procd does not restart an instance whose data changed.
                 Some(after)
                     if after.parameters != before.parameters || after.files != before.files =>
                 {
@@ -116,14 +117,14 @@ impl Procd {
         done
     }
 
-    /// The command for an event about a network.
+    /// The command that procd runs for an event about a network; `None` if no trigger matches.
     pub fn command_for(&self, event: &str, network: &str) -> Option<Vec<String>> {
         let mut triggers = self.triggers.iter();
         let found = triggers.find(|trigger| trigger.matches(event) && trigger.network == network);
         found.map(|trigger| trigger.command.clone())
     }
 
-    /// What `ubus call service list` answers.
+    /// The answer to `ubus call service list`.
     pub fn list(&self) -> String {
         let instance = |(name, instance): (&String, &Instance)| {
             let pairs = instance.data.iter().map(|pair| {
@@ -133,7 +134,8 @@ impl Procd {
             let data = pairs.collect::<Vec<_>>().join(", ");
             let command = instance.command();
             format!(
-                "{name:?}: {{ \"running\": true, \"command\": {command:?}, \"data\": {{ {data} }} }}"
+                "{name:?}: {{ \"running\": true, \"command\": {command:?}, \
+                 \"data\": {{ {data} }} }}"
             )
         };
         let instances: Vec<String> = self.instances.iter().map(instance).collect();

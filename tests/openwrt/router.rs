@@ -1,4 +1,4 @@
-//! A router of stubs, and what the init script asked of it.
+//! A router of stubs, and the calls that the init script made on it.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use crate::procd::Procd;
 
 pub const MLDPROXY: &str = env!("CARGO_BIN_EXE_mldproxy");
 
-/// A file of the repository.
+/// The path of a file in the repository.
 pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -30,9 +30,9 @@ pub fn find_tool(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Puts the stub into a folder, to run in an environment without a PATH as well.
+/// Installs the stub of jsonfilter in a folder. It runs without a PATH too.
 pub fn install_jsonfilter(folder: &Path) {
-    // Not a program that looks for the real one, as that of a version manager does.
+    // The interpreter itself: a version manager's python3 would look for it by PATH.
     static PYTHON: LazyLock<String> = LazyLock::new(|| {
         let mut python = Command::new("python3");
         let output = python
@@ -72,7 +72,8 @@ pub struct Router {
 }
 
 impl Router {
-    /// With this /etc/config/mldproxy, ujail, no firewall, and the networks `wan`, `lan` and `guest` up.
+    /// A router with this /etc/config/mldproxy, with ujail and without a firewall. The networks
+    /// `wan`, `lan` and `guest` are up.
     pub fn new(config: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -81,7 +82,7 @@ impl Router {
         for folder in ["bin", "etc/config", "lib/functions"] {
             fs::create_dir_all(root.join(folder)).unwrap();
         }
-        // What the stubs need, and `tr` for the script: nothing else can be run.
+        // The stubs need these programs, and the script needs `tr`. It can run no others.
         let busybox = find_tool("busybox").unwrap();
         for applet in ["cat", "chown", "grep", "mkdir", "mv", "rm", "sed", "tr"] {
             symlink(&busybox, root.join("bin").join(applet)).unwrap();
@@ -104,7 +105,7 @@ impl Router {
         router
     }
 
-    /// Where a file is.
+    /// The path of a file of the router.
     pub fn path(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
@@ -127,20 +128,21 @@ impl Router {
         self
     }
 
-    /// With a program of the test's own in the place of the one that the package installs.
+    /// The router with the test's own program in place of the one that the package installs.
     pub fn with_program(mut self, program: PathBuf) -> Self {
         self.program = program;
         self
     }
 
-    /// An event of netifd's about a network: what comes of the command that procd runs for it.
+    /// Sends an event of netifd about a network. Returns the outcome of the command that procd runs
+    /// for it; `None` if it runs none.
     pub fn event(&self, event: &str, network: &str) -> Option<Outcome> {
         let command = self.procd.borrow().command_for(event, network)?;
         assert_eq!(command[0], "/etc/init.d/mldproxy");
         Some(self.run(&command[1..].join(" ")))
     }
 
-    /// Runs the init script, for an action and perhaps the name of an instance behind it.
+    /// Runs the init script with an action, which the name of an instance may follow.
     pub fn run(&self, action: &str) -> Outcome {
         let record = self.root.join("record");
         fs::write(&record, "").unwrap();
@@ -185,21 +187,21 @@ impl Router {
 
 impl Drop for Router {
     fn drop(&mut self) {
-        // What cannot be removed now is below the build's own folder.
+        // Files that cannot be removed now stay in the build's own folder.
         let _ = fs::remove_dir_all(&self.root);
     }
 }
 
-/// What the init script asked of the system.
+/// The calls of the init script, and their effects.
 pub struct Outcome {
     pub calls: Vec<Vec<String>>,
-    /// What procd did for it: "start NAME", "stop NAME", "restart NAME" of instances.
+    /// The actions of procd: "start NAME", "stop NAME" or "restart NAME" of an instance.
     pub procd_did: Vec<String>,
-    /// Each "SECTION OPTION" that was read of a configuration.
+    /// Each "SECTION OPTION" that the script read from a configuration.
     pub asked: BTreeSet<String>,
-    /// The data of the service, as the stubs write it.
+    /// The data of the service, as the stubs record it.
     pub data: String,
-    /// What `status` prints.
+    /// The output of the script, which only `status` has.
     pub said: String,
 }
 
@@ -216,7 +218,7 @@ impl Outcome {
         opened.iter().map(|arguments| &*arguments[0]).collect()
     }
 
-    /// The calls between the opening of an instance and its end.
+    /// The calls between the opening and the closing of an instance.
     pub fn instance(&self, name: &str) -> &[Vec<String>] {
         let after = |calls: &[Vec<String>], call: &[&str]| {
             let found = calls.iter().position(|other| other == call);
@@ -226,7 +228,7 @@ impl Outcome {
         &rest[..after(rest, &["procd_close_instance"]) - 1]
     }
 
-    /// The command of an instance behind the program and what every one has.
+    /// The arguments of an instance, without the program and the arguments of every instance.
     pub fn arguments(&self, instance: &str) -> Vec<&str> {
         let calls = self.instance(instance).iter();
         let command = ["procd_set_param", "command"];
@@ -242,7 +244,7 @@ impl Outcome {
         words[6..].iter().map(String::as_str).collect()
     }
 
-    /// The lines of the log, each behind its level.
+    /// The log lines as "LEVEL: TEXT".
     pub fn log(&self) -> Vec<String> {
         let lines = self.of("logger");
         let line = |arguments: &&[String]| match *arguments {

@@ -1,4 +1,4 @@
-//! The plugin for rpcd, under busybox's shell, with a program and a jsonfilter that stand in for those of a router.
+//! The plugin for rpcd under busybox's shell, with stubs in place of the program and of jsonfilter.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,16 +10,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::router::{MLDPROXY, find_tool, install_jsonfilter, read};
 
 crate::tests![
-    its_methods_are_listed_with_their_arguments,
-    status_is_without_lists,
-    neighbors_and_groups_are_the_parts_of_an_answer,
-    an_instance_is_asked_by_its_name,
-    an_error_is_an_object,
-    what_the_program_complains_of_is_json,
+    the_plugin_lists_its_methods_with_their_arguments,
+    status_answers_without_lists,
+    neighbors_and_groups_answer_with_one_part,
+    the_plugin_asks_an_instance_by_its_name,
+    the_plugin_answers_an_error_as_an_object,
+    the_plugin_turns_any_complaint_into_json,
 ];
 
-/// Has the plugin ask a program that prints `ANSWER`, or complains, or is mldproxy itself; what the
-/// plugin prints, and what the program was asked.
+/// Runs the plugin with a program that prints `ANSWER`, or fails with a complaint, or is mldproxy
+/// itself. Returns the output of the plugin and the arguments of the program.
 fn plugin(arguments: &[&str], question: &str, complaint: &str) -> (String, String) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -71,22 +71,23 @@ fn plugin(arguments: &[&str], question: &str, complaint: &str) -> (String, Strin
 const ANSWER: &str =
     r#"{"version":"0.1.0","neighbors":{"count":1,"list":[1]},"groups":{"count":2,"list":[2]}}"#;
 
-fn its_methods_are_listed_with_their_arguments() {
+fn the_plugin_lists_its_methods_with_their_arguments() {
     let (list, asked) = plugin(&["list"], "", "");
     assert_eq!(
         list,
-        "{ \"status\": { \"name\": \"string\" }, \"neighbors\": { \"name\": \"string\" }, \"upstream_neighbors\": { \"name\": \"string\" }, \"groups\": { \"name\": \"string\" } }\n"
+        "{ \"status\": { \"name\": \"string\" }, \"neighbors\": { \"name\": \"string\" }, \
+         \"upstream_neighbors\": { \"name\": \"string\" }, \"groups\": { \"name\": \"string\" } }\n"
     );
     assert_eq!(asked, "");
 }
 
-fn status_is_without_lists() {
+fn status_answers_without_lists() {
     let (answer, asked) = plugin(&["call", "status"], "{}", "");
     assert_eq!(answer, format!("{ANSWER}\n"));
     assert_eq!(asked, "status --json --limit 0\n");
 }
 
-fn neighbors_and_groups_are_the_parts_of_an_answer() {
+fn neighbors_and_groups_answer_with_one_part() {
     let (answer, asked) = plugin(&["call", "neighbors"], "{}", "");
     assert_eq!(answer, "{\"count\":1,\"list\":[1]}\n");
     assert_eq!(asked, "status --json --limit 1000\n");
@@ -95,21 +96,21 @@ fn neighbors_and_groups_are_the_parts_of_an_answer() {
     assert_eq!(asked, "status --json --limit 2000\n");
 }
 
-fn an_instance_is_asked_by_its_name() {
+fn the_plugin_asks_an_instance_by_its_name() {
     let (_, asked) = plugin(&["call", "status"], r#"{"name":"main"}"#, "");
     assert_eq!(asked, "status --json --limit 0 -- main\n");
     let (_, asked) = plugin(&["call", "status"], r#"{"name":"--watch $(reboot)"}"#, "");
     assert_eq!(asked, "status --json --limit 0 -- --watch $(reboot)\n");
 }
 
-fn an_error_is_an_object() {
+fn the_plugin_answers_an_error_as_an_object() {
     for method in ["status", "neighbors", "groups"] {
         let (answer, _) = plugin(&["call", method], "{}", "mldproxy: \"main\" does not run");
         assert_eq!(answer.trim_end(), "{ \"error\": \"main does not run\" }");
     }
 }
 
-fn what_the_program_complains_of_is_json() {
+fn the_plugin_turns_any_complaint_into_json() {
     for name in ["nosuch", "a/b", "\\u0022, \\u005c\\u000a\\u00e9"] {
         let question = format!("{{\"name\":\"{name}\"}}");
         let (answer, _) = plugin(&["call", "status"], &question, MLDPROXY);

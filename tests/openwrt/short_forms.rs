@@ -1,34 +1,35 @@
-//! `uci set mldproxy.upstream=wan`: a section named upstream of type wan.
+//! Short forms such as `uci set mldproxy.upstream=wan`, which makes a section named upstream of
+//! type wan.
 
 use crate::router::{Outcome, Router, shipped_after};
 
 crate::tests![
-    upstream_by_its_short_form,
-    downstream_by_its_short_form,
-    enabled_by_its_short_form,
-    all_three_by_their_short_forms,
+    main_takes_the_upstream_from_its_short_form,
+    main_takes_the_downstream_from_its_short_form,
+    main_takes_enabled_from_its_short_form,
+    main_takes_all_three_from_their_short_forms,
     an_option_wins_over_its_short_form,
-    both_forms_alike_are_no_conflict,
-    enabled_by_the_section_wins_over_its_short_form,
-    a_bad_short_form_of_enabled_is_named,
+    equal_forms_do_not_conflict,
+    the_option_enabled_wins_over_its_short_form,
+    the_service_names_a_wrong_short_form_of_enabled,
     short_forms_alone_make_an_instance,
-    short_forms_are_silent_while_nothing_is_enabled,
+    the_service_logs_no_short_form_while_nothing_is_enabled,
     short_forms_do_not_reach_other_sections,
     an_instance_may_be_called_upstream,
-    unknown_short_forms_are_named,
+    the_service_names_an_unknown_short_form,
 ];
 
 fn start(settings: &[&str]) -> Outcome {
     Router::new(&shipped_after(settings)).run("start")
 }
 
-fn upstream_by_its_short_form() {
+fn main_takes_the_upstream_from_its_short_form() {
     let outcome = start(&["mldproxy.upstream=wan", "mldproxy.main.enabled=1"]);
     assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "br-lan"]);
     assert_eq!(outcome.log(), ["info: main: mldproxy.upstream=wan is used"]);
 }
 
-fn downstream_by_its_short_form() {
+fn main_takes_the_downstream_from_its_short_form() {
     let outcome = start(&[
         "mldproxy.main.upstream=wan",
         "mldproxy.downstream=guest",
@@ -41,13 +42,13 @@ fn downstream_by_its_short_form() {
     );
 }
 
-fn enabled_by_its_short_form() {
+fn main_takes_enabled_from_its_short_form() {
     let outcome = start(&["mldproxy.main.upstream=wan", "mldproxy.enabled=1"]);
     assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "br-lan"]);
     assert_eq!(outcome.log(), ["info: main: mldproxy.enabled=1 is used"]);
 }
 
-fn all_three_by_their_short_forms() {
+fn main_takes_all_three_from_their_short_forms() {
     let outcome = start(&[
         "mldproxy.upstream=wan",
         "mldproxy.downstream=lan",
@@ -71,12 +72,13 @@ fn an_option_wins_over_its_short_form() {
         outcome.log(),
         [
             "warning: main: mldproxy.upstream=lan is ignored, mldproxy.main.upstream=wan is used",
-            "warning: main: mldproxy.downstream=guest is ignored, mldproxy.main.downstream=lan is used",
+            "warning: main: mldproxy.downstream=guest is ignored, \
+             mldproxy.main.downstream=lan is used",
         ]
     );
 }
 
-fn both_forms_alike_are_no_conflict() {
+fn equal_forms_do_not_conflict() {
     let outcome = start(&[
         "mldproxy.main.upstream=wan",
         "mldproxy.upstream=wan",
@@ -87,7 +89,7 @@ fn both_forms_alike_are_no_conflict() {
     assert_eq!(outcome.log(), [""; 0]);
 }
 
-fn enabled_by_the_section_wins_over_its_short_form() {
+fn the_option_enabled_wins_over_its_short_form() {
     let outcome = start(&[
         "mldproxy.main.upstream=wan",
         "mldproxy.main.enabled=0",
@@ -110,7 +112,7 @@ fn enabled_by_the_section_wins_over_its_short_form() {
     );
 }
 
-fn a_bad_short_form_of_enabled_is_named() {
+fn the_service_names_a_wrong_short_form_of_enabled() {
     let outcome = start(&["mldproxy.main.upstream=wan", "mldproxy.enabled=maybe"]);
     assert_eq!(outcome.instances(), [""; 0]);
     assert_eq!(
@@ -133,7 +135,7 @@ fn short_forms_alone_make_an_instance() {
     assert_eq!(outcome.log(), [""; 0]);
 }
 
-fn short_forms_are_silent_while_nothing_is_enabled() {
+fn the_service_logs_no_short_form_while_nothing_is_enabled() {
     let outcome = start(&["mldproxy.upstream=wan"]);
     assert_eq!(outcome.instances(), [""; 0]);
     assert_eq!(outcome.triggers(), [""; 0]);
@@ -160,7 +162,7 @@ fn an_instance_may_be_called_upstream() {
     assert_eq!(outcome.log(), [""; 0]);
 }
 
-fn unknown_short_forms_are_named() {
+fn the_service_names_an_unknown_short_form() {
     let outcome = start(&[
         "mldproxy.main.upstream=wan",
         "mldproxy.main.enabled=1",
@@ -169,8 +171,7 @@ fn unknown_short_forms_are_named() {
     assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "br-lan"]);
     assert_eq!(
         outcome.log(),
-        [
-            "warning: mldproxy.per_mac=10 is ignored: an instance is a section of type mldproxy, and there is no such short form"
-        ]
+        ["warning: mldproxy.per_mac=10 is ignored: \
+             an instance is a section of type mldproxy, and there is no such short form"]
     );
 }
