@@ -332,7 +332,8 @@ fn a_leave_that_failed_waits_for_its_second_whatever_is_left_meanwhile() {
     let mut stage = Stage::new();
     let at = |stage: &mut Stage, millis: u64| {
         stage.now = Instant::from_millis(1_000_000 + millis);
-        stage.engine.handle_timeout(stage.now);
+        let now = stage.now;
+        stage.engine.handle_timeout(now);
         stage.drain();
     };
     stage.seen(address(1));
@@ -340,20 +341,20 @@ fn a_leave_that_failed_waits_for_its_second_whatever_is_left_meanwhile() {
     goes(&mut stage, 1);
     at(&mut stage, 500);
     goes(&mut stage, 2);
-    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Leave(_)));
+    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Leave(_))));
     at(&mut stage, 10_000);
     assert_eq!(stage.count(Counter::MembershipFailed), 1);
-    stage.fails = |_| false;
+    stage.fail_if(|_| false);
     at(&mut stage, 10_500);
     assert_eq!(
-        stage.joined,
+        stage.kernel.joined,
         [group(1)].into(),
         "only the other one is left"
     );
     at(&mut stage, 10_999);
-    assert_eq!(stage.joined, [group(1)].into());
+    assert_eq!(stage.kernel.joined, [group(1)].into());
     at(&mut stage, 11_000);
-    assert_eq!(stage.joined, [].into());
+    assert_eq!(stage.kernel.joined, [].into());
 }
 
 #[test]

@@ -1246,12 +1246,12 @@ fn every_address_is_announced_before_any_is_announced_again() {
         config.announce = true;
     });
     let many = 60;
-    stage.fails = |action| matches!(action, Action::Ndp(ndp::Action::Kernel(_)));
+    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Kernel(_))));
     for number in 1..=many {
         stage.confirmed(0, HOST, address(number));
     }
     assert_eq!(stage.sent(), [""; 0]);
-    stage.fails = |_| false;
+    stage.fail_if(|_| false);
     stage.pass(60);
     let sent = stage.sent();
     assert_eq!(sent.len(), many as usize * usize::from(ANNOUNCEMENTS));
