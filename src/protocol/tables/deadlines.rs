@@ -12,7 +12,9 @@ pub struct Deadlines<const N: usize> {
     /// The deadline of each slot in milliseconds; meaningless for a slot outside the heap.
     due: [u64; N],
     /// A binary heap of slots: the slot at place p is due no later than those at 2p + 1 and 2p + 2.
-    heap: heapless::Vec<u16, N>,
+    heap: [u16; N],
+    /// How many slots are in the heap.
+    length: usize,
     /// The place of each slot in the heap plus 1; 0 for a slot outside it.
     places: [u16; N],
 }
@@ -23,67 +25,54 @@ impl<const N: usize> Deadlines<N> {
         const { assert!(N > 0 && N < u16::MAX as usize) };
         Deadlines {
             due: [0; N],
-            heap: heapless::Vec::new(),
+            heap: [0; N],
+            length: 0,
             places: [0; N],
         }
     }
 
     /// Removes all deadlines.
     pub fn clear(&mut self) {
-        while let Some(slot) = self.heap.pop() {
-            if let Some(place) = self.places.get_mut(usize::from(slot)) {
-                *place = 0;
-            }
+        while let Some((slot, _)) = self.first() {
+            self.remove(slot);
         }
     }
 
     pub fn len(&self) -> usize {
-        self.heap.len()
+        self.length
     }
 
     pub fn is_empty(&self) -> bool {
-        self.heap.is_empty()
+        self.length == 0
     }
 
     /// The slot with the earliest deadline, and that deadline; `None` if there is no deadline.
     pub fn first(&self) -> Option<(usize, Instant)> {
+        if self.length == 0 {
+            return None;
+        }
         let slot = usize::from(*self.heap.first()?);
-        Some((slot, Instant::from_millis(self.due_of(slot))))
+        Some((slot, Instant::from_millis(*self.due.get(slot)?)))
     }
 
     /// The slot with the earliest deadline, if that deadline is not after `now`.
     pub fn first_due(&self, now: Instant) -> Option<usize> {
-        self.first()
-            .filter(|(_, due)| *due <= now)
-            .map(|(slot, _)| slot)
+        let (slot, due) = self.first()?;
+        (due <= now).then_some(slot)
     }
 
     /// The deadline of a slot; `None` if it has none.
+    #[inline]
     pub fn get(&self, slot: usize) -> Option<Instant> {
-        self.place_of(slot)?;
-        Some(Instant::from_millis(self.due_of(slot)))
+        if *self.places.get(slot)? == 0 {
+            return None;
+        }
+        self.due.get(slot).copied().map(Instant::from_millis)
     }
 
     /// Sets the deadline of a slot, earlier or later than before. Ignores a slot of `N` or above.
     pub fn set(&mut self, slot: usize, due: Instant) {
-        let Some(known) = self.due.get_mut(slot) else {
-            return;
-        };
-        *known = due.as_millis();
-        match self.place_of(slot) {
-            Some(place) => {
-                let place = self.rise(place);
-                self.sink(place);
-            }
-            None => {
-                // The heap has room, since it holds each slot at most once.
-                let place = self.heap.len();
-                if self.heap.push(slot as u16).is_ok() {
-                    self.note_place(place);
-                    self.rise(place);
-                }
-            }
-        }
+        self.parts().set(slot, due.as_millis());
     }
 
     /// Sets the deadline of a slot, unless the slot has an earlier one.
@@ -96,18 +85,68 @@ impl<const N: usize> Deadlines<N> {
 
     /// Removes the deadline of a slot.
     pub fn remove(&mut self, slot: usize) {
+        self.parts().remove(slot);
+    }
+
+    fn parts(&mut self) -> Parts<'_> {
+        Parts {
+            due: &mut self.due,
+            heap: &mut self.heap,
+            length: &mut self.length,
+            places: &mut self.places,
+        }
+    }
+}
+
+/// The parts of [`Deadlines`], whatever their `N`, so that there is one copy of this code.
+struct Parts<'d> {
+    due: &'d mut [u64],
+    heap: &'d mut [u16],
+    length: &'d mut usize,
+    places: &'d mut [u16],
+}
+
+impl Parts<'_> {
+    #[inline(never)]
+    fn set(&mut self, slot: usize, due: u64) {
+        let Some(known) = self.due.get_mut(slot) else {
+            return;
+        };
+        *known = due;
+        match self.place_of(slot) {
+            Some(place) => self.settle(place),
+            None => {
+                // The heap has room, since it holds each slot at most once.
+                let place = *self.length;
+                *self.length = place.saturating_add(1);
+                self.put(place, slot as u16);
+                self.rise(place);
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn remove(&mut self, slot: usize) {
         let Some(place) = self.place_of(slot) else {
             return;
         };
-        self.heap.swap_remove(place);
         if let Some(known) = self.places.get_mut(slot) {
             *known = 0;
         }
-        if place < self.heap.len() {
-            self.note_place(place);
-            let place = self.rise(place);
-            self.sink(place);
+        let last = self.length.saturating_sub(1);
+        *self.length = last;
+        if place < last
+            && let Some(moved) = self.heap.get(last).copied()
+        {
+            self.put(place, moved);
+            self.settle(place);
         }
+    }
+
+    /// Moves the slot at a place to where it belongs.
+    fn settle(&mut self, place: usize) {
+        let place = self.rise(place);
+        self.sink(place);
     }
 
     /// Moves the slot at a place up to where it belongs, and returns that place.
@@ -127,10 +166,10 @@ impl<const N: usize> Deadlines<N> {
         loop {
             let left = place.saturating_mul(2).saturating_add(1);
             let right = left.saturating_add(1);
-            if left >= self.heap.len() {
+            if left >= *self.length {
                 break;
             }
-            let is_right = right < self.heap.len() && self.key_at(right) < self.key_at(left);
+            let is_right = right < *self.length && self.key_at(right) < self.key_at(left);
             let below = if is_right { right } else { left };
             if self.key_at(place) <= self.key_at(below) {
                 break;
@@ -141,16 +180,20 @@ impl<const N: usize> Deadlines<N> {
     }
 
     fn swap(&mut self, one: usize, other: usize) {
-        self.heap.swap(one, other);
-        self.note_place(one);
-        self.note_place(other);
+        if let (Some(first), Some(second)) = (self.heap.get(one), self.heap.get(other)) {
+            let (first, second) = (*first, *second);
+            self.put(one, second);
+            self.put(other, first);
+        }
     }
 
-    /// Notes the place of the slot that is at a place.
-    fn note_place(&mut self, place: usize) {
-        if let Some(slot) = self.heap.get(place)
-            && let Some(known) = self.places.get_mut(usize::from(*slot))
-        {
+    /// Puts a slot at a place.
+    fn put(&mut self, place: usize, slot: u16) {
+        if let (Some(at), Some(known)) = (
+            self.heap.get_mut(place),
+            self.places.get_mut(usize::from(slot)),
+        ) {
+            *at = slot;
             *known = (place as u16).saturating_add(1);
         }
     }
@@ -162,11 +205,8 @@ impl<const N: usize> Deadlines<N> {
 
     fn key_at(&self, place: usize) -> (u64, u16) {
         let slot = self.heap.get(place).copied().unwrap_or(u16::MAX);
-        (self.due_of(slot.into()), slot)
-    }
-
-    fn due_of(&self, slot: usize) -> u64 {
-        self.due.get(slot).copied().unwrap_or(u64::MAX)
+        let due = self.due.get(usize::from(slot)).copied();
+        (due.unwrap_or(u64::MAX), slot)
     }
 }
 

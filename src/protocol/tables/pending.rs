@@ -47,27 +47,13 @@ impl<const WORDS: usize> SlotSet<WORDS> {
     }
 
     pub(crate) fn insert(&mut self, slot: usize) {
-        if let Some(word) = self.words.get_mut(slot / 32) {
-            let is_new = *word & bit(slot) == 0;
-            *word |= bit(slot);
-            self.length = self.length.saturating_add(is_new.into());
-            if let Some(some) = self.some.get_mut(slot / 1024) {
-                *some |= bit(slot / 32);
-            }
-        }
+        let is_new = insert(&mut self.words, &mut self.some, slot);
+        self.length = self.length.saturating_add(is_new.into());
     }
 
     pub(crate) fn remove(&mut self, slot: usize) {
-        if let Some(word) = self.words.get_mut(slot / 32) {
-            let was_there = *word & bit(slot) != 0;
-            *word &= !bit(slot);
-            self.length = self.length.saturating_sub(was_there.into());
-            if *word == 0
-                && let Some(some) = self.some.get_mut(slot / 1024)
-            {
-                *some &= !bit(slot / 32);
-            }
-        }
+        let was_there = remove(&mut self.words, &mut self.some, slot);
+        self.length = self.length.saturating_sub(was_there.into());
     }
 
     /// Inserts a slot, or removes it.
@@ -117,19 +103,53 @@ impl<const WORDS: usize> SlotSet<WORDS> {
         if self.is_empty() {
             return None;
         }
-        let place = first / 32;
-        let word = self.words.get(place).copied().unwrap_or_default();
-        if let Some(slot) = lowest(place, from(word, first % 32)) {
-            return Some(slot);
-        }
-        let place = place.saturating_add(1);
-        let group = place / 32;
-        let some = self.some.get(group).copied().unwrap_or_default();
-        let later = self.some.iter().enumerate().skip(group.saturating_add(1));
-        let place = lowest(group, from(some, place % 32))
-            .or_else(|| later.into_iter().find_map(|(at, some)| lowest(at, *some)))?;
-        lowest(place, *self.words.get(place)?)
+        next_from(&self.words, &self.some, first)
     }
+}
+
+// One copy of what follows serves sets of all sizes.
+
+/// Inserts a slot. Returns whether it is new; false for one that is too high.
+#[inline(never)]
+fn insert(words: &mut [u32], some: &mut [u32; 8], slot: usize) -> bool {
+    let (Some(word), Some(some)) = (words.get_mut(slot / 32), some.get_mut(slot / 1024)) else {
+        return false;
+    };
+    let is_new = *word & bit(slot) == 0;
+    *word |= bit(slot);
+    *some |= bit(slot / 32);
+    is_new
+}
+
+/// Removes a slot. Returns whether it was there.
+#[inline(never)]
+fn remove(words: &mut [u32], some: &mut [u32; 8], slot: usize) -> bool {
+    let (Some(word), Some(some)) = (words.get_mut(slot / 32), some.get_mut(slot / 1024)) else {
+        return false;
+    };
+    let was_there = *word & bit(slot) != 0;
+    *word &= !bit(slot);
+    if *word == 0 {
+        *some &= !bit(slot / 32);
+    }
+    was_there
+}
+
+/// The lowest slot from `first` on.
+#[inline(never)]
+fn next_from(words: &[u32], some: &[u32; 8], first: usize) -> Option<usize> {
+    let place = first / 32;
+    let word = words.get(place).copied().unwrap_or_default();
+    if let Some(slot) = lowest(place, from(word, first % 32)) {
+        return Some(slot);
+    }
+    let place = place.saturating_add(1);
+    let group = place / 32;
+    let rest = some.get(group).copied().unwrap_or_default();
+    let later = some.iter().enumerate().skip(group.saturating_add(1));
+    let place = lowest(group, from(rest, place % 32))
+        .or_else(|| later.into_iter().find_map(|(at, some)| lowest(at, *some)))?;
+    lowest(place, *words.get(place)?)
 }
 
 const fn bit(slot: usize) -> u32 {

@@ -200,12 +200,17 @@ impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
     }
 
     fn chain_of(&self, key: &K) -> usize {
-        let [first, second] = self.hash_key;
-        let hasher = SipHasher13::new_with_keys(first, second);
-        let hash = hasher.hash(&key.bits().to_le_bytes());
-        // Scales the upper half of the hash to the capacity without a division.
-        ((hash >> 32).wrapping_mul(N as u64) >> 32) as usize
+        chain_of(self.hash_key, key.bits(), N as u64)
     }
+}
+
+/// The chain of a key, of so many. One copy serves tables of all sizes.
+#[inline(never)]
+fn chain_of([first, second]: [u64; 2], key: u128, chains: u64) -> usize {
+    let hasher = SipHasher13::new_with_keys(first, second);
+    let hash = hasher.hash(&key.to_le_bytes());
+    // The upper half of the hash as a fraction of the number of chains: no CPU has to divide.
+    ((hash >> 32).wrapping_mul(chains) >> 32) as usize
 }
 
 #[cfg(test)]
