@@ -4,8 +4,8 @@
 //! must always hold, and records each action as a [`Deed`]. The engine's tests, the month and the
 //! fuzzer differ in what happens and in what they expect of it; this they share.
 //!
-//! [`storage`] builds an engine, [`packets`] what hosts and routers send, [`view`] reads an engine's
-//! state, `checks` holds it against the kernel.
+//! [`storage`] builds an engine, [`packets`] what hosts and routers send. [`view`] reads the
+//! engine's state, and `checks` holds it against the kernel.
 
 mod checks;
 mod kernel;

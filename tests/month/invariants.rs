@@ -84,8 +84,8 @@ impl World {
         }
     }
 
-    /// What is learned is another now, without an address that is about to be the router's own. With
-    /// an address its host's interest in the group is forgotten.
+    /// What is learned is another now, without an address that is about to be the router's own.
+    /// With an address its host's interest in the group is forgotten.
     pub fn forget_unlearned(&mut self, own: Option<Ipv6Addr>) {
         let mut gone: Vec<_> = view::addresses(&self.model.engine).collect();
         gone.extend(self.truth.expected.keys().map(|(_, address)| *address));

@@ -2,8 +2,7 @@
 //! that flap and a kernel that fails.
 //! What the engine knows, joins and tells the kernel is held against what the hosts have and said.
 //!
-//! `MONTH_SEED=7 cargo test --test month` replays one seed, `MONTH_SEEDS=100 cargo test --test month`
-//! runs so many.
+//! `MONTH_SEED=7 cargo test --test month` replays one seed, and with `MONTH_SEEDS=100` so many run.
 
 mod facts;
 mod hosts;

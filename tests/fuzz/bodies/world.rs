@@ -116,8 +116,8 @@ impl<'t> World<'t> {
         self.now = end;
     }
 
-    /// In the end all succeeds, all links are there, and the kernel lists its tables: then all is as
-    /// it should be, and with time, when nobody is heard of any more, all is gone.
+    /// In the end all succeeds, all links are there, and the kernel lists its tables: then all is
+    /// as it should be, and with time, when nobody is heard of any more, all is gone.
     pub fn finish(&mut self) {
         self.fail(0);
         let mut bytes = Bytes(&[]);
