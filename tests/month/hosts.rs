@@ -538,7 +538,7 @@ impl Month {
     /// The host has this here, and is to be known by it soon, where whoever had it can be asked.
     fn expects(&mut self, key: Key, place: Place) {
         let since = self.world.now();
-        if self.world.is_whole() {
+        if self.world.can_be_asked(key.1) {
             let expected = &mut self.world.truth.expected;
             expected.entry(key).or_insert(Claim { place, since });
         }

@@ -129,9 +129,15 @@ impl World {
         self.model.kernel.link(Side::Upstream)
     }
 
-    /// Are all links there?
-    pub fn is_whole(&self) -> bool {
-        (0..self.ports()).all(|port| self.downstream(port as Port).is_some())
+    /// Where an address was last known to be.
+    fn port_of(&self, address: Ipv6Addr) -> Option<Port> {
+        self.place_of(address).map(|((port, _), _)| port)
+    }
+
+    /// Can whoever was last known to have an address be asked?
+    pub fn can_be_asked(&self, address: Ipv6Addr) -> bool {
+        let port = self.port_of(address);
+        port.is_none_or(|port| self.downstream(port).is_some())
     }
 
     pub fn falls_sick(&mut self, sickness: Sickness) {
@@ -222,8 +228,10 @@ impl World {
 
     pub fn set_downstream(&mut self, port: Port, downstream: Option<Link>) {
         if downstream.is_none() {
-            // Who had it before cannot be asked.
-            self.truth.expected.clear();
+            // Who was last known to have it cannot be asked.
+            let mut expected = std::mem::take(&mut self.truth.expected);
+            expected.retain(|(_, address), _| self.port_of(*address) != Some(port));
+            self.truth.expected = expected;
         }
         self.handle(Event::Link(Side::Downstream(port), downstream));
     }
