@@ -206,6 +206,10 @@ pub fn engine(hosts: u16, setup: Setup) -> Engine<'static> {
     config.probe = matches!(setup, Setup::Probing | Setup::Announcing);
     config.ndp_proxy = matches!(setup, Setup::Proxying | Setup::Announcing);
     config.announce = setup == Setup::Announcing;
+    if config.announce {
+        // Nobody who has answered is asked again meanwhile.
+        config.address_timeout = Duration::from_secs(1_000_000);
+    }
     let mut engine = storage::engine(storage::leak(), config, [7; 16]);
     let upstream = Link {
         index: 2,
