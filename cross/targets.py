@@ -1,4 +1,4 @@
-"""The routers that mldproxy is built for: one row for each kind of CPU."""
+"""The targets of the cross builds: one row for each kind of CPU."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,34 +12,38 @@ OUTPUT = ROOT / "target" / "cross"
 class Target:
     architecture: str  # OpenWrt's name for the architecture of a package
     triple: str  # Rust's name of the target
-    linker: str  # the linker's (zig's) name of it
-    budget: int  # most octets of the file
-    page: int | None  # the page size of its kernels, where the linker's own guess is larger and fills the file with zeros
+    linker: str  # zig's name of the target
+    budget: int  # the most octets of the file
+    # The page size of the kernels, if the linker would assume a larger one and pad the file.
+    page: int | None
     also: tuple[str, ...]  # other architectures whose CPUs run the same file
-    routers: str  # who has it
+    routers: str  # the routers with such a CPU
 
     @property
     def file(self) -> Path:
-        """Where the static file is once it is built."""
+        """The path of the static file."""
         return OUTPUT / self.architecture / "mldproxy"
 
 
-# The budgets are a little above what it takes. A seventh of the file is the NDP proxy; another one is what several instances, links of
-# all kinds and a fixed version of MLD take. Beside it used to run another program: Debian's
-# ndppd for x86-64 is 162 kB, and needs the C++ library of 2.2 MB.
+# Each budget is a little above the size of the file. A seventh of the file is the NDP proxy;
+# another seventh is for several instances, links of all kinds and a fixed MLD version. By
+# comparison, Debian's ndppd for x86-64 has 162 kB, and needs the C++ library of 2.2 MB.
 # fmt: off
 TARGETS = (
     Target("mipsel_24kc", "mipsel-unknown-linux-musl", "mipsel-linux-musleabi", 318_000, None,
            ("mipsel_24kc_24kf", "mipsel_74kc"), "MT7621, MT7628 (ramips)"),
     Target("mips_24kc", "mips-unknown-linux-musl", "mips-linux-musleabi", 318_000, None,
            ("mips_4kec",), "ath79, lantiq; big-endian"),
-    Target("arm_cortex-a7_neon-vfpv4", "armv7-unknown-linux-musleabihf", "arm-linux-musleabihf", 295_000, 4096,
-           ("arm_cortex-a15_neon-vfpv4", "arm_cortex-a5_vfpv4", "arm_cortex-a7", "arm_cortex-a7_vfpv4", "arm_cortex-a8_vfpv3",
-            "arm_cortex-a9_neon", "arm_cortex-a9_vfpv3-d16"), "IPQ40xx, Cortex-A7"),
+    Target("arm_cortex-a7_neon-vfpv4", "armv7-unknown-linux-musleabihf", "arm-linux-musleabihf",
+           295_000, 4096,
+           ("arm_cortex-a15_neon-vfpv4", "arm_cortex-a5_vfpv4", "arm_cortex-a7",
+            "arm_cortex-a7_vfpv4", "arm_cortex-a8_vfpv3", "arm_cortex-a9_neon",
+            "arm_cortex-a9_vfpv3-d16"), "IPQ40xx, Cortex-A7"),
     Target("arm_cortex-a9", "armv7-unknown-linux-musleabi", "arm-linux-musleabi", 295_000, 4096,
            (), "bcm53xx, no floating point"),
     Target("aarch64_cortex-a53", "aarch64-unknown-linux-musl", "aarch64-linux-musl", 250_000, None,
-           ("aarch64_cortex-a72", "aarch64_cortex-a76", "aarch64_generic"), "MT7622, MT798x, IPQ807x, Raspberry Pi"),
+           ("aarch64_cortex-a72", "aarch64_cortex-a76", "aarch64_generic"),
+           "MT7622, MT798x, IPQ807x, Raspberry Pi"),
     Target("x86_64", "x86_64-unknown-linux-musl", "x86_64-linux-musl", 250_000, None,
            (), "PCs, virtual machines"),
     Target("riscv64_generic", "riscv64gc-unknown-linux-musl", "riscv64-linux-musl", 250_000, None,
@@ -49,7 +53,7 @@ TARGETS = (
 
 
 def find(name: str) -> Target:
-    """The target for an architecture, by its own name or as one of those that run its file; ends the program for any other name."""
+    """The target whose file an architecture runs. Ends the program if there is none."""
     for target in TARGETS:
         if name == target.architecture or name in target.also:
             return target
