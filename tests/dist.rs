@@ -117,7 +117,7 @@ fn systemd_understands_the_units() {
             .args(["verify", "--man=no"])
             .arg(&unit)
             .output()
-            .expect("it starts");
+            .expect("the program starts");
         // systemd-analyze only warns of a setting that it does not know.
         assert_eq!(text(&output), "", "{}", unit.display());
         assert!(output.status.success(), "{}", unit.display());
@@ -134,7 +134,7 @@ fn the_units_expose_little() {
             "--threshold",
             EXPOSURE,
         ]);
-        let output = command.arg(&unit).output().expect("it starts");
+        let output = command.arg(&unit).output().expect("the program starts");
         let (report, name) = (text(&output), unit.display());
         assert!(
             report.contains("Overall exposure level"),
@@ -176,7 +176,7 @@ fn the_units_pass_arguments_that_the_program_accepts() {
     let start = unit
         .lines()
         .find_map(|line| line.strip_prefix("ExecStart=/usr/sbin/mldproxy "));
-    let start = start.expect("it starts the program");
+    let start = start.expect("the unit starts the program");
     let run = |upstream, downstreams, options| {
         let line = start
             .replace("$UPSTREAM", upstream)
@@ -188,7 +188,7 @@ fn the_units_pass_arguments_that_the_program_accepts() {
         Command::new(MLDPROXY)
             .args(line.split_whitespace())
             .output()
-            .expect("it starts")
+            .expect("the program starts")
     };
     let output = run("wan", "br-lan br-guest", "--log-level debug --no-ask");
     assert!(output.status.success(), "{}", text(&output));
@@ -207,7 +207,7 @@ fn mandoc_finds_no_fault_in_the_page() {
         .args(["-T", "lint", "-W", "style"])
         .arg(dist(PAGE))
         .output();
-    let found = text(&output.expect("it starts"));
+    let found = text(&output.expect("the program starts"));
     // The pages of other packages need not be installed.
     let found: Vec<&str> = found
         .lines()
@@ -229,7 +229,7 @@ type Options = BTreeMap<String, Facts>;
 
 fn help(command: Option<&str>) -> String {
     let output = Command::new(MLDPROXY).args(command).arg("--help").output();
-    let output = output.expect("it starts");
+    let output = output.expect("the program starts");
     assert!(output.status.success(), "{command:?}");
     text(&output)
 }
@@ -279,7 +279,7 @@ fn options_of_help(command: Option<&str>) -> Options {
         };
         let facts = options
             .get_mut(last.as_ref().expect("an option"))
-            .expect("it is there");
+            .expect("the option is known");
         facts.default += &format!(" {}", description.trim());
     }
     for (name, facts) in &mut options {

@@ -81,7 +81,7 @@ fn demo(arguments: &[&str]) -> Output {
         "demo",
     ]);
     build.args(["--message-format", "json", "--target-dir"]);
-    build.arg(target.expect("it is inside the target folder"));
+    build.arg(target.expect("the target folder"));
     build.current_dir(env!("CARGO_MANIFEST_DIR"));
     let built = build.output().expect("cargo");
     let messages = String::from_utf8_lossy(&built.stdout);

@@ -97,7 +97,7 @@ fn send_until(tap: &Tap, enough: &AtomicBool) {
             target,
             source_link_layer: None,
         };
-        let length = solicitation.emit(&mut packet).expect("it fits");
+        let length = solicitation.emit(&mut packet).expect("the packet fits");
         packet[42] = if number % 50 == 0 { 1 } else { packet[42] };
         tap.send(&Frame {
             source: tap.mac(),
@@ -130,7 +130,10 @@ fn count_allocations(path: &str) -> u64 {
 
     let mut config = Config::new("wan".parse().expect("a name"));
     let downstream = "br-lan".parse().expect("a name");
-    config.downstreams.push(downstream).expect("there is room");
+    config
+        .downstreams
+        .push(downstream)
+        .expect("the list has room");
     config.address_timeout = Duration::from_millis(20);
     config.expiry_interval = Duration::from_millis(10);
     config.refresh_interval = Duration::from_millis(10);

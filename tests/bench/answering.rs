@@ -83,7 +83,7 @@ fn answer_questions(tap: &Tap, enough: &AtomicBool) -> u32 {
         let mut packet = vec![0; 128];
         let mut report = ReportBuilder::new(&mut packet);
         let _ = report.push(RecordType::ModeIsExclude, solicited_node(address(number)));
-        let length = report.finish(query.destination).expect("it fits");
+        let length = report.finish(query.destination).expect("the report fits");
         packet.truncate(length);
         tap.send(&Frame {
             source: mac(number),

@@ -136,7 +136,7 @@ pub fn section() -> String {
 /// The instructions that a frame of a kind takes, with so many hosts known.
 fn count(kind: usize, hosts: u16) -> u64 {
     let out = env::temp_dir().join(format!("callgrind-{}-{kind}-{hosts}", std::process::id()));
-    let program = env::current_exe().expect("it runs");
+    let program = env::current_exe().expect("the path of this program");
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--collect-atstart=no"])
         .arg("--toggle-collect=*take_in*")
@@ -146,7 +146,7 @@ fn count(kind: usize, hosts: u16) -> u64 {
         .output()
         .expect("valgrind");
     assert!(output.status.success(), "{output:?}");
-    let counted = fs::read_to_string(&out).expect("it counted");
+    let counted = fs::read_to_string(&out).expect("the output of callgrind");
     let _ = fs::remove_file(&out);
     let totals = counted
         .lines()
@@ -198,7 +198,10 @@ pub enum Setup {
 pub fn engine(hosts: u16, setup: Setup) -> Engine<'static> {
     let mut config = Config::new("wan".parse().expect("a name"));
     let downstream = "br-lan".parse().expect("a name");
-    config.downstreams.push(downstream).expect("there is room");
+    config
+        .downstreams
+        .push(downstream)
+        .expect("the list has room");
     config.join_rate = 1_000_000;
     config.join_burst = 1_000_000;
     config.per_mac = u16::MAX;

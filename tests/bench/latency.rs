@@ -81,7 +81,7 @@ fn receive_and_join(ready: &mpsc::Sender<()>, done: &AtomicBool) {
     let mut memberships = Memberships::new();
     let mut buffer = [0; 2048];
     let mut slot = 0;
-    ready.send(()).expect("somebody waits");
+    ready.send(()).expect("the benchmark waits");
     while !done.load(Ordering::Relaxed) {
         let mut descriptors = [PollFd::new(capture.as_fd(), PollFlags::POLLIN)];
         poll(&mut descriptors, PollTimeout::from(50_u8)).expect("poll");
@@ -95,7 +95,7 @@ fn receive_and_join(ready: &mpsc::Sender<()>, done: &AtomicBool) {
             let group = solicited_node(source.into());
             memberships
                 .join(slot, group, upstream)
-                .expect("there is room");
+                .expect("the group is joined");
             slot += 1;
         }
     }

@@ -41,7 +41,7 @@ pub fn median(figures: &[f64]) -> f64 {
     percentile(figures, 50)
 }
 
-/// The least figure that at least `percent` of a hundred figures do not exceed.
+/// The least figure that `percent` percent of the figures do not exceed.
 pub fn percentile(figures: &[f64], percent: usize) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -176,7 +176,7 @@ fn count(ready: &mpsc::Sender<()>, done: &AtomicBool, wait: Wait, receive: Recei
     let capture = Capture::open(index, Interest::Hosts).expect("root");
     let (wait, mut receive) = (wait(&capture), receive(&capture));
     let mut taken = 0;
-    ready.send(()).expect("somebody waits");
+    ready.send(()).expect("the benchmark waits");
     let now = || {
         let now = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has it");
         now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
@@ -197,7 +197,7 @@ fn count(ready: &mpsc::Sender<()>, done: &AtomicBool, wait: Wait, receive: Recei
 
 /// The times that the calling thread slept.
 fn sleeps() -> u64 {
-    let status = fs::read_to_string("/proc/thread-self/status").expect("it runs");
+    let status = fs::read_to_string("/proc/thread-self/status").expect("the status of this thread");
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
