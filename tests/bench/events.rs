@@ -1,7 +1,8 @@
-//! What is due by itself, or meets a full table: a row of the instructions for each.
+//! The instructions that the engine takes for events that are due by themselves, or meet a full
+//! table: a row for each.
 //!
-//! Each of these prepares an engine with so many groups, targets or entries, and then takes in
-//! [`FRAMES`] events, of which each is the only one that is due.
+//! Each row prepares an engine with so many groups, targets or entries, and then handles [`FRAMES`]
+//! events. Each event is the only one that is due at its time.
 
 use std::net::Ipv6Addr;
 
@@ -17,7 +18,8 @@ use protocol::ndp::targets::{self, ANSWER_INTERVAL};
 use protocol::time::{Duration, Instant};
 use protocol::wire::{MacAddress, NeighborAdvertisement};
 
-/// What happens, and how it is measured with so many hosts, targets or entries.
+/// The name of an event, and the function that handles it in an engine with so many groups, targets
+/// or entries.
 pub type Row = (&'static str, fn(u16));
 
 pub const ROWS: [Row; 4] = [
@@ -27,7 +29,7 @@ pub const ROWS: [Row; 4] = [
     ("an announcement is due", announcement_due),
 ];
 
-/// Nobody wants a group any more, one after the other, and each is left some time later.
+/// The groups lose their hosts one after the other. The engine leaves each after the leave delay.
 fn group_left(groups: u16) {
     let mut engine = engine(groups, Setup::Plain);
     let buffer = &mut [0; BUFFER_LENGTH];
@@ -43,12 +45,15 @@ fn group_left(groups: u16) {
     for number in 0..FRAMES {
         let now = later(NOW, number).saturating_add(LEAVE_DELAY);
         take_in(&mut engine, now, mac(0), &[], buffer);
-        assert!(engine.poll_action(buffer).is_some(), "one is left");
+        assert!(
+            engine.poll_action(buffer).is_some(),
+            "the engine leaves a group"
+        );
         settle(&mut engine, now);
     }
 }
 
-/// A host looks for what nobody knows, and this is asked for.
+/// A host solicits a target that the engine does not know, and the engine solicits it upstream.
 fn target_asked(targets: u16) {
     let (mut engine, start) = with_targets(targets);
     let buffer = &mut [0; BUFFER_LENGTH];
@@ -57,7 +62,7 @@ fn target_asked(targets: u16) {
         let packet = solicitation(address(0), target(0x4000 + number));
         take_in(&mut engine, now, mac(0), &packet, buffer);
         take_in(&mut engine, now, mac(0), &[], buffer);
-        assert!(engine.poll_action(buffer).is_some(), "it is asked for");
+        assert!(engine.poll_action(buffer).is_some(), "the engine solicits");
         settle(&mut engine, now);
     }
 }
@@ -75,7 +80,7 @@ fn target_expired(targets: u16) {
     }
 }
 
-/// Hosts that answer are announced, and when all were, some more.
+/// The engine has announced all hosts that answer. Then it announces [`FRAMES`] new ones.
 fn announcement_due(entries: u16) {
     let mut engine = engine(0, Setup::Announcing);
     let buffer = &mut [0; BUFFER_LENGTH];
@@ -108,7 +113,7 @@ fn announcement_due(entries: u16) {
     now = start;
     let mut measured = 0;
     while measured < FRAMES {
-        let (due, reason) = engine.next_deadline().expect("more are to be announced");
+        let (due, reason) = engine.next_deadline().expect("an announcement is due");
         now = now.max(due);
         if reason == Reason::Ndp(ndp::Reason::Announcement) {
             take_in(&mut engine, now, mac(0), &[], buffer);
@@ -122,7 +127,7 @@ fn announcement_due(entries: u16) {
     assert_eq!(proxied.count(), usize::from(entries));
 }
 
-/// Carries out what is to be done; each host that is asked answers.
+/// Carries out the engine's actions. Each host that the engine probes answers.
 fn answer(engine: &mut Engine<'_>, now: Instant) {
     let buffer = &mut [0; BUFFER_LENGTH];
     while let Some(action) = engine.poll_action(buffer) {
@@ -143,7 +148,8 @@ fn answer(engine: &mut Engine<'_>, now: Instant) {
     }
 }
 
-/// With so many targets found upstream, or as many as leave room for those to come; when all are.
+/// An engine that found so many targets upstream, but leaves room for [`FRAMES`] more; and the time
+/// when it had found all.
 fn with_targets(targets: u16) -> (Engine<'static>, Instant) {
     let mut engine = engine(FRAMES, Setup::Proxying);
     let targets = targets.min(targets::CAPACITY as u16 - FRAMES);
@@ -160,7 +166,7 @@ fn with_targets(targets: u16) -> (Engine<'static>, Instant) {
             target_link_layer: Some(GATEWAY),
         };
         let mut packet = [0; 100];
-        let length = advertisement.emit(&mut packet).expect("it fits");
+        let length = advertisement.emit(&mut packet).expect("the packet fits");
         let event = Event::Packet {
             side: Side::Upstream,
             mac: GATEWAY,
@@ -194,7 +200,7 @@ fn target(number: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 2, number)
 }
 
-/// The moments of the events, slow enough for every pace and rate.
+/// The time of the event with a number: slow enough for every limit of the engine's rates.
 fn later(start: Instant, number: u16) -> Instant {
     start.saturating_add(Duration::from_millis(20 * u64::from(number)))
 }

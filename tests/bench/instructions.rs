@@ -114,12 +114,15 @@ pub fn section() -> String {
     let [few, many] = counts[0];
     format!(
         "## Instructions a frame\n\n\
-         Counted by callgrind, and so the same on any day: what the engine does with one frame, the mean of {FRAMES} of each \
-         kind. What it is asked once a turn of the loop, after all frames that were there, is a row of its own. {} hosts known, \
-         and {}, which is a full table; in the report's row the 320 groups of the reports are among these, or beside the few. No \
-         host is due to be asked, but in the row that says so. A new host at a full table has to find one that gives way for it, among \
-         all; `--join-rate` bounds how often. The last rows are of events that are due by themselves or meet a full table, with 16 \
-         groups, targets or entries and with 4096 (of targets 2032, which with those to come is a full table).\n\n\
+         Counted by callgrind, and so the same on any day: what the engine does with one frame, \
+         the mean of {FRAMES} of each kind. What it is asked once a turn of the loop, after all \
+         frames that were there, is a row of its own. {} hosts known, and {}, which is a full \
+         table; in the report's row the 320 groups of the reports are among these, or beside the \
+         few. No host is due to be asked, but in the row that says so. A new host at a full table \
+         has to find one that gives way for it, among all; `--join-rate` bounds how often. The \
+         last rows are of events that are due by themselves or meet a full table, with 16 groups, \
+         targets or entries and with 4096 (of targets 2032, which with those to come is a full \
+         table).\n\n\
          | frame | {} hosts known | {} known | ratio |\n|---|---|---|---|\n{}\n\
          A known host's solicitation at {} hosts. {}\nIts ratio. {}\n",
         HOSTS[0],
@@ -181,20 +184,21 @@ pub fn take_in(
     }
 }
 
-/// What the engine is to do.
+/// The options of the engine.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Setup {
-    /// Join groups, and ask nobody.
+    /// The engine joins groups, and probes no host.
     Plain,
-    /// Ask hosts.
+    /// The engine probes hosts.
     Probing,
-    /// Answer for addresses, and look for targets.
+    /// The engine proxies: the kernel answers for hosts, and the engine solicits targets.
     Proxying,
-    /// That, and announce addresses.
+    /// The engine probes, proxies, and announces addresses.
     Announcing,
 }
 
-/// With so many hosts known, and nothing left to do for them but to ask them, if they are asked at all.
+/// An engine that knows so many hosts and has no action left for them, except to probe them if the
+/// setup has it.
 pub fn engine(hosts: u16, setup: Setup) -> Engine<'static> {
     let mut config = Config::new("wan".parse().expect("a name"));
     let downstream = "br-lan".parse().expect("a name");

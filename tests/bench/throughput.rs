@@ -46,9 +46,9 @@ const FLOORS: [(&str, Wait, Receive); 4] = [
         one_by_one,
     ),
 ];
-/// The place of the one that rests.
+/// The column of the floor that rests.
 const RESTING: usize = 1;
-/// The place behind them.
+/// The column of mldproxy, behind those of the floors.
 const MLDPROXY: usize = FLOORS.len();
 
 /// Makes a function that waits until there is a packet, at most 50 ms.
@@ -127,18 +127,23 @@ pub fn section() -> String {
         .collect();
     format!(
         "## A million solicitations in the LAN\n\n\
-         Neighbor Solicitations of {HOSTS} known hosts, {FRAMES} of them, sent as fast as one CPU can over a veth; another CPU receives. \
-         The floor is a loop of poll and recv on the same packet socket with the same filter, which counts; so are the others of that \
-         name, but for what they say. CPU is that of the \
-         process, user and system; lost is what its socket had no room for. mldproxy runs as by default, without `--ndp-proxy`, but with \
-         limits that let all hosts in at once, and with an `--address-timeout` of an hour, so that none is asked meanwhile. {ROUNDS} rounds, each of them in turn; medians, \
-         and the median of the rounds' ratios.\n\n\
-         | | CPU a frame | lost | sleeps a frame | ratio to the floor |\n|---|---|---|---|---|\n{rows}\n{}\n\
-         Most of what the floor costs is to be woken up, for a packet or two at a time. Under load mldproxy rests: after a turn that \
-         read packets within 0.6 ms of the last such turn it sleeps {} ms before it waits again, and the kernel gathers packets \
-         meanwhile. The floor that rests does so too, and what it costs is to receive the packets. mldproxy costs {:.2} times as \
-         much, for some 2,500 instructions a frame (callgrind, of the whole process), of which the engine's are above, and for the \
-         tables of a thousand hosts, which pass through the CPU's cache. A packet that comes alone waits for nothing, as the \
+         Neighbor Solicitations of {HOSTS} known hosts, {FRAMES} of them, sent as fast as one CPU \
+         can over a veth; another CPU receives. The floor is a loop of poll and recv on the same \
+         packet socket with the same filter, which counts; so are the others of that name, but \
+         for what they say. CPU is that of the process, user and system; lost is what its socket \
+         had no room for. mldproxy runs as by default, without `--ndp-proxy`, but with limits \
+         that let all hosts in at once, and with an `--address-timeout` of an hour, so that none \
+         is asked meanwhile. {ROUNDS} rounds, each of them in turn; medians, and the median of \
+         the rounds' ratios.\n\n\
+         | | CPU a frame | lost | sleeps a frame | ratio to the floor |\n\
+         |---|---|---|---|---|\n{rows}\n{}\n\
+         Most of what the floor costs is to be woken up, for a packet or two at a time. Under \
+         load mldproxy rests: after a turn that read packets within 0.6 ms of the last such turn \
+         it sleeps {} ms before it waits again, and the kernel gathers packets meanwhile. The \
+         floor that rests does so too, and what it costs is to receive the packets. mldproxy \
+         costs {:.2} times as much, for some 2,500 instructions a frame (callgrind, of the whole \
+         process), of which the engine's are above, and for the tables of a thousand hosts, which \
+         pass through the CPU's cache. A packet that comes alone waits for nothing, as the \
          latency below shows.\n\n",
         verdict(ratio(MLDPROXY), 0.5),
         REST.as_secs_f64() * 1000.0,
@@ -217,7 +222,7 @@ fn by_poll<const SILENT: usize>(capture: &Capture) -> Box<dyn Fn() + '_> {
     })
 }
 
-/// As mldproxy does under load: the kernel gathers packets meanwhile.
+/// Sleeps before each poll, as mldproxy does under load, so that the kernel gathers packets.
 fn by_rest_and_poll(capture: &Capture) -> Box<dyn Fn() + '_> {
     let poll = by_poll::<0>(capture);
     Box::new(move || {
