@@ -56,7 +56,7 @@ impl<const WORDS: usize> SlotSet<WORDS> {
         self.length = self.length.saturating_sub(was_there.into());
     }
 
-    /// Inserts a slot, or removes it.
+    /// Inserts a slot if `present` is true, else removes it.
     pub(crate) fn set(&mut self, slot: usize, present: bool) {
         if present {
             self.insert(slot);

@@ -39,8 +39,7 @@ pub enum Message<'a> {
 /// Declares [`DropReason`] with its names, so that every reason has one.
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $reason:ident = $name:literal,)*) => {
-        /// Why [`parse`] refused a packet. `Counters` counts each
-        /// reason.
+        /// Why [`parse`] refused a packet. `Counters` counts each reason.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum DropReason { $($(#[$doc])* $reason,)* }
 
