@@ -1259,6 +1259,17 @@ fn every_address_is_announced_before_any_is_announced_again() {
     assert_eq!(once.len(), many as usize);
 }
 
+/// A host here is asked for its address because another one detects duplicates of it.
+#[test]
+fn an_advertisement_upstream_takes_no_address_that_its_host_here_is_asked_for() {
+    let mut stage = Stage::proxying();
+    stage.confirmed(0, HOST, address(1));
+    stage.detects_duplicates(1, OTHER, address(1));
+    stage.advertised_upstream(GATEWAY, address(1));
+    assert_eq!(stage.kernel.proxies, [address(1)].into());
+    assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
+}
+
 /// RFC 4861 §7.2.6: so that none is lost among the others.
 #[test]
 fn announcements_of_several_addresses_are_a_little_apart() {
