@@ -147,14 +147,11 @@ fn cargo_builds_the_sources_that_the_makefile_copies() {
     let sources = folder.join("sources");
     let _ = fs::remove_dir_all(&sources);
     fs::create_dir_all(&sources).unwrap();
-    let copied: Vec<_> = value(&makefile, "MLDPROXY_SOURCES")
-        .split(' ')
-        .map(repository)
-        .collect();
     let status = Command::new("cp")
-        .arg("-a")
-        .args(&copied)
+        .args(["-a", "--parents"])
+        .args(value(&makefile, "MLDPROXY_SOURCES").split(' '))
         .arg(&sources)
+        .current_dir(repository(""))
         .status();
     assert!(status.unwrap().success());
 
