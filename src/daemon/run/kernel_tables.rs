@@ -99,7 +99,7 @@ pub(super) fn is_wanted(config: &Config) -> bool {
 }
 
 /// The listing that a notice makes necessary: the kernel removes entries and routes of a link that
-/// goes down or loses its carrier.
+/// goes down, loses its carrier, or has its IPv6 switched off.
 pub(super) fn after(interfaces: &Interfaces, notice: &Notice<'_>) -> Option<Dump> {
     match notice {
         Notice::Dumped(Dump::Neighbors) => Some(Dump::ProxiedNeighbors),
@@ -109,6 +109,13 @@ pub(super) fn after(interfaces: &Interfaces, notice: &Notice<'_>) -> Option<Dump
             running: false,
             ..
         }) => interfaces.side_of(*index).map(|_| Dump::ProxiedNeighbors),
+        // Where IPv6 is switched off the kernel removes the entries and then the addresses, and
+        // says so of the addresses alone, be they in use already or not.
+        Notice::AddressDeleted { index, .. }
+            if interfaces.side_of(*index) == Some(Side::Upstream) =>
+        {
+            Some(Dump::ProxiedNeighbors)
+        }
         Notice::Link(_)
         | Notice::LinkDeleted { .. }
         | Notice::Address(_)
