@@ -1,6 +1,7 @@
 //! Files under `/proc`. A file that is not there counts as empty.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd as _;
 
@@ -81,16 +82,20 @@ const OWN: u32 = 0x8010_0000;
 /// process of another network namespace does not count, but for another user's process the kernel
 /// does not say which one it is in.
 pub fn find_processes(names: &[&'static str], found: &mut dyn FnMut(&'static str) -> bool) {
-    let namespace = |process: &str| fs::read_link(["/proc/", process, "/ns/net"].concat()).ok();
-    let own = namespace("self");
+    let namespace = |process: &str| fs::read_link(["/proc/", process, "/ns/net"].concat());
+    let own = namespace("self").ok();
     for_each_process(&mut |process| {
         // This process, also listed as `self`, has none of the names.
         let name = read(&["/proc/", process, "/comm"].concat());
         let Some(name) = names.iter().find(|known| **known == name.trim_ascii()) else {
             return false;
         };
-        let other = namespace(process);
-        (other.is_none() || other == own) && found(name)
+        let may_be_here = match namespace(process) {
+            Ok(other) => Some(other) == own,
+            // A process that is ending has no namespace any more.
+            Err(error) => error.kind() == ErrorKind::PermissionDenied,
+        };
+        may_be_here && found(name)
     });
 }
 
