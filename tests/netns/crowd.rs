@@ -158,8 +158,7 @@ fn a_hundred_questions_at_once_are_all_answered() {
     let interfaces = [UPSTREAM, &downstream(1), &downstream(2)];
     let mldproxy = start_between(&lab.rtr, &["--ndp-proxy"], &interfaces);
     let target = lan_host(2);
-    let speak = format!("ping -n -c 1 -W 5 -I {target} {LAN_ROUTER}%eth0");
-    lab.more_lans[0].run(&speak);
+    lab.more_lans[0].ping_until_answered(&format!("-I {target} {LAN_ROUTER}%eth0"));
     eventually("the target is known", SOON, || {
         proxied(&lab).contains(&target)
     });

@@ -120,9 +120,8 @@ fn of_two_hosts_with_one_suffix_one_may_leave() {
     for (number, twin) in (1..).zip(twins) {
         lab.lan
             .run(&format!("ip addr add {twin}/128 dev h{number}"));
-        lab.lan.run(&format!(
-            "ping -n -c 1 -W 5 -I {twin} {LAN_ROUTER}%h{number}"
-        ));
+        lab.lan
+            .ping_until_answered(&format!("-I {twin} {LAN_ROUTER}%h{number}"));
         mldproxy.wait_for_line(&format!("learned {twin}"), SOON);
     }
     expect_among_joined(&lab, &twins);
@@ -238,7 +237,7 @@ fn a_host_that_speaks_only_link_local_is_reachable() {
     // Nothing is heard of its address any more.
     assert_eq!(missing_of(&lab, &[LAN_HOST]).len(), 1, "{UPSTREAM}");
     lab.lan.flush_neighbors();
-    lab.lan.run(&format!("ping -n -c 1 -W 5 {LAN_ROUTER}%eth0"));
+    lab.lan.ping_until_answered(&format!("{LAN_ROUTER}%eth0"));
     expect_among_joined(&lab, &[LAN_HOST]);
     assert!(
         !mldproxy.log().contains(&format!("learned {LAN_HOST}")),

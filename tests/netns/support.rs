@@ -287,7 +287,7 @@ pub fn speak_link_local(lab: &Lab, numbers: impl IntoIterator<Item = u16>) {
         lab.lan.flush_neighbors_of(&interface);
         let router = crate::lab::LAN_ROUTER;
         lab.lan
-            .run(&format!("ping -n -c 1 -W 5 {router}%{interface}"));
+            .ping_until_answered(&format!("{router}%{interface}"));
     }
 }
 

@@ -75,7 +75,7 @@ fn who_takes_over_an_address_and_only_answers_has_it() {
         let namespace = &first.namespace;
         namespace.run(&format!("ip addr add {address}/64 dev eth0 nodad"));
         let router = format!("{LAN_ROUTER}%eth0");
-        namespace.run(&format!("ping -n -c 1 -W 5 -I {address} {router}"));
+        namespace.ping_until_answered(&format!("-I {address} {router}"));
         home.expect_proxied(address);
     }
     first.unplug();

@@ -117,9 +117,9 @@ impl Home {
     /// Makes a host known: it pings the router, and answers when it is asked.
     #[track_caller]
     pub fn confirm(&self, host: &Machine) {
-        let ping = format!("ping -n -c 1 -W 5 -I {} {LAN_ROUTER}%eth0", host.address);
         host.namespace.flush_neighbors();
-        host.namespace.run(&ping);
+        host.namespace
+            .ping_until_answered(&format!("-I {} {LAN_ROUTER}%eth0", host.address));
         self.expect_proxied(host.address);
     }
 

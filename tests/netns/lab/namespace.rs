@@ -8,13 +8,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::resume_unwind;
 use std::process::{self, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 use std::{env, thread};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{getgid, getuid};
 
-use super::{Process, find_tool, solicited_node};
+use super::{Process, eventually, find_tool, solicited_node};
 
 /// Moves this process into a network namespace of its own: as root directly, otherwise as the root of a new user namespace.
 /// Call it first in `main`: only a process with one thread may change its user namespace.
@@ -157,6 +158,16 @@ impl Namespace {
         let mut command = Command::new(find_tool(tool).unwrap_or_else(|| tool.into()));
         let output = self.within(|| command.args(words).stdin(Stdio::null()).output());
         output.unwrap_or_else(|error| panic!("{}: `{command_line}`: {error}", self.label))
+    }
+
+    /// Pings until there is an answer. The kernel may drop a packet under load, and refuses an
+    /// address of which it still detects duplicates.
+    #[track_caller]
+    pub fn ping_until_answered(&self, arguments: &str) {
+        let command = format!("ping -n -c 1 -W 1 {arguments}");
+        eventually(&command, Duration::from_secs(20), || {
+            self.try_run(&command).status.success()
+        });
     }
 
     /// Starts a program, with the arguments, the additions to the environment and the folder in `command`.
