@@ -632,8 +632,8 @@ fn a_host_that_moves_is_asked_where_it_is() {
     let other = MacAddress([2, 0, 0, 0, 0, 9]);
     stage.receive_from(other, &packet);
     let hosts = view::hosts(&stage.engine);
-    let subjects: Vec<_> = hosts.map(|(_, subjects, _)| subjects).collect();
-    assert_eq!(subjects, [0, 0, 1]);
+    let neighbors: Vec<_> = hosts.map(|(_, neighbors, _)| neighbors).collect();
+    assert_eq!(neighbors, [0, 0, 1]);
     let known = view::address(&stage.engine, address(1));
     assert_eq!(known.map(|known| known.last_seen), Some(stage.now));
 }

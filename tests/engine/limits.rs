@@ -689,10 +689,10 @@ fn invariants_hold_under_any_order_of_events() {
             }
             let context = format!("seed {seed}, step {step}");
             let neighbors = stage.engine.ndp().neighbors();
-            let subjects = || view::hosts(&stage.engine).map(|(_, subjects, _)| subjects);
-            let of_hosts: usize = subjects().map(usize::from).sum();
+            let held = || view::hosts(&stage.engine).map(|(_, held, _)| held);
+            let of_hosts: usize = held().map(usize::from).sum();
             assert_eq!(of_hosts, neighbors.len(), "{context}: each is one host's");
-            assert!(subjects().all(|subjects| subjects <= 10), "{context}");
+            assert!(held().all(|held| held <= 10), "{context}");
             let groups = stage.engine.ndp().groups();
             let members: usize = groups
                 .iter()

@@ -7,7 +7,7 @@ use protocol::config::Learn;
 use protocol::link::Side;
 use protocol::ndp::MAX_OWN;
 use protocol::ndp::kernel_entries::{self, KernelTable, Place, Proxied};
-use protocol::ndp::neighbors::{self, Subject};
+use protocol::ndp::neighbors::{self, Identity};
 use protocol::ndp::solicited;
 use protocol::ndp::targets;
 use protocol::wire::SolicitedNode;
@@ -32,23 +32,23 @@ impl Model<'_> {
             let owner = known.owner;
             assert!(usize::from(owner.port) < config.downstreams.len());
             let (addresses, listeners) = of_host.entry((owner.port, owner.mac.0)).or_default();
-            match known.subject {
-                Subject::Address(address) => {
+            match known.identity {
+                Identity::Address(address) => {
                     *addresses += 1;
                     assert!(config.learn != Learn::Mld && config.learns(address));
                     let is_own = self.kernel.is_own(address) && self.kernel.own() <= MAX_OWN;
                     assert!(!is_own, "{address} is the router's");
                 }
-                Subject::Listener(..) => {
+                Identity::Listener(..) => {
                     *listeners += 1;
                     assert!(config.learn != Learn::Ndp);
                 }
             }
         }
-        for (owner, subjects, its_listeners) in view::hosts(&self.engine) {
+        for (owner, neighbors, its_listeners) in view::hosts(&self.engine) {
             let key = (owner.port, owner.mac.0);
             let (addresses, listeners) = of_host.remove(&key).unwrap_or_default();
-            assert_eq!(subjects, addresses + listeners, "{owner:?}");
+            assert_eq!(neighbors, addresses + listeners, "{owner:?}");
             assert_eq!(its_listeners, listeners, "{owner:?}");
             let most = addresses.max(listeners);
             assert!(most <= config.per_mac, "{owner:?} has too many");
@@ -66,7 +66,7 @@ impl Model<'_> {
         // By how many, and by how many listeners among them.
         let mut wanted: HashMap<SolicitedNode, (u16, u16)> = HashMap::new();
         for known in view::known(&self.engine) {
-            let (members, listeners) = wanted.entry(known.subject.group()).or_default();
+            let (members, listeners) = wanted.entry(known.identity.group()).or_default();
             *members += 1;
             *listeners += u16::from(known.address().is_none());
         }

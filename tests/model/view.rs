@@ -5,15 +5,15 @@ use std::net::Ipv6Addr;
 use protocol::engine::Engine;
 use protocol::link::Side;
 use protocol::ndp::kernel_entries::{KernelTable, Proxied};
-use protocol::ndp::neighbors::{Neighbor, Sender, Subject};
+use protocol::ndp::neighbors::{Identity, Neighbor, Sender};
 use protocol::ndp::targets::Target;
 use protocol::time::Instant;
 use protocol::wire::SolicitedNode;
 
-/// A subject, as the engine knows it.
+/// A neighbor, as the engine knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
-    pub subject: Subject,
+    pub identity: Identity,
     pub owner: Sender,
     /// Its host has answered a question for it.
     pub is_confirmed: bool,
@@ -23,20 +23,20 @@ pub struct Known {
 impl Known {
     /// Its address; `None` where only a listener is known.
     pub fn address(&self) -> Option<Ipv6Addr> {
-        match self.subject {
-            Subject::Address(address) => Some(address),
-            Subject::Listener(..) => None,
+        match self.identity {
+            Identity::Address(address) => Some(address),
+            Identity::Listener(..) => None,
         }
     }
 
-    fn of(engine: &Engine<'_>, subject: Subject, neighbor: &Neighbor) -> Known {
+    fn of(engine: &Engine<'_>, identity: Identity, neighbor: &Neighbor) -> Known {
         let (owner, _) = engine
             .ndp()
             .neighbors()
             .host_of(neighbor)
-            .expect("each subject has a host");
+            .expect("each neighbor has a host");
         Known {
-            subject,
+            identity,
             owner,
             is_confirmed: neighbor.is_confirmed(),
             last_seen: neighbor.last_seen,
@@ -44,10 +44,10 @@ impl Known {
     }
 }
 
-/// All subjects.
+/// All neighbors.
 pub fn known(engine: &Engine<'_>) -> impl Iterator<Item = Known> {
-    let subjects = engine.ndp().neighbors().iter();
-    subjects.map(|(subject, neighbor)| Known::of(engine, subject, neighbor))
+    let neighbors = engine.ndp().neighbors().iter();
+    neighbors.map(|(identity, neighbor)| Known::of(engine, identity, neighbor))
 }
 
 /// All addresses.
@@ -57,9 +57,9 @@ pub fn addresses(engine: &Engine<'_>) -> impl Iterator<Item = Ipv6Addr> {
 
 /// An address.
 pub fn address(engine: &Engine<'_>, address: Ipv6Addr) -> Option<Known> {
-    let subject = Subject::Address(address);
-    let neighbor = engine.ndp().neighbors().get(subject)?;
-    Some(Known::of(engine, subject, neighbor))
+    let identity = Identity::Address(address);
+    let neighbor = engine.ndp().neighbors().get(identity)?;
+    Some(Known::of(engine, identity, neighbor))
 }
 
 /// Has the host of an address answered a question for it?
@@ -67,10 +67,10 @@ pub fn is_confirmed(engine: &Engine<'_>, address: Ipv6Addr) -> bool {
     self::address(engine, address).is_some_and(|known| known.is_confirmed)
 }
 
-/// How many subjects each host has, and how many of these are listeners.
+/// How many neighbors each host has, and how many of these are listeners.
 pub fn hosts(engine: &Engine<'_>) -> impl Iterator<Item = (Sender, u16, u16)> {
     let hosts = engine.ndp().neighbors().hosts();
-    hosts.map(|(sender, host)| (sender, host.subjects, host.listeners))
+    hosts.map(|(sender, host)| (sender, host.neighbors, host.listeners))
 }
 
 /// Is a target there, on the upstream's link?

@@ -8,7 +8,7 @@ use model::view;
 use protocol::config::Learn;
 use protocol::counters::Counter;
 use protocol::link::{Port, Side};
-use protocol::ndp::neighbors::Subject;
+use protocol::ndp::neighbors::Identity;
 use protocol::ndp::solicited::{LEAVE_DELAY, RETRY_INTERVAL};
 use protocol::ndp::{kernel_entries, targets};
 use protocol::time::Duration;
@@ -117,7 +117,7 @@ impl World {
 
     pub fn knows_nothing_of(&self, place: Place) -> bool {
         let mut hosts = view::hosts(&self.model.engine);
-        !hosts.any(|(host, subjects, _)| (host.port, host.mac) == place && subjects > 0)
+        !hosts.any(|(host, neighbors, _)| (host.port, host.mac) == place && neighbors > 0)
     }
 
     fn is_there(&self, key: Key, claim: &Claim) -> bool {
@@ -247,8 +247,8 @@ impl World {
             self.check_tables();
             self.model.check();
         }
-        let subjects = self.model.engine.ndp().neighbors().len();
-        self.tally.most_subjects = self.tally.most_subjects.max(subjects);
+        let neighbors = self.model.engine.ndp().neighbors().len();
+        self.tally.most_neighbors = self.tally.most_neighbors.max(neighbors);
         for refused in [
             Counter::RefusedFull,
             Counter::RefusedHostQuota,
@@ -265,12 +265,12 @@ impl World {
         let (now, timeout, lifetime) = (self.now(), self.timeout_millis(), self.lifetime());
         let patience = self.patience() + millis(self.config().expiry_interval);
         let mut known = HashMap::new();
-        for subject in view::known(&self.model.engine) {
-            let place = (subject.owner.port, subject.owner.mac);
-            let group = group_of(subject.subject.group().group());
-            let key = match subject.subject {
-                Subject::Address(address) => Known::Address(address),
-                Subject::Listener(..) => Known::Listener(group, place),
+        for neighbor in view::known(&self.model.engine) {
+            let place = (neighbor.owner.port, neighbor.owner.mac);
+            let group = group_of(neighbor.identity.group().group());
+            let key = match neighbor.identity {
+                Identity::Address(address) => Known::Address(address),
+                Identity::Listener(..) => Known::Listener(group, place),
             };
             if let Known::Address(address) = key {
                 assert!(self.learns(address), "{address} is not to be learned");
@@ -312,10 +312,10 @@ impl World {
             );
         }
         self.truth.known = known;
-        for (host, subjects, _) in view::hosts(&self.model.engine) {
+        for (host, neighbors, _) in view::hosts(&self.model.engine) {
             let heard = self.truth.heard((host.port, host.mac));
             let is_lately = heard.is_some_and(|heard| now <= heard + lifetime);
-            assert!(subjects > 0 || is_lately, "{host:?} stays");
+            assert!(neighbors > 0 || is_lately, "{host:?} stays");
         }
     }
 

@@ -62,7 +62,7 @@ pub struct Tally {
     pub warnings: u64,
     pub most_joined: usize,
     pub most_waiting: usize,
-    pub most_subjects: usize,
+    pub most_neighbors: usize,
 }
 
 pub struct World {

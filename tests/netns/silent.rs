@@ -172,7 +172,7 @@ fn linux_answers_the_question() {
     expect_among_joined(&lab, &hosts);
     speak_link_local(&lab, [1]);
     mldproxy.wait_for_line("asking fe80::", SOON);
-    // A subject is confirmed by an answer only; without probes nothing else is one.
+    // A neighbor is confirmed by an answer only; without probes nothing else is one.
     eventually("an answer confirms", SOON, || {
         !summary(&mldproxy).contains("(0 confirmed)")
     });

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use protocol::config::MldVersion;
-use protocol::ndp::neighbors::{self, Subject};
+use protocol::ndp::neighbors::{self, Identity};
 use protocol::ndp::solicited;
 use protocol::ndp::targets;
 
@@ -47,10 +47,10 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
             neighbors::CAPACITY,
             out,
         ),
-        Piece::Neighbor(subject, neighbor, host) => {
-            let address = match subject {
-                Subject::Address(address) => Some(address),
-                Subject::Listener(..) => None,
+        Piece::Neighbor(identity, neighbor, host) => {
+            let address = match identity {
+                Identity::Address(address) => Some(address),
+                Identity::Listener(..) => None,
             };
             let (proxied, routed) =
                 address.map_or((false, false), |address| view.in_kernel(*address));
@@ -60,10 +60,10 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                  \"state\":\"{}\",\"age_s\":{},\"expires_s\":{},\"confirmed\":{},\"questions\":{},\
                  \"proxied\":{proxied},\"routed\":{routed}}}",
                 OrNull(address.map(InQuotes)),
-                subject.group(),
+                identity.group(),
                 Mac(host.mac),
                 Quoted(view.downstream_of(host)),
-                view.state_of(subject, neighbor),
+                view.state_of(identity, neighbor),
                 view.seconds_since(neighbor.last_seen),
                 view.seconds_left(neighbor),
                 neighbor.is_confirmed(),

@@ -20,7 +20,7 @@ use protocol::counters::Counter;
 use protocol::engine::Engine;
 use protocol::link::MAX_DOWNSTREAMS;
 use protocol::ndp::kernel_entries::{KernelTable, Proxied};
-use protocol::ndp::neighbors::{ASKS, Neighbor, Sender, Subject};
+use protocol::ndp::neighbors::{ASKS, Identity, Neighbor, Sender};
 use protocol::ndp::solicited::Group;
 use protocol::ndp::targets::Present;
 use protocol::time::Instant;
@@ -96,7 +96,7 @@ enum Piece<'v> {
     Head,
     Downstream(&'v Downstream<'v>),
     Neighbors,
-    Neighbor(Subject, &'v Neighbor, Sender),
+    Neighbor(Identity, &'v Neighbor, Sender),
     /// The head of the list of neighbors upstream.
     Targets,
     Target(Ipv6Addr, &'v Present),
@@ -207,11 +207,11 @@ impl Cursor {
             Place::Neighbor(slot) => {
                 let neighbors = view.engine.ndp().neighbors();
                 match neighbors.iter_from(slot).next().filter(|_| more) {
-                    Some((slot, subject, neighbor)) => {
+                    Some((slot, identity, neighbor)) => {
                         let host = neighbors.host_of(neighbor);
                         let owner = host.map_or(Sender::default(), |(owner, _)| owner);
                         (
-                            Some(Piece::Neighbor(subject, neighbor, owner)),
+                            Some(Piece::Neighbor(identity, neighbor, owner)),
                             Place::Neighbor(slot.saturating_add(1)),
                         )
                     }
@@ -285,9 +285,9 @@ impl View<'_> {
     }
 
     /// Where a neighbor stands between heard and expired.
-    fn state_of(&self, subject: &Subject, neighbor: &Neighbor) -> &'static str {
-        match (subject, neighbor.step.questions()) {
-            (Subject::Address(address), _) if self.in_kernel(*address).0 => "proxied",
+    fn state_of(&self, identity: &Identity, neighbor: &Neighbor) -> &'static str {
+        match (identity, neighbor.step.questions()) {
+            (Identity::Address(address), _) if self.in_kernel(*address).0 => "proxied",
             (_, 0) if neighbor.is_confirmed() => "confirmed",
             (_, 0) => "heard",
             (_, 1..=ASKS) => "asked",

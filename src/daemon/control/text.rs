@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::net::Ipv6Addr;
 
 use protocol::config::MldVersion;
-use protocol::ndp::neighbors::{self, Subject};
+use protocol::ndp::neighbors::{self, Identity};
 use protocol::ndp::solicited::{self, Membership};
 
 use super::{Mac, Output, Piece, View};
@@ -39,7 +39,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
             view.engine.ndp().neighbors().len(),
             neighbors::CAPACITY
         ),
-        Piece::Neighbor(subject, neighbor, host) => {
+        Piece::Neighbor(identity, neighbor, host) => {
             if first {
                 writeln!(
                     out,
@@ -47,9 +47,9 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                     "ADDRESS", "MAC", "INTERFACE", "SEEN", "LEFT"
                 )?;
             }
-            let address = match subject {
-                Subject::Address(address) => short(*address),
-                Subject::Listener(group, _) => short(group.group()),
+            let address = match identity {
+                Identity::Address(address) => short(*address),
+                Identity::Listener(group, _) => short(group.group()),
             };
             writeln!(
                 out,
@@ -58,7 +58,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 view.downstream_of(host),
                 readable(view.seconds_since(neighbor.last_seen)),
                 readable(view.seconds_left(neighbor)),
-                view.state_of(subject, neighbor),
+                view.state_of(identity, neighbor),
             )
         }
         Piece::Targets => Ok(()),

@@ -1,11 +1,11 @@
-//! What packets and the kernel say of hosts downstream becomes subjects, and subjects want groups.
+//! What packets and the kernel say of hosts downstream becomes neighbors, and neighbors want groups.
 
 use core::net::Ipv6Addr;
 
 use log::{debug, warn};
 
 use super::log_lines::{Named, warn_of};
-use super::neighbors::{Evidence, Known, Refusal, Sender, Sighting, Subject};
+use super::neighbors::{Evidence, Identity, Known, Refusal, Sender, Sighting};
 use super::solicited::Standing;
 use super::{MAX_OWN, Ndp, Own, address_of, release};
 use crate::config::Learn;
@@ -112,7 +112,7 @@ impl Ndp<'_> {
         match heard {
             None => self.refuse(cx, Refusal::Rate, sender, address, evidence),
             Some(number) if learned => {
-                self.sighted(cx, sender, Subject::Address(address), number, evidence);
+                self.sighted(cx, sender, Identity::Address(address), number, evidence);
             }
             Some(_) => {}
         }
@@ -168,7 +168,7 @@ impl Ndp<'_> {
                 self.sighted(
                     cx,
                     sender,
-                    Subject::Listener(group, number),
+                    Identity::Listener(group, number),
                     number,
                     evidence,
                 );
@@ -176,12 +176,12 @@ impl Ndp<'_> {
         }
     }
 
-    /// A subject was seen downstream: its group is wanted with the first sighting.
+    /// A neighbor was seen downstream: its group is wanted with the first sighting.
     fn sighted(
         &mut self,
         cx: &mut Context,
         sender: Sender,
-        subject: Subject,
+        identity: Identity,
         number: u16,
         evidence: Evidence,
     ) {
@@ -199,18 +199,19 @@ impl Ndp<'_> {
             counters,
             ..
         } = cx;
-        let has_room = groups.has_room_for(subject.group());
-        let evicted = |subject| {
+        let has_room = groups.has_room_for(identity.group());
+        let evicted = |identity| {
             counters.count(Counter::Evicted);
-            debug!("evicted {}", Named(subject));
-            release(groups, kernel_entries, *now, subject);
+            debug!("evicted {}", Named(identity));
+            release(groups, kernel_entries, *now, identity);
         };
-        let sighted = neighbors.sighted(*now, config, subject, number, evidence, has_room, evicted);
+        let sighted =
+            neighbors.sighted(*now, config, identity, number, evidence, has_room, evicted);
         let was_listener = match sighted {
             Ok(Sighting::Renewed) => return,
             Ok(Sighting::New { was_listener }) => was_listener,
             Err(refusal) => {
-                self.refuse(cx, refusal, sender, address_of(subject), evidence);
+                self.refuse(cx, refusal, sender, address_of(identity), evidence);
                 return;
             }
         };
@@ -222,10 +223,10 @@ impl Ndp<'_> {
             }
             Evidence::Heard | Evidence::Advertised => Standing::Newcomer,
         };
-        let (group, address) = (subject.group(), address_of(subject));
+        let (group, address) = (identity.group(), address_of(identity));
         let Ok(waits) = groups.acquire(*now, config, group, address, standing) else {
             // There is room, as was seen above.
-            neighbors.remove(subject);
+            neighbors.remove(identity);
             return;
         };
         if waits {
@@ -238,23 +239,23 @@ impl Ndp<'_> {
                 );
             }
         }
-        match subject {
-            Subject::Address(address) => {
+        match identity {
+            Identity::Address(address) => {
                 if targets.is_present(address) {
                     // Its host moved here.
                     targets.remove(address);
                     kernel_entries.set(*now, address, None);
                 }
                 if was_listener {
-                    let listener = Subject::Listener(group, number);
+                    let listener = Identity::Listener(group, number);
                     release(groups, kernel_entries, *now, listener);
                 }
             }
-            Subject::Listener(..) => {}
+            Identity::Listener(..) => {}
         }
         counters.count(Counter::Learned);
         if let Some(downstream) = config.downstreams.get(usize::from(sender.port)) {
-            debug!("learned {} on {downstream}", Named(subject));
+            debug!("learned {} on {downstream}", Named(identity));
         }
     }
 
@@ -367,9 +368,9 @@ impl Ndp<'_> {
             ..
         } = self;
         let now = &cx.now;
-        neighbors.retain(&keep, |subject| {
-            debug!("{} is no longer to be learned", Named(subject));
-            release(groups, kernel_entries, *now, subject);
+        neighbors.retain(&keep, |identity| {
+            debug!("{} is no longer to be learned", Named(identity));
+            release(groups, kernel_entries, *now, identity);
         });
         targets.retain(keep, |target| kernel_entries.set(*now, target, None));
     }

@@ -4,18 +4,18 @@ use core::fmt;
 
 use log::warn;
 
-use super::neighbors::{Refusal, Sender, Subject};
+use super::neighbors::{Identity, Refusal, Sender};
 use super::solicited;
 use crate::config::Config;
 
-/// A subject as the log names it.
-pub(super) struct Named(pub(super) Subject);
+/// A neighbor as the log names it.
+pub(super) struct Named(pub(super) Identity);
 
 impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Subject::Address(address) => address.fmt(f),
-            Subject::Listener(group, _) => write!(f, "a listener to {group}"),
+            Identity::Address(address) => address.fmt(f),
+            Identity::Listener(group, _) => write!(f, "a listener to {group}"),
         }
     }
 }

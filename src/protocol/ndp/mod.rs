@@ -27,7 +27,7 @@ use crate::wire::{MacAddress, Query, QueryVersion, SolicitedNode, Sources};
 use kernel_entries::{KernelEntries, KernelTable};
 use log_lines::{Because, Named};
 use neighbors::{
-    ASK_QUERY_INTERVAL, ASK_RESPONSE_DELAY, ASK_ROBUSTNESS, Neighbors, Question, Subject,
+    ASK_QUERY_INTERVAL, ASK_RESPONSE_DELAY, ASK_ROBUSTNESS, Identity, Neighbors, Question,
 };
 use solicited::Groups;
 use targets::Targets;
@@ -220,10 +220,10 @@ impl<'t> Ndp<'t> {
             counters,
             ..
         } = cx;
-        neighbors.handle_timeout(*now, config, |subject| {
+        neighbors.handle_timeout(*now, config, |identity| {
             counters.count(Counter::Expired);
-            debug!("expired {}", Named(subject));
-            release(groups, kernel_entries, *now, subject);
+            debug!("expired {}", Named(identity));
+            release(groups, kernel_entries, *now, identity);
         });
         groups.handle_timeout(*now);
         kernel_entries.handle_timeout(*now);
@@ -398,23 +398,23 @@ fn general_query(source: Ipv6Addr, host: Ipv6Addr) -> Query<'static> {
     }
 }
 
-/// A subject is gone: its group is wanted once less, and nobody answers for its address any more.
+/// A neighbor is gone: its group is wanted once less, and nobody answers for its address any more.
 fn release(
     groups: &mut Groups<'_>,
     kernel_entries: &mut KernelEntries<'_>,
     now: Instant,
-    gone: Subject,
+    gone: Identity,
 ) {
     groups.release(now, gone.group(), address_of(gone));
-    if let Subject::Address(address) = gone {
+    if let Identity::Address(address) = gone {
         kernel_entries.set(now, address, None);
     }
 }
 
-/// The address of a subject; of a listener's the group's.
-fn address_of(subject: Subject) -> Ipv6Addr {
-    match subject {
-        Subject::Address(address) => address,
-        Subject::Listener(group, _) => group.group(),
+/// The address of a neighbor; of a listener's the group's.
+fn address_of(identity: Identity) -> Ipv6Addr {
+    match identity {
+        Identity::Address(address) => address,
+        Identity::Listener(group, _) => group.group(),
     }
 }

@@ -8,7 +8,7 @@ use core::net::Ipv6Addr;
 use log::{debug, warn};
 
 use super::kernel_entries::{self, KernelEntries, KernelTable, Listing};
-use super::neighbors::{Neighbor, Refusal, Sender, Subject};
+use super::neighbors::{Identity, Neighbor, Refusal, Sender};
 use super::targets::{Ended, Refused, Solicitation, Targets};
 use super::{Action, Ndp, release};
 use crate::context::Context;
@@ -59,7 +59,7 @@ impl Ndp<'_> {
         };
         // RFC 4389 §4.1.3.1 passes every solicitation on. The router asks only for targets that it
         // does not know, and once.
-        let Some(neighbor) = self.neighbors.get(Subject::Address(target)) else {
+        let Some(neighbor) = self.neighbors.get(Identity::Address(target)) else {
             self.look_for(cx, solicitation);
             return;
         };
@@ -98,7 +98,7 @@ impl Ndp<'_> {
         let group = self.groups.get(SolicitedNode::of(target));
         if cx.config.ndp_proxy
             && self.learns(cx, target)
-            && self.neighbors.get(Subject::Address(target)).is_none()
+            && self.neighbors.get(Identity::Address(target)).is_none()
             && group.is_some_and(|group| group.listeners > 0)
         {
             self.look_for(
@@ -127,11 +127,11 @@ impl Ndp<'_> {
         advertisement: &NeighborAdvertisement,
     ) {
         let target = advertisement.target;
-        let subject = Subject::Address(target);
+        let identity = Identity::Address(target);
         // If both sides claim an address, the confirmed host downstream keeps it. While that host
         // detects duplicates of the address it does not have it, although it already reports the
         // address's group by MLD.
-        let neighbor = self.neighbors.get(subject);
+        let neighbor = self.neighbors.get(identity);
         if neighbor.is_some_and(Neighbor::is_confirmed) && !self.targets.is_detecting(target) {
             return;
         }
@@ -151,8 +151,8 @@ impl Ndp<'_> {
         if targets.answered_upstream(*now, config, target, mac) {
             debug!("{target} is upstream");
             // A host downstream that detected duplicates of it finds one.
-            if neighbors.remove(subject) {
-                release(groups, kernel_entries, *now, subject);
+            if neighbors.remove(identity) {
+                release(groups, kernel_entries, *now, identity);
             }
             kernel_entries.set(*now, target, Some(Side::Upstream));
         }
@@ -166,8 +166,8 @@ impl Ndp<'_> {
         sender: Sender,
         target: Ipv6Addr,
     ) {
-        let subject = Subject::Address(target);
-        let neighbor = self.neighbors.get(subject);
+        let identity = Identity::Address(target);
+        let neighbor = self.neighbors.get(identity);
         let owner = neighbor.and_then(|neighbor| self.neighbors.host_of(neighbor));
         let is_anothers = owner.is_some_and(|(owner, _)| owner.mac != sender.mac);
         let Ndp {
@@ -178,12 +178,12 @@ impl Ndp<'_> {
             ..
         } = self;
         let now = &cx.now;
-        if is_anothers && targets.is_detecting(target) && neighbors.remove(subject) {
-            release(groups, kernel_entries, *now, subject);
+        if is_anothers && targets.is_detecting(target) && neighbors.remove(identity) {
+            release(groups, kernel_entries, *now, identity);
         }
         targets.answered_downstream(target, sender.port, sender.mac);
         // The kernel's tables may have waited for the end of the question.
-        neighbors.tell_again(subject);
+        neighbors.tell_again(identity);
     }
 
     /// The kernel lists a table. Entries of addresses that are never learned may be another
@@ -200,7 +200,7 @@ impl Ndp<'_> {
                 KernelTable::Proxies => cx.config.ndp_proxy,
                 KernelTable::Routes => cx.config.host_routes && side != Side::Upstream,
             };
-            let neighbor = self.neighbors.get(Subject::Address(address));
+            let neighbor = self.neighbors.get(Identity::Address(address));
             let owner = neighbor.and_then(|neighbor| self.neighbors.host_of(neighbor));
             if let Some((owner, _)) = owner.filter(|_| is_of_host) {
                 self.kernel_entries
@@ -213,16 +213,16 @@ impl Ndp<'_> {
     /// Has the kernel's tables follow the addresses that were confirmed, or are so no longer, or
     /// moved. Then has new groups joined, first those that hosts have answered for.
     pub(crate) fn settle(&mut self, cx: &mut Context) {
-        while let Some((subject, port)) = self.neighbors.next_changed() {
+        while let Some((identity, port)) = self.neighbors.next_changed() {
             if port.is_some() {
-                self.groups.vouch_for(subject.group());
+                self.groups.vouch_for(identity.group());
             }
             let Ndp {
                 kernel_entries,
                 targets,
                 ..
             } = self;
-            place_downstream(kernel_entries, targets, cx.now, subject, port);
+            place_downstream(kernel_entries, targets, cx.now, identity, port);
         }
         self.groups.admit(cx.now, &cx.config);
         let left_out = self.kernel_entries.take_left_out();
@@ -248,12 +248,12 @@ impl Ndp<'_> {
             targets,
             ..
         } = self;
-        for (subject, neighbor) in neighbors
+        for (identity, neighbor) in neighbors
             .iter()
             .filter(|(_, neighbor)| neighbor.is_confirmed())
         {
             let owner = neighbors.host_of(neighbor).map(|(owner, _)| owner.port);
-            place_downstream(kernel_entries, targets, cx.now, subject, owner);
+            place_downstream(kernel_entries, targets, cx.now, identity, owner);
         }
         for (_, target, _) in targets.present_from(0) {
             kernel_entries.set(cx.now, target, Some(Side::Upstream));
@@ -362,7 +362,7 @@ impl Ndp<'_> {
             }
             Ended::Unverified => neighbors.left_unanswered(*now, config, address),
             // Nobody else has it, so the kernel's tables wait no more.
-            Ended::Unanswered => neighbors.tell_again(Subject::Address(address)),
+            Ended::Unanswered => neighbors.tell_again(Identity::Address(address)),
         });
     }
 }
@@ -374,10 +374,10 @@ fn place_downstream(
     kernel_entries: &mut KernelEntries<'_>,
     targets: &Targets<'_>,
     now: Instant,
-    subject: Subject,
+    identity: Identity,
     port: Option<Port>,
 ) {
-    if let Subject::Address(address) = subject {
+    if let Identity::Address(address) = identity {
         let settled = port.filter(|_| !targets.is_detecting(address));
         kernel_entries.set(now, address, settled.map(Side::Downstream));
     }

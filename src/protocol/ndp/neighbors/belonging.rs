@@ -1,24 +1,24 @@
-//! Which subjects are whose: the list of each host, handing over, and who gives way.
+//! Which neighbors are whose: the list of each host, handing over, and who gives way.
 
 use core::mem::{Discriminant, discriminant};
 
 use super::neighbor::{Standing, Step};
-use super::{CAPACITY, Evidence, Neighbors, Refusal, Sender, Subject};
+use super::{CAPACITY, Evidence, Identity, Neighbors, Refusal, Sender};
 use crate::config::Config;
 use crate::link::Port;
 use crate::tables::table::Next;
 use crate::time::Instant;
 use crate::wire::SolicitedNode;
 
-/// Who holds more subjects than this gives way before being asked.
+/// Who holds more neighbors than this gives way before being asked.
 pub(super) const FAIR_SHARE: u16 = 8;
 /// How many are looked at for one that gives way.
 pub(super) const CANDIDATES: usize = 32;
 
 impl Neighbors<'_> {
-    /// Makes a subject the host's, whosever it was. A host that has answered for it keeps it, for anybody can claim it: that one is
+    /// Makes a neighbor the host's, whosever it was. A host that has answered for it keeps it, for anybody can claim it: that one is
     /// asked, and only where it does not answer the next claim counts. An address that its host's own link-layer address claims on
-    /// another link has moved there. False where the subject is not the host's now.
+    /// another link has moved there. False where the neighbor is not the host's now.
     pub(super) fn is_handed_over(
         &mut self,
         now: Instant,
@@ -26,7 +26,7 @@ impl Neighbors<'_> {
         slot: usize,
         number: u16,
     ) -> bool {
-        let Some((subject, neighbor)) = self.subjects.get(slot) else {
+        let Some((identity, neighbor)) = self.table.get(slot) else {
             return false;
         };
         if neighbor.host == number {
@@ -35,9 +35,9 @@ impl Neighbors<'_> {
         let Some((sender, host)) = self.hosts.entry(number) else {
             return false;
         };
-        let quota = match subject {
-            Subject::Address(_) => host.addresses() < config.per_mac,
-            Subject::Listener(..) => false,
+        let quota = match identity {
+            Identity::Address(_) => host.addresses() < config.per_mac,
+            Identity::Listener(..) => false,
         };
         let owner = self.hosts.entry(neighbor.host).map(|(owner, _)| owner);
         let has_moved = owner.is_some_and(|owner| owner.mac == sender.mac) && sender.has_mac();
@@ -52,7 +52,7 @@ impl Neighbors<'_> {
         };
         self.unlink(slot);
         self.link(slot, number);
-        let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
+        let Some((_, neighbor)) = self.table.get_mut(slot) else {
             return false;
         };
         // The new one is asked as soon as may be.
@@ -65,7 +65,7 @@ impl Neighbors<'_> {
         true
     }
 
-    /// A subject whose host has answered for it on another link is its new one's there. That one is to answer too, and where it does
+    /// A neighbor whose host has answered for it on another link is its new one's there. That one is to answer too, and where it does
     /// not, whoever has it here or where it was.
     pub(super) fn ask_after_move(
         &mut self,
@@ -75,7 +75,7 @@ impl Neighbors<'_> {
         before: u16,
     ) {
         let port = self.hosts.entry(before).map(|(owner, _)| owner.port);
-        if let Some((_, neighbor)) = self.subjects.get_mut(slot)
+        if let Some((_, neighbor)) = self.table.get_mut(slot)
             && neighbor.is_confirmed()
         {
             neighbor.claimed = port;
@@ -83,11 +83,11 @@ impl Neighbors<'_> {
         }
     }
 
-    /// Another host claims a subject: its own host is asked, if that is not under way, and in the
+    /// Another host claims a neighbor: its own host is asked, if that is not under way, and in the
     /// end whoever has it there. Where the last round was in vain, there is another one, since that
     /// did not ask there.
     fn contest(&mut self, now: Instant, config: &Config, slot: usize, port: Port) {
-        if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
+        if let Some((_, neighbor)) = self.table.get_mut(slot) {
             neighbor.claimed = Some(port);
             if neighbor.step == Step::FIRST || neighbor.step == Step::Over {
                 self.doubt(now, config, slot);
@@ -95,9 +95,9 @@ impl Neighbors<'_> {
         }
     }
 
-    /// A host is probably on another link now: its subject is resolved on both at once.
+    /// A host is probably on another link now: its neighbor is resolved on both at once.
     fn look_for(&mut self, now: Instant, config: &Config, slot: usize, port: Port) {
-        let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
+        let Some((_, neighbor)) = self.table.get_mut(slot) else {
             return;
         };
         neighbor.claimed = Some(port);
@@ -126,21 +126,21 @@ impl Neighbors<'_> {
             let host = other.and_then(|number| self.hosts.get(number));
             let mut link = host.map_or(Next::END, |host| host.first);
             while let Some(slot) = link.slot() {
-                let Some((subject, neighbor)) = self.subjects.get(slot) else {
+                let Some((identity, neighbor)) = self.table.get(slot) else {
                     break;
                 };
                 link = neighbor.next;
-                if matches!(subject, Subject::Address(_)) && subject.group() == group {
+                if matches!(identity, Identity::Address(_)) && identity.group() == group {
                     self.look_for(now, config, slot, sender.port);
                 }
             }
         }
     }
 
-    /// Is what a host advertises the answer to a solicitation for a subject? Its own answers a probe, and whoever has it a resolution,
+    /// Is what a host advertises the answer to a solicitation for a neighbor? Its own answers a probe, and whoever has it a resolution,
     /// where its own has answered nothing.
     pub(super) fn is_answer(&self, config: &Config, slot: usize, number: u16) -> bool {
-        let Some((_, neighbor)) = self.subjects.get(slot) else {
+        let Some((_, neighbor)) = self.table.get(slot) else {
             return false;
         };
         let port = |number| self.hosts.entry(number).map(|(sender, _)| sender.port);
@@ -152,7 +152,7 @@ impl Neighbors<'_> {
         config.probe && neighbor.step.is_beyond_asks() && (neighbor.host == number || is_resolved())
     }
 
-    /// A subject's host has answered for it.
+    /// A neighbor's host has answered for it.
     pub(super) fn confirm(&mut self, slot: usize, number: u16) {
         if let Some(host) = self.hosts.get_mut(number) {
             host.answered = true;
@@ -161,9 +161,9 @@ impl Neighbors<'_> {
         }
     }
 
-    /// Whose word there is for a subject.
+    /// Whose word there is for a neighbor.
     pub(super) fn set_standing(&mut self, slot: usize, standing: Standing) {
-        let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
+        let Some((_, neighbor)) = self.table.get_mut(slot) else {
             return;
         };
         neighbor.standing = standing;
@@ -182,35 +182,35 @@ impl Neighbors<'_> {
             host.into_iter()
                 .for_each(|host| host.strangers = host.strangers.saturating_sub(1));
         }
-        self.hosts.note_subjects(number);
+        self.hosts.note_neighbors(number);
     }
 
     pub(super) fn link(&mut self, slot: usize, number: u16) {
-        if let (Some(host), Some((subject, neighbor))) =
-            (self.hosts.get_mut(number), self.subjects.get_mut(slot))
+        if let (Some(host), Some((identity, neighbor))) =
+            (self.hosts.get_mut(number), self.table.get_mut(slot))
         {
             neighbor.host = number;
             neighbor.next = host.first;
             host.first = Next::to(slot);
-            host.subjects = host.subjects.saturating_add(1);
-            let listens = matches!(subject, Subject::Listener(..));
+            host.neighbors = host.neighbors.saturating_add(1);
+            let listens = matches!(identity, Identity::Listener(..));
             host.listeners = host.listeners.saturating_add(listens.into());
             let is_stranger = self.strangers.contains(slot);
             host.strangers = host.strangers.saturating_add(is_stranger.into());
         }
-        self.hosts.note_subjects(number);
+        self.hosts.note_neighbors(number);
     }
 
     pub(super) fn unlink(&mut self, slot: usize) {
-        let Some((subject, neighbor)) = self.subjects.get(slot) else {
+        let Some((identity, neighbor)) = self.table.get(slot) else {
             return;
         };
         let (next, number) = (neighbor.next, neighbor.host);
         let Some(host) = self.hosts.get_mut(number) else {
             return;
         };
-        host.subjects = host.subjects.saturating_sub(1);
-        let listened = matches!(subject, Subject::Listener(..));
+        host.neighbors = host.neighbors.saturating_sub(1);
+        let listened = matches!(identity, Identity::Listener(..));
         host.listeners = host.listeners.saturating_sub(listened.into());
         let was_stranger = self.strangers.contains(slot);
         host.strangers = host.strangers.saturating_sub(was_stranger.into());
@@ -218,8 +218,8 @@ impl Neighbors<'_> {
         if link == Next::to(slot) {
             host.first = next;
         }
-        self.hosts.note_subjects(number);
-        while let Some((_, before)) = link.slot().and_then(|slot| self.subjects.get_mut(slot)) {
+        self.hosts.note_neighbors(number);
+        while let Some((_, before)) = link.slot().and_then(|slot| self.table.get_mut(slot)) {
             if before.next == Next::to(slot) {
                 before.next = next;
                 return;
@@ -228,37 +228,37 @@ impl Neighbors<'_> {
         }
     }
 
-    pub(super) fn remove_slot(&mut self, slot: usize) -> Option<Subject> {
+    pub(super) fn remove_slot(&mut self, slot: usize) -> Option<Identity> {
         self.unlink(slot);
         self.strangers.remove(slot);
         self.questions.remove(slot);
-        let (subject, _) = self.subjects.remove(slot)?;
-        Some(subject)
+        let (identity, _) = self.table.remove(slot)?;
+        Some(identity)
     }
 
-    /// Whose place a new subject is to take: nobody's, where there is room for it.
+    /// Whose place a new neighbor is to take: nobody's, where there is room for it.
     pub(super) fn place_of_another(
         &mut self,
         now: Instant,
         config: &Config,
-        subject: Subject,
+        identity: Identity,
         number: u16,
         evidence: Evidence,
     ) -> Result<Option<usize>, Refusal> {
         let host = self.hosts.get(number).ok_or(Refusal::Full)?;
         // An address says more than a listener, so it finds room beside as many of these as there may be.
-        let has_room = match subject {
-            Subject::Address(_) => host.addresses() < config.per_mac,
-            Subject::Listener(..) => host.subjects < config.per_mac,
+        let has_room = match identity {
+            Identity::Address(_) => host.addresses() < config.per_mac,
+            Identity::Listener(..) => host.neighbors < config.per_mac,
         };
-        let is_full = self.subjects.len() >= CAPACITY;
+        let is_full = self.table.len() >= CAPACITY;
         if has_room && !is_full {
             return Ok(None);
         }
         let place = if has_room {
             None
         } else {
-            let kind = discriminant(&subject);
+            let kind = discriminant(&identity);
             let own = self.oldest_unconfirmed_of(number, Some(kind));
             Some(own.ok_or(Refusal::HostQuota)?)
         };
@@ -283,20 +283,20 @@ impl Neighbors<'_> {
         }
     }
 
-    /// The slot of the host's unconfirmed subject, of a kind if one is named, that was seen longest
+    /// The slot of the host's unconfirmed neighbor, of a kind if one is named, that was seen longest
     /// ago.
     fn oldest_unconfirmed_of(
         &self,
         number: u16,
-        kind: Option<Discriminant<Subject>>,
+        kind: Option<Discriminant<Identity>>,
     ) -> Option<usize> {
         let mut oldest: Option<(Instant, usize)> = None;
         let mut link = self.hosts.get(number)?.first;
-        while let Some((slot, (subject, neighbor))) = link
+        while let Some((slot, (identity, neighbor))) = link
             .slot()
-            .and_then(|slot| Some((slot, self.subjects.get(slot)?)))
+            .and_then(|slot| Some((slot, self.table.get(slot)?)))
         {
-            let is_of_kind = kind.is_none_or(|kind| discriminant(&subject) == kind);
+            let is_of_kind = kind.is_none_or(|kind| discriminant(&identity) == kind);
             let candidate = (neighbor.last_seen, slot);
             if is_of_kind
                 && !neighbor.is_confirmed()
@@ -309,7 +309,7 @@ impl Neighbors<'_> {
         oldest.map(|(_, slot)| slot)
     }
 
-    /// Who gives way: an unconfirmed subject of the host that holds most, if that is more than
+    /// Who gives way: an unconfirmed neighbor of the host that holds most, if that is more than
     /// [`FAIR_SHARE`], or else one whose host left a question unanswered. Of these it is the one that
     /// was seen, or asked for, longest ago. Nobody else gives way before being asked: a newcomer is
     /// no better. A full table costs no more to look at than one that is not.
@@ -330,7 +330,7 @@ impl Neighbors<'_> {
         longest.ok_or(Refusal::Rate)
     }
 
-    /// Where nobody is asked, the unconfirmed subject that was seen longest ago, of so many that are
+    /// Where nobody is asked, the unconfirmed neighbor that was seen longest ago, of so many that are
     /// looked at in turn.
     fn oldest_stranger(&mut self) -> Option<usize> {
         let ahead = self.strangers.iter_from(self.hand);
@@ -342,7 +342,7 @@ impl Neighbors<'_> {
         let mut oldest: Option<(Instant, usize)> = None;
         for slot in ahead.chain(behind).take(CANDIDATES) {
             hand = slot.saturating_add(1);
-            if let Some((_, neighbor)) = self.subjects.get(slot) {
+            if let Some((_, neighbor)) = self.table.get(slot) {
                 let candidate = (neighbor.last_seen, slot);
                 oldest = Some(oldest.map_or(candidate, |oldest| oldest.min(candidate)));
             }

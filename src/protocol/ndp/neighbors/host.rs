@@ -16,7 +16,7 @@ use crate::tables::table::{Key, Next, Table};
 use crate::time::{Duration, Instant};
 use crate::wire::MacAddress;
 
-/// More than there can be subjects, so that a new host always finds one without any whose place it can take.
+/// More than there can be neighbors, so that a new host always finds one without any whose place it can take.
 const HOST_CAPACITY: usize = CAPACITY + 256;
 
 /// What is known of a host.
@@ -25,8 +25,8 @@ pub struct Host {
     /// Where it can be asked.
     pub link_local: Option<Ipv6Addr>,
     pub last_heard: Instant,
-    /// How many subjects are its, how many of these are listeners, and how many unconfirmed.
-    pub subjects: u16,
+    /// How many neighbors are its, how many of these are listeners, and how many unconfirmed.
+    pub neighbors: u16,
     pub listeners: u16,
     pub(super) strangers: u16,
     /// Questions to the host since it last reported anything.
@@ -35,7 +35,7 @@ pub struct Host {
     pub answered: bool,
     /// When it was asked last.
     pub(super) asked: Option<Instant>,
-    /// Its first subject.
+    /// Its first neighbor.
     pub(super) first: Next,
 }
 
@@ -43,7 +43,7 @@ impl Host {
     const VACANT: Host = Host {
         link_local: None,
         last_heard: Instant::ZERO,
-        subjects: 0,
+        neighbors: 0,
         listeners: 0,
         strangers: 0,
         unanswered: 0,
@@ -58,9 +58,9 @@ impl Host {
         self.asked.is_some_and(lately) && self.link_local == Some(source)
     }
 
-    /// How many of its subjects are addresses.
+    /// How many of its neighbors are addresses.
     pub(super) fn addresses(&self) -> u16 {
-        self.subjects.saturating_sub(self.listeners)
+        self.neighbors.saturating_sub(self.listeners)
     }
 
     /// It left two rounds of questions unanswered.
@@ -96,11 +96,11 @@ impl Storage {
 /// The hosts. Each has a number for as long as it is known.
 pub(super) struct Hosts<'t> {
     table: &'t mut Table<Sender, Host, HOST_CAPACITY>,
-    /// When each is to be asked whatever its subjects say.
+    /// When each is to be asked whatever its neighbors say.
     due: &'t mut Deadlines<HOST_CAPACITY>,
     /// Those that hold more than [`FAIR_SHARE`], some of it unconfirmed: who holds most comes first.
     greedy: &'t mut Deadlines<HOST_CAPACITY>,
-    /// Those without subjects.
+    /// Those without neighbors.
     idle: SlotSet<{ HOST_CAPACITY / 32 }>,
     /// From which on one is looked for that gives way.
     hand: usize,
@@ -155,7 +155,7 @@ impl<'t> Hosts<'t> {
         self.table.get_mut(number.into()).map(|(_, host)| host)
     }
 
-    /// Adds a host; its number. Where there are as many as can be, it takes the place of one without subjects, if it may, and at a
+    /// Adds a host; its number. Where there are as many as can be, it takes the place of one without neighbors, if it may, and at a
     /// limited rate. `None` where there is no place for it now.
     pub(super) fn insert(
         &mut self,
@@ -180,7 +180,7 @@ impl<'t> Hosts<'t> {
         u16::try_from(slot).ok()
     }
 
-    /// One without subjects that gives way, heard longest ago of so many that are looked at. Nobody
+    /// One without neighbors that gives way, heard longest ago of so many that are looked at. Nobody
     /// gives way before being asked.
     fn useless(&mut self) -> Option<usize> {
         let mut longest = None;
@@ -210,9 +210,9 @@ impl<'t> Hosts<'t> {
     }
 
     /// What a host holds has changed.
-    pub(super) fn note_subjects(&mut self, number: u16) {
+    pub(super) fn note_neighbors(&mut self, number: u16) {
         let Some(&Host {
-            subjects,
+            neighbors,
             strangers,
             ..
         }) = self.get(number)
@@ -220,13 +220,13 @@ impl<'t> Hosts<'t> {
             return;
         };
         let slot = usize::from(number);
-        if subjects == 0 {
+        if neighbors == 0 {
             self.idle.insert(slot);
         } else {
             self.idle.remove(slot);
         }
-        if subjects > FAIR_SHARE && strangers > 0 {
-            let rank = u16::MAX.saturating_sub(subjects);
+        if neighbors > FAIR_SHARE && strangers > 0 {
+            let rank = u16::MAX.saturating_sub(neighbors);
             self.greedy.set(slot, Instant::from_millis(rank.into()));
         } else {
             self.greedy.remove(slot);
@@ -240,17 +240,17 @@ impl<'t> Hosts<'t> {
         u16::try_from(slot).ok()
     }
 
-    /// Is a host to be asked, whatever its subjects say?
+    /// Is a host to be asked, whatever its neighbors say?
     pub(super) fn is_due(&self, number: u16) -> bool {
         self.due.get(number.into()).is_some()
     }
 
-    /// A host is to be asked then, whatever its subjects say.
+    /// A host is to be asked then, whatever its neighbors say.
     pub(super) fn ask_at(&mut self, number: u16, due: Instant) {
         self.due.set(number.into(), due);
     }
 
-    /// A host need not be asked but for its subjects.
+    /// A host need not be asked but for its neighbors.
     pub(super) fn ask_no_more(&mut self, number: u16) {
         self.due.remove(number.into());
     }
@@ -307,10 +307,10 @@ impl<'t> Hosts<'t> {
         }
     }
 
-    /// Forgets the host at a slot, if it has no subjects and was not heard for `timeout`.
+    /// Forgets the host at a slot, if it has no neighbors and was not heard for `timeout`.
     pub(super) fn expire(&mut self, now: Instant, slot: usize, timeout: Duration) {
         if let Some((_, host)) = self.table.get(slot)
-            && host.subjects == 0
+            && host.neighbors == 0
             && now.since(host.last_heard) >= timeout
         {
             self.remove(slot);

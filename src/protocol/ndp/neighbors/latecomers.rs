@@ -61,7 +61,7 @@ impl Neighbors<'_> {
 
     /// There is room again.
     pub(super) fn recall_latecomers(&mut self, now: Instant) {
-        if !self.latecomers.waiting.is_empty() && self.subjects.len() < super::CAPACITY {
+        if !self.latecomers.waiting.is_empty() && self.table.len() < super::CAPACITY {
             self.latecomers.due.get_or_insert(now);
         }
     }

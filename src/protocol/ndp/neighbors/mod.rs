@@ -43,30 +43,30 @@ use sweep::Sweep;
 /// The most addresses and listeners kept.
 pub const CAPACITY: usize = 4096;
 
-/// What makes a group wanted.
+/// A neighbor's identity: what makes its group wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub enum Identity {
     /// An address.
     Address(Ipv6Addr),
     /// A host that reports the group by MLD, while none of its addresses in it is known. The number is the host's.
     Listener(SolicitedNode, u16),
 }
 
-impl Subject {
+impl Identity {
     pub fn group(self) -> SolicitedNode {
         match self {
-            Subject::Address(address) => SolicitedNode::of(address),
-            Subject::Listener(group, _) => group,
+            Identity::Address(address) => SolicitedNode::of(address),
+            Identity::Listener(group, _) => group,
         }
     }
 }
 
-impl Key for Subject {
+impl Key for Identity {
     fn bits(&self) -> u128 {
         match self {
-            Subject::Address(address) => address.bits(),
+            Identity::Address(address) => address.bits(),
             // Nobody's address: the group's, with the number in a field that is 0.
-            Subject::Listener(group, host) => group.bits() | u128::from(*host) << 64,
+            Identity::Listener(group, host) => group.bits() | u128::from(*host) << 64,
         }
     }
 }
@@ -86,7 +86,7 @@ impl Sender {
     }
 }
 
-/// How good the evidence is that a subject is there.
+/// How good the evidence is that a neighbor is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
     /// The kernel knew it before the start.
@@ -118,7 +118,7 @@ pub(crate) enum Known {
     Address,
 }
 
-/// Why a subject was not taken in.
+/// Why a neighbor was not taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Its host has as many as it may.
@@ -131,7 +131,7 @@ pub enum Refusal {
 
 /// What [`Neighbors`] are kept in.
 pub struct Storage {
-    subjects: Table<Subject, Neighbor, CAPACITY>,
+    table: Table<Identity, Neighbor, CAPACITY>,
     questions: question::Storage,
     silent: silent::Storage,
     hosts: host::Storage,
@@ -141,7 +141,7 @@ pub struct Storage {
 impl Storage {
     pub(crate) const fn new() -> Self {
         Storage {
-            subjects: Table::new(),
+            table: Table::new(),
             questions: question::Storage::new(),
             silent: silent::Storage::new(),
             hosts: host::Storage::new(),
@@ -150,11 +150,11 @@ impl Storage {
     }
 }
 
-/// The subjects, at most [`CAPACITY`], and their hosts.
+/// The neighbors, at most [`CAPACITY`], and their hosts.
 pub struct Neighbors<'t> {
-    subjects: &'t mut Table<Subject, Neighbor, CAPACITY>,
+    table: &'t mut Table<Identity, Neighbor, CAPACITY>,
     hosts: Hosts<'t>,
-    /// For new subjects that take the place of others, of any host and of hosts that answer.
+    /// For new neighbors that take the place of others, of any host and of hosts that answer.
     newcomers: Bucket,
     residents: Bucket,
     latecomers: Latecomers<'t>,
@@ -173,15 +173,15 @@ impl<'t> Neighbors<'t> {
     /// No neighbors, in a storage whose hashes get a key.
     pub(crate) fn new(storage: &'t mut Storage, hash_key: [u8; 16]) -> Self {
         let Storage {
-            subjects,
+            table,
             questions,
             silent,
             hosts,
             latecomers,
         } = storage;
-        subjects.begin(hash_key);
+        table.begin(hash_key);
         Neighbors {
-            subjects,
+            table,
             hosts: Hosts::new(hosts, hash_key),
             newcomers: Bucket::new(),
             residents: Bucket::new(),
@@ -196,26 +196,26 @@ impl<'t> Neighbors<'t> {
     }
 
     pub fn len(&self) -> usize {
-        self.subjects.len()
+        self.table.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.subjects.is_empty()
+        self.table.is_empty()
     }
 
-    pub fn get(&self, subject: Subject) -> Option<&Neighbor> {
-        let (_, neighbor) = self.subjects.get(self.subjects.find(&subject)?)?;
+    pub fn get(&self, identity: Identity) -> Option<&Neighbor> {
+        let (_, neighbor) = self.table.get(self.table.find(&identity)?)?;
         Some(neighbor)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (Subject, &Neighbor)> {
-        let subjects = self.iter_from(0);
-        subjects.map(|(_, subject, neighbor)| (subject, neighbor))
+    pub fn iter(&self) -> impl Iterator<Item = (Identity, &Neighbor)> {
+        let neighbors = self.iter_from(0);
+        neighbors.map(|(_, identity, neighbor)| (identity, neighbor))
     }
 
     /// Those from a slot on, each with its own. One keeps its slot for as long as it is known.
-    pub fn iter_from(&self, first: usize) -> impl Iterator<Item = (usize, Subject, &Neighbor)> {
-        self.subjects.iter_from(first)
+    pub fn iter_from(&self, first: usize) -> impl Iterator<Item = (usize, Identity, &Neighbor)> {
+        self.table.iter_from(first)
     }
 
     /// Whose it is.
@@ -227,21 +227,21 @@ impl<'t> Neighbors<'t> {
         self.hosts.iter()
     }
 
-    /// The next subject that changed, and the downstream where it is, if confirmed. Those that were removed are not among them.
-    pub(crate) fn next_changed(&mut self) -> Option<(Subject, Option<Port>)> {
+    /// The next neighbor that changed, and the downstream where it is, if confirmed. Those that were removed are not among them.
+    pub(crate) fn next_changed(&mut self) -> Option<(Identity, Option<Port>)> {
         while let Some(slot) = self.changed.take_first() {
-            if let Some((subject, neighbor)) = self.subjects.get(slot) {
+            if let Some((identity, neighbor)) = self.table.get(slot) {
                 let host = self.hosts.entry(neighbor.host);
                 let port = host.map(|(sender, _)| sender.port);
-                return Some((subject, port.filter(|_| neighbor.is_confirmed())));
+                return Some((identity, port.filter(|_| neighbor.is_confirmed())));
             }
         }
         None
     }
 
-    /// Makes a subject one that changed, if it is known.
-    pub(crate) fn tell_again(&mut self, subject: Subject) {
-        if let Some(slot) = self.subjects.find(&subject) {
+    /// Makes a neighbor one that changed, if it is known.
+    pub(crate) fn tell_again(&mut self, identity: Identity) {
+        if let Some(slot) = self.table.find(&identity) {
             self.changed.insert(slot);
         }
     }
@@ -275,7 +275,7 @@ impl<'t> Neighbors<'t> {
             // One with addresses is asked when they are due. One without may have some that were never heard.
             let lately = |asked: Instant| now < asked.saturating_add(again);
             if config.ask
-                && host.subjects == 0
+                && host.neighbors == 0
                 && !host.asked.is_some_and(lately)
                 && !self.hosts.is_due(number)
             {
@@ -286,7 +286,7 @@ impl<'t> Neighbors<'t> {
         Some(number)
     }
 
-    /// Notes that a subject of a host that was [heard](Self::heard) is there. What has to make room for it goes to `evicted`. Where its
+    /// Notes that a neighbor of a host that was [heard](Self::heard) is there. What has to make room for it goes to `evicted`. Where its
     /// group has no room, a new one is refused before anybody has to.
     #[expect(
         clippy::too_many_arguments,
@@ -296,24 +296,24 @@ impl<'t> Neighbors<'t> {
         &mut self,
         now: Instant,
         config: &Config,
-        subject: Subject,
+        identity: Identity,
         number: u16,
         evidence: Evidence,
         has_room: bool,
-        mut evicted: impl FnMut(Subject),
+        mut evicted: impl FnMut(Identity),
     ) -> Result<Sighting, Refusal> {
-        if let Some(slot) = self.subjects.find(&subject) {
+        if let Some(slot) = self.table.find(&identity) {
             if evidence == Evidence::Remembered {
                 return Ok(Sighting::Renewed);
             }
-            let before = self.subjects.get(slot).map(|(_, neighbor)| neighbor.host);
+            let before = self.table.get(slot).map(|(_, neighbor)| neighbor.host);
             let answers = evidence == Evidence::Advertised && self.is_answer(config, slot, number);
             if self.is_handed_over(now, config, slot, number) {
                 if answers {
                     self.confirm(slot, number);
                 }
                 let due = now.saturating_add(self.question_delay(config));
-                if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
+                if let Some((_, neighbor)) = self.table.get_mut(slot) {
                     neighbor.renew(now, due);
                     self.expect_question(now, config, slot);
                 }
@@ -327,17 +327,17 @@ impl<'t> Neighbors<'t> {
             return Err(Refusal::Full);
         }
         // The address takes the place of the listener that its host was known as.
-        let listener = match subject {
-            Subject::Address(_) => Subject::Listener(subject.group(), number),
-            Subject::Listener(..) => subject,
+        let listener = match identity {
+            Identity::Address(_) => Identity::Listener(identity.group(), number),
+            Identity::Listener(..) => identity,
         };
-        let listener = self.subjects.find(&listener);
+        let listener = self.table.find(&listener);
         let was_confirmed = listener
-            .and_then(|slot| self.subjects.get(slot))
+            .and_then(|slot| self.table.get(slot))
             .is_some_and(|(_, listener)| listener.is_confirmed());
         let displaced = match listener {
             Some(listener) => Some(listener),
-            None => self.place_of_another(now, config, subject, number, evidence)?,
+            None => self.place_of_another(now, config, identity, number, evidence)?,
         };
         if let Some(displaced) = displaced.and_then(|slot| self.remove_slot(slot))
             && listener.is_none()
@@ -353,8 +353,8 @@ impl<'t> Neighbors<'t> {
         };
         let neighbor = Neighbor::new(now, standing, due);
         let slot = self
-            .subjects
-            .insert(subject, neighbor)
+            .table
+            .insert(identity, neighbor)
             .map_err(|_| Refusal::Full)?;
         self.link(slot, number);
         self.set_standing(slot, standing);
@@ -390,7 +390,7 @@ impl<'t> Neighbors<'t> {
         answers
     }
 
-    /// A host reports that it listens to a group: that renews all its subjects in it, and confirms them where it `answers` a
+    /// A host reports that it listens to a group: that renews all its neighbors in it, and confirms them where it `answers` a
     /// question. How well its group is known.
     pub(crate) fn listens(
         &mut self,
@@ -407,21 +407,21 @@ impl<'t> Neighbors<'t> {
         let due = now.saturating_add(self.question_delay(config));
         let mut known = Known::Nothing;
         while let Some(slot) = link.slot() {
-            let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
+            let Some((identity, neighbor)) = self.table.get_mut(slot) else {
                 break;
             };
             link = neighbor.next;
-            if subject.group() == group {
+            if identity.group() == group {
                 let has_changed = answers && !neighbor.is_confirmed();
                 if has_changed {
                     neighbor.standing = Standing::Confirmed;
                 }
                 neighbor.renew(now, due);
                 let standing = neighbor.standing;
-                known = match subject {
-                    Subject::Listener(..) if known == Known::Nothing => Known::Listener,
-                    Subject::Listener(..) => known,
-                    Subject::Address(_) => Known::Address,
+                known = match identity {
+                    Identity::Listener(..) if known == Known::Nothing => Known::Listener,
+                    Identity::Listener(..) => known,
+                    Identity::Address(_) => Known::Address,
                 };
                 self.expect_question(now, config, slot);
                 if has_changed {
@@ -434,7 +434,7 @@ impl<'t> Neighbors<'t> {
     }
 
     /// A host reports that it no longer listens to a group: it is asked, since anybody can send such a report, and where it does not
-    /// answer for its subjects in the group, they are gone.
+    /// answer for its neighbors in the group, they are gone.
     pub(crate) fn listens_no_more(
         &mut self,
         now: Instant,
@@ -444,20 +444,20 @@ impl<'t> Neighbors<'t> {
     ) {
         let mut link = self.hosts.get(number).map_or(Next::END, |host| host.first);
         while let Some(slot) = link.slot() {
-            let Some((subject, neighbor)) = self.subjects.get_mut(slot) else {
+            let Some((identity, neighbor)) = self.table.get_mut(slot) else {
                 break;
             };
             link = neighbor.next;
-            if subject.group() == group && !neighbor.revoked {
+            if identity.group() == group && !neighbor.revoked {
                 neighbor.revoked = true;
                 self.doubt(now, config, slot);
             }
         }
     }
 
-    /// Forgets a subject; false where it was not known.
-    pub(crate) fn remove(&mut self, subject: Subject) -> bool {
-        let slot = self.subjects.find(&subject);
+    /// Forgets a neighbor; false where it was not known.
+    pub(crate) fn remove(&mut self, identity: Identity) -> bool {
+        let slot = self.table.find(&identity);
         slot.and_then(|slot| self.remove_slot(slot)).is_some()
     }
 
@@ -465,10 +465,10 @@ impl<'t> Neighbors<'t> {
     pub(crate) fn retain(
         &mut self,
         keep: impl Fn(Ipv6Addr) -> bool,
-        mut gone: impl FnMut(Subject),
+        mut gone: impl FnMut(Identity),
     ) {
-        for slot in self.subjects.slots() {
-            if let Some((Subject::Address(address), _)) = self.subjects.get(slot)
+        for slot in self.table.slots() {
+            if let Some((Identity::Address(address), _)) = self.table.get(slot)
                 && !keep(address)
             {
                 self.remove_slot(slot).map(&mut gone);
@@ -491,13 +491,13 @@ mod tests {
             mac: MacAddress([2, 0, 0, 0, 0, last]),
         };
         let keys = [
-            Subject::Address(one).bits(),
-            Subject::Address(two).bits(),
-            Subject::Address(first.group()).bits(),
-            Subject::Listener(first, 1).bits(),
-            Subject::Listener(second, 1).bits(),
-            Subject::Listener(first, 2).bits(),
-            Subject::Listener(first, 0x8000).bits(),
+            Identity::Address(one).bits(),
+            Identity::Address(two).bits(),
+            Identity::Address(first.group()).bits(),
+            Identity::Listener(first, 1).bits(),
+            Identity::Listener(second, 1).bits(),
+            Identity::Listener(first, 2).bits(),
+            Identity::Listener(first, 0x8000).bits(),
             sender(0, 1).bits(),
             sender(0, 2).bits(),
             sender(1, 1).bits(),

@@ -1,6 +1,6 @@
 //! One neighbor: whether its host has answered for it, and how far it has been asked.
 
-use super::Subject;
+use super::Identity;
 use super::host::Host;
 use super::question::{ASK_INTERVAL, ASKS, DOUBT_INTERVAL, PROBE_INTERVAL, PROBES, RESOLUTIONS};
 use crate::config::Config;
@@ -8,7 +8,7 @@ use crate::link::Port;
 use crate::tables::table::Next;
 use crate::time::Instant;
 
-/// What is known of a subject.
+/// What is known of a neighbor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbor {
     pub last_seen: Instant,
@@ -23,7 +23,7 @@ pub struct Neighbor {
     pub(super) claimed: Option<Port>,
     /// The host's number.
     pub(super) host: u16,
-    /// The next subject of the same host.
+    /// The next neighbor of the same host.
     pub(super) next: Next,
 }
 
@@ -170,7 +170,13 @@ impl Neighbor {
     }
 
     /// Passes over the questions that cannot or need not be sent, and ends a round that was in vain.
-    pub(super) fn advance(&mut self, now: Instant, config: &Config, subject: Subject, host: &Host) {
+    pub(super) fn advance(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        identity: Identity,
+        host: &Host,
+    ) {
         while let Step::Ask { sent } = self.step
             && self.due <= now
         {
@@ -185,7 +191,7 @@ impl Neighbor {
                 break;
             }
         }
-        let can_be_probed = config.probe && matches!(subject, Subject::Address(_));
+        let can_be_probed = config.probe && matches!(identity, Identity::Address(_));
         if !can_be_probed && !matches!(self.step, Step::Ask { .. }) {
             self.step = Step::Over;
         }

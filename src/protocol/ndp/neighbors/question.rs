@@ -3,7 +3,7 @@
 use core::net::Ipv6Addr;
 
 use super::neighbor::Step;
-use super::{CAPACITY, Neighbors, Sender, Subject};
+use super::{CAPACITY, Identity, Neighbors, Sender};
 use crate::config::Config;
 use crate::link::Port;
 use crate::tables::deadlines::Deadlines;
@@ -79,7 +79,7 @@ impl Storage {
     }
 }
 
-/// When which subject is to be asked for: not later than it stands here. A sighting puts a question
+/// When which neighbor is to be asked for: not later than it stands here. A sighting puts a question
 /// off, but is not noted here, since it happens far more often.
 pub(super) struct Questions<'t> {
     /// When the question of each is due, but for those that are urgent by then.
@@ -109,7 +109,7 @@ impl<'t> Questions<'t> {
         if urgent { self.urgent } else { self.due }
     }
 
-    /// Nothing is to be asked for a subject any more.
+    /// Nothing is to be asked for a neighbor any more.
     pub(super) fn remove(&mut self, slot: usize) {
         self.due.remove(slot);
         self.urgent.remove(slot);
@@ -117,7 +117,7 @@ impl<'t> Questions<'t> {
 }
 
 impl Neighbors<'_> {
-    /// The question to send now. Of those due it is the one due longest, but confirmed subjects that
+    /// The question to send now. Of those due it is the one due longest, but confirmed neighbors that
     /// were not seen for three quarters of their time come first, so that strangers cannot crowd them
     /// out. Every eighth goes the other way round, so that strangers get their turn. Where nothing can
     /// be sent, a question waits. The same one again until [`Self::asked`] is told of it.
@@ -133,7 +133,7 @@ impl Neighbors<'_> {
         let mut looks = LOOKS;
         let urgent_last = self.questions.turn.is_multiple_of(STRANGERS_TURN);
         for urgent in [!urgent_last, urgent_last] {
-            let of_subject = self.due_question(now, config, urgent, &mut looks, &can_send);
+            let of_neighbor = self.due_question(now, config, urgent, &mut looks, &can_send);
             if looks == 0 {
                 // Who comes first is not known yet.
                 self.questions.pace = now.saturating_add(LOOK_PACE);
@@ -144,7 +144,7 @@ impl Neighbors<'_> {
             } else {
                 self.hosts.due_question(now, &can_send)
             };
-            let both = [of_subject, of_host].into_iter().flatten();
+            let both = [of_neighbor, of_host].into_iter().flatten();
             if let Some((_, question)) = both.min_by_key(|(due, _)| *due) {
                 return Some(question);
             }
@@ -152,7 +152,7 @@ impl Neighbors<'_> {
         None
     }
 
-    /// Of the subjects whose question is urgent, or of the others, the one due longest, and since
+    /// Of the neighbors whose question is urgent, or of the others, the one due longest, and since
     /// when.
     fn due_question(
         &mut self,
@@ -163,27 +163,27 @@ impl Neighbors<'_> {
         can_send: impl Fn(Port) -> bool,
     ) -> Option<(Instant, Question)> {
         while let Some(slot) = self.questions.of(urgent).first_due(now) {
-            let (subject, neighbor) = self.subjects.get_mut(slot)?;
+            let (identity, neighbor) = self.table.get_mut(slot)?;
             let (Sender { port, mac }, host) = self.hosts.entry(neighbor.host)?;
             let mut is_over = true;
             if can_send(port) {
-                neighbor.advance(now, config, subject, host);
+                neighbor.advance(now, config, identity, host);
                 is_over = neighbor.step == Step::Over && neighbor.due <= now;
                 let is_urgent = neighbor.is_confirmed() && neighbor.urgent_at(config) <= now;
-                let question = match (neighbor.step, subject, host.link_local) {
+                let question = match (neighbor.step, identity, host.link_local) {
                     (Step::Ask { .. }, _, Some(link_local)) => Some(Question::Ask {
                         port,
                         mac,
                         link_local,
                         host: neighbor.host,
                     }),
-                    (Step::Probe { .. }, Subject::Address(target), _) => Some(Question::Probe {
+                    (Step::Probe { .. }, Identity::Address(target), _) => Some(Question::Probe {
                         port,
                         mac,
                         target,
                         slot,
                     }),
-                    (Step::Resolve { elsewhere, .. }, Subject::Address(target), _) => {
+                    (Step::Resolve { elsewhere, .. }, Identity::Address(target), _) => {
                         let claimed = neighbor.claimed.filter(|_| elsewhere);
                         let port = claimed.unwrap_or(port);
                         Some(Question::Resolve { port, target, slot })
@@ -230,7 +230,7 @@ impl Neighbors<'_> {
                 self.note_host_asked(number);
             }
             Question::Probe { slot, .. } | Question::Resolve { slot, .. } => {
-                if let Some((_, neighbor)) = self.subjects.get_mut(slot) {
+                if let Some((_, neighbor)) = self.table.get_mut(slot) {
                     let host = self.hosts.entry(neighbor.host);
                     neighbor.asked(now, host.map(|(sender, _)| sender.port));
                 }
@@ -241,7 +241,7 @@ impl Neighbors<'_> {
 
     /// The kernel no longer knows an address: its host is asked for it.
     pub(crate) fn forgotten_by_kernel(&mut self, now: Instant, config: &Config, address: Ipv6Addr) {
-        let slot = self.subjects.find(&Subject::Address(address));
+        let slot = self.table.find(&Identity::Address(address));
         if let Some(slot) = slot {
             self.doubt(now, config, slot);
         }
@@ -250,10 +250,10 @@ impl Neighbors<'_> {
     /// A host did not show that it still has an address when another one was about to take it. The next claim counts, and it is asked
     /// properly.
     pub(crate) fn left_unanswered(&mut self, now: Instant, config: &Config, address: Ipv6Addr) {
-        let Some(slot) = self.subjects.find(&Subject::Address(address)) else {
+        let Some(slot) = self.table.find(&Identity::Address(address)) else {
             return;
         };
-        if let Some((_, neighbor)) = self.subjects.get_mut(slot)
+        if let Some((_, neighbor)) = self.table.get_mut(slot)
             && now.since(neighbor.last_seen) >= PROBE_INTERVAL
         {
             neighbor.leave_unanswered();
@@ -265,8 +265,8 @@ impl Neighbors<'_> {
     /// Asks every host on these ports again.
     pub(crate) fn ask_all(&mut self, now: Instant, config: &Config, on: impl Fn(Port) -> bool) {
         self.hosts.ask_all(now, &on);
-        for slot in self.subjects.slots() {
-            let neighbor = self.subjects.get(slot);
+        for slot in self.table.slots() {
+            let neighbor = self.table.get(slot);
             let host = neighbor.and_then(|(_, neighbor)| self.hosts.entry(neighbor.host));
             if host.is_some_and(|(sender, _)| on(sender.port)) {
                 self.doubt(now, config, slot);
@@ -274,10 +274,10 @@ impl Neighbors<'_> {
         }
     }
 
-    /// A subject may be gone: the questions start anew, but not sooner after the last one to its host than [`DOUBT_INTERVAL`],
+    /// A neighbor may be gone: the questions start anew, but not sooner after the last one to its host than [`DOUBT_INTERVAL`],
     /// whoever sows the doubt.
     pub(super) fn doubt(&mut self, now: Instant, config: &Config, slot: usize) {
-        let Some((_, neighbor)) = self.subjects.get_mut(slot) else {
+        let Some((_, neighbor)) = self.table.get_mut(slot) else {
             return;
         };
         let asked = self.hosts.get(neighbor.host).and_then(|host| host.asked);
@@ -308,10 +308,10 @@ impl Neighbors<'_> {
         timeout.saturating_sub(lead).clamp(part(4), part(2))
     }
 
-    /// A subject is looked at when its next step is due.
+    /// A neighbor is looked at when its next step is due.
     #[inline]
     pub(super) fn expect_question(&mut self, now: Instant, config: &Config, slot: usize) {
-        let Some((_, neighbor)) = self.subjects.get(slot) else {
+        let Some((_, neighbor)) = self.table.get(slot) else {
             return;
         };
         let due = neighbor.due;

@@ -1,4 +1,4 @@
-//! Unconfirmed subjects whose hosts left a question unanswered, in the order in which they were
+//! Unconfirmed neighbors whose hosts left a question unanswered, in the order in which they were
 //! asked: who gives way first where there is no room.
 
 use super::question::ASKS;
@@ -12,7 +12,7 @@ const LOOKS: usize = 16;
 /// What [`Silent`] is kept in.
 pub(super) type Storage = heapless::Deque<u16, CAPACITY>;
 
-/// Slots of subjects that were asked for. Whether one is still silent shows when its turn comes.
+/// Slots of neighbors that were asked for. Whether one is still silent shows when its turn comes.
 pub(super) struct Silent<'t> {
     queue: &'t mut Storage,
     /// Those in the queue, where each is once.
@@ -41,7 +41,7 @@ impl<'t> Silent<'t> {
     }
 }
 
-/// How far an unconfirmed subject is on its way to giving way.
+/// How far an unconfirmed neighbor is on its way to giving way.
 enum Silence {
     /// Its host was not asked, or has answered.
     Spoken,
@@ -51,21 +51,21 @@ enum Silence {
 }
 
 impl Neighbors<'_> {
-    /// A subject was asked for.
+    /// A neighbor was asked for.
     pub(super) fn note_asked(&mut self, slot: usize) {
         if self.strangers.contains(slot) {
             self.silent.push(slot);
         }
     }
 
-    /// A host was asked: so was for all its subjects.
+    /// A host was asked: so was for all its neighbors.
     pub(super) fn note_host_asked(&mut self, number: u16) {
         let Some(host) = self.hosts.get(number) else {
             return;
         };
         let mut link = host.first;
         while let Some(slot) = link.slot() {
-            let Some((_, neighbor)) = self.subjects.get(slot) else {
+            let Some((_, neighbor)) = self.table.get(slot) else {
                 break;
             };
             link = neighbor.next;
@@ -73,9 +73,9 @@ impl Neighbors<'_> {
         }
     }
 
-    /// A subject is new to its host, which may have left a question unanswered before.
+    /// A neighbor is new to its host, which may have left a question unanswered before.
     pub(super) fn note_silence_of_host(&mut self, slot: usize) {
-        if let Some((_, neighbor)) = self.subjects.get(slot)
+        if let Some((_, neighbor)) = self.table.get(slot)
             && let Some(host) = self.hosts.get(neighbor.host)
             && host.unanswered > 0
         {
@@ -83,7 +83,7 @@ impl Neighbors<'_> {
         }
     }
 
-    /// The unconfirmed subject that was asked for longest ago of those whose hosts are silent.
+    /// The unconfirmed neighbor that was asked for longest ago of those whose hosts are silent.
     pub(super) fn longest_silent(&mut self, now: Instant) -> Option<usize> {
         for _ in 0..LOOKS {
             let slot = self.silent.pop()?;
@@ -101,7 +101,7 @@ impl Neighbors<'_> {
     }
 
     fn silence_of(&self, slot: usize, now: Instant) -> Silence {
-        let Some((_, neighbor)) = self.subjects.get(slot) else {
+        let Some((_, neighbor)) = self.table.get(slot) else {
             return Silence::Spoken;
         };
         let Some(host) = self.hosts.get(neighbor.host) else {

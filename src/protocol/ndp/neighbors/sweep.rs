@@ -1,21 +1,21 @@
 //! Who was not seen in time expires: all are looked through every expiry interval, some at a time.
 
-use super::{Neighbors, Subject};
+use super::{Identity, Neighbors};
 use crate::config::Config;
 use crate::time::{Duration, Instant};
 
-/// How many subjects and hosts are looked at in one turn.
+/// How many neighbors and hosts are looked at in one turn.
 const AT_ONCE: usize = 256;
 /// From a turn to the next.
 const PACE: Duration = Duration::from_millis(1);
 
-/// How far a look through all subjects, and then all hosts, is.
+/// How far a look through all neighbors, and then all hosts, is.
 pub(super) struct Sweep {
     /// When to go on; none while there is nothing.
     due: Option<Instant>,
     /// When the one under way began.
     began: Option<Instant>,
-    /// The slot to look at next; those of the hosts come behind those of the subjects.
+    /// The slot to look at next; those of the hosts come behind those of the neighbors.
     slot: usize,
 }
 
@@ -40,27 +40,27 @@ impl Neighbors<'_> {
         self.sweep.due
     }
 
-    /// Where a look is due, forgets every subject last seen an address timeout ago or earlier, or
-    /// revoked and not there when asked, and hands each to `expired`. Hosts without subjects that
+    /// Where a look is due, forgets every neighbor last seen an address timeout ago or earlier, or
+    /// revoked and not there when asked, and hands each to `expired`. Hosts without neighbors that
     /// were not heard for that long are forgotten as well.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Instant,
         config: &Config,
-        mut expired: impl FnMut(Subject),
+        mut expired: impl FnMut(Identity),
     ) {
         if self.sweep.due.is_none_or(|due| now < due) {
             return;
         }
         let began = *self.sweep.began.get_or_insert(now);
         let first = self.sweep.slot;
-        let subjects = self.subjects.slots().end;
-        let all = subjects.saturating_add(self.hosts.slots().end);
+        let neighbors = self.table.slots().end;
+        let all = neighbors.saturating_add(self.hosts.slots().end);
         let end = all.min(first.saturating_add(AT_ONCE));
         for slot in first..end {
-            if let Some(host) = slot.checked_sub(subjects) {
+            if let Some(host) = slot.checked_sub(neighbors) {
                 self.hosts.expire(now, host, config.address_timeout);
-            } else if let Some((_, neighbor)) = self.subjects.get(slot)
+            } else if let Some((_, neighbor)) = self.table.get(slot)
                 && (now.since(neighbor.last_seen) >= config.address_timeout
                     || neighbor.revoked && neighbor.is_unanswered() && neighbor.due <= now)
             {
@@ -74,7 +74,7 @@ impl Neighbors<'_> {
             return;
         }
         self.sweep = Sweep::new();
-        if !self.subjects.is_empty() || !self.hosts.is_empty() {
+        if !self.table.is_empty() || !self.hosts.is_empty() {
             let next = began.saturating_add(config.expiry_interval);
             self.sweep.due = Some(next.max(now.saturating_add(PACE)));
         }
