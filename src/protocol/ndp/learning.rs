@@ -5,7 +5,7 @@ use core::net::Ipv6Addr;
 use log::{debug, warn};
 
 use super::log_lines::{Named, warn_of};
-use super::neighbors::{Evidence, Identity, Known, Refusal, Sender, Sighting};
+use super::neighbors::{Evidence, Identity, Known, Refusal, Seen, Sender, Sighting};
 use super::solicited::Standing;
 use super::{MAX_OWN, Ndp, Own, address_of, release};
 use crate::config::Learn;
@@ -112,7 +112,13 @@ impl Ndp<'_> {
         match heard {
             None => self.refuse(cx, Refusal::Rate, sender, address, evidence),
             Some(number) if learned => {
-                self.sighted(cx, sender, Identity::Address(address), number, evidence);
+                let identity = Identity::Address(address);
+                let seen = Seen {
+                    identity,
+                    number,
+                    evidence,
+                };
+                self.sighted(cx, sender, seen);
             }
             Some(_) => {}
         }
@@ -165,26 +171,24 @@ impl Ndp<'_> {
                 neighbors.claim_elsewhere(*now, config, sender, group);
             }
             if known == Known::Nothing && config.learn != Learn::Ndp {
-                self.sighted(
-                    cx,
-                    sender,
-                    Identity::Listener(group, number),
+                let identity = Identity::Listener(group, number);
+                let seen = Seen {
+                    identity,
                     number,
                     evidence,
-                );
+                };
+                self.sighted(cx, sender, seen);
             }
         }
     }
 
     /// A neighbor was seen downstream: its group is wanted with the first sighting.
-    fn sighted(
-        &mut self,
-        cx: &mut Context,
-        sender: Sender,
-        identity: Identity,
-        number: u16,
-        evidence: Evidence,
-    ) {
+    fn sighted(&mut self, cx: &mut Context, sender: Sender, seen: Seen) {
+        let Seen {
+            identity,
+            number,
+            evidence,
+        } = seen;
         let Ndp {
             neighbors,
             groups,
@@ -205,8 +209,7 @@ impl Ndp<'_> {
             debug!("evicted {}", Named(identity));
             release(groups, kernel_entries, *now, identity);
         };
-        let sighted =
-            neighbors.sighted(*now, config, identity, number, evidence, has_room, evicted);
+        let sighted = neighbors.sighted(*now, config, seen, has_room, evicted);
         let was_listener = match sighted {
             Ok(Sighting::Renewed) => return,
             Ok(Sighting::New { was_listener }) => was_listener,

@@ -3,7 +3,7 @@
 use core::mem::{Discriminant, discriminant};
 
 use super::neighbor::{Standing, Step};
-use super::{CAPACITY, Evidence, Identity, Neighbors, Refusal, Sender};
+use super::{CAPACITY, Evidence, Identity, Neighbors, Refusal, Seen, Sender};
 use crate::config::Config;
 use crate::link::Port;
 use crate::tables::table::Next;
@@ -241,10 +241,13 @@ impl Neighbors<'_> {
         &mut self,
         now: Instant,
         config: &Config,
-        identity: Identity,
-        number: u16,
-        evidence: Evidence,
+        seen: Seen,
     ) -> Result<Option<usize>, Refusal> {
+        let Seen {
+            identity,
+            number,
+            evidence,
+        } = seen;
         let host = self.hosts.get(number).ok_or(Refusal::Full)?;
         // An address says more than a listener, so it finds room beside as many of these as there may be.
         let has_room = match identity {

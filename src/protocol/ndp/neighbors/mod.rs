@@ -99,6 +99,15 @@ pub enum Evidence {
     Answered,
 }
 
+/// A neighbor that was seen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) identity: Identity,
+    /// The number of the host that claims it.
+    pub(crate) number: u16,
+    pub(crate) evidence: Evidence,
+}
+
 /// What a sighting was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sighting {
@@ -288,20 +297,19 @@ impl<'t> Neighbors<'t> {
 
     /// Notes that a neighbor of a host that was [heard](Self::heard) is there. What has to make room for it goes to `evicted`. Where its
     /// group has no room, a new one is refused before anybody has to.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is what is known of the sighting"
-    )]
     pub(crate) fn sighted(
         &mut self,
         now: Instant,
         config: &Config,
-        identity: Identity,
-        number: u16,
-        evidence: Evidence,
+        seen: Seen,
         has_room: bool,
         mut evicted: impl FnMut(Identity),
     ) -> Result<Sighting, Refusal> {
+        let Seen {
+            identity,
+            number,
+            evidence,
+        } = seen;
         if let Some(slot) = self.table.find(&identity) {
             if evidence == Evidence::Remembered {
                 return Ok(Sighting::Renewed);
@@ -337,7 +345,7 @@ impl<'t> Neighbors<'t> {
             .is_some_and(|(_, listener)| listener.is_confirmed());
         let displaced = match listener {
             Some(listener) => Some(listener),
-            None => self.place_of_another(now, config, identity, number, evidence)?,
+            None => self.place_of_another(now, config, seen)?,
         };
         if let Some(displaced) = displaced.and_then(|slot| self.remove_slot(slot))
             && listener.is_none()
