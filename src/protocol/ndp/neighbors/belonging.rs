@@ -15,25 +15,29 @@ pub(super) const FAIR_SHARE: u16 = 8;
 /// How many are looked at for one that gives way.
 pub(super) const CANDIDATES: usize = 32;
 
+/// What becomes of a neighbor that a host claims.
+pub(super) enum Claim {
+    /// The host has it already.
+    Own,
+    /// The host takes it over from the host with the number `before`, and with what `standing`.
+    HandedOver { before: u16, standing: Standing },
+    /// The host that has it keeps it.
+    Contested,
+}
+
 impl Neighbors<'_> {
-    /// Makes a neighbor the host's, whosever it was. A host that has answered for it keeps it, for anybody can claim it: that one is
-    /// asked, and only where it does not answer the next claim counts. An address that its host's own link-layer address claims on
-    /// another link has moved there. False where the neighbor is not the host's now.
-    pub(super) fn is_handed_over(
-        &mut self,
-        now: Instant,
-        config: &Config,
-        slot: usize,
-        number: u16,
-    ) -> bool {
+    /// Decides a host's claim to a neighbor. Any host can claim an address, so a host that confirmed
+    /// a neighbor keeps it until that host leaves a question unanswered. If the owner's link-layer
+    /// address claims the neighbor on another link, the owner has moved there.
+    pub(super) fn claim(&self, config: &Config, slot: usize, number: u16) -> Claim {
         let Some((identity, neighbor)) = self.table.get(slot) else {
-            return false;
+            return Claim::Contested;
         };
         if neighbor.host == number {
-            return true;
+            return Claim::Own;
         }
         let Some((sender, host)) = self.hosts.entry(number) else {
-            return false;
+            return Claim::Contested;
         };
         let quota = match identity {
             Identity::Address(_) => host.addresses() < config.per_mac,
@@ -42,27 +46,39 @@ impl Neighbors<'_> {
         let owner = self.hosts.entry(neighbor.host).map(|(owner, _)| owner);
         let has_moved = owner.is_some_and(|owner| owner.mac == sender.mac) && sender.has_mac();
         if neighbor.standing == Standing::Confirmed && !has_moved || !quota {
-            self.contest(now, config, slot, sender.port);
-            return false;
+            return Claim::Contested;
         }
         let standing = if neighbor.is_confirmed() && has_moved {
             Standing::Confirmed
         } else {
             Standing::Claimed
         };
+        Claim::HandedOver {
+            before: neighbor.host,
+            standing,
+        }
+    }
+
+    /// Makes a neighbor another host's, which is asked as soon as may be.
+    pub(super) fn hand_over(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        slot: usize,
+        number: u16,
+        standing: Standing,
+    ) {
         self.unlink(slot);
         self.link(slot, number);
         let Some((_, neighbor)) = self.table.get_mut(slot) else {
-            return false;
+            return;
         };
-        // The new one is asked as soon as may be.
         neighbor.due = now.max(neighbor.next_probe(now));
         neighbor.step = Step::FIRST;
         self.set_standing(slot, standing);
         self.note_silence_of_host(slot);
         self.changed.insert(slot);
         self.expect_question(now, config, slot);
-        true
     }
 
     /// A neighbor whose host has answered for it on another link is its new one's there. That one is to answer too, and where it does
@@ -86,9 +102,12 @@ impl Neighbors<'_> {
     /// Another host claims a neighbor: its own host is asked, if that is not under way, and in the
     /// end whoever has it there. Where the last round was in vain, there is another one, since that
     /// did not ask there.
-    fn contest(&mut self, now: Instant, config: &Config, slot: usize, port: Port) {
+    pub(super) fn contest(&mut self, now: Instant, config: &Config, slot: usize, number: u16) {
+        let Some((claimant, _)) = self.hosts.entry(number) else {
+            return;
+        };
         if let Some((_, neighbor)) = self.table.get_mut(slot) {
-            neighbor.claimed = Some(port);
+            neighbor.claimed = Some(claimant.port);
             if neighbor.step == Step::FIRST || neighbor.step == Step::Over {
                 self.doubt(now, config, slot);
             }

@@ -34,6 +34,7 @@ pub use question::{
     ASK_QUERY_INTERVAL, ASK_RESPONSE_DELAY, ASK_ROBUSTNESS, ASKS, PROBES, Question, RESOLUTIONS,
 };
 
+use belonging::Claim;
 use host::Hosts;
 use latecomers::Latecomers;
 use question::Questions;
@@ -314,20 +315,17 @@ impl<'t> Neighbors<'t> {
             if evidence == Evidence::Remembered {
                 return Ok(Sighting::Renewed);
             }
-            let before = self.table.get(slot).map(|(_, neighbor)| neighbor.host);
             let answers = evidence == Evidence::Advertised && self.is_answer(config, slot, number);
-            if self.is_handed_over(now, config, slot, number) {
-                if answers {
-                    self.confirm(slot, number);
+            match self.claim(config, slot, number) {
+                Claim::Own => self.renew(now, config, slot, number, answers),
+                Claim::HandedOver { before, standing } => {
+                    self.hand_over(now, config, slot, number, standing);
+                    self.renew(now, config, slot, number, answers);
+                    if !answers {
+                        self.ask_after_move(now, config, slot, before);
+                    }
                 }
-                let due = now.saturating_add(self.question_delay(config));
-                if let Some((_, neighbor)) = self.table.get_mut(slot) {
-                    neighbor.renew(now, due);
-                    self.expect_question(now, config, slot);
-                }
-                if let Some(before) = before.filter(|before| *before != number && !answers) {
-                    self.ask_after_move(now, config, slot, before);
-                }
+                Claim::Contested => self.contest(now, config, slot, number),
             }
             return Ok(Sighting::Renewed);
         }
@@ -374,6 +372,18 @@ impl<'t> Neighbors<'t> {
         self.sweep.expect(now, config);
         let was_listener = listener.is_some();
         Ok(Sighting::New { was_listener })
+    }
+
+    /// A host was seen with a neighbor of its own, or `answers` for it.
+    fn renew(&mut self, now: Instant, config: &Config, slot: usize, number: u16, answers: bool) {
+        if answers {
+            self.confirm(slot, number);
+        }
+        let due = now.saturating_add(self.question_delay(config));
+        if let Some((_, neighbor)) = self.table.get_mut(slot) {
+            neighbor.renew(now, due);
+            self.expect_question(now, config, slot);
+        }
     }
 
     /// Has a host answered a question?
