@@ -143,7 +143,7 @@ fn count_allocations(path: &str) -> u64 {
     config.join_rate = 100_000;
     config.join_burst = 100_000;
     let mut storage = Box::new(const { engine::Tables::new() });
-    let engine = Engine::new(&mut storage, config, [1; 16]);
+    let mut engine = Engine::new(&mut storage, config, [1; 16]);
     let mut buffers = Box::new(Buffers::new());
     let Ok(server) = Server::bind(path, None) else {
         panic!("no control socket {path}")
@@ -158,7 +158,7 @@ fn count_allocations(path: &str) -> u64 {
         Transmitter::open().expect("a packet socket"),
         Some((server, "wan")),
     );
-    let mut event_loop = EventLoop::new(engine, &mut buffers, sockets);
+    let mut event_loop = EventLoop::new(&mut engine, &mut buffers, sockets);
     let count = |event_loop: &EventLoop<'_>, counter| event_loop.engine().counters().get(counter);
     let measured = measure(|| {
         while count(&event_loop, Counter::NeighborSolicitation) < FRAMES

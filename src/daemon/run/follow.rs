@@ -24,7 +24,7 @@ impl EventLoop<'_> {
         }
         if self.news.is_settled() {
             self.log_states(now);
-            if !self.prefixes.log(now, &self.engine) {
+            if !self.prefixes.log(now, self.engine) {
                 self.try_again(now);
             }
         }
@@ -51,12 +51,12 @@ impl EventLoop<'_> {
             // With the old interface the kernel dropped its memberships and its settings.
             self.settings.interface_is_gone();
             self.output.memberships.leave_all();
-            link.tell(now, &mut self.engine, None);
+            link.tell(now, self.engine, None);
         }
         if index(upstream) != index(link.told()) {
             self.output.memberships.leave_all();
         }
-        link.tell(now, &mut self.engine, upstream);
+        link.tell(now, self.engine, upstream);
         let config = self.engine.config();
         let mut all_followed = true;
         match index(upstream) {
@@ -71,7 +71,7 @@ impl EventLoop<'_> {
         // set of prefixes in between.
         if self.news.is_complete && config.upstream_prefixes {
             let prefixes = self.interfaces.upstream_prefixes();
-            if self.prefixes.tell(now, &mut self.engine, prefixes) {
+            if self.prefixes.tell(now, self.engine, prefixes) {
                 // The kernel may already know neighbors in the new prefixes.
                 self.news.want(Dump::Neighbors);
             }
@@ -97,7 +97,7 @@ impl EventLoop<'_> {
                 *bridge = OpenedBridge::default();
             }
             all_followed &= link.listen(interface.index, Interest::Hosts, &interface.name);
-            link.tell(now, &mut self.engine, interface.downstream());
+            link.tell(now, self.engine, interface.downstream());
             bridge.follow(interface, &self.news.netlink, &self.records);
         }
         if !all_followed {

@@ -123,7 +123,7 @@ impl<'s> Sockets<'s> {
 
 /// The daemon while it runs.
 pub struct EventLoop<'s> {
-    engine: Engine<'s>,
+    engine: &'s mut Engine<'s>,
     buffers: &'s mut Buffers,
     started: Instant,
     signals: Signals,
@@ -149,7 +149,7 @@ pub struct EventLoop<'s> {
 impl<'s> EventLoop<'s> {
     /// Puts together the engine, whose configuration was checked, and the sockets, and asks the
     /// kernel for its links.
-    pub fn new(engine: Engine<'s>, buffers: &'s mut Buffers, sockets: Sockets<'s>) -> Self {
+    pub fn new(engine: &'s mut Engine<'s>, buffers: &'s mut Buffers, sockets: Sockets<'s>) -> Self {
         let config = engine.config();
         let (tables, instance) = (sockets.tables, sockets.instance);
         let tables = KernelTables::new(tables, instance, config, &mut buffers.receive);
@@ -182,7 +182,7 @@ impl<'s> EventLoop<'s> {
     }
 
     pub fn engine(&self) -> &Engine<'s> {
-        &self.engine
+        self.engine
     }
 
     /// Runs until a signal asks for the end, then leaves all groups and restores the kernel's
@@ -224,7 +224,7 @@ impl<'s> EventLoop<'s> {
                     self.news.want(Dump::Links);
                     self.engine.handle(now, Event::Renew);
                 }
-                Some(Signal::SIGUSR1) => log_summary(&self.engine),
+                Some(Signal::SIGUSR1) => log_summary(self.engine),
                 None => {}
                 Some(signal) => return Ok(Some(signal)),
             }
@@ -308,7 +308,7 @@ impl<'s> EventLoop<'s> {
                 break;
             };
             let buffer = &mut self.buffers.receive;
-            let (packets, end) = link.read(now, &mut self.engine, buffer, left);
+            let (packets, end) = link.read(now, self.engine, buffer, left);
             left = left.saturating_sub(packets);
             match end {
                 End::Empty => break,
@@ -336,7 +336,7 @@ impl<'s> EventLoop<'s> {
         let downstreams = downstreams.zip(self.interfaces.downstreams());
         let view = View {
             name,
-            engine: &self.engine,
+            engine: self.engine,
             started: self.started,
             now,
             upstream_running: upstream.running,

@@ -126,7 +126,7 @@ impl EventLoop<'_> {
             self.try_again(now);
             return;
         }
-        begin(now, &mut self.engine, &mut self.interfaces, dump);
+        begin(now, self.engine, &mut self.interfaces, dump);
         self.news.wanted = None;
     }
 }

@@ -152,9 +152,9 @@ fn proxy(
 
     let mut storage = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
     let mut buffers = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let engine = Engine::new(&mut storage, config, seed);
+    let mut engine = Engine::new(&mut storage, config, seed);
     let sockets = Sockets::new(signals, (netlink, instance), tables, transmitter, control);
-    let mut event_loop = EventLoop::new(engine, &mut buffers, sockets);
+    let mut event_loop = EventLoop::new(&mut engine, &mut buffers, sockets);
     let ended = event_loop.run();
     log_counters(event_loop.engine());
     ended
