@@ -1,13 +1,14 @@
 //! The engine: one [`Event`] in, drain the [`Action`]s, sleep until the one deadline.
 //!
-//! It hands each event to the capabilities, [`Ndp`] and [`Mld`], and knows nothing of their insides.
-//! Only it knows them both: what one has to know of the other passes through here.
+//! It hands each event to the capabilities, [`Ndp`] and [`Mld`], and knows nothing of their
+//! insides. Only the engine knows both of them: what one has to know of the other passes through
+//! here.
 //!
-//! Actions are not queued but derived from the state when polled. So no queue can overflow, and an
-//! action that failed is simply still to be done.
+//! The engine does not queue actions but derives them from its state when polled. So no queue can
+//! overflow, and an action that failed is still to be carried out.
 //!
-//! After every call that takes `&mut self`, poll the actions until there are none, then ask for the
-//! deadline anew.
+//! After every call that takes `&mut self`, the caller polls the actions until there are none, and
+//! then asks for the deadline anew.
 
 use core::net::Ipv6Addr;
 
@@ -25,51 +26,51 @@ use crate::ndp::{self, Ndp};
 use crate::time::Instant;
 use crate::wire::{self, MacAddress, Message, SolicitedNode};
 
-/// Something that happened outside.
+/// Something that happened outside the engine.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// A packet was heard on a link, from its IPv6 header on. The sender's link-layer address is all
-    /// zero where there is none.
+    /// A packet, which starts with its IPv6 header, was heard on a link. The sender's link-layer
+    /// address is all zero on a link without them.
     Packet {
         side: Side,
         mac: MacAddress,
         packet: &'a [u8],
     },
-    /// A link is like this now; `None` while it cannot be used. A downstream without a link-local
-    /// address cannot.
+    /// The state of a link is this now; `None` while the link cannot be used. A downstream link
+    /// without a link-local address cannot be used.
     Link(Side, Option<Link>),
-    /// The kernel's neighbour table knows an address downstream.
+    /// The kernel's neighbor table lists an address downstream.
     Remembered {
         port: Port,
         mac: MacAddress,
         address: Ipv6Addr,
     },
-    /// The kernel's neighbour table no longer knows an address.
+    /// The kernel's neighbor table no longer lists an address.
     Forgotten(Ipv6Addr),
-    /// An address is this router's own on the interface with this number, or is no more. It may be
-    /// its own on others as well.
+    /// An address is this router's own on the interface with this index, or is no longer. It may be
+    /// its own on other interfaces as well.
     Own {
         index: u32,
         address: Ipv6Addr,
         present: bool,
     },
-    /// All own addresses that are still there are about to be told anew. Until [`Event::OwnKnown`]
-    /// those known before count as well.
+    /// The caller is about to tell all own addresses anew. Until [`Event::OwnKnown`], those known
+    /// before count as well.
     OwnUnknown,
-    /// They have been told: those that were not are no more.
+    /// The caller has told all own addresses. Those that it did not tell are no longer own.
     OwnKnown,
-    /// The prefixes on the upstream's link are these now. They count where
-    /// [`Config::upstream_prefixes`] is set.
+    /// The prefixes of the upstream link are these now. They count if [`Config::upstream_prefixes`]
+    /// is set.
     UpstreamPrefixes(&'a [Prefix]),
     /// The kernel lists one of its tables.
     Listed(KernelTable, Listing),
-    /// Somebody removed an entry or a route of this program's.
+    /// Another program removed a proxy entry or route that the engine wants.
     Removed(KernelTable, Ipv6Addr, Side),
-    /// Somebody wants all hosts asked and all groups reported anew.
+    /// The user wants all hosts asked and all groups reported anew.
     Renew,
 }
 
-/// Something to be done outside.
+/// An action for the caller to carry out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Ndp(ndp::Action),
@@ -83,11 +84,11 @@ pub enum Reason {
     Mld,
 }
 
-/// The buffer that [`Engine::poll_action`] needs, in octets.
+/// The length in octets of the buffer that [`Engine::poll_action`] needs.
 pub const BUFFER_LENGTH: usize = mld::host::MAX_PACKET;
 
-/// What an [`Engine`] is kept in: large, and all zero bits, so that a static one takes no room in
-/// the file, and pages that were never needed cost no memory.
+/// What an [`Engine`] is kept in. The value is large and all zero bits. So a static one takes no
+/// room in the file, and a page that is never used costs no memory.
 pub struct Tables {
     ndp: ndp::Storage,
     mld: mld::Storage,
@@ -110,8 +111,8 @@ pub struct Engine<'t> {
 }
 
 impl<'t> Engine<'t> {
-    /// An engine with a [checked](Config::check) configuration and 16 octets that nobody else can
-    /// guess. What is in the tables is forgotten.
+    /// An engine with a [checked](Config::check) configuration, and a seed that nobody else can
+    /// guess. Forgets what is in the tables.
     pub fn new(tables: &'t mut Tables, config: Config, seed: [u8; 16]) -> Self {
         Engine {
             ndp: Ndp::new(&mut tables.ndp, &config, seed),
@@ -120,7 +121,8 @@ impl<'t> Engine<'t> {
         }
     }
 
-    /// Takes one event. `now` is never earlier than before; where it is, it counts as before.
+    /// Handles one event. A `now` before the latest time that the caller passed in counts as that
+    /// time.
     pub fn handle(&mut self, now: Instant, event: Event<'_>) {
         let Engine { context, ndp, mld } = self;
         context.advance(now);
@@ -163,14 +165,15 @@ impl<'t> Engine<'t> {
         self.settle();
     }
 
-    /// All groups are about to be left, and what is still to be done is to report that. No event
-    /// comes any more.
+    /// Notes that the caller is about to leave all groups, and passes no more events. The only
+    /// actions from now on report that the groups are left.
     pub fn end(&mut self) {
         self.mld.end();
     }
 
-    /// The next thing to do. Carry it out, tell [`Self::done`], and poll again: until then the same
-    /// action is returned. `buffer` has at least [`BUFFER_LENGTH`] octets.
+    /// The next action; `None` if there is none. The caller carries it out, tells [`Self::done`]
+    /// and polls again. Until then the same action is returned. `buffer` has at least
+    /// [`BUFFER_LENGTH`] octets.
     pub fn poll_action(&mut self, buffer: &mut [u8]) -> Option<Action> {
         let Engine { context, ndp, mld } = self;
         if mld.is_ending() {
@@ -179,7 +182,7 @@ impl<'t> Engine<'t> {
                 .map(Action::Mld);
         }
         match ndp.poll_action(context, buffer) {
-            // A leave is reported before it is carried out.
+            // MLD reports a leave before the caller carries it out.
             Some(ndp::Action::Leave(change)) if !mld.has_reported_leave(change.slot) => {
                 let report = mld.poll_leaves(context, ndp.groups(), change.slot, buffer);
                 let leave = Action::Ndp(ndp::Action::Leave(change));
@@ -192,7 +195,7 @@ impl<'t> Engine<'t> {
         }
     }
 
-    /// The action polled last succeeded, or failed and is to be tried again later.
+    /// Notes that the action polled last succeeded, or failed and is to be retried.
     pub fn done(&mut self, now: Instant, action: &Action, succeeded: bool) {
         let Engine { context, ndp, mld } = self;
         context.advance(now);
@@ -207,8 +210,8 @@ impl<'t> Engine<'t> {
         }
     }
 
-    /// When to call [`Self::handle_timeout`], and what for; `None` where nothing will ever be due by
-    /// itself.
+    /// When to call [`Self::handle_timeout`], and what for; `None` if nothing becomes due without
+    /// an event.
     pub fn next_deadline(&self) -> Option<(Instant, Reason)> {
         let ndp = self.ndp.next_deadline(&self.context);
         let ndp = ndp.map(|(due, reason)| (due, Reason::Ndp(reason)));
@@ -216,8 +219,8 @@ impl<'t> Engine<'t> {
         ndp.into_iter().chain(mld).min_by_key(|(due, _)| *due)
     }
 
-    /// Must the actions be polled before the next packet is handled? Else there might be more
-    /// answers than can wait.
+    /// Must the caller poll the actions before it passes the next packet? Otherwise more answers
+    /// might become due than can wait.
     pub fn has_to_act(&self) -> bool {
         self.ndp.has_to_act()
     }
@@ -251,7 +254,7 @@ impl<'t> Engine<'t> {
                 Message::NeighborSolicitation(_) | Message::NeighborAdvertisement(_) => {
                     ndp.handle_upstream_message(context, mac, message);
                 }
-                // Other hosts' reports are nobody's business here.
+                // The engine ignores what other hosts upstream report.
                 Message::ReportV1(_) | Message::ReportV2(_) | Message::Done(_) => {}
             },
         }
@@ -266,7 +269,7 @@ impl<'t> Engine<'t> {
         }
     }
 
-    /// What one capability has to know of the other's new state.
+    /// Tells each capability what it has to know of the other's new state.
     fn settle(&mut self) {
         let Engine { context, ndp, mld } = self;
         ndp.settle(context);
@@ -276,7 +279,7 @@ impl<'t> Engine<'t> {
     }
 }
 
-/// The solicited-node groups are what the host side of MLD reports.
+/// The host side of MLD reports the solicited-node groups.
 impl mld::Memberships for Groups<'_> {
     fn is_empty(&self) -> bool {
         self.is_empty()

@@ -1,19 +1,23 @@
-//! The protocol core of mldproxy: what to be a member of, and when to say so.
+//! The protocol core of mldproxy: which groups to be a member of, and when to report them.
 //!
 //! ```text
-//!  LAN frames ──▶ wire: bytes → Message | DropReason ─┐
-//!  the upstream as it is now ─────────────────────────┼─▶ Event ─▶ Engine ─▶ Action ─▶ join, leave, transmit, proxy, route
-//!  the one deadline ──────────────────────────────────┘
+//! LAN frames ──▶ wire: bytes → Message | DropReason ─┐
+//! the upstream as it is now ─────────────────────────┼─▶ Event ─▶ Engine ─▶ Action
+//! the one deadline ──────────────────────────────────┘
 //! ```
 //!
-//! The core does no I/O whatsoever. It has no heap, no clock, no randomness and no system call: time and a seed come in as
-//! arguments, packets come in as slices and go out in the caller's buffer. It compiles for targets without an operating system.
+//! The core does no I/O whatsoever. It has no heap, no clock, no randomness and no system call.
+//! Time and a seed come in as arguments. Packets come in as slices and go out in the caller's
+//! buffer. The core compiles for targets without an operating system.
 //!
 //! * [`engine`] routes each [`Event`](engine::Event) and derives each [`Action`](engine::Action).
-//! * [`ndp`] is who lives on the LAN and how the WAN reaches them, [`mld`] is multicast. They never meet.
+//! * [`ndp`] is who lives on the LAN and how the WAN reaches them. [`mld`] is multicast. Neither
+//!   knows the other.
 //! * [`wire`] is the only room that looks at octets of a packet.
-//! * [`context`] is what every capability is told, [`link`] the nouns that all rooms speak, [`config`]
-//!   what a user can set, [`tables`] the storage.
+//! * [`context`] is what the engine lends to every capability.
+//! * [`link`] has the nouns that all rooms use.
+//! * [`config`] is what a user can set.
+//! * [`tables`] is the storage.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(

@@ -1,4 +1,5 @@
-//! What packets and the kernel say of hosts downstream becomes neighbors, and neighbors want groups.
+//! Makes neighbors of what packets and the kernel tell of hosts downstream. Each neighbor makes its
+//! group wanted.
 
 use core::net::Ipv6Addr;
 
@@ -15,7 +16,7 @@ use crate::link::{Link, Prefix};
 use crate::wire::{Message, NeighborAdvertisement, NeighborSolicitation, SolicitedNode};
 
 impl Ndp<'_> {
-    /// A message was heard on a downstream.
+    /// Handles a message heard on a downstream link.
     pub(crate) fn handle_message(&mut self, cx: &mut Context, from: Sender, message: &Message<'_>) {
         match message {
             Message::NeighborSolicitation(solicitation) => {
@@ -50,14 +51,15 @@ impl Ndp<'_> {
         sender: Sender,
         solicitation: &NeighborSolicitation,
     ) {
-        // RFC 4862 §5.4.2: in Duplicate Address Detection the source is `::` and the target is the sender's own.
+        // RFC 4862 §5.4.2: in Duplicate Address Detection the source is `::`, and the target is the
+        // sender's own address.
         let address = if solicitation.source.is_unspecified() {
             solicitation.target
         } else {
             solicitation.source
         };
         let link_local = Some(solicitation.source).filter(Ipv6Addr::is_unicast_link_local);
-        // Before its sender is known by it.
+        // This comes first, before the address makes its sender known.
         self.handle_solicited(cx, sender, solicitation);
         self.address_seen(cx, sender, link_local, address, Evidence::Heard);
     }
@@ -81,7 +83,7 @@ impl Ndp<'_> {
         self.address_seen(cx, sender, link_local, target, evidence);
     }
 
-    /// The kernel remembers an address of a host downstream.
+    /// The kernel's neighbor table lists an address of a host downstream.
     pub(crate) fn handle_remembered(
         &mut self,
         cx: &mut Context,
@@ -92,7 +94,7 @@ impl Ndp<'_> {
         self.address_seen(cx, sender, link_local, address, Evidence::Remembered);
     }
 
-    /// There is evidence of an address and of its host.
+    /// Notes evidence of an address and of its host.
     fn address_seen(
         &mut self,
         cx: &mut Context,
@@ -124,7 +126,7 @@ impl Ndp<'_> {
         }
     }
 
-    /// Tries those again that could not be taken in when they were heard.
+    /// Tries the hosts again that a limit refused when they were heard.
     pub(super) fn admit_latecomers(&mut self, cx: &mut Context) {
         while let Some((sender, address)) = self.neighbors.next_latecomer(cx.now, &cx.config) {
             let link_local = Some(address).filter(Ipv6Addr::is_unicast_link_local);
@@ -133,7 +135,7 @@ impl Ndp<'_> {
         }
     }
 
-    /// A host reports groups, each with whether it listens to it.
+    /// Handles an MLD report: the groups, each with whether the host listens to it.
     fn handle_report(
         &mut self,
         cx: &mut Context,
@@ -146,7 +148,7 @@ impl Ndp<'_> {
             .neighbors
             .heard(cx.now, &cx.config, sender, Some(source), evidence);
         let Some(number) = heard else {
-            // It is asked what it listens to once it is known.
+            // Once the engine knows the host, it asks which groups the host listens to.
             self.refuse(cx, Refusal::Rate, sender, source, evidence);
             return;
         };
@@ -182,7 +184,7 @@ impl Ndp<'_> {
         }
     }
 
-    /// A neighbor was seen downstream: its group is wanted with the first sighting.
+    /// Notes a neighbor seen downstream. The first sighting makes its group wanted.
     fn sighted(&mut self, cx: &mut Context, sender: Sender, seen: Seen) {
         let Seen {
             identity,
@@ -228,7 +230,7 @@ impl Ndp<'_> {
         };
         let (group, address) = (identity.group(), address_of(identity));
         let Ok(waits) = groups.acquire(*now, config, group, address, standing) else {
-            // There is room, as was seen above.
+            // Not reached: the table of groups has room, as checked above.
             neighbors.remove(identity);
             return;
         };
@@ -236,7 +238,8 @@ impl Ndp<'_> {
             counters.count(Counter::JoinDelayed);
             if join_lines.allows(*now) {
                 warn!(
-                    "more than {} new groups a second: {} wait to be joined (--join-rate, --join-burst)",
+                    "more than {} new groups a second: \
+                     {} wait to be joined (--join-rate, --join-burst)",
                     config.join_rate,
                     groups.waiting()
                 );
@@ -245,7 +248,7 @@ impl Ndp<'_> {
         match identity {
             Identity::Address(address) => {
                 if targets.is_present(address) {
-                    // Its host moved here.
+                    // The host was upstream and has moved here.
                     targets.remove(address);
                     kernel_entries.set(*now, address, None);
                 }
@@ -262,8 +265,9 @@ impl Ndp<'_> {
         }
     }
 
-    /// What a host was heard by is not learned now. It is tried again, but for groups, which it is asked for, and for what the kernel
-    /// goes on to remember.
+    /// Counts a refusal and logs it. The address by which the host was heard waits for another
+    /// attempt, unless the kernel remembers it and tells of it again. A group does not wait, since
+    /// the host is asked for its groups.
     fn refuse(
         &mut self,
         cx: &mut Context,
@@ -305,7 +309,7 @@ impl Ndp<'_> {
         self.own.iter().any(|own| own.address == address)
     }
 
-    /// An address is this router's own on an interface, or is no more.
+    /// Notes that an address is this router's own on an interface, or is no longer.
     pub(crate) fn handle_own(
         &mut self,
         cx: &mut Context,
@@ -314,7 +318,7 @@ impl Ndp<'_> {
         present: bool,
     ) {
         if address.is_unicast_link_local() || address.is_loopback() {
-            // Never learned anyway, and every interface has one.
+            // No such address is ever learned, and every interface has one.
             return;
         }
         let is_new = !self.is_own(address);
@@ -339,29 +343,31 @@ impl Ndp<'_> {
         }
     }
 
-    /// All own addresses are about to be told anew. Until then those known before count as well.
+    /// Notes that the caller is about to tell all own addresses anew. Until it has, those known
+    /// before count as well.
     pub(crate) fn handle_own_unknown(&mut self) {
         self.own.iter_mut().for_each(|own| own.told = false);
     }
 
-    /// All own addresses were told: those that were not are no more.
+    /// Notes that the caller has told all own addresses. Removes those that it did not tell.
     pub(crate) fn handle_own_known(&mut self) {
         self.own.retain(|own| own.told);
     }
 
-    /// The prefixes on the upstream's link are these now.
+    /// Takes over the prefixes of the upstream link, if the configuration says so.
     pub(crate) fn handle_prefixes(&mut self, cx: &mut Context, prefixes: &[Prefix]) {
         if !cx.config.upstream_prefixes {
             return;
         }
         cx.config.prefixes.clear();
-        // There is room for as many as the caller may have.
+        // The caller has no more prefixes than there is room for.
         let _ = cx.config.prefixes.extend_from_slice(prefixes);
         let config = cx.config.clone();
         self.forget_addresses(cx, |known| config.learns(known));
     }
 
-    /// Forgets the addresses that `keep` does not hold for, on every side, and leaves their groups.
+    /// Forgets the addresses for which `keep` does not hold, on every side, and releases their
+    /// groups.
     fn forget_addresses(&mut self, cx: &Context, keep: impl Fn(Ipv6Addr) -> bool) {
         let Ndp {
             neighbors,

@@ -1,4 +1,4 @@
-//! Lines of the log, and what they name.
+//! The lines of the log, and how they name things.
 
 use core::fmt;
 
@@ -20,7 +20,7 @@ impl fmt::Display for Named {
     }
 }
 
-/// A group, and the address that it is joined or left for.
+/// A group, and the address for which it is joined or left.
 pub(super) struct Because<'a>(pub(super) &'a solicited::Change);
 
 impl fmt::Display for Because<'_> {
@@ -35,7 +35,7 @@ impl fmt::Display for Because<'_> {
     }
 }
 
-/// Says which limit was reached, and how to change it.
+/// Logs which limit was reached, and which option changes it.
 pub(super) fn warn_of(
     refusal: Refusal,
     sender: Sender,
@@ -49,7 +49,8 @@ pub(super) fn warn_of(
             sender.mac, config.per_mac
         ),
         Refusal::Rate => warn!(
-            "table full: more than {} new hosts or addresses a second; some are learned later (--join-rate)",
+            "table full: more than {} new hosts or addresses a second; \
+             some are learned later (--join-rate)",
             config.join_rate
         ),
         Refusal::Full => warn!(

@@ -1,8 +1,8 @@
 //! Who lives on the LAN, and how the WAN reaches them.
 //!
-//! `learning` makes neighbors out of what is heard, [`neighbors`] keeps them and asks them,
-//! [`solicited`] has their groups joined upstream, `proxying` has the kernel answer for them by
-//! [`kernel_entries`], and finds [`targets`] elsewhere.
+//! `learning` makes neighbors of what the engine hears. [`neighbors`] keeps them and asks their
+//! hosts. [`solicited`] has their groups joined upstream. `proxying` has the kernel answer for them
+//! through [`kernel_entries`], and finds [`targets`] elsewhere.
 
 pub mod kernel_entries;
 mod learning;
@@ -32,15 +32,15 @@ use neighbors::{
 use solicited::Groups;
 use targets::Targets;
 
-/// Something to be done outside.
+/// An action for the caller to carry out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Become a member of the group upstream.
     Join(solicited::Change),
     /// End the membership.
     Leave(solicited::Change),
-    /// Send the first `length` octets of the buffer, an IPv6 packet, out of a downstream to its
-    /// host.
+    /// Send the first `length` octets of the buffer, an IPv6 packet that asks the question, on the
+    /// question's port.
     Ask { length: usize, question: Question },
     /// Change one of the kernel's tables.
     Kernel(kernel_entries::Change),
@@ -51,8 +51,8 @@ pub enum Action {
         group: Ipv6Addr,
         target: Ipv6Addr,
     },
-    /// Send the first `length` octets of the buffer, a Neighbor Advertisement, to a host or (without
-    /// `mac`) to a group.
+    /// Send the first `length` octets of the buffer, a Neighbor Advertisement, to a host or
+    /// (without `mac`) to a group.
     Advertise {
         length: usize,
         side: Side,
@@ -65,26 +65,27 @@ pub enum Action {
 /// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Addresses are to be looked through for those that timed out.
+    /// The neighbors and hosts are to be swept for those that expire.
     Expiry,
-    /// Groups are to be left, or joins and leaves that failed to be tried again.
+    /// Groups are to be left, or failed joins and leaves to be retried.
     Membership,
-    /// Hosts are to be asked whether they are still there.
+    /// A question to a host is due.
     Question,
-    /// A host that could not be taken in when it was heard is to be tried again.
+    /// A host that a limit refused is to be tried again.
     Latecomer,
-    /// A change of the kernel's tables that failed is to be tried again.
+    /// A failed change of the kernel's tables is to be retried.
     KernelTable,
-    /// What was found of targets elsewhere is to be looked at again.
+    /// What is known of a target elsewhere is to be checked.
     Target,
     /// An address is to be announced upstream.
     Announcement,
 }
 
-/// The most own addresses known, each counted once for each interface that has it; of more, the
-/// rest counts as anybody's.
+/// The most own addresses kept, each counted once for each interface that has it. Any other counts
+/// as a host's.
 pub const MAX_OWN: usize = 128;
-/// Lines of joins and leaves a second, and at once, before they are for debugging alone.
+/// How many joins and leaves the log shows at level info, in a second and at once. Any more are at
+/// level debug.
 const LINE_RATE: u32 = 1;
 const LINE_BURST: u32 = 500;
 
@@ -93,7 +94,7 @@ const LINE_BURST: u32 = 500;
 struct Own {
     index: u32,
     address: Ipv6Addr,
-    /// It was told since all own addresses are told anew.
+    /// The caller has told it since it began to tell all own addresses anew.
     told: bool,
 }
 
@@ -171,7 +172,7 @@ impl<'t> Ndp<'t> {
         &self.targets
     }
 
-    /// The link on a side was like `before`, and has changed.
+    /// Handles a change of the link on a side, which was like `before`.
     pub(crate) fn handle_link(&mut self, cx: &mut Context, side: Side, before: Option<Link>) {
         let link = cx.links.on(side);
         match side {
@@ -191,18 +192,18 @@ impl<'t> Ndp<'t> {
         }
     }
 
-    /// Somebody wants all hosts asked.
+    /// The user wants all hosts asked.
     pub(crate) fn handle_renew(&mut self, cx: &Context) {
         self.neighbors.ask_all(cx.now, &cx.config, |_| true);
     }
 
-    /// The kernel's neighbour table no longer knows an address.
+    /// The kernel's neighbor table no longer lists an address.
     pub(crate) fn handle_forgotten(&mut self, cx: &Context, address: Ipv6Addr) {
         self.neighbors
             .forgotten_by_kernel(cx.now, &cx.config, address);
     }
 
-    /// Somebody removed an entry or a route of this program's.
+    /// Another program removed a proxy entry or route that the engine wants.
     pub(crate) fn handle_removed(&mut self, table: KernelTable, address: Ipv6Addr, side: Side) {
         self.kernel_entries.removed(table, address, side);
     }
@@ -231,12 +232,12 @@ impl<'t> Ndp<'t> {
         self.admit_latecomers(cx);
     }
 
-    /// A group that was to be left and that somebody wants again, with its slot; each once.
+    /// The next group, with its slot, that was to be left and is wanted again; each once.
     pub(crate) fn next_resumed(&mut self) -> Option<(usize, SolicitedNode)> {
         self.groups.next_resumed()
     }
 
-    /// The next thing to do. The same one again until [`Self::done`] is told of it.
+    /// The next action. The same one is returned until [`Self::done`] is told of it.
     pub(crate) fn poll_action(&mut self, cx: &Context, buffer: &mut [u8]) -> Option<Action> {
         self.poll_membership(cx)
             .or_else(|| self.poll_kernel_table(cx))
@@ -246,8 +247,8 @@ impl<'t> Ndp<'t> {
             .or_else(|| self.poll_announcement(cx, buffer))
     }
 
-    /// The action polled last succeeded, or failed and is to be tried again later; the membership
-    /// that it changed.
+    /// Notes that the action polled last succeeded, or failed and is to be retried. Returns the
+    /// membership that it changed.
     pub(crate) fn done(
         &mut self,
         cx: &mut Context,
@@ -281,7 +282,7 @@ impl<'t> Ndp<'t> {
                     (KernelTable::Routes, false) => Counter::RouteRemoved,
                 }
             }
-            // What could not be sent is as good as lost on its way: the next one follows.
+            // A question that could not be sent counts as lost on its way: the next one follows.
             Action::Ask { question, .. } => {
                 self.neighbors.asked(now, question);
                 match question {
@@ -312,7 +313,7 @@ impl<'t> Ndp<'t> {
     }
 
     pub(crate) fn next_deadline(&self, cx: &Context) -> Option<(Instant, Reason)> {
-        // What cannot be sent waits for an upstream, however long that takes.
+        // What cannot be sent has no deadline: it waits for the upstream link.
         let deadlines = [
             (self.neighbors.next_check(), Reason::Expiry),
             (self.groups.next_deadline(&cx.config), Reason::Membership),
@@ -328,13 +329,13 @@ impl<'t> Ndp<'t> {
             .min_by_key(|(deadline, _)| *deadline)
     }
 
-    /// Must the actions be polled before the next packet is handled? Else there might be more
-    /// answers than can wait.
+    /// Must the caller poll the actions before it passes the next packet? Otherwise more answers
+    /// might become due than can wait.
     pub(crate) fn has_to_act(&self) -> bool {
         self.targets.has_to_answer()
     }
 
-    /// Joins and leaves are worth a line each, but not thousands of them at once.
+    /// The level of a line on a join or leave. Each is worth a line, but not thousands at once.
     fn line_level(&mut self, now: Instant) -> Level {
         if self.lines.take(now, LINE_RATE, LINE_BURST) {
             Level::Info
@@ -374,15 +375,14 @@ impl<'t> Ndp<'t> {
                 proxying::emit_solicitation(cx, Side::Downstream(port), group, target, buffer)
             }
         };
-        // Nothing can be sent there now, which is no different from a question that is lost on its
-        // way.
+        // The link cannot send now, so the question counts as lost on its way.
         let length = length.unwrap_or(0);
         Some(Action::Ask { length, question })
     }
 }
 
-/// To one host: nobody becomes the link's querier by it. The rest says what a host assumes anyway,
-/// since it adopts what it hears (RFC 3810 §6.2).
+/// A General Query to one host, which makes nobody the link's querier. It carries the defaults,
+/// since a host adopts what it hears (RFC 3810 §6.2).
 fn general_query(source: Ipv6Addr, host: Ipv6Addr) -> Query<'static> {
     Query {
         source,
@@ -398,7 +398,8 @@ fn general_query(source: Ipv6Addr, host: Ipv6Addr) -> Query<'static> {
     }
 }
 
-/// A neighbor is gone: its group is wanted once less, and nobody answers for its address any more.
+/// Releases what a removed neighbor held. Its group is wanted once less, and the kernel no longer
+/// answers for its address.
 fn release(
     groups: &mut Groups<'_>,
     kernel_entries: &mut KernelEntries<'_>,
@@ -411,7 +412,7 @@ fn release(
     }
 }
 
-/// The address of a neighbor; of a listener's the group's.
+/// The address of a neighbor; for a listener the group's.
 fn address_of(identity: Identity) -> Ipv6Addr {
     match identity {
         Identity::Address(address) => address,

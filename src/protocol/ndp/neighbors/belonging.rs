@@ -1,4 +1,4 @@
-//! Which neighbors are whose: the list of each host, handing over, and who gives way.
+//! Which neighbors belong to which host, what a claim changes, and which neighbor gives way.
 
 use core::mem::{Discriminant, discriminant};
 
@@ -10,25 +10,26 @@ use crate::tables::table::Next;
 use crate::time::Instant;
 use crate::wire::SolicitedNode;
 
-/// Who holds more neighbors than this gives way before being asked.
+/// A host with more neighbors than this may lose unconfirmed ones before it is asked.
 pub(super) const FAIR_SHARE: u16 = 8;
-/// How many are looked at for one that gives way.
+/// The most slots that one search for a neighbor or host to displace looks at.
 pub(super) const CANDIDATES: usize = 32;
 
-/// What becomes of a neighbor that a host claims.
+/// The outcome of a host's claim to a neighbor.
 pub(super) enum Claim {
-    /// The host has it already.
+    /// The neighbor is the host's already.
     Own,
-    /// The host takes it over from the host with the number `before`, and with what `standing`.
+    /// The neighbor becomes the host's, with a new `standing`. It was that of the host with the
+    /// number `before`.
     HandedOver { before: u16, standing: Standing },
-    /// The host that has it keeps it.
+    /// The neighbor stays with its host.
     Contested,
 }
 
 impl Neighbors<'_> {
-    /// Decides a host's claim to a neighbor. Any host can claim an address, so a host that confirmed
-    /// a neighbor keeps it until that host leaves a question unanswered. If the owner's link-layer
-    /// address claims the neighbor on another link, the owner has moved there.
+    /// Decides a host's claim to a neighbor. Any node can claim an address, so a confirmed neighbor
+    /// stays with its host until a round of questions was in vain. If its host's link-layer address
+    /// claims it on another link, the host has moved there.
     pub(super) fn claim(&self, config: &Config, slot: usize, number: u16) -> Claim {
         let Some((identity, neighbor)) = self.table.get(slot) else {
             return Claim::Contested;
@@ -59,7 +60,7 @@ impl Neighbors<'_> {
         }
     }
 
-    /// Makes a neighbor another host's, which is asked as soon as may be.
+    /// Makes a neighbor another host's. That host is asked as soon as a probe is allowed.
     pub(super) fn hand_over(
         &mut self,
         now: Instant,
@@ -81,8 +82,8 @@ impl Neighbors<'_> {
         self.expect_question(now, config, slot);
     }
 
-    /// A neighbor whose host has answered for it on another link is its new one's there. That one is to answer too, and where it does
-    /// not, whoever has it here or where it was.
+    /// Has a host asked for a confirmed neighbor that it brought along from another link. If the
+    /// host does not answer here, the address is resolved on both links.
     pub(super) fn ask_after_move(
         &mut self,
         now: Instant,
@@ -99,9 +100,9 @@ impl Neighbors<'_> {
         }
     }
 
-    /// Another host claims a neighbor: its own host is asked, if that is not under way, and in the
-    /// end whoever has it there. Where the last round was in vain, there is another one, since that
-    /// did not ask there.
+    /// Notes a claim to a neighbor that stays with its host. Unless a round of questions is under
+    /// way, one starts, which in the end resolves the address on the claimant's link too. A round
+    /// that was in vain did not ask there, so another one follows it.
     pub(super) fn contest(&mut self, now: Instant, config: &Config, slot: usize, number: u16) {
         let Some((claimant, _)) = self.hosts.entry(number) else {
             return;
@@ -114,7 +115,7 @@ impl Neighbors<'_> {
         }
     }
 
-    /// A host is probably on another link now: its neighbor is resolved on both at once.
+    /// Resolves an address on two links at once, since its host has probably moved to `port`.
     fn look_for(&mut self, now: Instant, config: &Config, slot: usize, port: Port) {
         let Some((_, neighbor)) = self.table.get_mut(slot) else {
             return;
@@ -130,8 +131,8 @@ impl Neighbors<'_> {
         }
     }
 
-    /// A host that answered on one link listens to a group. What its link-layer address has in that group on other links, it may have
-    /// brought along.
+    /// Notes that a host answered on its link for a group. Its link-layer address may have
+    /// addresses in that group on other links, which the host may have brought along.
     pub(crate) fn claim_elsewhere(
         &mut self,
         now: Instant,
@@ -156,8 +157,8 @@ impl Neighbors<'_> {
         }
     }
 
-    /// Is what a host advertises the answer to a solicitation for a neighbor? Its own answers a probe, and whoever has it a resolution,
-    /// where its own has answered nothing.
+    /// Does a host's advertisement answer a solicitation for a neighbor? The neighbor's own host
+    /// answers a probe. If that host was silent, any host on the links asked answers a resolution.
     pub(super) fn is_answer(&self, config: &Config, slot: usize, number: u16) -> bool {
         let Some((_, neighbor)) = self.table.get(slot) else {
             return false;
@@ -171,7 +172,7 @@ impl Neighbors<'_> {
         config.probe && neighbor.step.is_beyond_asks() && (neighbor.host == number || is_resolved())
     }
 
-    /// A neighbor's host has answered for it.
+    /// Confirms a neighbor whose host has answered for it.
     pub(super) fn confirm(&mut self, slot: usize, number: u16) {
         if let Some(host) = self.hosts.get_mut(number) {
             host.answered = true;
@@ -180,7 +181,7 @@ impl Neighbors<'_> {
         }
     }
 
-    /// Whose word there is for a neighbor.
+    /// Sets the standing of a neighbor, and has it counted as confirmed or not.
     pub(super) fn set_standing(&mut self, slot: usize, standing: Standing) {
         let Some((_, neighbor)) = self.table.get_mut(slot) else {
             return;
@@ -255,7 +256,7 @@ impl Neighbors<'_> {
         Some(identity)
     }
 
-    /// Whose place a new neighbor is to take: nobody's, where there is room for it.
+    /// The slot of the neighbor that a new one displaces; `None` if there is room for both.
     pub(super) fn place_of_another(
         &mut self,
         now: Instant,
@@ -268,7 +269,8 @@ impl Neighbors<'_> {
             evidence,
         } = seen;
         let host = self.hosts.get(number).ok_or(Refusal::Full)?;
-        // An address says more than a listener, so it finds room beside as many of these as there may be.
+        // An address says more than a listener, so listeners do not count against a host's
+        // addresses.
         let has_room = match identity {
             Identity::Address(_) => host.addresses() < config.per_mac,
             Identity::Listener(..) => host.neighbors < config.per_mac,
@@ -284,11 +286,13 @@ impl Neighbors<'_> {
             let own = self.oldest_unconfirmed_of(number, Some(kind));
             Some(own.ok_or(Refusal::HostQuota)?)
         };
-        // What the kernel remembers is no better than anything else that nobody has answered for.
+        // What the kernel remembers is no better than another unconfirmed neighbor. It displaces
+        // none.
         if evidence == Evidence::Remembered {
             return Err(Refusal::Full);
         }
-        // A host that answers has a share of its own, which a flood of strangers does not use up.
+        // A host that has answered has a share of its own, which a flood of strangers cannot use
+        // up.
         let bucket = if self.has_answered(number) {
             &mut self.residents
         } else if self.latecomers.come_first() {
@@ -305,8 +309,8 @@ impl Neighbors<'_> {
         }
     }
 
-    /// The slot of the host's unconfirmed neighbor, of a kind if one is named, that was seen longest
-    /// ago.
+    /// The slot of the host's unconfirmed neighbor that was seen longest ago. `kind` limits the
+    /// search to addresses or listeners.
     fn oldest_unconfirmed_of(
         &self,
         number: u16,
@@ -331,10 +335,14 @@ impl Neighbors<'_> {
         oldest.map(|(_, slot)| slot)
     }
 
-    /// Who gives way: an unconfirmed neighbor of the host that holds most, if that is more than
-    /// [`FAIR_SHARE`], or else one whose host left a question unanswered. Of these it is the one that
-    /// was seen, or asked for, longest ago. Nobody else gives way before being asked: a newcomer is
-    /// no better. A full table costs no more to look at than one that is not.
+    /// The slot of the neighbor that gives way in a full table.
+    ///
+    /// If a host holds more than [`FAIR_SHARE`], it is an unconfirmed neighbor of the host that
+    /// holds most, the one seen longest ago. Otherwise it is an unconfirmed neighbor whose host
+    /// left a question unanswered, the one asked for longest ago. No other neighbor gives way
+    /// before its host is asked: a newcomer is no better.
+    ///
+    /// The search costs no more in a full table than in any other.
     fn least_deserving(&mut self, now: Instant, config: &Config) -> Result<usize, Refusal> {
         if self.strangers.is_empty() {
             return Err(Refusal::Full);
@@ -352,8 +360,8 @@ impl Neighbors<'_> {
         longest.ok_or(Refusal::Rate)
     }
 
-    /// Where nobody is asked, the unconfirmed neighbor that was seen longest ago, of so many that are
-    /// looked at in turn.
+    /// The unconfirmed neighbor that gives way if no host is ever asked. Of [`CANDIDATES`] that
+    /// each call looks at in turn, it is the one seen longest ago.
     fn oldest_stranger(&mut self) -> Option<usize> {
         let ahead = self.strangers.iter_from(self.hand);
         let behind = self

@@ -1,5 +1,8 @@
-//! The hosts downstream: a host is a link-layer address on a link. One link-layer address on two links may be one machine that moved,
-//! one with an interface on each, or two machines, so what is heard on one link says nothing of the other.
+//! The hosts downstream. A host is a link-layer address on a link.
+//!
+//! The same link-layer address on two links may be one machine that moved, one machine with an
+//! interface on each, or two machines. So a packet heard on one link says nothing of the host on
+//! the other.
 
 use core::net::Ipv6Addr;
 use core::ops::Range;
@@ -16,26 +19,29 @@ use crate::tables::table::{Key, Next, Table};
 use crate::time::{Duration, Instant};
 use crate::wire::MacAddress;
 
-/// More than there can be neighbors, so that a new host always finds one without any whose place it can take.
+/// The most hosts kept. They are more than there can be neighbors, so a full table has hosts
+/// without any, which may give way to a new host.
 const HOST_CAPACITY: usize = CAPACITY + 256;
 
 /// What is known of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// Where it can be asked.
+    /// The address to which questions go; `None` until the host was heard from one.
     pub link_local: Option<Ipv6Addr>,
     pub last_heard: Instant,
-    /// How many neighbors are its, how many of these are listeners, and how many unconfirmed.
+    /// How many neighbors belong to the host.
     pub neighbors: u16,
+    /// How many of these are listeners.
     pub listeners: u16,
+    /// How many of these neighbors are unconfirmed.
     pub(super) strangers: u16,
-    /// Questions to the host since it last reported anything.
+    /// How many questions the host was sent since its last MLD report.
     pub unanswered: u8,
-    /// It has answered a question.
+    /// The host has answered a question.
     pub answered: bool,
-    /// When it was asked last.
+    /// When the host was asked last.
     pub(super) asked: Option<Instant>,
-    /// Its first neighbor.
+    /// The first in the list of its neighbors.
     pub(super) first: Next,
 }
 
@@ -52,18 +58,19 @@ impl Host {
         first: Next::END,
     };
 
-    /// It was asked so lately that what it reports from where it was asked is the answer.
+    /// Does a report from `source` answer a question? It does within [`ANSWER_WINDOW`], if the
+    /// question went to that address.
     pub(super) fn answers(&self, now: Instant, source: Ipv6Addr) -> bool {
         let lately = |asked| now.since(asked) < ANSWER_WINDOW;
         self.asked.is_some_and(lately) && self.link_local == Some(source)
     }
 
-    /// How many of its neighbors are addresses.
+    /// How many of the host's neighbors are addresses.
     pub(super) fn addresses(&self) -> u16 {
         self.neighbors.saturating_sub(self.listeners)
     }
 
-    /// It left two rounds of questions unanswered.
+    /// Has the host left two rounds of questions unanswered?
     pub(super) fn never_answers(&self) -> bool {
         self.unanswered >= ASKS.saturating_mul(2)
     }
@@ -96,15 +103,16 @@ impl Storage {
 /// The hosts. Each has a number for as long as it is known.
 pub(super) struct Hosts<'t> {
     table: &'t mut Table<Sender, Host, HOST_CAPACITY>,
-    /// When each is to be asked whatever its neighbors say.
+    /// When each host is to be asked on its own account, not for one of its neighbors.
     due: &'t mut Deadlines<HOST_CAPACITY>,
-    /// Those that hold more than [`FAIR_SHARE`], some of it unconfirmed: who holds most comes first.
+    /// The hosts that hold more than [`FAIR_SHARE`], some of it unconfirmed. The host that holds
+    /// most comes first.
     greedy: &'t mut Deadlines<HOST_CAPACITY>,
-    /// Those without neighbors.
+    /// Slots of the hosts without neighbors.
     idle: SlotSet<{ HOST_CAPACITY / 32 }>,
-    /// From which on one is looked for that gives way.
+    /// The slot where the next search for a host to displace starts.
     hand: usize,
-    /// For new ones that take the place of others.
+    /// Limits how fast new hosts displace others.
     newcomers: Bucket,
 }
 
@@ -155,8 +163,8 @@ impl<'t> Hosts<'t> {
         self.table.get_mut(number.into()).map(|(_, host)| host)
     }
 
-    /// Adds a host; its number. Where there are as many as can be, it takes the place of one without neighbors, if it may, and at a
-    /// limited rate. `None` where there is no place for it now.
+    /// Adds a host and returns its number. In a full table, a host that `may_displace` displaces
+    /// one without neighbors, at a limited rate. `None` if there is no place for the host now.
     pub(super) fn insert(
         &mut self,
         now: Instant,
@@ -180,8 +188,8 @@ impl<'t> Hosts<'t> {
         u16::try_from(slot).ok()
     }
 
-    /// One without neighbors that gives way, heard longest ago of so many that are looked at. Nobody
-    /// gives way before being asked.
+    /// The slot of a host without neighbors that gives way. Of [`CANDIDATES`] that each call looks
+    /// at in turn, it is the one heard longest ago. No host gives way before it is asked.
     fn useless(&mut self) -> Option<usize> {
         let mut longest = None;
         let mut hand = self.hand;
@@ -209,7 +217,7 @@ impl<'t> Hosts<'t> {
         self.table.remove(slot);
     }
 
-    /// What a host holds has changed.
+    /// Notes that the neighbors of a host have changed.
     pub(super) fn note_neighbors(&mut self, number: u16) {
         let Some(&Host {
             neighbors,
@@ -233,35 +241,35 @@ impl<'t> Hosts<'t> {
         }
     }
 
-    /// Of the hosts that hold more than [`FAIR_SHARE`], some of it unconfirmed, the one that holds
-    /// most.
+    /// The host that holds most, of those that hold more than [`FAIR_SHARE`], some of it
+    /// unconfirmed.
     pub(super) fn greediest(&self) -> Option<u16> {
         let (slot, _) = self.greedy.first()?;
         u16::try_from(slot).ok()
     }
 
-    /// Is a host to be asked, whatever its neighbors say?
+    /// Is a host to be asked on its own account?
     pub(super) fn is_due(&self, number: u16) -> bool {
         self.due.get(number.into()).is_some()
     }
 
-    /// A host is to be asked then, whatever its neighbors say.
+    /// Has a host asked at `due` on its own account.
     pub(super) fn ask_at(&mut self, number: u16, due: Instant) {
         self.due.set(number.into(), due);
     }
 
-    /// A host need not be asked but for its neighbors.
+    /// Has a host asked only for its neighbors from now on.
     pub(super) fn ask_no_more(&mut self, number: u16) {
         self.due.remove(number.into());
     }
 
-    /// No host is to be asked before.
+    /// When the next host is to be asked on its own account; `None` if none is.
     pub(super) fn next_question(&self) -> Option<Instant> {
         self.due.first().map(|(_, due)| due)
     }
 
-    /// The question to a host that has been due longest, and since when. One to which nothing can be
-    /// sent is asked no more: once its link is back, all are.
+    /// The question to a host on its own account that has been due longest, and since when. Drops
+    /// the questions to hosts that cannot be asked: once a link is back, all hosts on it are asked.
     pub(super) fn due_question(
         &mut self,
         now: Instant,
@@ -290,7 +298,7 @@ impl<'t> Hosts<'t> {
         self.table.slots()
     }
 
-    /// Asks every host on these ports that can be asked.
+    /// Asks every host on these ports that has a link-local address.
     pub(super) fn ask_all(&mut self, now: Instant, on: impl Fn(Port) -> bool) {
         for slot in self.table.slots() {
             let host = self.table.get_mut(slot);
@@ -307,7 +315,7 @@ impl<'t> Hosts<'t> {
         }
     }
 
-    /// Forgets the host at a slot, if it has no neighbors and was not heard for `timeout`.
+    /// Removes the host at a slot, if it has no neighbors and was not heard for `timeout`.
     pub(super) fn expire(&mut self, now: Instant, slot: usize, timeout: Duration) {
         if let Some((_, host)) = self.table.get(slot)
             && host.neighbors == 0

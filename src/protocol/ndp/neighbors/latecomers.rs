@@ -1,4 +1,5 @@
-//! Who could not be taken in when it was heard, and is tried again: a limit delays, it does not forget.
+//! The hosts that a limit refused when they were heard. The engine tries them again: a limit
+//! delays, it does not forget.
 
 use core::net::Ipv6Addr;
 
@@ -6,18 +7,18 @@ use super::{Neighbors, Refusal, Sender};
 use crate::config::Config;
 use crate::time::{Duration, Instant};
 
-/// The most that wait. Of more, the rest has to speak again.
+/// The most hosts that wait. Any other has to be heard again.
 const CAPACITY: usize = 2048;
 
 /// What [`Latecomers`] are kept in.
 pub(super) type Storage = heapless::Deque<(Sender, Ipv6Addr), CAPACITY>;
 
-/// Those that wait, each with the address it was heard by.
+/// The hosts that wait, each with the address by which it was heard.
 pub(super) struct Latecomers<'t> {
     waiting: &'t mut Storage,
-    /// When the first of them is tried again; none while nobody waits.
+    /// When the first of them is tried again; `None` while nobody waits, or all wait for room.
     due: Option<Instant>,
-    /// The first of them is being tried.
+    /// The engine is trying one of them.
     is_their_turn: bool,
 }
 
@@ -38,7 +39,8 @@ impl<'t> Latecomers<'t> {
 }
 
 impl Neighbors<'_> {
-    /// Has a host that could not be taken in tried again: for want of a token soon, for want of room once somebody has gone.
+    /// Has a refused host tried again: soon if it lacked a token, and after a neighbor has gone if
+    /// it lacked room.
     pub(crate) fn postpone(
         &mut self,
         now: Instant,
@@ -48,7 +50,7 @@ impl Neighbors<'_> {
     ) {
         let latecomers = &mut self.latecomers;
         match refusal {
-            // More of its own it may not have.
+            // The host has as many neighbors as it may have.
             Refusal::HostQuota => return,
             Refusal::Rate => {
                 let soon = now.saturating_add(pace(config));
@@ -59,14 +61,14 @@ impl Neighbors<'_> {
         let _ = latecomers.waiting.push_back((sender, address));
     }
 
-    /// There is room again.
+    /// Tries the first host again if the table has room.
     pub(super) fn recall_latecomers(&mut self, now: Instant) {
         if !self.latecomers.waiting.is_empty() && self.table.len() < super::CAPACITY {
             self.latecomers.due.get_or_insert(now);
         }
     }
 
-    /// The latecomer whose turn it is until [`Self::end_turn`].
+    /// The next host to be tried. Its turn lasts until [`Self::end_turn`].
     pub(crate) fn next_latecomer(
         &mut self,
         now: Instant,
@@ -86,7 +88,7 @@ impl Neighbors<'_> {
         self.latecomers.is_their_turn = false;
     }
 
-    /// How many wait to be tried again.
+    /// How many hosts wait to be tried again.
     pub fn waiting(&self) -> usize {
         self.latecomers.waiting.len()
     }
@@ -96,7 +98,7 @@ impl Neighbors<'_> {
     }
 }
 
-/// From one to the next: as long as a token takes to grow.
+/// The time from one attempt to the next, in which one token accrues.
 fn pace(config: &Config) -> Duration {
     Duration::from_millis(1000_u64.div_ceil(u64::from(config.join_rate).max(1)))
 }

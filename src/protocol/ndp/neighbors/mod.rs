@@ -1,13 +1,22 @@
-//! What was seen downstream: addresses and listeners, whose they are, when they were seen last, and how their hosts are asked.
+//! The neighbors downstream, their hosts, and the questions that keep them confirmed.
 //!
-//! A host is known by its link and its link-layer address there. Some time before an address times out, and at once where only the
-//! kernel or a stranger's word speaks for it, a host is asked which groups it listens to: by an MLDv2 General Query to its link-local
-//! address, which every node answers (RFC 3810 §5.1.15, §6.2) and which makes nobody a querier. One that does not answer is probed
-//! for each address, by the unicast solicitations of RFC 4861 §7.3.3. Where these are in vain too, the address is resolved anew, by
-//! multicast solicitations on its link and on that of the last host that claimed it: another host may have it by now. An answer renews
-//! and confirms; silence lets expire.
+//! A neighbor is an address, or a listener to a solicited-node group. A host is known by its link
+//! and its link-layer address there.
 //!
-//! What there is room for is taken in at once. What has to take another's place is taken in at a limited rate.
+//! The engine asks a host some time before a neighbor of it expires. It asks at once if only the
+//! kernel or an unsolicited packet vouches for the neighbor. A round of questions has three steps:
+//!
+//! 1. An MLDv2 General Query goes to the host's link-local address. Every node answers it (RFC 3810
+//!    §5.1.15, §6.2), and it makes nobody a querier.
+//! 2. If no answer names the neighbor, unicast solicitations probe its address (RFC 4861 §7.3.3).
+//! 3. If these are in vain too, multicast solicitations resolve the address anew, for another host
+//!    may have it by now. They go out on the link of its host and on that of the last host that
+//!    claimed it.
+//!
+//! An answer renews a neighbor and confirms it. A neighbor without one expires.
+//!
+//! While a table has room, it takes in every newcomer at once. A newcomer that has to displace
+//! another one is taken in at a limited rate.
 
 mod belonging;
 mod host;
@@ -41,15 +50,15 @@ use question::Questions;
 use silent::Silent;
 use sweep::Sweep;
 
-/// The most addresses and listeners kept.
+/// The most neighbors kept.
 pub const CAPACITY: usize = 4096;
 
-/// A neighbor's identity: what makes its group wanted.
+/// What a neighbor is known by. It makes a group wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// An address.
     Address(Ipv6Addr),
-    /// A host that reports the group by MLD, while none of its addresses in it is known. The number is the host's.
+    /// A host that reports the group by MLD while none of its addresses there is known. The number
+    /// is the host's.
     Listener(SolicitedNode, u16),
 }
 
@@ -66,17 +75,18 @@ impl Key for Identity {
     fn bits(&self) -> u128 {
         match self {
             Identity::Address(address) => address.bits(),
-            // Nobody's address: the group's, with the number in a field that is 0.
+            // No host has this address. It is the group's, with the host's number in bits that are
+            // 0 there.
             Identity::Listener(group, host) => group.bits() | u128::from(*host) << 64,
         }
     }
 }
 
-/// Who was heard, and where: what a host is known by.
+/// The sender of a packet on a downstream link, by which its host is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sender {
     pub port: Port,
-    /// All zero on links without link-layer addresses, where all that is heard is one host's.
+    /// All zero on a link without link-layer addresses, where all packets count as one host's.
     pub mac: MacAddress,
 }
 
@@ -87,55 +97,55 @@ impl Sender {
     }
 }
 
-/// How good the evidence is that a neighbor is there.
+/// What shows that a neighbor exists, the weakest evidence first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
-    /// The kernel knew it before the start.
+    /// The kernel's neighbor table lists it.
     Remembered,
-    /// A packet said so.
+    /// A packet from its host named it.
     Heard,
-    /// An advertisement to this router said so, as one does that answers a solicitation.
+    /// Its host sent this router a solicited advertisement for it, which may answer a solicitation.
     Advertised,
-    /// Its host said so when asked.
+    /// Its host named it in the answer to a question.
     Answered,
 }
 
-/// A neighbor that was seen.
+/// A neighbor that a host was seen with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
     pub(crate) identity: Identity,
-    /// The number of the host that claims it.
+    /// The number of the host.
     pub(crate) number: u16,
     pub(crate) evidence: Evidence,
 }
 
-/// What a sighting was.
+/// What a sighting changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sighting {
-    /// It was not known. Is it an address that was known by a listener, whose place it took?
+    /// The neighbor was not known. Is it an address that took the place of a listener of its host?
     New { was_listener: bool },
-    /// It was known, and is now good for another timeout.
+    /// The neighbor was known. Unless another host keeps it, its timeout starts anew.
     Renewed,
 }
 
-/// What is known of a host in a group.
+/// How a host is known in a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     Nothing,
-    /// That it listens.
+    /// By a listener only.
     Listener,
-    /// An address.
+    /// By an address.
     Address,
 }
 
-/// Why a neighbor was not taken in.
+/// Why the engine did not take in a neighbor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Its host has as many as it may.
+    /// Its host has as many neighbors as it may have.
     HostQuota,
-    /// More new ones at once than are allowed.
+    /// More newcomers came at once than the rate allows.
     Rate,
-    /// The table is full of confirmed ones.
+    /// A table is full, and nothing in it may give way.
     Full,
 }
 
@@ -164,18 +174,19 @@ impl Storage {
 pub struct Neighbors<'t> {
     table: &'t mut Table<Identity, Neighbor, CAPACITY>,
     hosts: Hosts<'t>,
-    /// For new neighbors that take the place of others, of any host and of hosts that answer.
+    /// Limits how fast new neighbors displace others, but for those of hosts that have answered.
     newcomers: Bucket,
+    /// Limits how fast new neighbors of hosts that have answered displace others.
     residents: Bucket,
     latecomers: Latecomers<'t>,
-    /// The unconfirmed ones.
+    /// Slots of the unconfirmed neighbors.
     strangers: SlotSet<{ CAPACITY / 32 }>,
-    /// From which on one is looked for that gives way.
+    /// The slot where the next search for a neighbor to displace starts.
     hand: usize,
     silent: Silent<'t>,
     sweep: Sweep,
     questions: Questions<'t>,
-    /// Those that were confirmed, or are so no longer, or moved.
+    /// Slots of the neighbors that were confirmed, lost their confirmation, or moved.
     changed: SlotSet<{ CAPACITY / 32 }>,
 }
 
@@ -223,12 +234,13 @@ impl<'t> Neighbors<'t> {
         neighbors.map(|(_, identity, neighbor)| (identity, neighbor))
     }
 
-    /// Those from a slot on, each with its own. One keeps its slot for as long as it is known.
+    /// The neighbors from a slot on, each with its slot. A neighbor keeps its slot for as long as
+    /// it is known.
     pub fn iter_from(&self, first: usize) -> impl Iterator<Item = (usize, Identity, &Neighbor)> {
         self.table.iter_from(first)
     }
 
-    /// Whose it is.
+    /// The host that a neighbor belongs to.
     pub fn host_of(&self, neighbor: &Neighbor) -> Option<(Sender, &Host)> {
         self.hosts.entry(neighbor.host)
     }
@@ -237,7 +249,8 @@ impl<'t> Neighbors<'t> {
         self.hosts.iter()
     }
 
-    /// The next neighbor that changed, and the downstream where it is, if confirmed. Those that were removed are not among them.
+    /// The next neighbor that changed, and the port of its host; `None` for the port if the
+    /// neighbor is not confirmed. Each change is returned once. A removed neighbor is not returned.
     pub(crate) fn next_changed(&mut self) -> Option<(Identity, Option<Port>)> {
         while let Some(slot) = self.changed.take_first() {
             if let Some((identity, neighbor)) = self.table.get(slot) {
@@ -249,14 +262,15 @@ impl<'t> Neighbors<'t> {
         None
     }
 
-    /// Makes a neighbor one that changed, if it is known.
+    /// Has [`Self::next_changed`] return a known neighbor once more.
     pub(crate) fn tell_again(&mut self, identity: Identity) {
         if let Some(slot) = self.table.find(&identity) {
             self.changed.insert(slot);
         }
     }
 
-    /// A host was heard; with a link-local source it can be asked. Its number; none where there are too many hosts.
+    /// Notes that a host was heard, and returns its number; `None` if the table of hosts has no
+    /// room for it. A host can be asked once it was heard with a link-local source.
     pub(crate) fn heard(
         &mut self,
         now: Instant,
@@ -273,16 +287,18 @@ impl<'t> Neighbors<'t> {
                 self.hosts.insert(now, config, sender, may_displace)?
             }
         };
-        // Before its host is borrowed, and only for who can be asked, since it is not for nothing.
+        // The delay is worth its cost only for a host that can be asked.
         let again = link_local.map(|_| self.question_delay(config));
         let host = self.hosts.get_mut(number)?;
         host.last_heard = now;
         if let Some(again) = again {
-            // One that answers keeps its address, for anybody can send from another one in its name.
+            // A host that answers keeps its link-local address. Any node can send from another one
+            // in the host's name.
             if host.link_local.is_none() || host.unanswered > 0 {
                 host.link_local = link_local;
             }
-            // One with addresses is asked when they are due. One without may have some that were never heard.
+            // A host with neighbors is asked when they are due. A host without any may have
+            // addresses that the engine never heard.
             let lately = |asked: Instant| now < asked.saturating_add(again);
             if config.ask
                 && host.neighbors == 0
@@ -296,8 +312,9 @@ impl<'t> Neighbors<'t> {
         Some(number)
     }
 
-    /// Notes that a neighbor of a host that was [heard](Self::heard) is there. What has to make room for it goes to `evicted`. Where its
-    /// group has no room, a new one is refused before anybody has to.
+    /// Notes that a host, which was [heard](Self::heard), was seen with a neighbor. Passes the
+    /// neighbor that gives way for it to `evicted`. Without `has_room` in its group's table, a new
+    /// neighbor is refused before another one gives way.
     pub(crate) fn sighted(
         &mut self,
         now: Instant,
@@ -332,7 +349,7 @@ impl<'t> Neighbors<'t> {
         if !has_room {
             return Err(Refusal::Full);
         }
-        // The address takes the place of the listener that its host was known as.
+        // An address takes the place of the listener by which its host was known in the group.
         let listener = match identity {
             Identity::Address(_) => Identity::Listener(identity.group(), number),
             Identity::Listener(..) => identity,
@@ -374,7 +391,7 @@ impl<'t> Neighbors<'t> {
         Ok(Sighting::New { was_listener })
     }
 
-    /// A host was seen with a neighbor of its own, or `answers` for it.
+    /// Renews a neighbor that its host was seen with. Confirms it if the host `answers` a question.
     fn renew(&mut self, now: Instant, config: &Config, slot: usize, number: u16, answers: bool) {
         if answers {
             self.confirm(slot, number);
@@ -391,13 +408,13 @@ impl<'t> Neighbors<'t> {
         self.hosts.get(number).is_some_and(|host| host.answered)
     }
 
-    /// A host sent an MLD report. Is it the answer to a question?
+    /// Notes an MLD report of a host. Does it answer a question?
     pub(crate) fn reported(&mut self, now: Instant, number: u16, source: Ipv6Addr) -> bool {
         let Some(host) = self.hosts.get_mut(number) else {
             return false;
         };
         if host.link_local == Some(source) {
-            // Whoever speaks MLD will answer, if perhaps not now.
+            // A host that sends reports answers questions, though perhaps not this one.
             host.unanswered = 0;
         }
         let answers = host.answers(now, source);
@@ -408,8 +425,8 @@ impl<'t> Neighbors<'t> {
         answers
     }
 
-    /// A host reports that it listens to a group: that renews all its neighbors in it, and confirms them where it `answers` a
-    /// question. How well its group is known.
+    /// Notes that a host reports to listen to a group. Renews the host's neighbors in the group,
+    /// and confirms them if the report `answers` a question. Returns how the host is known there.
     pub(crate) fn listens(
         &mut self,
         now: Instant,
@@ -451,8 +468,9 @@ impl<'t> Neighbors<'t> {
         known
     }
 
-    /// A host reports that it no longer listens to a group: it is asked, since anybody can send such a report, and where it does not
-    /// answer for its neighbors in the group, they are gone.
+    /// Notes that a host reports to listen to a group no longer. Any node can send such a report,
+    /// so the host is asked first. If it does not answer for its neighbors in the group, they
+    /// expire.
     pub(crate) fn listens_no_more(
         &mut self,
         now: Instant,
@@ -473,13 +491,13 @@ impl<'t> Neighbors<'t> {
         }
     }
 
-    /// Forgets a neighbor; false where it was not known.
+    /// Removes a neighbor. Returns whether it was known.
     pub(crate) fn remove(&mut self, identity: Identity) -> bool {
         let slot = self.table.find(&identity);
         slot.and_then(|slot| self.remove_slot(slot)).is_some()
     }
 
-    /// Forgets all addresses that `keep` does not hold for, and hands each to `gone`.
+    /// Removes the addresses for which `keep` does not hold, and passes each to `gone`.
     pub(crate) fn retain(
         &mut self,
         keep: impl Fn(Ipv6Addr) -> bool,
@@ -500,7 +518,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_is_hashed_as_something_else() {
+    fn different_keys_have_different_bits() {
         let address = |last| Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, last);
         let [one, two] = [1, 2].map(address);
         let [first, second] = [one, two].map(SolicitedNode::of);

@@ -1,4 +1,4 @@
-//! One neighbor: whether its host has answered for it, and how far it has been asked.
+//! One neighbor: whether its host has confirmed it, and which question comes next.
 
 use super::Identity;
 use super::host::Host;
@@ -13,55 +13,58 @@ use crate::time::Instant;
 pub struct Neighbor {
     pub last_seen: Instant,
     pub standing: Standing,
-    /// How far it has been asked since it was seen last.
+    /// The next step of its round of questions.
     pub step: Step,
-    /// When the next step is due.
+    /// When that step is due.
     pub(super) due: Instant,
-    /// Its host said that it is gone. If no question is answered, it is.
+    /// Its host reported to have left the group. If a round of questions is in vain, the neighbor
+    /// expires without its timeout.
     pub(super) revoked: bool,
-    /// Where another host claimed it since its own was heard of.
+    /// The port of the last host that claimed it since its own host was seen with it.
     pub(super) claimed: Option<Port>,
-    /// The host's number.
+    /// The number of its host.
     pub(super) host: u16,
-    /// The next neighbor of the same host.
+    /// The next in the list of its host's neighbors.
     pub(super) next: Next,
 }
 
-/// Whose word there is for a neighbor.
+/// Whether a host has answered for a neighbor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Somebody claimed it. Nobody has answered for it.
+    /// A host claimed it. No host has answered for it.
     Claimed,
     /// Its host has answered for it.
     Confirmed,
-    /// A whole round of questions was in vain. Whoever answers the last one, or claims it, has it.
+    /// A whole round of questions was in vain. The next host that answers for it or claims it gets
+    /// it.
     Unanswered { was_confirmed: bool },
 }
 
-/// The next question of a round: first the host is asked, then the address is probed, then it is
-/// resolved anew.
+/// The next question of a round. The engine asks the host, then probes the address, then resolves
+/// it anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// An MLD query to the host, of [`ASKS`]. So many were sent.
+    /// An MLD query to the host. Of [`ASKS`] in a round, `sent` were sent or passed over.
     Ask { sent: u8 },
-    /// A unicast solicitation for the address, of [`PROBES`].
+    /// A unicast solicitation for the address. Of [`PROBES`] in a round, `sent` were sent.
     Probe { sent: u8 },
-    /// A multicast solicitation for the address, of [`RESOLUTIONS`]. Each is sent on the link of the
-    /// host and then, `elsewhere`, on that of the last one that claimed the address.
+    /// A multicast solicitation for the address. Of [`RESOLUTIONS`] in a round, `sent` were sent.
+    /// Each goes out on the link of the host, and then `elsewhere`: on that of the last host that
+    /// claimed the address.
     Resolve { sent: u8, elsewhere: bool },
-    /// The round is over.
+    /// The round has ended.
     Over,
 }
 
 impl Step {
-    /// The first of a round.
+    /// The first step of a round.
     pub(super) const FIRST: Step = Step::Ask { sent: 0 };
     pub(super) const FIRST_RESOLUTION: Step = Step::Resolve {
         sent: 0,
         elsewhere: false,
     };
 
-    /// How many questions were sent, or passed over, in this round.
+    /// How many questions of this round were sent or passed over.
     pub fn questions(self) -> u8 {
         match self {
             Step::Ask { sent } => sent,
@@ -71,12 +74,12 @@ impl Step {
         }
     }
 
-    /// Was the address itself asked for?
+    /// Was the address probed in this round?
     pub(super) fn is_beyond_asks(self) -> bool {
         self.questions() > ASKS
     }
 
-    /// Was the address resolved anew?
+    /// Was the address resolved anew in this round?
     pub(super) fn is_resolving(self) -> bool {
         self.questions() > ASKS + PROBES
     }
@@ -92,7 +95,7 @@ impl Step {
 }
 
 impl Neighbor {
-    /// One that was seen for the first time, and has no host yet.
+    /// A neighbor seen for the first time, which has no host yet.
     pub(super) fn new(now: Instant, standing: Standing, due: Instant) -> Self {
         Neighbor {
             last_seen: now,
@@ -115,7 +118,7 @@ impl Neighbor {
         }
     }
 
-    /// Was a whole round of questions in vain, so that whoever claims it has it?
+    /// Was a whole round of questions in vain, so that the next host that claims it gets it?
     pub(super) fn is_unanswered(&self) -> bool {
         match self.standing {
             Standing::Unanswered { .. } => true,
@@ -123,9 +126,9 @@ impl Neighbor {
         }
     }
 
-    /// It is there: good for another timeout, and no question before `due` once it is confirmed. One
-    /// that left a whole round of questions unanswered may have been asleep, and is asked again
-    /// soon. Returns when it is asked next.
+    /// Starts the timeout anew. A confirmed neighbor is asked for at `due`. An unconfirmed one
+    /// whose round has ended gets another round soon, for its host may have been asleep. Returns
+    /// when the next step is due.
     pub(super) fn renew(&mut self, now: Instant, due: Instant) -> Instant {
         self.last_seen = now;
         self.revoked = false;
@@ -139,7 +142,7 @@ impl Neighbor {
             let elsewhere = false;
             self.step = Step::Resolve { sent, elsewhere };
         }
-        // A sighting does not spare one that never answered the questions under way.
+        // A sighting does not end the round of an unconfirmed neighbor. Only an answer does.
         if self.is_confirmed() {
             self.step = Step::FIRST;
             self.due = due;
@@ -150,9 +153,10 @@ impl Neighbor {
         self.due
     }
 
-    /// Before which it may not be probed again: RFC 4861 §7.3.3 allows no two solicitations to a
-    /// neighbor within a RetransTimer, whatever makes them necessary. What is due within that stays
-    /// so, and a probe that was answered was sent before it was.
+    /// The earliest time of the next probe. RFC 4861 §7.3.3 allows no two solicitations to a
+    /// neighbor within RetransTimer, whatever causes them. A step that is due within that time
+    /// stays due. Otherwise the time counts from the last sighting: a probe that was answered was
+    /// sent before it.
     pub(super) fn next_probe(&self, now: Instant) -> Instant {
         if now < self.due && self.due <= now.saturating_add(PROBE_INTERVAL) {
             self.due
@@ -161,7 +165,8 @@ impl Neighbor {
         }
     }
 
-    /// From when on a question for it is urgent, if it is confirmed: three quarters of its time.
+    /// When a question for a confirmed neighbor becomes urgent: after three quarters of the address
+    /// timeout.
     pub(super) fn urgent_at(&self, config: &Config) -> Instant {
         let timeout = config.address_timeout;
         let quarter = timeout.checked_div(4).unwrap_or_default();
@@ -169,7 +174,7 @@ impl Neighbor {
             .saturating_add(timeout.saturating_sub(quarter))
     }
 
-    /// Passes over the questions that cannot or need not be sent, and ends a round that was in vain.
+    /// Passes over the questions that cannot or need not be sent. Ends a round that was in vain.
     pub(super) fn advance(
         &mut self,
         now: Instant,
@@ -184,7 +189,7 @@ impl Neighbor {
             if !config.ask || host.link_local.is_none() || host.never_answers() {
                 self.step = Step::Probe { sent: 0 };
             } else if let Some(asked) = host.asked.filter(lately) {
-                // Its host was asked just now, because of this or of another one.
+                // The host was asked just now, for this neighbor or for another one.
                 self.step = Step::asked_host(sent);
                 self.due = asked.saturating_add(ASK_INTERVAL);
             } else {
@@ -200,7 +205,7 @@ impl Neighbor {
         }
     }
 
-    /// A question for its address was sent. `home` is the link of its host.
+    /// Notes that a solicitation for the address was sent. `home` is the port of its host.
     pub(super) fn asked(&mut self, now: Instant, home: Option<Port>) {
         let next = now.saturating_add(PROBE_INTERVAL);
         (self.step, self.due) = match self.step {
@@ -213,7 +218,8 @@ impl Neighbor {
             Step::Resolve { sent, elsewhere } => {
                 let is_last = sent.saturating_add(1) >= RESOLUTIONS;
                 if is_last {
-                    // Its own host has not answered. Who answers the last one has it.
+                    // The host has not answered. Any host that answers the last solicitation gets
+                    // the address.
                     self.leave_unanswered();
                 }
                 let is_elsewhere = |port: Port| Some(port) != home;
@@ -230,15 +236,15 @@ impl Neighbor {
         };
     }
 
-    /// A whole round of questions was in vain.
+    /// Notes that a whole round of questions was in vain.
     pub(super) fn leave_unanswered(&mut self) {
         let was_confirmed = self.is_confirmed();
         self.standing = Standing::Unanswered { was_confirmed };
     }
 
-    /// All questions were asked in vain. One that has answered before gets another round before its
-    /// end: its link may have been down, or it asleep. A round in between because of a doubt does not
-    /// cost it that one.
+    /// Ends a round that was in vain. A confirmed neighbor gets another round once its questions
+    /// are urgent: its link may have been down, or its host asleep. An earlier round that a doubt
+    /// started does not replace that one.
     fn end_round(&mut self, now: Instant, config: &Config) {
         self.leave_unanswered();
         let again = self.urgent_at(config);

@@ -1,4 +1,4 @@
-//! Questions to hosts: whom to ask what, and when.
+//! The questions to hosts: which one comes next, and when.
 
 use core::net::Ipv6Addr;
 
@@ -10,48 +10,50 @@ use crate::tables::deadlines::Deadlines;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::MacAddress;
 
-/// How often a host is asked before its addresses are probed one by one.
+/// How many queries the engine sends a host before it probes the host's addresses one by one.
 pub const ASKS: u8 = 2;
-/// Within which a host is to answer: the Maximum Response Delay asked for.
+/// The Maximum Response Delay in a query, within which the host is to answer.
 pub const ASK_RESPONSE_DELAY: Duration = Duration::from_secs(1);
-/// The rest of the query says what a host assumes anyway: RFC 3810 §9.1, §9.2.
+/// The Robustness Variable and the Query Interval in a query. These are the defaults, which a host
+/// assumes anyway (RFC 3810 §9.1, §9.2).
 pub const ASK_ROBUSTNESS: u8 = 2;
 pub const ASK_QUERY_INTERVAL: Duration = Duration::from_secs(125);
-/// From a question to a host to the next.
+/// From a query to a host to the next.
 pub const ASK_INTERVAL: Duration = Duration::from_secs(2);
-/// How often an address is probed (`MAX_UNICAST_SOLICIT` of RFC 4861 §10).
+/// How many times the engine probes an address in a round (`MAX_UNICAST_SOLICIT` of RFC 4861 §10).
 pub const PROBES: u8 = 3;
-/// How often an address whose host did not answer is resolved anew (`MAX_MULTICAST_SOLICIT` of RFC 4861 §10).
+/// How many times the engine resolves an address anew in a round (`MAX_MULTICAST_SOLICIT` of RFC
+/// 4861 §10).
 pub const RESOLUTIONS: u8 = 3;
-/// From a question to a host to one because of a doubt.
+/// From a query to a host to the next one that a doubt causes.
 pub const DOUBT_INTERVAL: Duration = Duration::from_secs(10);
-/// Every so many questions one is not an urgent one.
+/// In one of so many questions, the urgent ones do not come first.
 const STRANGERS_TURN: u8 = 8;
-/// From a probe or resolution to the next (`RETRANS_TIMER` of RFC 4861 §10).
+/// From a solicitation for an address to the next (`RETRANS_TIMER` of RFC 4861 §10).
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// From a question of any kind to the next: 20 a second.
 pub const PACE: Duration = Duration::from_millis(50);
-/// How long after a question a report or advertisement counts as its answer.
+/// How long after a query a report counts as its answer.
 pub const ANSWER_WINDOW: Duration = Duration::from_secs(5);
 
-/// A question to be sent.
+/// A question to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// Which groups the host listens to, sent to its link-local address.
+    /// An MLD query to the host's link-local address: which groups does it listen to?
     Ask {
         port: Port,
         mac: MacAddress,
         link_local: Ipv6Addr,
         host: u16,
     },
-    /// Whether an address is still there.
+    /// A unicast solicitation: does the host still have the address?
     Probe {
         port: Port,
         mac: MacAddress,
         target: Ipv6Addr,
         slot: usize,
     },
-    /// Who has an address on a link now, sent to its solicited-node group.
+    /// A multicast solicitation: which host on the link has the address now?
     Resolve {
         port: Port,
         target: Ipv6Addr,
@@ -59,9 +61,9 @@ pub enum Question {
     },
 }
 
-/// How many are looked at whose turn came too early, before the next turn of the loop.
+/// How many neighbors whose turn came too early one call looks at.
 const LOOKS: usize = 16;
-/// From such a look to the next.
+/// From such a call to the next.
 const LOOK_PACE: Duration = Duration::from_millis(1);
 
 /// What [`Questions`] are kept in.
@@ -79,14 +81,14 @@ impl Storage {
     }
 }
 
-/// When which neighbor is to be asked for: not later than it stands here. A sighting puts a question
-/// off, but is not noted here, since it happens far more often.
+/// When each neighbor is to be looked at. Its question is due at that time or later: a sighting
+/// postpones the question but not the look, since sightings are far more frequent.
 pub(super) struct Questions<'t> {
-    /// When the question of each is due, but for those that are urgent by then.
+    /// When each question is due that is not urgent by then.
     due: &'t mut Deadlines<CAPACITY>,
-    /// When the question of each confirmed one is due and urgent.
+    /// When each question for a confirmed neighbor is due and urgent.
     urgent: &'t mut Deadlines<CAPACITY>,
-    /// No question may be sent before.
+    /// The earliest time of the next question.
     pace: Instant,
     /// Counts the questions, so that strangers get their share.
     turn: u8,
@@ -109,7 +111,7 @@ impl<'t> Questions<'t> {
         if urgent { self.urgent } else { self.due }
     }
 
-    /// Nothing is to be asked for a neighbor any more.
+    /// Drops the questions for a neighbor.
     pub(super) fn remove(&mut self, slot: usize) {
         self.due.remove(slot);
         self.urgent.remove(slot);
@@ -117,10 +119,12 @@ impl<'t> Questions<'t> {
 }
 
 impl Neighbors<'_> {
-    /// The question to send now. Of those due it is the one due longest, but confirmed neighbors that
-    /// were not seen for three quarters of their time come first, so that strangers cannot crowd them
-    /// out. Every eighth goes the other way round, so that strangers get their turn. Where nothing can
-    /// be sent, a question waits. The same one again until [`Self::asked`] is told of it.
+    /// The question to send now, which is the one due longest. The same question is returned until
+    /// [`Self::asked`] is told of it. A question waits while its link cannot send.
+    ///
+    /// A question is urgent if its neighbor is confirmed and was not seen for three quarters of the
+    /// address timeout. Urgent questions come first, so that strangers cannot starve them. In every
+    /// eighth question they come last, so that strangers get their turn.
     pub(crate) fn poll_question(
         &mut self,
         now: Instant,
@@ -135,7 +139,7 @@ impl Neighbors<'_> {
         for urgent in [!urgent_last, urgent_last] {
             let of_neighbor = self.due_question(now, config, urgent, &mut looks, &can_send);
             if looks == 0 {
-                // Who comes first is not known yet.
+                // The search has not found yet which question comes first.
                 self.questions.pace = now.saturating_add(LOOK_PACE);
                 return None;
             }
@@ -152,8 +156,8 @@ impl Neighbors<'_> {
         None
     }
 
-    /// Of the neighbors whose question is urgent, or of the others, the one due longest, and since
-    /// when.
+    /// The question for a neighbor that has been due longest, and since when. `urgent` says whether
+    /// the urgent ones are searched or the others.
     fn due_question(
         &mut self,
         now: Instant,
@@ -198,8 +202,8 @@ impl Neighbors<'_> {
                     return Some((neighbor.due, question));
                 }
             }
-            // Its turn came too early, or there is nothing to ask, or nothing can be sent. Once its
-            // link is back, all on it are asked.
+            // The turn came too early, there is nothing to ask, or the link cannot send. Once the
+            // link is back, all hosts on it are asked.
             self.questions.of(urgent).remove(slot);
             if !is_over {
                 self.expect_question(now, config, slot);
@@ -212,7 +216,7 @@ impl Neighbors<'_> {
         None
     }
 
-    /// A question was sent, or could not be, which counts as an answer that was lost.
+    /// Notes that a question was sent. One that could not be sent counts as lost on its way.
     pub(crate) fn asked(&mut self, now: Instant, question: &Question) {
         self.questions.pace = now.saturating_add(PACE);
         self.questions.turn = self.questions.turn.wrapping_add(1);
@@ -239,7 +243,7 @@ impl Neighbors<'_> {
         }
     }
 
-    /// The kernel no longer knows an address: its host is asked for it.
+    /// Has the host asked for an address that the kernel no longer lists.
     pub(crate) fn forgotten_by_kernel(&mut self, now: Instant, config: &Config, address: Ipv6Addr) {
         let slot = self.table.find(&Identity::Address(address));
         if let Some(slot) = slot {
@@ -247,8 +251,8 @@ impl Neighbors<'_> {
         }
     }
 
-    /// A host did not show that it still has an address when another one was about to take it. The next claim counts, and it is asked
-    /// properly.
+    /// Notes that a host did not defend an address that another host was about to take. The next
+    /// claim to the address holds. Meanwhile its host gets a whole round of questions.
     pub(crate) fn left_unanswered(&mut self, now: Instant, config: &Config, address: Ipv6Addr) {
         let Some(slot) = self.table.find(&Identity::Address(address)) else {
             return;
@@ -274,8 +278,8 @@ impl Neighbors<'_> {
         }
     }
 
-    /// A neighbor may be gone: the questions start anew, but not sooner after the last one to its host than [`DOUBT_INTERVAL`],
-    /// whoever sows the doubt.
+    /// Starts the round of questions for a neighbor anew, since its host may be gone. Whatever the
+    /// cause, that is no sooner than [`DOUBT_INTERVAL`] after the last query to the host.
     pub(super) fn doubt(&mut self, now: Instant, config: &Config, slot: usize) {
         let Some((_, neighbor)) = self.table.get_mut(slot) else {
             return;
@@ -288,7 +292,7 @@ impl Neighbors<'_> {
         self.expect_question(now, config, slot);
     }
 
-    /// No question is due before; `None` where none will be.
+    /// The earliest time at which a question is due; `None` if none will be.
     pub(crate) fn next_question(&self) -> Option<Instant> {
         let Questions {
             due, urgent, pace, ..
@@ -298,8 +302,9 @@ impl Neighbors<'_> {
         Some(next.max(*pace))
     }
 
-    /// From an answer to the next question: half the address timeout, or less where there are so many hosts that to ask them all,
-    /// at their [`PACE`], takes longer than that leaves, but not below a quarter, which is enough for as many as there can be.
+    /// From an answer to the next question: half the address timeout. It is less if there are so
+    /// many hosts that asking them all at their [`PACE`] takes longer than the other half, but not
+    /// less than a quarter. The rest is enough for as many hosts as there can be.
     pub(super) fn question_delay(&self, config: &Config) -> Duration {
         let timeout = config.address_timeout;
         let part = |divisor| timeout.checked_div(divisor).unwrap_or_default();
@@ -308,7 +313,7 @@ impl Neighbors<'_> {
         timeout.saturating_sub(lead).clamp(part(4), part(2))
     }
 
-    /// A neighbor is looked at when its next step is due.
+    /// Has a neighbor looked at when its next step is due.
     #[inline]
     pub(super) fn expect_question(&mut self, now: Instant, config: &Config, slot: usize) {
         let Some((_, neighbor)) = self.table.get(slot) else {

@@ -1,21 +1,22 @@
-//! Unconfirmed neighbors whose hosts left a question unanswered, in the order in which they were
-//! asked: who gives way first where there is no room.
+//! The unconfirmed neighbors whose hosts left a question unanswered, in the order in which they
+//! were asked for. In a full table they give way in that order.
 
 use super::question::ASKS;
 use super::{CAPACITY, Neighbors};
 use crate::tables::pending::SlotSet;
 use crate::time::Instant;
 
-/// How many are looked at each time.
+/// How many neighbors one call looks at.
 const LOOKS: usize = 16;
 
 /// What [`Silent`] is kept in.
 pub(super) type Storage = heapless::Deque<u16, CAPACITY>;
 
-/// Slots of neighbors that were asked for. Whether one is still silent shows when its turn comes.
+/// Slots of the neighbors that were asked for. Whether the host of one is still silent shows when
+/// its turn comes.
 pub(super) struct Silent<'t> {
     queue: &'t mut Storage,
-    /// Those in the queue, where each is once.
+    /// The slots in the queue. Each is there once.
     queued: SlotSet<{ CAPACITY / 32 }>,
 }
 
@@ -41,24 +42,25 @@ impl<'t> Silent<'t> {
     }
 }
 
-/// How far an unconfirmed neighbor is on its way to giving way.
+/// Whether an unconfirmed neighbor gives way.
 enum Silence {
     /// Its host was not asked, or has answered.
     Spoken,
-    /// It was asked for, and there is still time for the answer.
+    /// Its host was asked, and still has time to answer.
     Asked,
+    /// Its host did not answer in time.
     Silent,
 }
 
 impl Neighbors<'_> {
-    /// A neighbor was asked for.
+    /// Notes that a neighbor was asked for.
     pub(super) fn note_asked(&mut self, slot: usize) {
         if self.strangers.contains(slot) {
             self.silent.push(slot);
         }
     }
 
-    /// A host was asked: so was for all its neighbors.
+    /// Notes that a host was asked, which counts as a question for each of its neighbors.
     pub(super) fn note_host_asked(&mut self, number: u16) {
         let Some(host) = self.hosts.get(number) else {
             return;
@@ -73,7 +75,8 @@ impl Neighbors<'_> {
         }
     }
 
-    /// A neighbor is new to its host, which may have left a question unanswered before.
+    /// Notes that a host got a neighbor. If it left a question unanswered before, the neighbor
+    /// counts as asked for.
     pub(super) fn note_silence_of_host(&mut self, slot: usize) {
         if let Some((_, neighbor)) = self.table.get(slot)
             && let Some(host) = self.hosts.get(neighbor.host)
@@ -83,7 +86,7 @@ impl Neighbors<'_> {
         }
     }
 
-    /// The unconfirmed neighbor that was asked for longest ago of those whose hosts are silent.
+    /// The unconfirmed neighbor with a silent host that was asked for longest ago.
     pub(super) fn longest_silent(&mut self, now: Instant) -> Option<usize> {
         for _ in 0..LOOKS {
             let slot = self.silent.pop()?;
@@ -91,7 +94,7 @@ impl Neighbors<'_> {
                 Silence::Spoken => {}
                 Silence::Asked => self.silent.push(slot),
                 Silence::Silent => {
-                    // Should it not give way after all, it has its turn again.
+                    // If the neighbor does not give way after all, it gets another turn.
                     self.silent.push(slot);
                     return Some(slot);
                 }

@@ -1,21 +1,22 @@
-//! Who was not seen in time expires: all are looked through every expiry interval, some at a time.
+//! Neighbors and hosts that were not seen in time expire. Every expiry interval, a sweep goes
+//! through all of them, some at a time.
 
 use super::{Identity, Neighbors};
 use crate::config::Config;
 use crate::time::{Duration, Instant};
 
-/// How many neighbors and hosts are looked at in one turn.
+/// How many slots one call looks at.
 const AT_ONCE: usize = 256;
-/// From a turn to the next.
+/// From one call to the next.
 const PACE: Duration = Duration::from_millis(1);
 
-/// How far a look through all neighbors, and then all hosts, is.
+/// How far the sweep through all neighbors, and then all hosts, has come.
 pub(super) struct Sweep {
-    /// When to go on; none while there is nothing.
+    /// When the sweep goes on; `None` while there are no neighbors and no hosts.
     due: Option<Instant>,
-    /// When the one under way began.
+    /// When the sweep under way began.
     began: Option<Instant>,
-    /// The slot to look at next; those of the hosts come behind those of the neighbors.
+    /// The slot to look at next. The slots of the hosts follow those of the neighbors.
     slot: usize,
 }
 
@@ -28,7 +29,7 @@ impl Sweep {
         }
     }
 
-    /// There is something to look through, an interval from now.
+    /// Notes that there is something to sweep, an expiry interval from now.
     pub(super) fn expect(&mut self, now: Instant, config: &Config) {
         self.due
             .get_or_insert(now.saturating_add(config.expiry_interval));
@@ -40,9 +41,9 @@ impl Neighbors<'_> {
         self.sweep.due
     }
 
-    /// Where a look is due, forgets every neighbor last seen an address timeout ago or earlier, or
-    /// revoked and not there when asked, and hands each to `expired`. Hosts without neighbors that
-    /// were not heard for that long are forgotten as well.
+    /// Continues the sweep if that is due. Removes each neighbor that was last seen an address
+    /// timeout ago or earlier, and each revoked one whose questions were in vain. Passes each to
+    /// `expired`. Removes hosts without neighbors that were not heard for an address timeout.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Instant,
