@@ -127,9 +127,8 @@ impl Neighbor {
     }
 
     /// Starts the timeout anew. A confirmed neighbor is asked for at `due`. An unconfirmed one
-    /// whose round has ended gets another round soon, for its host may have been asleep. Returns
-    /// when the next step is due.
-    pub(super) fn renew(&mut self, now: Instant, due: Instant) -> Instant {
+    /// whose round has ended gets another round soon, for its host may have been asleep.
+    pub(super) fn renew(&mut self, now: Instant, due: Instant) {
         self.last_seen = now;
         self.revoked = false;
         self.claimed = None;
@@ -150,7 +149,6 @@ impl Neighbor {
             self.step = Step::FIRST;
             self.due = now.max(self.due.saturating_add(DOUBT_INTERVAL));
         }
-        self.due
     }
 
     /// The earliest time of the next probe. RFC 4861 §7.3.3 allows no two solicitations to a
