@@ -392,6 +392,7 @@ impl<'t> Neighbors<'t> {
     }
 
     /// Renews a neighbor that its host was seen with. Confirms it if the host `answers` a question.
+    #[inline]
     fn renew(&mut self, now: Instant, config: &Config, slot: usize, number: u16, answers: bool) {
         if answers {
             self.confirm(slot, number);
