@@ -124,15 +124,18 @@ pub fn section() -> String {
          targets or entries and with 4096 (of targets 2032, which with those to come is a full \
          table).\n\n\
          | frame | {} hosts known | {} known | ratio |\n|---|---|---|---|\n{}\n\
-         A known host's solicitation at {} hosts. {}\nIts ratio. {}\n",
+         A known host's solicitation at {} hosts. {}\nIts ratio. {}\n\
+         A new host's at a full table. {}\nA question that is due there. {}\n",
         HOSTS[0],
         HOSTS[1],
         HOSTS[0],
         HOSTS[1],
         rows.collect::<String>(),
         HOSTS[1],
-        verdict(many as f64, 1500.0),
-        verdict(many as f64 / few as f64, 1.1),
+        verdict(many as f64, 1550.0),
+        verdict(many as f64 / few as f64, 1.05),
+        verdict(counts[NEW_HOST][1] as f64, 8000.0),
+        verdict(counts[QUESTION][1] as f64, 5000.0),
     )
 }
 
@@ -209,7 +212,8 @@ pub fn engine(hosts: u16, setup: Setup) -> Engine<'static> {
     config.join_rate = 1_000_000;
     config.join_burst = 1_000_000;
     config.per_mac = u16::MAX;
-    config.ask = false;
+    // Hosts that were heard from no link-local address cannot be asked.
+    config.ask = setup == Setup::Proxying;
     config.probe = matches!(setup, Setup::Probing | Setup::Announcing);
     config.ndp_proxy = matches!(setup, Setup::Proxying | Setup::Announcing);
     config.announce = setup == Setup::Announcing;

@@ -9,25 +9,45 @@ use crate::time::Instant;
 
 /// The deadlines of the slots below `N`; `N` is 1 to 65,534.
 pub struct Deadlines<const N: usize> {
-    /// The deadline of each slot in milliseconds; meaningless for a slot outside the heap.
-    due: [u64; N],
-    /// A binary heap of slots: the slot at place p is due no later than those at 2p + 1 and 2p + 2.
-    heap: [u16; N],
+    entries: [Entry; N],
     /// How many slots are in the heap.
     length: usize,
-    /// The place of each slot in the heap plus 1; 0 for a slot outside it.
-    places: [u16; N],
+}
+
+/// What is known of a slot, and the slot that is at a place of the heap. Slots and places are handed
+/// out from 0, so few deadlines need few pages of memory.
+#[derive(Clone, Copy)]
+struct Entry {
+    /// The deadline of the slot with the entry's number, in milliseconds: the upper half, and the
+    /// lower. It is meaningless for a slot outside the heap. A `u64` would leave a gap behind each
+    /// entry.
+    due: [u32; 2],
+    /// The place of that slot in the heap plus 1; 0 for a slot outside it.
+    place: u16,
+    /// The slot that is at the place with the entry's number. The slot at place p is due no later
+    /// than those at 2p + 1 and 2p + 2.
+    slot: u16,
+}
+
+impl Entry {
+    fn due(&self) -> u64 {
+        let [upper, lower] = self.due;
+        u64::from(upper) << 32 | u64::from(lower)
+    }
 }
 
 impl<const N: usize> Deadlines<N> {
     /// No deadlines. The value is all zero bits.
     pub const fn new() -> Self {
         const { assert!(N > 0 && N < u16::MAX as usize) };
+        let empty = Entry {
+            due: [0; 2],
+            place: 0,
+            slot: 0,
+        };
         Deadlines {
-            due: [0; N],
-            heap: [0; N],
+            entries: [empty; N],
             length: 0,
-            places: [0; N],
         }
     }
 
@@ -51,8 +71,8 @@ impl<const N: usize> Deadlines<N> {
         if self.length == 0 {
             return None;
         }
-        let slot = usize::from(*self.heap.first()?);
-        Some((slot, Instant::from_millis(*self.due.get(slot)?)))
+        let slot = usize::from(self.entries.first()?.slot);
+        Some((slot, Instant::from_millis(self.entries.get(slot)?.due())))
     }
 
     /// The slot with the earliest deadline, if that deadline is not after `now`.
@@ -64,15 +84,13 @@ impl<const N: usize> Deadlines<N> {
     /// The deadline of a slot; `None` if it has none.
     #[inline]
     pub fn get(&self, slot: usize) -> Option<Instant> {
-        if *self.places.get(slot)? == 0 {
-            return None;
-        }
-        self.due.get(slot).copied().map(Instant::from_millis)
+        let entry = self.entries.get(slot)?;
+        (entry.place > 0).then(|| Instant::from_millis(entry.due()))
     }
 
     /// Sets the deadline of a slot, earlier or later than before. Ignores a slot of `N` or above.
     pub fn set(&mut self, slot: usize, due: Instant) {
-        self.parts().set(slot, due.as_millis());
+        self.heap().set(slot, due.as_millis());
     }
 
     /// Sets the deadline of a slot, unless the slot has an earlier one.
@@ -85,34 +103,30 @@ impl<const N: usize> Deadlines<N> {
 
     /// Removes the deadline of a slot.
     pub fn remove(&mut self, slot: usize) {
-        self.parts().remove(slot);
+        self.heap().remove(slot);
     }
 
-    fn parts(&mut self) -> Parts<'_> {
-        Parts {
-            due: &mut self.due,
-            heap: &mut self.heap,
+    fn heap(&mut self) -> Heap<'_> {
+        Heap {
+            entries: &mut self.entries,
             length: &mut self.length,
-            places: &mut self.places,
         }
     }
 }
 
-/// The parts of [`Deadlines`], whatever their `N`, so that there is one copy of this code.
-struct Parts<'d> {
-    due: &'d mut [u64],
-    heap: &'d mut [u16],
+/// [`Deadlines`] of any `N`, so that there is one copy of this code.
+struct Heap<'d> {
+    entries: &'d mut [Entry],
     length: &'d mut usize,
-    places: &'d mut [u16],
 }
 
-impl Parts<'_> {
+impl Heap<'_> {
     #[inline(never)]
     fn set(&mut self, slot: usize, due: u64) {
-        let Some(known) = self.due.get_mut(slot) else {
+        let Some(entry) = self.entries.get_mut(slot) else {
             return;
         };
-        *known = due;
+        entry.due = [(due >> 32) as u32, due as u32];
         match self.place_of(slot) {
             Some(place) => self.settle(place),
             None => {
@@ -130,15 +144,13 @@ impl Parts<'_> {
         let Some(place) = self.place_of(slot) else {
             return;
         };
-        if let Some(known) = self.places.get_mut(slot) {
-            *known = 0;
+        if let Some(entry) = self.entries.get_mut(slot) {
+            entry.place = 0;
         }
         let last = self.length.saturating_sub(1);
         *self.length = last;
-        if place < last
-            && let Some(moved) = self.heap.get(last).copied()
-        {
-            self.put(place, moved);
+        if place < last {
+            self.put(place, self.slot_at(last));
             self.settle(place);
         }
     }
@@ -180,33 +192,34 @@ impl Parts<'_> {
     }
 
     fn swap(&mut self, one: usize, other: usize) {
-        if let (Some(first), Some(second)) = (self.heap.get(one), self.heap.get(other)) {
-            let (first, second) = (*first, *second);
-            self.put(one, second);
-            self.put(other, first);
-        }
+        let (first, second) = (self.slot_at(one), self.slot_at(other));
+        self.put(one, second);
+        self.put(other, first);
     }
 
     /// Puts a slot at a place.
     fn put(&mut self, place: usize, slot: u16) {
-        if let (Some(at), Some(known)) = (
-            self.heap.get_mut(place),
-            self.places.get_mut(usize::from(slot)),
-        ) {
-            *at = slot;
-            *known = (place as u16).saturating_add(1);
+        if let Some(entry) = self.entries.get_mut(place) {
+            entry.slot = slot;
+        }
+        if let Some(entry) = self.entries.get_mut(usize::from(slot)) {
+            entry.place = (place as u16).saturating_add(1);
         }
     }
 
+    fn slot_at(&self, place: usize) -> u16 {
+        self.entries.get(place).map_or(u16::MAX, |entry| entry.slot)
+    }
+
     fn place_of(&self, slot: usize) -> Option<usize> {
-        let place = self.places.get(slot)?.checked_sub(1)?;
+        let place = self.entries.get(slot)?.place.checked_sub(1)?;
         Some(place.into())
     }
 
     fn key_at(&self, place: usize) -> (u64, u16) {
-        let slot = self.heap.get(place).copied().unwrap_or(u16::MAX);
-        let due = self.due.get(usize::from(slot)).copied();
-        (due.unwrap_or(u64::MAX), slot)
+        let slot = self.slot_at(place);
+        let entry = self.entries.get(usize::from(slot));
+        (entry.map_or(u64::MAX, Entry::due), slot)
     }
 }
 
