@@ -1,4 +1,4 @@
-//! Hosts are asked whether they are still there.
+//! The engine asks hosts whether they are still there.
 
 use std::net::Ipv6Addr;
 
@@ -22,7 +22,7 @@ use crate::stage::{
 const FE80_1: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, 1);
 
 impl Stage {
-    /// The host has spoken, and its address 1 was seen and reported.
+    /// A host has spoken. The engine has learned and reported its address 1.
     fn with_a_host() -> Stage {
         let mut stage = Stage::with_defaults();
         stage.speaks();
@@ -45,7 +45,7 @@ impl Stage {
         self.receive(&report(FE80_1, &records));
     }
 
-    /// What was asked since the last call, and how many milliseconds after the first.
+    /// The questions since the last call, each with its milliseconds after the first.
     fn asked(&mut self) -> Vec<(u64, String)> {
         let questions = std::mem::take(&mut self.questions);
         let first = questions.first().map_or(0, |(at, _)| *at);
@@ -74,7 +74,7 @@ fn a_host_is_asked_when_it_is_first_heard_and_its_answer_joins_what_was_never_se
     stage.reports(&[1, 2]);
     assert_eq!(stage.kernel.joined, [group(1), group(2)].into());
     stage.pass(20);
-    assert_eq!(stage.asked(), [], "it has answered");
+    assert_eq!(stage.asked(), [], "the host has answered");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_host_that_does_not_answer_is_asked_once_more() {
     assert_eq!(stage.asked(), questions(&twice));
     stage.speaks();
     stage.pass(10);
-    assert_eq!(stage.asked(), [], "not each time it speaks");
+    assert_eq!(stage.asked(), [], "not each time the host speaks");
     stage.pass(60);
     stage.speaks();
     stage.pass(10);
@@ -124,7 +124,7 @@ fn an_address_that_slept_through_its_first_questions_is_probed_again_soon_after_
     assert!(stage.is_confirmed(1));
 }
 
-/// It may have another one since, and the old one may have been forged.
+/// The host may have a new link-local address since, and the old one may have been forged.
 #[test]
 fn a_host_that_does_not_answer_where_it_was_asked_is_asked_at_its_new_link_local_address() {
     let mut stage = Stage::with_defaults();
@@ -141,7 +141,7 @@ fn a_host_without_addresses_is_asked_again_after_half_a_timeout_when_it_speaks()
     let mut stage = Stage::with_defaults();
     stage.speaks();
     stage.asked();
-    // Of what it listens to, nothing is an address of its own.
+    // Of what the host listens to, nothing is an address of its own.
     stage.receive(&report(FE80_1, &[(RecordType::ModeIsExclude, ALL_NODES)]));
     assert!(stage.engine.ndp().neighbors().is_empty());
     let asked_at = stage.now;
@@ -200,10 +200,11 @@ fn a_silent_host_that_answers_stays_and_one_that_does_not_goes_within_a_timeout(
     ];
     let asked = stage.asked();
     assert_eq!(asked[..8], questions(&round));
-    // A second round, in case that its link was down, at three quarters of its time.
+    // At three quarters of the timeout the engine asks a second round, in case the host's link was
+    // down.
     assert_eq!(asked[8], (75_000, "?fe80::1:1".to_owned()));
     assert_eq!(asked.len(), 16);
-    // The check every 30 s, and the 10 s before a group is left.
+    // The engine looks every 30 s, and a group is left 10 s after its last address.
     stage.pass(40);
     assert_eq!(stage.kernel.joined, [].into());
 }
@@ -302,7 +303,7 @@ fn once_it_has_answered_what_a_host_reports_from_another_address_or_link_is_no_a
     }
 }
 
-/// Anybody can send it at any time.
+/// Anybody can send such an advertisement at any time.
 #[test]
 fn an_advertisement_before_the_first_probe_confirms_nothing() {
     let mut stage = Stage::with_defaults();
@@ -346,7 +347,7 @@ fn a_host_that_never_answers_the_question_is_only_probed() {
         );
         stage.receive(&advertisement(address(1), ROUTER, address(1)));
     }
-    // It starts to: then it is asked again.
+    // Once the host answers a question, the engine asks it again.
     stage.reports(&[1]);
     stage.pass(151);
     let asked = stage.asked();
@@ -408,7 +409,7 @@ fn what_the_kernel_remembers_is_joined_at_once_and_asked_for() {
     assert_eq!(
         stage.kernel.joined.len(),
         100,
-        "whatever the limit of new ones"
+        "the limit of new groups does not apply"
     );
     remembered(&mut stage, HOST, FE80_1);
     stage.pass(30);
@@ -421,7 +422,7 @@ fn what_the_kernel_remembers_is_joined_at_once_and_asked_for() {
         2
     );
     assert!(asked.iter().any(|(_, question)| question == PROBE_1));
-    // Nobody answered.
+    // Nobody answers.
     stage.pass(330);
     assert_eq!(stage.kernel.joined, [].into());
 }
@@ -455,7 +456,8 @@ fn what_the_kernel_forgets_is_asked_for_and_not_dropped() {
     assert_eq!(stage.kernel.joined, [group(1)].into());
 }
 
-/// RFC 4861 §7.3.3: not more often than once every RetransTimer, whoever sows doubt, and whoever claims the address.
+/// RFC 4861 §7.3.3: a neighbor is solicited at most once every RetransTimer, whoever sows doubt
+/// and whoever claims the address.
 #[test]
 fn no_address_is_probed_twice_within_a_second() {
     let probe = advertisement(address(1), ROUTER, address(1));
@@ -532,7 +534,7 @@ fn who_is_said_to_leave_is_asked_first_and_gone_within_a_minute() {
         assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
         stage.reports(&[1]);
         stage.pass(60);
-        assert_eq!(stage.kernel.joined, [group(1)].into(), "it is still there");
+        assert_eq!(stage.kernel.joined, [group(1)].into(), "the host answered");
 
         leave(&mut stage, 1);
         stage.pass(60);
@@ -575,7 +577,7 @@ fn reports_of_both_versions_join_where_mld_is_learned_from() {
         let expected = expected.iter().filter(|(learned, _)| *learned);
         let expected = expected.map(|(_, number)| group(*number)).collect();
         assert_eq!(stage.kernel.joined, expected, "{learn:?}");
-        // Learned by MLD alone, it ages like an address.
+        // An address that was learned by MLD alone ages like any other.
         stage.pass(345);
         assert_eq!(stage.kernel.joined, [].into());
     }
@@ -611,7 +613,7 @@ fn what_has_been_due_longest_is_asked_first() {
         stage.seen(address(number));
     }
     stage.asked();
-    // It is due in a second, and the others take two.
+    // Address 1 is due in a second. The questions about the others take two.
     stage.pass(4);
     let asked = stage.asked();
     let place = asked.iter().position(|(_, question)| question == PROBE_1);
@@ -628,7 +630,7 @@ fn a_host_that_moves_is_asked_where_it_is() {
     let packet = solicitation(address(1), ROUTER);
     stage.handle(heard(Side::Downstream(1), HOST, &packet));
     assert_eq!(port_of(&stage, 1), 1);
-    // An unconfirmed address that another host claims is that one's.
+    // If another host claims an unconfirmed address, the address is that host's.
     let other = MacAddress([2, 0, 0, 0, 0, 9]);
     stage.receive_from(other, &packet);
     let hosts = view::hosts(&stage.engine);
@@ -638,7 +640,7 @@ fn a_host_that_moves_is_asked_where_it_is() {
     assert_eq!(known.map(|known| known.last_seen), Some(stage.now));
 }
 
-/// Whose `address(number)` is.
+/// The host that has `address(number)`.
 fn owner_of(stage: &Stage, number: u32) -> Sender {
     view::address(&stage.engine, address(number)).unwrap().owner
 }
@@ -669,14 +671,15 @@ fn a_confirmed_address_stays_with_its_host_until_that_does_not_answer() {
 
     stage.receive_from(thief, &claim);
     stage.pass(10);
-    assert_eq!(stage.asked().len(), 8, "all questions, and no answer");
+    assert_eq!(stage.asked().len(), 8, "every question, and no answer");
     stage.receive_from(thief, &claim);
     assert_eq!(owner(&stage), thief);
     assert_eq!(stage.kernel.joined, [group(1)].into());
     assert_eq!(stage.changes.len(), 1);
 }
 
-/// So that there is time for all of them, 20 a second, and for three tenths of the timeout beside.
+/// The engine starts early enough for all hosts to have their turn, 20 a second, with three tenths
+/// of the timeout to spare.
 #[test]
 fn the_more_hosts_there_are_the_sooner_each_is_asked_again() {
     for (others, seconds) in [(0, 150), (2_399, 150), (2_999, 120), (4_000, 75)] {
@@ -718,7 +721,8 @@ fn the_last_probe_has_a_second_for_its_answer_before_another_host_may_claim_the_
     assert_eq!(owner(&stage), thief);
 }
 
-/// The virtual address of a router of two, or a network card that was replaced: who takes over says so once, and then only answers.
+/// Examples are the virtual address of two routers, and a network card that was replaced. Who takes
+/// over says so once, and then only answers.
 #[test]
 fn who_took_an_address_over_and_only_answers_has_it_on_the_same_link_and_on_another() {
     for port in [0, 1] {
@@ -747,7 +751,7 @@ fn who_took_an_address_over_and_only_answers_has_it_on_the_same_link_and_on_anot
     }
 }
 
-/// A host that comes to a link joins its groups there before anybody asks it, and answers for its
+/// A host that comes to a link joins its groups there before anybody asks it. It answers for its
 /// address there alone, perhaps long after it left the other link.
 #[test]
 fn an_address_is_looked_for_where_its_host_answers_and_had_reported_before() {
@@ -779,7 +783,7 @@ fn an_address_is_looked_for_where_its_host_answers_and_had_reported_before() {
     }
 }
 
-/// Nobody said that anything changed: the old host just answers no more, and another one does.
+/// Nobody says that anything changed. The old host stops answering, and another one answers.
 #[test]
 fn an_address_is_looked_for_before_it_is_given_up() {
     let mut stage = Stage::with_a_host();
@@ -798,7 +802,8 @@ fn an_address_is_looked_for_before_it_is_given_up() {
     assert_eq!(stage.changes.len(), 1, "its group was never left");
 }
 
-/// While its own host answers, nobody gets an address by answering a solicitation, not even one that everybody hears.
+/// While the host of an address answers, nobody else gets it by answering a solicitation, even one
+/// that every node hears.
 #[test]
 fn who_answers_beside_an_addresss_own_host_does_not_get_it() {
     let mut stage = Stage::with_a_host();
@@ -815,7 +820,7 @@ fn who_answers_beside_an_addresss_own_host_does_not_get_it() {
             if question == RESOLUTION_1 {
                 resolutions += 1;
                 stage.receive_on(1, thief, &answer);
-                // One of two is lost.
+                // The network loses every second answer.
                 if resolutions % 2 == 0 {
                     stage.receive(&answer);
                 }
@@ -862,7 +867,7 @@ fn four_thousand_hosts_that_answer_stay_joined_at_20_questions_a_second() {
         assert_eq!(stage.kernel.joined.len(), 4096);
     }
     assert!(most <= 21, "{most} in a second");
-    assert_eq!(stage.changes.len(), 4096, "nobody was lost for a moment");
+    assert_eq!(stage.changes.len(), 4096, "no group was ever left");
 }
 
 #[test]
@@ -885,7 +890,11 @@ fn an_outage_of_the_downstream_costs_no_host_that_answers_after_it() {
     stage.pass(30);
     assert_eq!(stage.asked(), [], "nothing can be sent");
     stage.handle(Event::Link(Side::Downstream(0), Some(downstream_link(0))));
-    assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]), "it is back");
+    assert_eq!(
+        stage.asked(),
+        questions(&[(0, "?fe80::1:1")]),
+        "the link is back"
+    );
     stage.reports(&[1]);
     stage.pass(149);
     assert_eq!(stage.kernel.joined, [group(1)].into());
@@ -917,7 +926,7 @@ fn a_host_that_was_doubted_twice_while_it_slept_is_asked_again_before_its_end() 
     }
     stage.pass(40);
     stage.asked();
-    // It is awake again, but says nothing of its own accord.
+    // The host is awake again, but sends nothing of its own accord.
     stage.pass(130);
     assert_eq!(stage.asked().first(), questions(&[(0, PROBE_1)]).first());
     stage.receive(&advertisement(address(1), ROUTER, address(1)));
@@ -989,7 +998,7 @@ fn one_host_that_sows_doubt_does_not_take_all_the_questions() {
             }
         }
     }
-    // 100 seconds, a question each 10.
+    // The engine asks every 10 s, for 100 s.
     let asked = stage.asked().len();
     assert!((5..=30).contains(&asked), "{asked}");
     assert_eq!(stage.kernel.joined, [group(1)].into());
@@ -999,7 +1008,7 @@ fn one_host_that_sows_doubt_does_not_take_all_the_questions() {
 fn a_renewal_asks_hosts_without_addresses_too() {
     let mut stage = Stage::with_defaults();
     stage.speaks();
-    // It answers, but of what it listens to nothing is an address of its own.
+    // The host answers, but of what it listens to, nothing is an address of its own.
     stage.receive(&report(FE80_1, &[(RecordType::ModeIsExclude, ALL_NODES)]));
     stage.asked();
     stage.pass(11);

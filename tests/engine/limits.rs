@@ -1,4 +1,4 @@
-//! What a hostile LAN can do, and what it cannot; prefixes; the router's own addresses.
+//! What a hostile LAN can do and what it cannot, prefixes, and the router's own addresses.
 
 use std::net::Ipv6Addr;
 
@@ -26,12 +26,12 @@ impl Stage {
         self.receive_from(mac, &solicitation(address, ROUTER));
     }
 
-    /// A host speaks, and answers the question that it gets, so that its address is confirmed.
+    /// A host speaks and answers the question that follows, which confirms its address.
     fn answered(&mut self, number: u32) {
         let link_local = Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(number));
         self.seen_from(mac(number), link_local);
         self.seen_from(mac(number), address(number));
-        // Once the question is sent, which may take as long as those before it.
+        // The question may wait for those before it.
         self.pass(1);
         let records = [(RecordType::ModeIsExclude, group(number))];
         self.receive_from(mac(number), &report(link_local, &records));
@@ -118,7 +118,7 @@ fn new_groups_are_joined_200_at_once_and_50_a_second_and_none_is_forgotten() {
     assert_eq!(stage.engine.ndp().groups().waiting(), 0);
 }
 
-/// A boot of a container host, or the end of a power cut in a dormitory.
+/// A container host boots, or a power cut in a dormitory ends.
 #[test]
 fn six_hundred_hosts_that_detect_duplicates_once_are_all_joined() {
     let mut stage = Stage::with_defaults();
@@ -174,7 +174,8 @@ fn the_groups_of_hosts_that_answer_are_joined_before_those_of_strangers() {
     assert!(stage.engine.ndp().groups().waiting() > 50);
 }
 
-/// What waited for its first join, and what was joined before, has no other turn to wait for once the upstream is back.
+/// Once the upstream is back, the engine joins at once what waited for its first join and what was
+/// joined before.
 #[test]
 fn an_upstream_that_comes_back_has_all_that_was_joined_at_once() {
     let mut stage = Stage::with_defaults();
@@ -242,14 +243,14 @@ fn who_finds_the_table_full_is_taken_in_later_at_the_rate_that_is_allowed() {
             .filter(|number| addresses.contains(&address(*number)))
             .count()
     };
-    // Nobody gives way before being asked, and there are 20 questions a second.
+    // Nobody gives way before it is asked, and the engine asks 20 questions a second.
     assert!(known(&stage) < 20);
     assert!(stage.count(Counter::RefusedRate) >= 580);
     stage.pass(40);
     assert_eq!(known(&stage), 600);
 }
 
-/// Some hundred hosts come, each says one thing, and then somebody floods.
+/// Some hundred hosts come, and each says one thing. Then somebody floods.
 #[test]
 fn a_flood_pushes_out_nobody_who_came_before_it_and_answers() {
     let mut stage = Stage::with_defaults();
@@ -295,12 +296,12 @@ fn who_finds_the_table_full_of_hosts_that_answer_is_taken_in_when_one_has_gone()
     }
     stage.seen_from(mac(1000), address(5000));
     assert_eq!(stage.count(Counter::RefusedFull), 1);
-    // Nobody answers any more.
+    // From here on nobody answers.
     stage.pass(400);
     assert!(stage.addresses().contains(&address(5000)));
 }
 
-/// Of which listeners take no room from addresses, and an address takes its listener's place.
+/// Listeners take no room from addresses, and an address takes the place of its listener.
 #[test]
 fn a_host_with_80_addresses_has_64_of_them_known_and_all_groups_joined() {
     for others in [0, 4096] {
@@ -358,10 +359,10 @@ fn who_is_refused_itself_pushes_nobody_out() {
     assert_eq!(
         stage.engine.ndp().groups().len(),
         5120,
-        "4,096 cannot be left"
+        "4,096 groups cannot be left"
     );
     let before = stage.addresses();
-    // One more of a host that has as many as it may, and its group has no room.
+    // The host has as many addresses as it may, and there is no room for the group of one more.
     stage.seen(address(7000));
     assert_eq!(stage.count(Counter::RefusedFull), 1);
     assert_eq!(stage.count(Counter::Evicted), 0);
@@ -385,7 +386,7 @@ fn spoofed_sources_push_out_each_other_and_no_host_that_answers() {
         stage.pass(1);
     }
     assert_eq!(stage.engine.ndp().neighbors().len(), 4096);
-    // As fast as they are asked and do not answer.
+    // The strangers go as fast as the engine asks them in vain.
     assert!(stage.count(Counter::Evicted) > 50);
     for number in 0..20 {
         assert!(stage.kernel.joined.contains(&group(number)), "{number}");
@@ -410,7 +411,7 @@ fn a_flood_of_new_hosts_within_the_rate_starves_nobody_who_answers() {
             stage.seen_from(mac(number), link_local);
         }
         stage.pass(1);
-        // The 20 answer each probe.
+        // The 20 hosts answer each probe.
         for (_, question) in std::mem::take(&mut stage.questions) {
             let Some(target) = question.strip_prefix('!') else {
                 continue;
@@ -463,7 +464,8 @@ fn a_new_host_takes_the_place_of_the_one_without_addresses_that_was_silent_longe
     stage.pass(1);
     remember(&mut stage, 1, link_local(1));
     stage.pass(1);
-    // Of as many addresses as there may be each can be another host's, and then there is room for some more.
+    // Each of the most addresses that there may be can be another host's. Beyond these there is
+    // room for some hosts without addresses.
     let most = 4096 + 256;
     for number in 2..most {
         remember(&mut stage, number, link_local(number));
@@ -615,7 +617,7 @@ fn prefixes_of_the_upstream_are_followed_and_a_renumbering_drops_the_old_ones() 
     });
     let prefix = |text: &str| text.parse::<Prefix>().unwrap();
     stage.seen(address(1));
-    assert_eq!(stage.kernel.joined, [].into(), "there is none yet");
+    assert_eq!(stage.kernel.joined, [].into(), "there is no prefix yet");
     stage.handle(Event::UpstreamPrefixes(&[prefix("2001:db8:1::/64")]));
     stage.seen(address(1));
     assert_eq!(stage.kernel.joined, [group(1)].into());
@@ -630,7 +632,7 @@ fn prefixes_of_the_upstream_are_followed_and_a_renumbering_drops_the_old_ones() 
         [SolicitedNode::of(renumbered).group()].into()
     );
 
-    // Fixed ones stay what they are.
+    // Fixed prefixes stay as they are.
     let mut fixed = Stage::with_defaults();
     fixed.seen(address(1));
     fixed.handle(Event::UpstreamPrefixes(&[]));
@@ -638,7 +640,7 @@ fn prefixes_of_the_upstream_are_followed_and_a_renumbering_drops_the_old_ones() 
     assert_eq!(fixed.kernel.joined, [group(1)].into());
 }
 
-/// Everything at random, in any order: what the tables say of each other stays true.
+/// Random events come in any order. What the tables say of each other stays true.
 #[test]
 fn invariants_hold_under_any_order_of_events() {
     for seed in 0..5 {
@@ -691,14 +693,22 @@ fn invariants_hold_under_any_order_of_events() {
             let neighbors = stage.engine.ndp().neighbors();
             let held = || view::hosts(&stage.engine).map(|(_, held, _)| held);
             let of_hosts: usize = held().map(usize::from).sum();
-            assert_eq!(of_hosts, neighbors.len(), "{context}: each is one host's");
+            assert_eq!(
+                of_hosts,
+                neighbors.len(),
+                "{context}: each neighbor is one host's"
+            );
             assert!(held().all(|held| held <= 10), "{context}");
             let groups = stage.engine.ndp().groups();
             let members: usize = groups
                 .iter()
                 .map(|(_, group)| usize::from(group.members))
                 .sum();
-            assert_eq!(members, neighbors.len(), "{context}: each wants one group");
+            assert_eq!(
+                members,
+                neighbors.len(),
+                "{context}: each neighbor wants one group"
+            );
             let joined = groups.iter().filter(|(_, group)| group.is_joined()).count();
             assert_eq!(joined, stage.kernel.joined.len(), "{context}");
             assert!(

@@ -15,7 +15,7 @@ use crate::stage::{
     solicitation,
 };
 
-/// A log of what is said by this test, for each test is a thread.
+/// The log of this test alone: each test runs in a thread of its own.
 struct Lines;
 
 thread_local! {
@@ -39,9 +39,9 @@ impl Log for Lines {
     fn flush(&self) {}
 }
 
-/// From now on lines are kept.
+/// Keeps the lines from here on.
 fn listen() {
-    // Another test may have been first.
+    // Another test may have set the logger first.
     let _ = log::set_logger(&Lines);
     log::set_max_level(LevelFilter::Trace);
     LINES.set(Some(Vec::new()));
@@ -52,7 +52,7 @@ fn lines() -> Vec<String> {
     LINES.replace(Some(Vec::new())).unwrap()
 }
 
-/// Those of a level.
+/// The lines of one level since the last call.
 fn of_level(level: &str) -> Vec<String> {
     let mut lines = lines();
     lines.retain(|line| line.starts_with(level));
@@ -130,13 +130,14 @@ fn each_limit_that_is_reached_is_told_once_a_minute_with_what_sets_it() {
         stage.receive(&advertisement(address(1), ROUTER, address(1)));
         told
     };
-    let told = "warn: 02-00-00-00-00-01 holds 1 addresses and claims more, which are not learned (--per-mac)";
+    let told = "warn: 02-00-00-00-00-01 holds 1 addresses and claims more, \
+                which are not learned (--per-mac)";
     assert_eq!(claim(&mut stage), [told]);
     stage.pass(59);
     assert_eq!(claim(&mut stage), [""; 0]);
     stage.pass(1);
     assert_eq!(claim(&mut stage), [told]);
-    // Another limit is another line.
+    // Another limit gets a line of its own.
     for number in 3..10 {
         let mac = MacAddress([2, 0, 0, 0, 1, number]);
         speaks(&mut stage, mac, address(number.into()));
@@ -213,14 +214,14 @@ fn a_querier_is_told_when_it_is_heard_and_when_it_is_silent() {
     assert_eq!(lines(), [heard, "info: MLDv1 is in force upstream"]);
     stage.pass(200);
     stage.query_of(FE80_AA, MldVersion::V1);
-    assert_eq!(lines(), [""; 0], "as before");
+    assert_eq!(lines(), [""; 0], "nothing changed");
     stage.pass(259);
     assert_eq!(lines(), [""; 0]);
     stage.pass(1);
     let silent = "info: no MLD query upstream for 260 s; the groups are reported all the same";
     assert_eq!(lines(), [silent, "info: MLDv2 is in force upstream"]);
     stage.pass(1000);
-    assert_eq!(lines(), [""; 0], "it was said");
+    assert_eq!(lines(), [""; 0], "the line was logged before");
     stage.query_of(FE80_AA, MldVersion::V2);
     assert_eq!(lines(), [heard]);
 }

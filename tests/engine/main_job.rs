@@ -25,7 +25,7 @@ fn the_source_of_a_solicitation_its_target_in_duplicate_detection_and_the_target
     assert_eq!(stage.count(Counter::NeighborSolicitation), 2);
     assert_eq!(stage.count(Counter::NeighborAdvertisement), 1);
     assert_eq!(stage.count(Counter::Learned), 3);
-    // What is solicited is not there because of that.
+    // That a host solicits a target does not tell that the target is there.
     stage.receive(&solicitation(address(1), address(9)));
     assert_eq!(stage.kernel.joined.len(), 3);
 }
@@ -41,7 +41,7 @@ fn a_group_is_joined_with_the_first_of_its_addresses_and_left_with_the_last() {
     assert_eq!(
         stage.engine.ndp().neighbors().len(),
         1,
-        "the first has expired"
+        "the first address has expired"
     );
     assert_eq!(stage.kernel.joined, [group(1)].into());
     stage.pass(100);
@@ -54,7 +54,7 @@ fn a_group_is_joined_with_the_first_of_its_addresses_and_left_with_the_last() {
     assert_eq!(
         stage.engine.next_deadline(),
         None,
-        "nothing is left to wake up for"
+        "the engine has nothing left to wake up for"
     );
 }
 
@@ -64,13 +64,13 @@ fn an_address_expires_300_seconds_after_it_was_seen_last_and_not_before() {
     stage.seen(address(1));
     stage.pass(60);
     stage.seen(address(1));
-    // Checks come every 30 s; at 330 s it was seen 270 s ago, at 360 s 300 s ago.
+    // The engine looks every 30 s. At 330 s the address was seen 270 s ago, at 360 s 300 s ago.
     stage.pass(299);
     assert_eq!(stage.kernel.joined, [group(1)].into());
     assert_eq!(stage.count(Counter::Expired), 0);
     stage.pass(1);
     assert_eq!(stage.count(Counter::Expired), 1);
-    // A host that comes back within 10 s costs no reports.
+    // If a host comes back within 10 s, the kernel sends no reports.
     stage.pass(9);
     assert_eq!(stage.kernel.joined, [group(1)].into());
     stage.pass(1);
@@ -93,7 +93,7 @@ fn all_groups_are_reported_every_60_seconds_in_as_few_packets_as_the_mtu_allows(
         let groups: BTreeSet<_> = reports.iter().flat_map(|(_, groups)| groups).collect();
         assert_eq!(groups.len(), 4096);
         let records: usize = reports.iter().map(|(_, groups)| groups.len()).sum();
-        assert_eq!(records, 4096, "each once");
+        assert_eq!(records, 4096, "each group once");
     }
 }
 
@@ -144,7 +144,9 @@ fn a_report_that_could_not_be_sent_is_sent_again_and_no_group_is_left_out() {
 #[test]
 fn a_join_that_failed_is_tried_again_and_holds_up_no_other() {
     let mut stage = Stage::new();
-    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Join(change)) if change.address == address(1)));
+    stage.fail_if(|action| {
+        matches!(action, Action::Ndp(ndp::Action::Join(change)) if change.address == address(1))
+    });
     stage.seen(address(1));
     stage.seen(address(2));
     assert_eq!(stage.kernel.joined, [group(2)].into());
@@ -181,7 +183,7 @@ fn without_an_upstream_nothing_is_done_and_with_a_new_one_all_is_joined_anew() {
     assert_eq!(
         stage.reports,
         [report],
-        "at once, since it can be heard only now"
+        "at once, since only now anybody can hear it"
     );
 
     stage.upstream(None);
@@ -204,7 +206,8 @@ fn without_an_upstream_nothing_is_done_and_with_a_new_one_all_is_joined_anew() {
     stage.upstream(Some(Link { index, ..UPSTREAM }));
     assert_eq!(stage.reports[1].1, [group(1), group(2)]);
 
-    // The same again changes nothing; another index alone means that the memberships are gone.
+    // The same upstream again changes nothing. Another index alone means that the memberships are
+    // gone.
     stage.upstream(Some(Link { index, ..UPSTREAM }));
     assert_eq!((stage.changes.len(), stage.reports.len()), (3, 2));
     stage.upstream(Some(UPSTREAM));
@@ -220,7 +223,7 @@ fn what_expires_while_the_upstream_is_gone_is_not_joined_again() {
     assert_eq!(stage.engine.ndp().groups().len(), 0);
     stage.upstream(Some(UPSTREAM));
     assert_eq!(stage.kernel.joined, [].into());
-    // One line about a querier that is not heard, and nothing after that.
+    // The engine logs one line about a silent querier, and nothing after that.
     stage.pass(260);
     assert_eq!(stage.engine.next_deadline(), None);
 }
@@ -250,7 +253,7 @@ fn a_group_is_refused_while_groups_that_cannot_be_left_fill_the_table() {
     assert_eq!(stage.kernel.joined.len(), 1025);
 }
 
-/// An address becomes the router's own, and is gone at once.
+/// An address becomes the router's own, so the engine drops it at once.
 fn goes(stage: &mut Stage, number: u32) {
     let (address, present) = (address(number), true);
     stage.handle(Event::Own {
@@ -275,7 +278,7 @@ fn each_group_is_left_ten_seconds_after_its_own_last_address() {
     assert_eq!(stage.kernel.joined, [group(2), group(3)].into());
     stage.pass(1);
     assert_eq!(stage.kernel.joined, [group(3)].into());
-    // One that was wanted again in between begins anew.
+    // If a group is wanted again meanwhile, its ten seconds begin anew.
     goes(&mut stage, 3);
     stage.pass(9);
     stage.seen(twin(3));
@@ -317,7 +320,7 @@ fn a_join_that_failed_waits_for_its_second_whatever_is_left_meanwhile() {
     stage.seen(address(2));
     assert!(stage.engine.ndp().groups().is_failing());
     at(&mut stage, 10_000);
-    assert_eq!(stage.kernel.joined, [].into(), "the other one is left");
+    assert_eq!(stage.kernel.joined, [].into(), "the other group is left");
     assert_eq!(stage.count(Counter::MembershipFailed), 1);
     at(&mut stage, 10_499);
     assert_eq!(stage.count(Counter::MembershipFailed), 1);
@@ -349,7 +352,7 @@ fn a_leave_that_failed_waits_for_its_second_whatever_is_left_meanwhile() {
     assert_eq!(
         stage.kernel.joined,
         [group(1)].into(),
-        "only the other one is left"
+        "only the other group is left"
     );
     at(&mut stage, 10_999);
     assert_eq!(stage.kernel.joined, [group(1)].into());
@@ -382,7 +385,7 @@ fn time_that_goes_back_counts_as_time_that_stands_still() {
     stage.engine.handle_timeout(Instant::ZERO);
     stage.drain();
     assert_eq!(stage.kernel.joined, [group(1)].into());
-    // It was seen at 200 s, the latest time that was ever told.
+    // The address was seen at 200 s, the latest time that the engine was ever told.
     stage.now = start.saturating_add(Duration::from_secs(499));
     stage.time_out();
     assert_eq!(stage.kernel.joined, [group(1)].into());
@@ -410,7 +413,8 @@ fn packets_that_are_dropped_are_counted_by_their_reason() {
     assert_eq!(stage.kernel.joined, [].into());
 }
 
-/// Random sightings, time, failures and upstreams, against a list of when each address was seen.
+/// Sightings, time, failures and upstreams are random. A list of when each address was seen says
+/// what must be joined.
 #[test]
 fn memberships_agree_with_a_simple_model_whatever_happens() {
     for seed in 0..5 {
@@ -467,7 +471,7 @@ fn memberships_agree_with_a_simple_model_whatever_happens() {
                 "{context}"
             );
             if random.u32(..4) == 0 {
-                // Failures end and are made good within a second.
+                // Failures end, and the engine makes them good within a second.
                 stage.fail_if(|_| false);
                 stage.pass(1);
                 let wanted: BTreeSet<_> = stage
@@ -476,7 +480,7 @@ fn memberships_agree_with_a_simple_model_whatever_happens() {
                     .map(|address| SolicitedNode::of(address).group())
                     .collect();
                 assert!(stage.kernel.joined.is_superset(&wanted), "{context}");
-                // What is joined beside that waits to be left.
+                // Every other group that is joined waits to be left.
                 for group in &stage.kernel.joined {
                     let group = SolicitedNode::from_group(*group).unwrap();
                     let state = stage.engine.ndp().groups().get(group).expect("known");

@@ -1,4 +1,5 @@
-//! The NDP proxy: the kernel's tables follow the confirmed addresses, and hosts find what is on another link.
+//! The NDP proxy: the kernel's tables follow the confirmed addresses, and hosts find targets on
+//! other links.
 
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
@@ -26,7 +27,7 @@ use crate::stage::{
 };
 
 const OTHER: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
-/// What is on the upstream's link.
+/// A target on the upstream's link.
 const BESIDE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 
 impl Stage {
@@ -37,7 +38,7 @@ impl Stage {
         })
     }
 
-    /// A host on a downstream has an address, and answers for it when it is probed.
+    /// A host on a downstream has an address, and answers when the engine probes it.
     fn confirmed(&mut self, port: u8, mac: MacAddress, address: Ipv6Addr) {
         self.solicits(port, mac, address, LINK_LOCAL);
         // The question may have to wait for its turn.
@@ -46,7 +47,7 @@ impl Stage {
         self.receive_on(port, mac, &advertisement);
     }
 
-    /// A host looks for a target from an address; from `::` it detects duplicates.
+    /// A host looks for a target from an address. From `::` it detects duplicates.
     fn solicits(&mut self, port: u8, mac: MacAddress, source: Ipv6Addr, target: Ipv6Addr) {
         self.receive_on(port, mac, &solicitation(source, target));
     }
@@ -61,7 +62,7 @@ impl Stage {
         self.handle(heard(Side::Upstream, mac, packet));
     }
 
-    /// For some seconds a host answers on one downstream alone who has an address.
+    /// For some seconds a host that has an address answers on one downstream alone.
     fn answers_resolutions_on(
         &mut self,
         port: u8,
@@ -80,14 +81,14 @@ impl Stage {
         }
     }
 
-    /// `BESIDE` is found upstream, because a host with `address(9)` looked for it.
+    /// A host with `address(9)` looks for [`BESIDE`], and the engine finds it upstream.
     fn finds_beside(&mut self) {
         self.solicits(0, OTHER, address(9), BESIDE);
         self.advertised_upstream(GATEWAY, BESIDE);
         self.sent();
     }
 
-    /// The kernel lists a table, as it is.
+    /// The kernel lists a table as it is.
     fn list(&mut self, table: KernelTable) {
         self.handle(Event::Listed(table, Listing::Begins));
         for (address, side) in self.kernel.listing(table) {
@@ -125,7 +126,7 @@ fn without_the_options_the_kernels_tables_are_left_alone() {
     stage.solicits(0, HOST, address(1), BESIDE);
     assert!(stage.kernel.proxies.is_empty() && stage.kernel.routes.is_empty());
     assert_eq!(stage.sent(), [""; 0]);
-    // But for what an earlier process left there.
+    // What an earlier process left in them is removed nonetheless.
     stage.kernel.leave_proxy(address(7));
     stage.list(KernelTable::Proxies);
     assert!(stage.kernel.proxies.is_empty());
@@ -143,7 +144,7 @@ fn what_somebody_removes_is_added_again_where_it_is_wanted() {
         Side::Upstream,
     ));
     assert_eq!(both(&stage), (1, 1));
-    // It goes elsewhere, and one that went there before was removed for that.
+    // The route goes elsewhere, and the one that went there before was removed for it.
     stage.handle(Event::Removed(
         KernelTable::Routes,
         address(1),
@@ -155,7 +156,7 @@ fn what_somebody_removes_is_added_again_where_it_is_wanted() {
         Side::Downstream(0),
     ));
     assert_eq!(both(&stage), (1, 1));
-    // Nobody here wants that one.
+    // Nobody here wants this entry.
     stage.handle(Event::Removed(
         KernelTable::Proxies,
         address(2),
@@ -196,7 +197,7 @@ fn a_listing_brings_back_what_is_missing_and_removes_what_was_left_behind() {
     let mut stage = Stage::proxying();
     stage.confirmed(0, HOST, address(1));
     stage.confirmed(1, OTHER, address(2));
-    // The link went down and up.
+    // The upstream's link went down and up.
     for number in [1, 2] {
         stage.kernel.lose(KernelTable::Proxies, address(number));
     }
@@ -212,7 +213,7 @@ fn a_listing_brings_back_what_is_missing_and_removes_what_was_left_behind() {
     ];
     assert_eq!(stage.routes(), both);
     assert_eq!(stage.engine.ndp().kernel_entries().iter().count(), 2);
-    // One that is as it should be changes nothing.
+    // A route that is as it should be changes nothing.
     stage.list(KernelTable::Routes);
     assert_eq!(stage.count(Counter::RouteAdded), 3);
 }
@@ -228,8 +229,13 @@ fn what_is_listed_of_one_table_tells_nothing_of_the_other() {
     list(&mut stage, proxies, entry);
     list(&mut stage, routes, Listing::Begins);
     list(&mut stage, proxies, Listing::Ends);
-    assert_eq!(stage.count(Counter::ProxyAdded), 1, "it was listed");
-    // Both go without a word, and the route, found to be missing, is added meanwhile.
+    assert_eq!(
+        stage.count(Counter::ProxyAdded),
+        1,
+        "the proxy entry was listed"
+    );
+    // The kernel loses both and tells nobody. The engine finds that the route is missing and adds
+    // it meanwhile.
     stage.kernel.lose_all();
     list(&mut stage, proxies, Listing::Begins);
     list(&mut stage, routes, Listing::Ends);
@@ -257,7 +263,7 @@ fn what_a_killed_process_left_for_a_host_that_is_known_stays_until_that_expires(
     }
     stage.list(KernelTable::Proxies);
     assert_eq!(stage.kernel.proxies, [address(1), address(2)].into());
-    // A target that was found upstream is not where its neighbor entry is.
+    // A target that was found upstream is not where its neighbor entry says.
     stage.handle(Event::Remembered {
         port: 0,
         mac: OTHER,
@@ -268,7 +274,11 @@ fn what_a_killed_process_left_for_a_host_that_is_known_stays_until_that_expires(
     let kept = [1, 2].map(|number| (address(number), Side::Downstream(0)));
     assert_eq!(stage.routes(), kept);
     stage.confirmed(0, HOST, address(1));
-    assert_eq!(stage.count(Counter::ProxyAdded), 0, "it was there");
+    assert_eq!(
+        stage.count(Counter::ProxyAdded),
+        0,
+        "the proxy entry was there"
+    );
     stage.pass(400);
     assert!(stage.kernel.proxies.is_empty() && stage.kernel.routes.is_empty());
 }
@@ -276,7 +286,7 @@ fn what_a_killed_process_left_for_a_host_that_is_known_stays_until_that_expires(
 #[test]
 fn who_is_left_out_of_a_full_table_is_counted_and_has_its_turn_once_there_is_room() {
     let mut stage = Stage::proxying();
-    // What a crash left, and cannot be removed for a while, takes all the room.
+    // What a crash left takes all the room, and cannot be removed for a while.
     let has: Vec<_> = (100..100 + CAPACITY as u32)
         .map(|number| (address(number), Side::Upstream))
         .collect();
@@ -338,7 +348,7 @@ fn what_is_listed_of_a_host_that_answered_is_not_what_was_left_behind() {
     let side = Side::Downstream(0);
     assert_eq!(proxied.place, Place::At(side));
     assert_eq!(proxied.routed, Some(side));
-    // It moves, and is not announced anew, since it was there.
+    // The host moves. It is not announced anew, since its entry was there.
     stage.solicits(1, HOST, address(1), LINK_LOCAL);
     stage.pass(10);
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
@@ -359,7 +369,7 @@ fn a_host_that_answers_by_mld_is_answered_for_and_one_that_merely_reports_keeps_
     });
     stage.kernel.leave_proxy(address(1));
     stage.list(KernelTable::Proxies);
-    // It was probed, but not asked what it listens to.
+    // The engine probed the host, but did not ask what it listens to.
     stage.receive(&listens);
     assert_eq!(stage.kernel.proxies, [address(1)].into());
     let kept = |stage: &Stage| {
@@ -386,7 +396,7 @@ fn another_upstream_gets_all_entries_anew_and_no_upstream_none() {
     stage.confirmed(0, HOST, address(1));
     stage.finds_beside();
     assert_eq!(stage.kernel.routes.get(&BESIDE), Some(&Side::Upstream));
-    // What goes with the interface.
+    // The kernel drops what it held on that interface.
     stage.upstream(None);
     stage.confirmed(0, OTHER, address(2));
     assert!(stage.kernel.proxies.is_empty());
@@ -401,7 +411,9 @@ fn another_upstream_gets_all_entries_anew_and_no_upstream_none() {
 #[test]
 fn what_fails_is_tried_again_and_holds_up_nothing_else() {
     let mut stage = Stage::proxying();
-    stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Kernel(change)) if change.address == address(1)));
+    stage.fail_if(|action| {
+        matches!(action, Action::Ndp(ndp::Action::Kernel(change)) if change.address == address(1))
+    });
     stage.confirmed(0, HOST, address(1));
     stage.confirmed(0, HOST, address(2));
     assert_eq!(stage.kernel.proxies, [address(2)].into());
@@ -429,7 +441,7 @@ fn a_route_waits_for_its_downstream_and_is_there_as_soon_as_that_is() {
     let downstream = Some(downstream_link(1));
     stage.handle(Event::Link(Side::Downstream(1), downstream));
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
-    // What failed is tried again with what is new upstream.
+    // When the engine is told of an upstream, it tries again what failed.
     stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Kernel(_))));
     stage.confirmed(1, OTHER, address(2));
     stage.fail_if(|_| false);
@@ -441,7 +453,7 @@ fn a_route_waits_for_its_downstream_and_is_there_as_soon_as_that_is() {
 fn an_address_that_another_host_takes_over_is_answered_for_once_that_one_answers() {
     let mut stage = Stage::proxying();
     stage.confirmed(0, HOST, address(1));
-    // It is asked in vain.
+    // The engine asks the host in vain.
     stage.pass(200);
     assert_eq!(stage.kernel.proxies, [address(1)].into());
     stage.solicits(1, OTHER, address(1), LINK_LOCAL);
@@ -459,14 +471,15 @@ fn a_host_that_moves_takes_its_entry_and_routes_along_and_is_no_duplicate_of_its
     stage.confirmed(0, HOST, address(2));
     stage.sent();
     stage.detects_duplicates(1, HOST, address(1));
-    assert_eq!(stage.sent(), [""; 0], "neither asked for nor answered");
+    assert_eq!(stage.sent(), [""; 0], "the engine neither asks nor answers");
     let moved = [
         (address(1), Side::Downstream(1)),
         (address(2), Side::Downstream(0)),
     ];
     assert_eq!(stage.routes(), moved);
     assert_eq!(stage.kernel.proxies, [address(1), address(2)].into());
-    // Asked where it is now, it reports what it brought along, and answers for it there alone.
+    // The engine asks the host on its new link. The host reports the groups that it brought along,
+    // and answers for its address there alone.
     let fe80_1 = "fe80::1:1".parse().unwrap();
     stage.questions.clear();
     stage.solicits(1, HOST, fe80_1, ROUTER);
@@ -508,13 +521,15 @@ fn a_host_that_moved_is_asked_at_once_what_it_brought_along() {
         .collect();
     assert_eq!(asked, ["?fe80::1:1"]);
     stage.receive_on(1, HOST, &report(fe80_1, &groups));
-    // It may be two machines, or one on both links: the address is looked for where it was, and here.
+    // There may be two machines, or one on both links. The engine looks for the address on the old
+    // link and on the new one.
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
     stage.answers_resolutions_on(1, HOST, address(1), 20);
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
 }
 
-/// Somebody on a guest network has its link-layer address and says one thing from its address. It does not answer there.
+/// Somebody on a guest network has the host's link-layer address, says one thing from the host's
+/// address and does not answer there.
 #[test]
 fn a_host_whose_address_was_said_to_have_moved_has_it_again_within_seconds() {
     let mut stage = Stage::proxying();
@@ -526,7 +541,7 @@ fn a_host_whose_address_was_said_to_have_moved_has_it_again_within_seconds() {
     stage.answers_resolutions_on(0, HOST, address(1), 10);
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
     assert_eq!(stage.kernel.proxies, [address(1)].into());
-    // And one that did move is where it answers.
+    // A host that did move is where it answers.
     stage.pass(20);
     stage.solicits(1, HOST, address(1), ROUTER);
     stage.pass(2);
@@ -535,8 +550,9 @@ fn a_host_whose_address_was_said_to_have_moved_has_it_again_within_seconds() {
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
 }
 
-/// A server on two VLANs, or a hypervisor, has one link-layer address on both. Each of its addresses stays where it is, though those of one
-/// link are silent while it speaks on the other.
+/// A server on two VLANs, or a hypervisor, has one link-layer address on both. Each of its
+/// addresses stays on its link, though those of one link are silent while the server speaks on the
+/// other.
 #[test]
 fn one_link_layer_address_on_two_links_is_two_hosts() {
     for mac in [HOST, MacAddress([0; 6])] {
@@ -556,7 +572,8 @@ fn one_link_layer_address_on_two_links_is_two_hosts() {
         assert_eq!(stage.routes(), places);
         for second in 0..1000 {
             stage.pass(1);
-            // On port 1 it speaks all the time; on port 0 it answers only what it is asked there.
+            // On port 1 the server speaks all the time. On port 0 it answers only the questions
+            // there.
             if second % 5 == 0 {
                 stage.solicits(1, mac, link_local(1), ROUTER);
             }
@@ -574,7 +591,8 @@ fn one_link_layer_address_on_two_links_is_two_hosts() {
     }
 }
 
-/// On links without link-layer addresses all hosts have the same one, so that nobody moved for having it.
+/// On links without link-layer addresses all hosts have the same one. A claim elsewhere does not
+/// show that a host moved.
 #[test]
 fn a_claim_on_another_link_without_link_layer_addresses_is_anothers() {
     let mut stage = Stage::proxying();
@@ -626,7 +644,7 @@ fn a_target_that_does_not_answer_is_not_asked_for_again_for_thirty_seconds() {
     stage.pass(1);
     stage.solicits(0, HOST, address(1), BESIDE);
     assert_eq!(stage.sent().len(), 2);
-    // A late answer is one all the same.
+    // A late answer counts too.
     stage.pass(5);
     stage.advertised_upstream(GATEWAY, BESIDE);
     stage.solicits(0, HOST, address(1), BESIDE);
@@ -658,7 +676,7 @@ fn a_target_that_went_away_is_noticed_when_it_is_looked_for() {
     assert_eq!(stage.sent(), [answer.clone(), format!("wan ?{BESIDE}")]);
     stage.advertised_upstream(GATEWAY, BESIDE);
     stage.pass(REACHABLE_INTERVAL.as_secs());
-    assert_eq!(stage.sent(), [""; 0], "nobody looks for it");
+    assert_eq!(stage.sent(), [""; 0], "nobody looks for the target");
     stage.solicits(0, HOST, address(1), BESIDE);
     stage.pass(u64::from(ASKS) * ANSWER_INTERVAL.as_secs());
     let sent = stage.sent();
@@ -681,7 +699,8 @@ fn a_target_whose_answer_is_old_is_asked_once_however_many_look_for_it() {
     assert_eq!((sent.len(), asked), (6, 1), "{sent:?}");
 }
 
-/// RFC 4861 §7.3.1: only an advertisement that was solicited confirms. §7.2.5: another one tells of a target that was not known.
+/// RFC 4861 §7.3.1: only a solicited advertisement confirms. §7.2.5: an unsolicited one tells of
+/// a target that was not known.
 #[test]
 fn an_unsolicited_advertisement_keeps_no_target_alive() {
     let mut stage = Stage::proxying();
@@ -766,8 +785,12 @@ fn downstreams_are_proxied_among_each_other() {
         [format!("lan1 !{} to {}", address(1), address(2))]
     );
     stage.solicits(0, OTHER, address(2), address(1));
-    assert_eq!(stage.sent(), [""; 0], "on its own link it answers itself");
-    // One that was never heard of is asked for there too, and learned by its answer.
+    assert_eq!(
+        stage.sent(),
+        [""; 0],
+        "on its own link the target answers itself"
+    );
+    // The engine asks there for a target that it never heard of, too, and learns it by its answer.
     stage.solicits(1, OTHER, address(2), address(3));
     assert_eq!(
         stage.sent(),
@@ -793,7 +816,7 @@ fn an_address_that_nobody_has_confirmed_is_not_answered_for_on_another_downstrea
     stage.confirmed(0, HOST, address(1));
     stage.solicits(1, OTHER, address(2), address(1));
     assert_eq!(stage.sent().len(), 1);
-    // Nor for its own host, wherever that is now.
+    // Its own host gets no answer either, wherever that is now.
     stage.solicits(1, HOST, "fe80::1:1".parse().unwrap(), address(1));
     assert_eq!(stage.sent(), [""; 0]);
 }
@@ -829,14 +852,14 @@ fn who_listens_is_asked_for_upstream_only_by_the_ndp_proxy_and_for_no_own_addres
 fn duplicates_are_detected_across_the_router_in_every_direction() {
     let mut stage = Stage::proxying();
     let defended = |port: u8, target| vec![format!("lan{port} !{target} to {ALL_NODES}")];
-    // Upstream has it, as is known, and shows it.
+    // A known target upstream has the address, and answers.
     stage.finds_beside();
     stage.detects_duplicates(0, HOST, BESIDE);
     assert_eq!(stage.sent(), [format!("wan ?{BESIDE}")]);
     stage.advertised_upstream(GATEWAY, BESIDE);
     assert_eq!(stage.sent(), defended(0, BESIDE));
     assert!(!stage.addresses().contains(&BESIDE));
-    // Upstream has it, as turns out.
+    // An unknown target upstream turns out to have the address.
     stage.detects_duplicates(0, HOST, address(5));
     assert!(stage.addresses().contains(&address(5)));
     assert_eq!(stage.sent().len(), 2);
@@ -844,14 +867,14 @@ fn duplicates_are_detected_across_the_router_in_every_direction() {
     assert_eq!(stage.sent(), defended(0, address(5)));
     assert!(!stage.addresses().contains(&address(5)));
     assert!(stage.kernel.proxies.is_empty());
-    // Another downstream has it, and shows it.
+    // A known host on another downstream has the address, and answers.
     stage.confirmed(0, HOST, address(1));
     stage.detects_duplicates(1, OTHER, address(1));
     assert_eq!(stage.sent(), [format!("lan0 ?{}", address(1))]);
     stage.receive_on(0, HOST, &advertisement(address(1), ROUTER, address(1)));
     assert_eq!(stage.sent(), defended(1, address(1)));
     assert_eq!(stage.kernel.proxies, [address(1)].into());
-    // Another downstream has it, as turns out.
+    // An unknown host on another downstream turns out to have the address.
     stage.detects_duplicates(1, OTHER, address(6));
     stage.sent();
     stage.receive_on(0, HOST, &advertisement(address(6), ROUTER, address(6)));
@@ -870,13 +893,14 @@ fn an_address_whose_host_is_gone_is_not_defended_and_its_heir_has_it_at_once() {
     let asked = format!("lan0 ?{}", address(1));
     assert_eq!(stage.sent(), [asked.clone(), asked]);
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
-    // It is its own now, and answers for it.
+    // The address is now the laptop's, which answers for it there.
     stage.confirmed(1, OTHER, address(1));
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(1))]);
     assert_eq!(stage.kernel.proxies, [address(1)].into());
 }
 
-/// The second solicitation finds one that the first did not wake up, within the second that duplicate address detection takes.
+/// If the first solicitation does not wake the host, the second finds it, within the second that
+/// duplicate address detection takes.
 #[test]
 fn an_address_is_defended_by_a_host_that_answers_the_second_time_and_by_no_other_link() {
     let mut stage = Stage::proxying();
@@ -893,7 +917,7 @@ fn an_address_is_defended_by_a_host_that_answers_the_second_time_and_by_no_other
     assert_eq!(stage.sent(), [defended]);
     stage.pass(2);
     assert_eq!(stage.sent(), [""; 0]);
-    // Who detects duplicates once more makes nothing of that worse.
+    // If a host detects duplicates once more, nothing of that gets worse.
     for _ in 0..5 {
         stage.detects_duplicates(1, OTHER, address(1));
         stage.receive_on(0, HOST, &answer);
@@ -902,7 +926,8 @@ fn an_address_is_defended_by_a_host_that_answers_the_second_time_and_by_no_other
     }
 }
 
-/// Who claims the address of a neighbor upstream while that one is believed to be there need not do so again.
+/// A host may claim the address of a neighbor upstream that is believed to be there. It need not
+/// claim it again when the neighbor turns out to be gone.
 #[test]
 fn who_claimed_the_address_of_a_neighbor_that_turns_out_to_be_gone_has_it() {
     let mut stage = Stage::proxying();
@@ -915,7 +940,8 @@ fn who_claimed_the_address_of_a_neighbor_that_turns_out_to_be_gone_has_it() {
     assert!(stage.addresses().contains(&BESIDE));
 }
 
-/// A host listens to the group of an address as soon as it detects duplicates of it (RFC 4862 §5.4.2), and says so when it is asked.
+/// A host listens to the group of an address as soon as it detects duplicates of it (RFC 4862
+/// §5.4.2), and reports the group when it is asked.
 #[test]
 fn what_a_host_says_by_mld_does_not_make_an_address_its_own_before_duplicates_are_detected() {
     let mut stage = Stage::proxying();
@@ -932,20 +958,20 @@ fn what_a_host_says_by_mld_does_not_make_an_address_its_own_before_duplicates_ar
         stage.sent();
     };
     let defended = |port: u8| vec![format!("lan{port} !{} to {ALL_NODES}", address(5))];
-    // Upstream has it.
+    // A target upstream has the address.
     detect(&mut stage, 0);
     stage.advertised_upstream(GATEWAY, address(5));
     assert_eq!(stage.sent(), defended(0));
     assert_eq!(stage.routes(), [(address(5), Side::Upstream)]);
     assert!(stage.kernel.proxies.is_empty());
-    // Another downstream has it.
+    // A host on another downstream has the address.
     let mut stage = Stage::proxying();
     detect(&mut stage, 1);
     stage.receive_on(0, OTHER, &advertisement(address(5), ROUTER, address(5)));
     assert_eq!(stage.sent(), defended(1));
     stage.confirmed(0, OTHER, address(5));
     assert_eq!(stage.routes(), [(address(5), Side::Downstream(0))]);
-    // Nobody has it.
+    // Nobody has the address.
     let mut stage = Stage::proxying();
     detect(&mut stage, 0);
     stage.pass(ANSWER_INTERVAL.as_secs());
@@ -953,7 +979,8 @@ fn what_a_host_says_by_mld_does_not_make_an_address_its_own_before_duplicates_ar
     assert_eq!(stage.kernel.proxies, [address(5)].into());
 }
 
-/// On its own link the target answers, which is not heard; in vain it is asked for on the others alone.
+/// On its own link the target answers, which the engine does not hear. The engine asks in vain on
+/// the other links alone.
 #[test]
 fn a_target_that_was_looked_for_on_its_own_link_is_found_from_another() {
     let mut stage = Stage::proxying();
@@ -967,7 +994,7 @@ fn a_target_that_was_looked_for_on_its_own_link_is_found_from_another() {
     stage.receive_on(0, HOST, &advertisement(address(3), ROUTER, address(3)));
     let answer = format!("lan1 !{} to {}", address(3), address(4));
     assert_eq!(stage.sent(), [answer]);
-    // In vain everywhere is in vain.
+    // A target that answers on no link is asked for no more.
     stage.solicits(0, OTHER, address(2), address(7));
     stage.solicits(1, OTHER, address(4), address(7));
     assert_eq!(stage.sent().len(), 3);
@@ -977,7 +1004,8 @@ fn a_target_that_was_looked_for_on_its_own_link_is_found_from_another() {
     assert_eq!(stage.sent(), [""; 0]);
 }
 
-/// RFC 4862 §5.4.4. A host reports the group of an address that is tentative, too, which must not pass for its owner's word.
+/// RFC 4862 §5.4.4: a host also reports the group of a tentative address. The engine must not take
+/// that for the word of its owner.
 #[test]
 fn a_host_that_reports_the_group_of_a_tentative_address_is_told_of_its_duplicate() {
     let mut stage = Stage::proxying();
@@ -1010,7 +1038,7 @@ fn a_new_address_that_nobody_else_has_is_asked_for_and_not_answered() {
     );
     stage.pass(ANSWER_INTERVAL.as_secs());
     stage.confirmed(0, HOST, address(1));
-    // Again, after a restart, or when it comes back from sleep.
+    // The host detects duplicates again after a restart, or when it comes back from sleep.
     stage.detects_duplicates(0, HOST, address(1));
     assert_eq!(stage.sent(), [""; 0]);
     assert_eq!(stage.kernel.proxies, [address(1)].into());
@@ -1042,13 +1070,13 @@ fn what_is_upstream_cannot_be_claimed_downstream_while_it_answers() {
         stage.pass(20);
         assert!(!stage.addresses().contains(&BESIDE));
     }
-    // Once it is gone, it can.
+    // Once the target upstream is gone, a host can claim the address.
     stage.confirmed(0, HOST, BESIDE);
     stage.pass(3);
     assert!(stage.addresses().contains(&BESIDE));
     stage.confirmed(0, HOST, BESIDE);
     assert_eq!(stage.kernel.proxies, [BESIDE].into());
-    // And what is confirmed here, nobody upstream can take away.
+    // Nobody upstream can take away an address that is confirmed here.
     stage.advertised_upstream(GATEWAY, BESIDE);
     assert_eq!(stage.kernel.proxies, [BESIDE].into());
 }
@@ -1077,7 +1105,7 @@ fn one_host_that_looks_for_everything_leaves_room_for_others() {
     );
     stage.solicits(0, OTHER, address(2), BESIDE);
     assert_eq!(stage.sent().len(), 2);
-    // Nor do many hosts at once.
+    // Many hosts at once do not fill the table either.
     for number in 0..10_000_u32 {
         let [_, _, a, b] = number.to_be_bytes();
         let mac = MacAddress([2, 1, 0, 0, a, b]);
@@ -1092,7 +1120,7 @@ fn one_host_that_looks_for_everything_leaves_room_for_others() {
     assert!(stage.engine.ndp().targets().is_empty());
 }
 
-/// However late the time-outs are handled.
+/// The bound holds however late the engine is told the time.
 #[test]
 fn so_many_targets_are_asked_for_at_once_and_each_that_is_found_or_given_up_makes_room() {
     let mut stage = Stage::proxying();
@@ -1115,7 +1143,8 @@ fn so_many_targets_are_asked_for_at_once_and_each_that_is_found_or_given_up_make
     assert_eq!(look_for(&mut stage, 500..600), 1);
     stage.time_out();
     assert_eq!(look_for(&mut stage, 600..1000), MAX_OPEN);
-    // A target that was absent is asked for where it was not, which is one more.
+    // The engine asks for an absent target on the link where it did not ask before, which takes one
+    // more place.
     stage.solicits(1, OTHER, address(2), target(2));
     assert_eq!(stage.sent(), [""; 0]);
     stage.time_out();
@@ -1124,7 +1153,7 @@ fn so_many_targets_are_asked_for_at_once_and_each_that_is_found_or_given_up_make
     assert_eq!(look_for(&mut stage, 1000..1400), MAX_OPEN - 1);
 }
 
-/// The kernel answers there for what is downstream, and for the rest nobody may.
+/// Upstream the kernel answers for what is downstream. Nobody may answer for the rest.
 #[test]
 fn what_is_upstream_is_neither_answered_for_nor_asked_for_when_it_is_looked_for_there() {
     let mut stage = Stage::proxying();
@@ -1175,7 +1204,7 @@ fn a_host_known_by_mld_alone_is_found_when_it_is_looked_for_upstream() {
     assert_eq!(
         solicit(&mut stage, address(2)),
         [""; 0],
-        "nobody can have it"
+        "nobody can have this address"
     );
     assert_eq!(solicit(&mut stage, address(1)), asked(address(1)));
     assert_eq!(solicit(&mut stage, address(1)), [""; 0], "once");
@@ -1206,7 +1235,7 @@ fn what_was_asked_for_downstream_alone_cannot_be_claimed_upstream() {
     assert_eq!(stage.sent().len(), 2, "each downstream is asked");
     stage.advertised_upstream(GATEWAY, address(1));
     assert_eq!(stage.routes(), []);
-    // Its host has it all the same.
+    // The host gets its address all the same.
     stage.solicits(1, HOST, address(1), LINK_LOCAL);
     stage.pass(1);
     stage.receive_on(1, HOST, &listens);
@@ -1223,7 +1252,11 @@ fn a_new_address_is_announced_three_times_to_the_routers_upstream() {
     stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Kernel(_))));
     stage.confirmed(0, HOST, address(1));
     stage.pass(5);
-    assert_eq!(stage.sent(), [""; 0], "not before it is answered for");
+    assert_eq!(
+        stage.sent(),
+        [""; 0],
+        "not before the kernel answers for it"
+    );
     stage.fail_if(|_| false);
     stage.pass(5);
     let announced = || format!("wan !{} to ff02::2", address(1));
@@ -1235,10 +1268,10 @@ fn a_new_address_is_announced_three_times_to_the_routers_upstream() {
     stage.confirmed(0, HOST, address(1));
     stage.detects_duplicates(1, HOST, address(1));
     stage.pass(100);
-    assert_eq!(stage.sent(), [""; 0], "when it is first confirmed");
+    assert_eq!(stage.sent(), [""; 0], "only when it is first confirmed");
 }
 
-/// More than are announced in the second from one announcement of an address to the next.
+/// There are more addresses than the engine announces before the first is due again.
 #[test]
 fn every_address_is_announced_before_any_is_announced_again() {
     let mut stage = Stage::with(|config| {
@@ -1259,7 +1292,7 @@ fn every_address_is_announced_before_any_is_announced_again() {
     assert_eq!(once.len(), many as usize);
 }
 
-/// A host here is asked for its address because another one detects duplicates of it.
+/// The engine asks a host here for its address because another one detects duplicates of it.
 #[test]
 fn an_advertisement_upstream_takes_no_address_that_its_host_here_is_asked_for() {
     let mut stage = Stage::proxying();
@@ -1270,7 +1303,7 @@ fn an_advertisement_upstream_takes_no_address_that_its_host_here_is_asked_for() 
     assert_eq!(stage.routes(), [(address(1), Side::Downstream(0))]);
 }
 
-/// RFC 4861 §7.2.6: so that none is lost among the others.
+/// RFC 4861 §7.2.6: a little delay keeps each announcement from being lost among the others.
 #[test]
 fn announcements_of_several_addresses_are_a_little_apart() {
     let mut stage = Stage::with(|config| config.announce = true);
@@ -1354,7 +1387,7 @@ fn an_announcement_without_an_upstream_to_send_it_from_wakes_nobody() {
         stage.upstream(upstream);
         let number = if upstream.is_none() { 1 } else { 2 };
         stage.confirmed(0, HOST, address(number));
-        // This finds deadlines that stay.
+        // A deadline that stays would show here.
         stage.pass(5);
         assert_eq!(stage.sent(), [""; 0]);
         stage.upstream(Some(UPSTREAM));

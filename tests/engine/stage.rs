@@ -1,4 +1,4 @@
-//! The model of the engine's tests, and what was done, in words.
+//! The model of the engine's tests, which puts what the engine did into words.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
@@ -17,7 +17,7 @@ use protocol::{mld, ndp};
 pub use model::packets::{advertisement, heard, report, solicitation};
 
 pub const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-/// This router, as hosts downstream know it.
+/// The router's link-local address downstream.
 pub const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
 pub const GATEWAY: MacAddress = MacAddress([2, 0, 0, 0, 0xaa, 0]);
 pub const HOST: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
@@ -37,17 +37,17 @@ pub fn downstream_link(port: Port) -> Link {
     }
 }
 
-/// The model, and what was done without failing since it was last taken away.
+/// The model, with every action since a test last took it away. Actions that failed are left out.
 pub struct Stage {
     model: Model<'static>,
-    /// The groups of each report sent, and when, in seconds.
+    /// The groups of each report sent, with the time in seconds.
     pub reports: Vec<(u64, Vec<Ipv6Addr>)>,
-    /// Each record of each report, and each Done, and when, in milliseconds.
+    /// Each record of each report and each Done, with the time in milliseconds.
     pub said: Vec<(u64, String)>,
-    /// Questions to hosts, and when, in milliseconds: `?` and the link-local address, `!` and the
-    /// target of a probe, or `*` and that of a resolution.
+    /// Questions to hosts, with the time in milliseconds: `?` and the link-local address, `!` and
+    /// the target of a probe, or `*` and the target of a resolution.
     pub questions: Vec<(u64, String)>,
-    /// Joins and leaves, each with its group and the address it is for.
+    /// Joins and leaves, each with its group and the address that it is for.
     pub changes: Vec<String>,
     /// Neighbor Solicitations for targets elsewhere, and Neighbor Advertisements: where, what, and
     /// to whom.
@@ -69,7 +69,7 @@ impl DerefMut for Stage {
 }
 
 impl Stage {
-    /// An engine that asks nobody and takes in all at once.
+    /// An engine that asks nobody and joins without a limit.
     pub fn new() -> Self {
         let mut stage = Stage::without_upstream();
         stage.upstream(Some(UPSTREAM));
@@ -86,7 +86,7 @@ impl Stage {
         })
     }
 
-    /// An engine with the defaults.
+    /// An engine with the default settings.
     pub fn with_defaults() -> Self {
         Stage::with(|_| {})
     }
@@ -132,13 +132,13 @@ impl Stage {
         self.note();
     }
 
-    /// Does all there is to do.
+    /// Carries out all actions.
     pub fn drain(&mut self) {
         self.model.settle();
         self.note();
     }
 
-    /// Tells the engine what time it is, be anything due or not.
+    /// Tells the engine the time, whether or not anything is due.
     pub fn time_out(&mut self) {
         self.model.time_out();
         self.note();
@@ -171,7 +171,7 @@ impl Stage {
         self.handle(heard(Side::Downstream(port), mac, packet));
     }
 
-    /// Puts what was done into words.
+    /// Puts the model's deeds into words.
     fn note(&mut self) {
         for deed in std::mem::take(&mut self.model.deeds) {
             if deed.succeeded {
@@ -246,7 +246,7 @@ impl Stage {
         }
     }
 
-    /// What was sent since the last call.
+    /// The packets sent since the last call.
     pub fn sent(&mut self) -> Vec<String> {
         std::mem::take(&mut self.sent)
     }
@@ -256,7 +256,7 @@ impl Stage {
         view::is_confirmed(&self.engine, address(number))
     }
 
-    /// The addresses known.
+    /// All addresses that the engine knows.
     pub fn addresses(&self) -> BTreeSet<Ipv6Addr> {
         view::addresses(&self.engine).collect()
     }

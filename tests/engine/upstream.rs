@@ -20,7 +20,7 @@ impl Stage {
         self.query_of(QUERIER, version);
     }
 
-    /// A router upstream asks for all groups.
+    /// A router upstream sends a general query.
     pub fn query_of(&mut self, source: Ipv6Addr, version: MldVersion) {
         let version = match version {
             MldVersion::V1 => QueryVersion::V1,
@@ -29,14 +29,14 @@ impl Stage {
         self.query_for(source, Ipv6Addr::UNSPECIFIED, version);
     }
 
-    /// A router upstream asks for a group, or for all.
+    /// A router upstream queries one group, or all of them where the group is `::`.
     fn query_for(&mut self, source: Ipv6Addr, group: Ipv6Addr, version: QueryVersion<'_>) {
         let packet = &packets::query(source, group, version);
         let mac = GATEWAY;
         self.handle(packets::heard(Side::Upstream, mac, packet));
     }
 
-    /// What was said since the last call.
+    /// The records and Dones since the last call.
     fn said(&mut self) -> Vec<String> {
         let said = std::mem::take(&mut self.said);
         said.into_iter().map(|(_, said)| said).collect()
@@ -56,7 +56,8 @@ fn an_mldv1_query_makes_the_refresh_mldv1_for_260_seconds_and_paces_it() {
     assert_eq!(stage.version(), MldVersion::V2);
     stage.query(MldVersion::V1);
     assert_eq!(stage.version(), MldVersion::V1);
-    // All anew, since what was reported in MLDv2 means nothing to an MLDv1 querier; but not at once, and paced.
+    // The engine reports all groups anew, since an MLDv1 querier does not understand what was
+    // reported in MLDv2. It paces these reports.
     assert_eq!(stage.reports.len(), 0);
     stage.pass(5);
     assert_eq!(stage.reports.len(), 50);
@@ -68,7 +69,8 @@ fn an_mldv1_query_makes_the_refresh_mldv1_for_260_seconds_and_paces_it() {
     stage.pass(60);
     assert_eq!(stage.reports.len(), 100, "and in each refresh");
 
-    // RFC 3810 §9.12: 2 × 125 s + 10 s after the last MLDv1 query, whatever MLDv2 queries come between.
+    // RFC 3810 §9.12: MLDv1 is in force until 2 × 125 s + 10 s after the last MLDv1 query,
+    // whatever MLDv2 queries come between.
     stage.query(MldVersion::V1);
     stage.query(MldVersion::V2);
     stage.pass(200);
@@ -127,7 +129,7 @@ fn the_querier_is_known_until_the_upstream_is_another_one() {
     assert_eq!(stage.version(), MldVersion::V2);
 }
 
-/// RFC 3810 §6: a listener ignores what others report.
+/// RFC 3810 §6: a listener ignores the reports of others.
 #[test]
 fn what_others_report_upstream_changes_nothing() {
     let mut stage = Stage::new();
@@ -172,7 +174,8 @@ fn mldv1_reports_are_paced_also_where_there_is_no_refresh() {
     assert_eq!(stage.reports.len(), 100);
 }
 
-/// RFC 3810 §6.3: the answers of all nodes at once would be an implosion. Each waits for its own share of the 10 s.
+/// RFC 3810 §6.3: if all nodes answered at once, the querier would be flooded. Each waits for a
+/// share of the 10 s of its own.
 #[test]
 fn no_report_is_sent_upon_a_general_query_and_each_node_waits_for_its_own_time() {
     let mut delays = Vec::new();
@@ -210,7 +213,7 @@ fn so_many_mldv1_reports_in_so_short_a_refresh_do_not_keep_the_loop_awake() {
         stage.seen(address(number));
     }
     stage.query(MldVersion::V1);
-    // This finds deadlines that stay.
+    // A deadline that stays would show here.
     stage.pass(2);
     assert!(stage.reports.len() >= 1500);
 }
@@ -224,12 +227,13 @@ fn a_querier_is_silent_by_its_own_robustness_and_interval() {
         (2, 288, 586),
         (7, 128, 906),
         (3, 20, 70),
-        // The largest that a query can say.
+        // The largest values that a query can carry.
         (7, 31_744, 222_218),
-        // RFC 3810 §5.1.8, §5.1.9: 0 stands for the default; §9.1: a robustness of 1 should not be.
+        // RFC 3810 §5.1.8, §5.1.9: 0 stands for the default. §9.1: a robustness variable of 1 is
+        // a mistake.
         (0, 0, 260),
         (1, 125, 260),
-        // Not a line each few seconds, whoever sends queries.
+        // Whoever sends queries, the log gets no line every few seconds.
         (2, 1, 60),
     ] {
         let mut stage = Stage::new();
@@ -245,8 +249,8 @@ fn a_querier_is_silent_by_its_own_robustness_and_interval() {
     }
 }
 
-/// RFC 3810 §9.12: an MLDv1 query says no more than its delay, so what an MLDv2 querier said before
-/// counts.
+/// RFC 3810 §9.12: an MLDv1 query carries its response delay alone, so the variables that an MLDv2
+/// querier sent before still count.
 #[test]
 fn mldv1_is_in_force_by_the_variables_that_were_adopted() {
     let mut stage = Stage::new();
@@ -267,7 +271,7 @@ fn another_upstream_starts_with_the_default_variables() {
     assert_eq!(stage.engine.mld().host().querier_timeout().as_secs(), 260);
 }
 
-/// RFC 2710 §4: a join is reported at once and once more after 10 s, a leave is a Done.
+/// RFC 2710 §4: a join is reported at once and once more after 10 s, a leave by a Done.
 #[test]
 fn a_fixed_version_1_reports_joins_and_leaves_at_once() {
     let mut stage = fixed(MldMode::V1);
@@ -292,12 +296,13 @@ fn a_fixed_version_1_reports_joins_and_leaves_at_once() {
     assert_eq!(said.last(), Some(&done), "{said:?}");
 }
 
-/// RFC 3810 §6.1, where the kernel speaks MLDv1 with a querier of it.
+/// RFC 3810 §6.1: the engine reports these itself, because the kernel speaks MLDv1 with an MLDv1
+/// querier.
 #[test]
 fn a_fixed_version_2_reports_joins_and_leaves_at_once_and_as_often_as_the_robustness_says() {
     let mut stage = fixed(MldMode::V2);
     stage.seen(address(1));
-    assert_eq!(stage.said(), [""; 0], "the kernel does");
+    assert_eq!(stage.said(), [""; 0], "the kernel reports the join");
     stage.query_for(QUERIER, Ipv6Addr::UNSPECIFIED, packets::v2(3, 125));
     assert_eq!(stage.said(), [""; 0]);
     stage.query(MldVersion::V1);
@@ -323,7 +328,7 @@ fn a_fixed_version_2_reports_joins_and_leaves_at_once_and_as_often_as_the_robust
     }
 }
 
-/// The kernel answers in the version that it heard, which is not the one in force.
+/// The kernel answers in the version of the query, which is not the one in force.
 #[test]
 fn a_query_in_another_version_is_answered_in_the_fixed_one() {
     let mut stage = fixed(MldMode::V1);
@@ -360,7 +365,7 @@ fn at_the_end_every_group_is_reported_as_left_in_the_fixed_version() {
         }
         stage.pass(20);
         stage.said.clear();
-        // One that cannot be sent holds up no other.
+        // A packet that cannot be sent holds up no other.
         stage.fail_if(|_| true);
         stage.end();
         let mut buffer = [0; BUFFER_LENGTH];
@@ -379,18 +384,18 @@ fn at_the_end_every_group_is_reported_as_left_in_the_fixed_version() {
     stage.seen(address(1));
     stage.end();
     stage.drain();
-    assert_eq!(stage.said(), [""; 0], "the kernel does");
+    assert_eq!(stage.said(), [""; 0], "the kernel reports the leave");
 }
 
-/// The kernel could not leave the group, and so reports nothing when it is wanted again. The querier
-/// was told of the leave.
+/// The kernel could not leave the group, and so reports nothing when the group is wanted again. The
+/// engine told the querier of the leave.
 #[test]
 fn a_group_wanted_again_after_its_leave_was_reported_is_reported_again() {
     for (mode, heard, left, joined) in [
         (MldMode::V1, MldVersion::V2, "done", "report"),
         (MldMode::V2, MldVersion::V1, "TO_IN", "TO_EX"),
     ] {
-        // One whose leave was reported just now, and one whose reports are all done with.
+        // Once right after the leave was reported, and once when all its reports are done.
         for seconds in [0, 60] {
             let mut stage = fixed(mode);
             let lines = |word| format!("{word} {}", group(1));
@@ -418,7 +423,7 @@ fn a_group_wanted_again_after_its_leave_was_reported_is_reported_again() {
     }
 }
 
-/// As above, where the kernel speaks the fixed version by then and so is the one to report.
+/// As above, but by then the kernel speaks the fixed version, so that joins are its part to report.
 #[test]
 fn a_group_wanted_again_after_the_versions_agree_is_refreshed() {
     let mut stage = fixed(MldMode::V2);
@@ -437,8 +442,8 @@ fn a_group_wanted_again_after_the_versions_agree_is_refreshed() {
     assert_eq!(stage.reports, [(now, vec![group(1)])]);
 }
 
-/// All are reported at once in MLDv2, a packetful each, and in MLDv1 as fast as a switch may take
-/// it.
+/// In MLDv2 the engine reports all joins at once, a packetful each. In MLDv1 it reports them as
+/// fast as a switch may take them.
 #[test]
 fn four_thousand_joins_at_once_are_reported_in_the_fixed_version() {
     for (mode, heard, seconds) in [
@@ -463,7 +468,7 @@ fn four_thousand_joins_at_once_are_reported_in_the_fixed_version() {
     }
 }
 
-/// Without the refresh, and taking in all at once.
+/// An engine without a refresh, which joins without a limit.
 fn fixed(mode: MldMode) -> Stage {
     Stage::with(|config| {
         config.mld_mode = mode;
