@@ -1,4 +1,4 @@
-//! What must be true of the engine's state, and of the kernel's, after each event.
+//! What must be true of the engine's state and of the kernel's after each event.
 
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
@@ -15,7 +15,7 @@ use protocol::wire::SolicitedNode;
 use crate::{Model, TABLES, view};
 
 impl Model<'_> {
-    /// Looks at everything.
+    /// Checks everything.
     pub fn check(&self) {
         self.check_neighbors();
         self.check_groups();
@@ -37,7 +37,7 @@ impl Model<'_> {
                     *addresses += 1;
                     assert!(config.learn != Learn::Mld && config.learns(address));
                     let is_own = self.kernel.is_own(address) && self.kernel.own() <= MAX_OWN;
-                    assert!(!is_own, "{address} is the router's");
+                    assert!(!is_own, "{address} is the router's own");
                 }
                 Identity::Listener(..) => {
                     *listeners += 1;
@@ -53,17 +53,17 @@ impl Model<'_> {
             let most = addresses.max(listeners);
             assert!(most <= config.per_mac, "{owner:?} has too many");
         }
-        assert!(of_host.is_empty(), "of hosts that are not known");
+        assert!(of_host.is_empty(), "neighbors of hosts that are not known");
         let targets = self.engine.ndp().targets();
         assert!(targets.len() <= targets::CAPACITY);
         assert!(targets.is_empty() || config.ndp_proxy);
     }
 
-    /// A group is wanted for what is known in it, and joined where it is wanted.
+    /// Each group has the members that are known in it, and is joined where somebody wants it.
     fn check_groups(&self) {
         let groups = self.engine.ndp().groups();
         assert!(groups.len() <= solicited::CAPACITY);
-        // By how many, and by how many listeners among them.
+        // The members of each group, and the listeners among them.
         let mut wanted: HashMap<SolicitedNode, (u16, u16)> = HashMap::new();
         for known in view::known(&self.engine) {
             let (members, listeners) = wanted.entry(known.identity.group()).or_default();
@@ -87,15 +87,18 @@ impl Model<'_> {
         let has_upstream = self.kernel.link(Side::Upstream).is_some();
         if has_upstream && !groups.is_failing() && !self.is_ending {
             let waiting = groups.waiting();
-            assert_eq!(not_joined, waiting, "not joined, and not waiting");
+            assert_eq!(not_joined, waiting, "a group is neither joined nor waiting");
         }
-        assert!(wanted.is_empty(), "groups that nobody keeps: {wanted:?}");
+        assert!(
+            wanted.is_empty(),
+            "wanted groups that the engine does not keep: {wanted:?}"
+        );
         let in_kernel = self.kernel.joined.len();
-        assert_eq!(joined, in_kernel, "groups that nobody knows of");
+        assert_eq!(joined, in_kernel, "groups that the engine does not know of");
         assert!(has_upstream || self.kernel.joined.is_empty());
     }
 
-    /// The kernel's tables are as the engine believes, and as it wants them.
+    /// The kernel's tables hold what the engine believes and what it wants.
     fn check_kernel_tables(&self) {
         let (engine, config) = (&self.engine, self.engine.config());
         let entries = engine.ndp().kernel_entries();
@@ -149,19 +152,19 @@ impl Model<'_> {
         if config.ndp_proxy || config.host_routes || config.announce {
             let confirmed = view::known(engine).filter(|known| known.is_confirmed);
             let confirmed = confirmed.filter_map(|known| known.address());
-            // One that its host detects duplicates of has to wait.
+            // An address that its host still detects duplicates of has to wait.
             let is_settled = |address: &Ipv6Addr| {
                 let is_there = |proxied: &Proxied| matches!(proxied.place, Place::At(_));
                 !targets.is_detecting(*address) || entries.get(*address).is_some_and(is_there)
             };
             let settled = confirmed.filter(is_settled).count();
-            assert_eq!(below, settled, "confirmed ones are left out");
+            assert_eq!(below, settled, "confirmed addresses are left out");
             let present = targets.present_from(0).count();
             assert_eq!(above, present, "targets are left out");
         }
     }
 
-    /// Where a table is to have an address.
+    /// Where the engine wants an address in a table.
     fn wanted(&self, proxied: &Proxied, table: KernelTable) -> Option<Side> {
         let config = self.engine.config();
         match (table, proxied.place.side()) {
@@ -173,7 +176,7 @@ impl Model<'_> {
         }
     }
 
-    /// Nothing is known, wanted, joined, or left in the kernel's tables.
+    /// The engine knows, wants and joins nothing, and the kernel's tables hold nothing.
     pub fn assert_empty(&self) {
         let ndp = self.engine.ndp();
         assert!(ndp.neighbors().is_empty() && ndp.neighbors().hosts().next().is_none());

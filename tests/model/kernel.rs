@@ -7,20 +7,22 @@ use protocol::engine::Event;
 use protocol::link::{Link, Side};
 use protocol::ndp::kernel_entries::{Change, KernelTable};
 
-/// The tables that the kernel lists.
+/// The kernel's tables that the engine lists.
 pub const TABLES: [KernelTable; 2] = [KernelTable::Proxies, KernelTable::Routes];
 
-/// The kernel does what it is told, and what its links make it do.
+/// A kernel that carries out the engine's actions, and does what its links make it do.
 #[derive(Default)]
 pub struct Kernel {
     upstream: Option<Link>,
     downstreams: Vec<Option<Link>>,
-    /// Own addresses by interface, each with whether it was told since all of them were unknown.
+    /// Own addresses by interface. The value says whether the kernel told the address since all of
+    /// them became unknown.
     own: BTreeMap<(Ipv6Addr, u32), bool>,
     pub joined: BTreeSet<Ipv6Addr>,
     pub proxies: BTreeSet<Ipv6Addr>,
     pub routes: BTreeMap<Ipv6Addr, Side>,
-    /// Of these, and where `doubts_all` of any, the engine was not told how the kernel has them.
+    /// Routes (`true`) and proxy entries (`false`) whose state the engine was not told. Where
+    /// `doubts_all`, that is all of them.
     doubts: BTreeSet<(bool, Ipv6Addr)>,
     doubts_all: bool,
 }
@@ -44,12 +46,13 @@ impl Kernel {
         self.own.keys().any(|(own, _)| *own == address)
     }
 
-    /// On how many interfaces addresses are this router's own.
+    /// The number of own addresses, each counted once an interface.
     pub(crate) fn own(&self) -> usize {
         self.own.len()
     }
 
-    /// What the engine is told of the kernel is so. Is the upstream another one?
+    /// Takes over what an event tells of the kernel. Returns whether the upstream is another one
+    /// now.
     pub(crate) fn follow(&mut self, event: &Event<'_>) -> bool {
         match *event {
             Event::Link(Side::Upstream, link) => {
@@ -96,7 +99,7 @@ impl Kernel {
         false
     }
 
-    /// The kernel loses what a table has for an address, and tells nobody. Was there anything?
+    /// The kernel loses its entry for an address, and tells nobody. Returns whether there was one.
     pub fn lose(&mut self, table: KernelTable, address: Ipv6Addr) -> bool {
         let is_lost = match table {
             KernelTable::Proxies => self.proxies.remove(&address),
@@ -108,7 +111,7 @@ impl Kernel {
         is_lost
     }
 
-    /// The kernel loses the routes that `goes` holds for, and tells nobody.
+    /// The kernel loses the routes for whose side `goes` is true, and tells nobody.
     fn lose_routes(&mut self, goes: impl Fn(Side) -> bool) {
         let gone = self.routes.extract_if(.., |_, side| goes(*side));
         self.doubts.extend(gone.map(|(address, _)| (true, address)));
@@ -136,18 +139,18 @@ impl Kernel {
         }
     }
 
-    /// Whatever the engine believes of the tables may be wrong, until they are listed.
+    /// Until the kernel lists the tables, whatever the engine believes of them may be wrong.
     pub fn doubt_all(&mut self) {
         self.doubts_all = true;
     }
 
-    /// The engine was told of both tables as they are.
+    /// The kernel has listed both tables as they are.
     pub fn trust(&mut self) {
         self.doubts_all = false;
         self.doubts.clear();
     }
 
-    /// A listing of a table has ended, after which the engine believes this.
+    /// A listing of a table has ended, and the engine believes this of an address.
     pub(crate) fn believe(
         &mut self,
         table: KernelTable,
@@ -160,7 +163,7 @@ impl Kernel {
         self.doubts = doubts;
     }
 
-    /// May the engine believe what is not so of an address?
+    /// May the engine be wrong about an address?
     pub fn is_doubted(&self, table: KernelTable, address: Ipv6Addr) -> bool {
         self.doubts_all || self.doubts.contains(&(is_route(table), address))
     }
@@ -183,7 +186,7 @@ impl Kernel {
         }
     }
 
-    /// Where a table has an address.
+    /// The side of an address in a table.
     pub fn has(&self, table: KernelTable, address: Ipv6Addr) -> Option<Side> {
         match table {
             KernelTable::Proxies => self.proxies.contains(&address).then_some(Side::Upstream),
@@ -191,8 +194,8 @@ impl Kernel {
         }
     }
 
-    /// The kernel carries out a change. What is to be added is not there, and what is to be removed
-    /// is, unless the engine could not know.
+    /// Carries out a change. An addition must find nothing there, and a removal must find
+    /// something, unless the engine could not know.
     pub(crate) fn change(&mut self, change: &Change) {
         let Change {
             table,
@@ -209,12 +212,12 @@ impl Kernel {
         };
         assert!(
             right || self.is_doubted(table, address),
-            "there already, or gone: {change:?}"
+            "it is there already, or it is gone: {change:?}"
         );
         match (table, present) {
             (KernelTable::Proxies, true) => _ = self.proxies.insert(address),
             (KernelTable::Routes, true) => _ = self.routes.insert(address, side),
-            // A route elsewhere is not this one.
+            // A route to another side is not this one.
             (_, false) if there != Some(side) => {}
             (KernelTable::Proxies, false) => _ = self.proxies.remove(&address),
             (KernelTable::Routes, false) => _ = self.routes.remove(&address),

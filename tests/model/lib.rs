@@ -1,10 +1,10 @@
 //! The engine in stepped time, and a kernel that is only its tables.
 //!
-//! [`Model`] carries out each action in the [`Kernel`], fails those that are to fail, asserts what
-//! must always hold, and records each action as a [`Deed`]. The engine's tests, the month and the
-//! fuzzer differ in what happens and in what they expect of it; this they share.
+//! [`Model`] carries out each action in the [`Kernel`], makes those fail that a test wants to fail,
+//! asserts what must always hold, and records each action as a [`Deed`]. The engine's tests, the
+//! month and the fuzzer share this. They differ in what happens and in what they expect.
 //!
-//! [`storage`] builds an engine, [`packets`] what hosts and routers send. [`view`] reads the
+//! [`storage`] builds an engine, and [`packets`] what hosts and routers send. [`view`] reads the
 //! engine's state, and `checks` holds it against the kernel.
 
 mod checks;

@@ -14,12 +14,12 @@ use protocol::{mld, ndp};
 
 use crate::{Kernel, TABLES, storage, view};
 
-/// From a question to the next.
+/// The least time from one question to the next.
 const PACE: Duration = Duration::from_millis(50);
-/// So many actions there may be after any event.
+/// The actions that any event may cause, however little there is in the tables.
 const FEW: usize = 100;
 
-/// An action that was carried out, or failed.
+/// An action that the model carried out, or let fail.
 #[derive(Clone, Debug)]
 pub struct Deed {
     pub at: Instant,
@@ -29,41 +29,41 @@ pub struct Deed {
     pub succeeded: bool,
 }
 
-/// How much the engine's state is looked at after each event.
+/// How often the model checks the engine's whole state.
 #[derive(Clone, Copy, Debug)]
 pub enum Diligence {
-    /// All of it, after each event.
+    /// After each event.
     Always,
-    /// Now and then all of it, so that it makes so many entries an event.
+    /// Now and then, so that it checks so many entries an event on average.
     Entries(usize),
 }
 
-/// An engine, and the kernel as it would be if it did what it is told.
+/// An engine, and a kernel that carries out its actions.
 pub struct Model<'t> {
     pub engine: Engine<'t>,
     pub now: Instant,
     pub kernel: Kernel,
-    /// Is an action to fail?
+    /// Whether an action is to fail.
     fails: Box<dyn FnMut(&Action) -> bool>,
-    /// What was done. Whoever reads it takes it away.
+    /// The deeds so far. Whoever reads them takes them away.
     pub deeds: Vec<Deed>,
     diligence: Diligence,
-    /// How many entries may be looked at by now.
+    /// The entries that the model may check by now.
     allowance: usize,
-    /// Every group is about to be left.
+    /// The engine is about to leave every group.
     pub(crate) is_ending: bool,
-    /// Since when nobody wants a group that is joined: from when on that may be, and from when on
-    /// it is certain.
+    /// Joined groups that nobody wants: the earliest time since when that may be so, and the time
+    /// since when it is certain.
     idle: BTreeMap<Ipv6Addr, (Instant, Instant)>,
-    /// How much is known, was learned, and expired, when that was looked at last.
+    /// How many neighbors were known, learned and expired when the model last counted.
     seen: (usize, u64, u64),
     last_question: Option<Instant>,
-    /// The deadline at the last look, which may have passed unseen since.
+    /// The deadline after the last action. It may have passed since, unseen.
     due: Option<Instant>,
 }
 
 impl<'t> Model<'t> {
-    /// An engine that starts now, before it is told of any link.
+    /// An engine that starts now, and has not been told of any link.
     pub fn new(
         tables: &'t mut Tables,
         config: Config,
@@ -88,13 +88,13 @@ impl<'t> Model<'t> {
         }
     }
 
-    /// The engine takes an event, and does what is to be done.
+    /// The engine takes an event, and the model carries out what follows.
     pub fn handle(&mut self, event: Event<'_>) {
         self.tell(event);
         match event {
             Event::Packet { packet, .. } => self.settle_within(|model| {
-                // What it speaks of has some octets each. Where there is no room, all that nobody
-                // wants is left.
+                // Each address or group in a packet takes some octets. Where there is no room, the
+                // engine leaves all groups that nobody wants.
                 let is_full = model.count(Counter::RefusedFull) > 0;
                 let idle = if is_full { model.idle.len() } else { 0 };
                 FEW + packet.len() / 5 + idle
@@ -112,7 +112,7 @@ impl<'t> Model<'t> {
         }
     }
 
-    /// The engine takes an event, and does nothing yet.
+    /// The engine takes an event. The model carries out nothing yet.
     pub fn tell(&mut self, event: Event<'_>) {
         if self.kernel.follow(&event) {
             self.idle.clear();
@@ -125,18 +125,18 @@ impl<'t> Model<'t> {
         }
     }
 
-    /// From now on the actions that this holds for fail.
+    /// From now on the actions for which `fails` is true fail.
     pub fn fail_if(&mut self, fails: impl FnMut(&Action) -> bool + 'static) {
         self.fails = Box::new(fails);
     }
 
-    /// All groups are about to be left.
+    /// The engine leaves all groups.
     pub fn end(&mut self) {
         self.is_ending = true;
         self.engine.end();
     }
 
-    /// The kernel lists both tables, as they are.
+    /// The kernel lists both tables as they are.
     pub fn list(&mut self) {
         for table in TABLES {
             self.tell(Event::Listed(table, Listing::Begins));
@@ -145,7 +145,7 @@ impl<'t> Model<'t> {
             }
             self.tell(Event::Listed(table, Listing::Ends));
         }
-        // What is not learned may be another process's, and stays there.
+        // An address that is not learned may be another process's, and stays in the table.
         let entries = self.engine.ndp().kernel_entries();
         let is_known = |address: &Ipv6Addr| entries.get(*address).is_some();
         self.kernel.proxies.retain(is_known);
@@ -172,12 +172,12 @@ impl<'t> Model<'t> {
         self.engine.next_deadline().map(|(due, _)| due)
     }
 
-    /// Tells the engine what time it is, be anything due or not.
+    /// Tells the engine the time, whether or not anything is due.
     pub fn time_out(&mut self) {
         self.engine.handle_timeout(self.now);
         self.settle();
         if let Some((due, reason)) = self.engine.next_deadline() {
-            assert!(due > self.now, "a deadline that stays: {reason:?}");
+            assert!(due > self.now, "a deadline that does not pass: {reason:?}");
         }
         if self.kernel.link(Side::Upstream).is_some() && !self.engine.ndp().groups().is_failing() {
             for (group, (_, since)) in &self.idle {
@@ -187,7 +187,7 @@ impl<'t> Model<'t> {
         }
     }
 
-    /// Does all there is to do, and looks whether all is as it must be.
+    /// Carries out all actions, then checks the state.
     pub fn settle(&mut self) {
         self.settle_within(Model::most_actions);
     }
@@ -197,10 +197,10 @@ impl<'t> Model<'t> {
         self.note_idle();
         let due = self.next_deadline();
         let was_late = self.due.is_some_and(|due| due < self.now);
-        // What is due at once, such as the answer to a query that leaves no time, is for
-        // `time_out`.
+        // The answer to a query without a response delay, for example, is due at once. `time_out`
+        // handles it.
         let is_late = due.is_some_and(|due| due < self.now);
-        assert!(was_late || !is_late, "a deadline in the past: {due:?}");
+        assert!(was_late || !is_late, "a new deadline in the past: {due:?}");
         self.due = due;
         match self.diligence {
             Diligence::Always => self.check(),
@@ -214,15 +214,15 @@ impl<'t> Model<'t> {
         }
     }
 
-    /// How much there is to look at.
+    /// The number of entries that a check looks at.
     fn entries(&self) -> usize {
         let ndp = self.engine.ndp();
         let tables = self.kernel.proxies.len() + self.kernel.routes.len();
         ndp.neighbors().len() + ndp.groups().len() + tables
     }
 
-    /// What an event may bring about, at the most: twice a change of each group, entry and route,
-    /// and a question for each target on each link.
+    /// The most actions that an event may cause: two changes of each group, entry and route, and
+    /// one question for each target on each link.
     fn most_actions(&self) -> usize {
         let ndp = self.engine.ndp();
         let entries = ndp.kernel_entries().iter().count();
@@ -230,7 +230,7 @@ impl<'t> Model<'t> {
         FEW + 3 * self.entries() + 4 * entries + links * ndp.targets().len()
     }
 
-    /// Does all there is to do, but not more than that many actions.
+    /// Carries out all actions, which must be no more than `most`.
     fn drain(&mut self, most: impl Fn(&Model<'t>) -> usize) {
         let mut buffer = [0; BUFFER_LENGTH];
         let mut again = [0; BUFFER_LENGTH];
@@ -242,10 +242,10 @@ impl<'t> Model<'t> {
             if actions == FEW {
                 limit = most(self);
             }
-            assert!(actions < limit || actions < FEW, "actions never end");
+            assert!(actions < limit || actions < FEW, "the actions never end");
             let same = self.engine.poll_action(&mut again);
-            assert_eq!(same, Some(action), "until it is done");
-            assert!(again == buffer, "the same octets");
+            assert_eq!(same, Some(action), "the same action until it is done");
+            assert!(again == buffer, "the same octets until it is done");
             let succeeded = self.carry_out(&action, &buffer);
             self.engine.done(self.now, &action, succeeded);
             let packet = match action {
@@ -261,7 +261,7 @@ impl<'t> Model<'t> {
         }
     }
 
-    /// Did it succeed?
+    /// Returns whether the action succeeded.
     fn carry_out(&mut self, action: &Action, buffer: &[u8]) -> bool {
         let fails = (self.fails)(action);
         match *action {
@@ -286,7 +286,10 @@ impl<'t> Model<'t> {
             }
             Action::Ndp(ndp::Action::Kernel(change)) => {
                 let is_up = self.kernel.link(change.side).is_some();
-                assert!(is_up || !change.present, "on no link: {change:?}");
+                assert!(
+                    is_up || !change.present,
+                    "an addition on no link: {change:?}"
+                );
                 if !fails {
                     self.kernel.change(&change);
                 }
@@ -295,7 +298,7 @@ impl<'t> Model<'t> {
                 self.check_pace();
                 return self.check_question(&buffer[..length], &question) && !fails;
             }
-            // Nothing can be sent there now.
+            // Without a link nothing can be sent.
             Action::Ndp(
                 ndp::Action::Solicit { length: 0, .. } | ndp::Action::Advertise { length: 0, .. },
             ) => return false,
@@ -323,7 +326,7 @@ impl<'t> Model<'t> {
         !fails
     }
 
-    /// Questions keep their pace, whomever they are for.
+    /// Questions keep their pace, whichever host they are for.
     fn check_pace(&mut self) {
         if let Some(last) = self.last_question.replace(self.now) {
             let earliest = last.saturating_add(PACE);
@@ -331,8 +334,8 @@ impl<'t> Model<'t> {
         }
     }
 
-    /// A group is left once nobody has wanted it for a while; at once only where there was no room
-    /// for another one.
+    /// The engine leaves a group once nobody has wanted it for a while. It leaves one at once only
+    /// to make room for another.
     fn check_leave(&self, group: Ipv6Addr) {
         let joined = self.kernel.joined.contains(&group);
         assert!(joined, "{group} is left twice");
@@ -359,7 +362,7 @@ impl<'t> Model<'t> {
             let new = (self.now, self.now);
             let (since, mut certain) = *idle.get(&group.group()).unwrap_or(&new);
             if before.1 != seen.1 {
-                // What came and went at once may have been in it.
+                // A neighbor that came and went at once may have been in the group.
                 certain = self.now;
             }
             self.idle.insert(group.group(), (since, certain));

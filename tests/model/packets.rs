@@ -10,7 +10,7 @@ use protocol::wire::{
     RecordType, ReportBuilder, SolicitedNode, Sources,
 };
 
-/// A packet was heard on a link.
+/// A packet that the router heard on a link.
 pub fn heard(side: Side, mac: MacAddress, packet: &[u8]) -> Event<'_> {
     Event::Packet { side, mac, packet }
 }
@@ -91,7 +91,8 @@ pub fn query(source: Ipv6Addr, group: Ipv6Addr, version: QueryVersion<'_>) -> Ve
     emitted(|buffer| query.emit(buffer))
 }
 
-/// MLDv2, as a querier says it that has this robustness and this query interval, in seconds.
+/// The fields of an MLDv2 query from a querier with this robustness variable and this query
+/// interval in seconds.
 pub fn v2(robustness: u8, query_interval: u64) -> QueryVersion<'static> {
     QueryVersion::V2 {
         suppress_router_processing: false,

@@ -1,4 +1,5 @@
-//! What the engine sends: each packet is what its action says, from an address of its link.
+//! Checks of what the engine sends: each packet says what its action says, from an address of its
+//! link.
 
 use std::net::Ipv6Addr;
 
@@ -13,8 +14,7 @@ use protocol::wire::{
 use crate::Model;
 
 impl Model<'_> {
-    /// A report speaks only for what is so: groups that are joined are reported as joined, and
-    /// groups that nobody wants as left.
+    /// A report tells what is so: joined groups as joined, and groups that nobody wants as left.
     pub(crate) fn check_report(&self, packet: &[u8], destination: Ipv6Addr) {
         let upstream = self.kernel.link(Side::Upstream).expect("reports go there");
         let mtu = usize::try_from(upstream.mtu).unwrap_or(usize::MAX);
@@ -34,7 +34,10 @@ impl Model<'_> {
                     assert_eq!(record.sources.count(), 0);
                     let refreshes = record.record_type == RecordType::ModeIsExclude;
                     let is_refresh = *is_refresh.get_or_insert(refreshes);
-                    assert_eq!(is_refresh, refreshes, "a refresh and a change in one");
+                    assert_eq!(
+                        is_refresh, refreshes,
+                        "a refresh and a change in one report"
+                    );
                 }
                 report.source
             }
@@ -55,13 +58,13 @@ impl Model<'_> {
 
     fn check_joined(&self, group: Ipv6Addr) {
         let joined = self.kernel.joined.contains(&group);
-        assert!(joined, "{group} is reported and not joined");
+        assert!(joined, "{group} is reported as joined, and is not");
     }
 
-    /// What is reported as left is not joined any more, or about to be left.
+    /// A group that is reported as left is not joined any more, or about to be left.
     fn check_left(&self, group: Ipv6Addr) {
         let mode = self.engine.config().mld_mode;
-        assert_ne!(mode, MldMode::Auto, "the kernel reports it");
+        assert_ne!(mode, MldMode::Auto, "the kernel reports leaves");
         if self.is_ending {
             return self.check_joined(group);
         }
@@ -71,8 +74,8 @@ impl Model<'_> {
         assert!(is_left, "{group} is wanted, and reported as left");
     }
 
-    /// Questions go out of links that are there; only where a claim came from, there may be no link
-    /// any more. Can it be sent?
+    /// Questions go out of links that are there. Only the link of a claim may be gone by now.
+    /// Returns whether the question can be sent.
     pub(crate) fn check_question(&self, packet: &[u8], question: &Question) -> bool {
         let port = match *question {
             Question::Ask { port, .. }
@@ -82,7 +85,7 @@ impl Model<'_> {
         let side = Side::Downstream(port);
         let Some(link) = self.kernel.link(side) else {
             assert!(matches!(question, Question::Resolve { .. }));
-            assert_eq!(packet.len(), 0, "it cannot be sent");
+            assert_eq!(packet.len(), 0, "without a link it cannot be sent");
             return false;
         };
         match *question {
@@ -93,7 +96,7 @@ impl Model<'_> {
                 assert_eq!(Some(query.source), link.link_local);
                 assert_eq!(query.destination, link_local);
                 assert_eq!(query.group, Ipv6Addr::UNSPECIFIED);
-                // As RFC 3810 §5.1.7, §9.1 and §9.3 want it.
+                // RFC 3810 §5.1.7, §9.1 and §9.3 ask for this.
                 let QueryVersion::V2 {
                     suppress_router_processing,
                     robustness,
@@ -155,7 +158,7 @@ impl Model<'_> {
         assert_eq!(sent.solicited, !destination.is_multicast());
     }
 
-    /// What the router sends from on a link.
+    /// The addresses that the router sends from on a link.
     fn source_on(&self, side: Side) -> (Ipv6Addr, Option<MacAddress>) {
         let link = self.kernel.link(side).expect("a link to send on");
         let source = link.link_local.expect("an address to send from");

@@ -1,4 +1,4 @@
-//! What engines are kept in, and how they are built, in all tests.
+//! The tables and the engines of all tests.
 
 use std::cell::Cell;
 
@@ -6,7 +6,7 @@ use protocol::config::Config;
 use protocol::engine::{Engine, Tables};
 
 thread_local! {
-    /// Tables to use again: most of what a short input takes is the memory of new ones.
+    /// Tables to use again, since making new ones takes most of the time of a short input.
     static FREE: Cell<Option<Box<Tables>>> = const { Cell::new(None) };
 }
 
@@ -14,7 +14,7 @@ fn new() -> Box<Tables> {
     Box::new(const { Tables::new() })
 }
 
-/// Lends tables for as long as `run` takes.
+/// Lends tables for the time of `run`.
 pub fn lend<T>(run: impl FnOnce(&mut Tables) -> T) -> T {
     let mut tables = FREE.take().unwrap_or_else(new);
     let result = run(&mut tables);
@@ -22,12 +22,12 @@ pub fn lend<T>(run: impl FnOnce(&mut Tables) -> T) -> T {
     result
 }
 
-/// Tables for as long as the test runs.
+/// Tables for the time of the test.
 pub fn leak() -> &'static mut Tables {
     Box::leak(new())
 }
 
-/// An engine with a configuration, which must be one that can be run.
+/// An engine with a configuration that can be run.
 pub fn engine(tables: &mut Tables, config: Config, seed: [u8; 16]) -> Engine<'_> {
     config.check().expect("a configuration that can be run");
     Engine::new(tables, config, seed)

@@ -1,4 +1,4 @@
-//! What an engine knows. Whoever wants to see its state in a test does so here.
+//! What an engine knows. Tests read its state through this file alone.
 
 use std::net::Ipv6Addr;
 
@@ -10,18 +10,18 @@ use protocol::ndp::targets::Target;
 use protocol::time::Instant;
 use protocol::wire::SolicitedNode;
 
-/// A neighbor, as the engine knows it.
+/// A neighbor as the engine knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
     pub identity: Identity,
     pub owner: Sender,
-    /// Its host has answered a question for it.
+    /// The neighbor's host has answered a question for it.
     pub is_confirmed: bool,
     pub last_seen: Instant,
 }
 
 impl Known {
-    /// Its address; `None` where only a listener is known.
+    /// The neighbor's address, or `None` where only a listener is known.
     pub fn address(&self) -> Option<Ipv6Addr> {
         match self.identity {
             Identity::Address(address) => Some(address),
@@ -55,7 +55,7 @@ pub fn addresses(engine: &Engine<'_>) -> impl Iterator<Item = Ipv6Addr> {
     known(engine).filter_map(|known| known.address())
 }
 
-/// An address.
+/// The neighbor with an address.
 pub fn address(engine: &Engine<'_>, address: Ipv6Addr) -> Option<Known> {
     let identity = Identity::Address(address);
     let neighbor = engine.ndp().neighbors().get(identity)?;
@@ -67,25 +67,25 @@ pub fn is_confirmed(engine: &Engine<'_>, address: Ipv6Addr) -> bool {
     self::address(engine, address).is_some_and(|known| known.is_confirmed)
 }
 
-/// How many neighbors each host has, and how many of these are listeners.
+/// Each host with the number of its neighbors, and of the listeners among them.
 pub fn hosts(engine: &Engine<'_>) -> impl Iterator<Item = (Sender, u16, u16)> {
     let hosts = engine.ndp().neighbors().hosts();
     hosts.map(|(sender, host)| (sender, host.neighbors, host.listeners))
 }
 
-/// Is a target there, on the upstream's link?
+/// Is a target present on the upstream's link?
 pub fn is_upstream(engine: &Engine<'_>, target: Ipv6Addr) -> bool {
     let target = engine.ndp().targets().get(target);
     target.is_some_and(Target::is_present)
 }
 
-/// Has nobody answered for a target?
+/// Has a target answered nowhere?
 pub fn is_absent(engine: &Engine<'_>, target: Ipv6Addr) -> bool {
     let target = engine.ndp().targets().get(target);
     matches!(target, Some(Target::Absent(_)))
 }
 
-/// Where the engine believes that a table has an address.
+/// The side where the engine believes that a table has an address.
 pub fn believed(proxied: &Proxied, table: KernelTable) -> Option<Side> {
     match table {
         KernelTable::Proxies => proxied.proxied.then_some(Side::Upstream),
