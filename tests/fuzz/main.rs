@@ -1,5 +1,5 @@
-//! What is fuzzed: bodies that take any octets and panic where something is wrong. Here every input of the corpus is replayed, and
-//! mutations of them, the same ones each time. `targets` has them fuzzed.
+//! Replays every input of the corpus and mutations of it, the same ones each time. The bodies take
+//! any octets and panic where something is wrong. `targets` builds them for libFuzzer.
 
 mod bodies;
 
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// Every input of a corpus, and so many mutations of them, each of a few changes.
+/// Runs every input of a corpus, and so many mutations of them, each of a few changes.
 fn replay(name: &str, mutations: usize, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fuzz/corpus")
@@ -67,7 +67,7 @@ fn replay(name: &str, mutations: usize, run: fn(&[u8])) {
     }
 }
 
-/// Says which input it was, where one is not survived.
+/// Runs one input, and names it where it panics.
 fn watch(name: &str, input: &[u8], run: fn(&[u8])) {
     struct Name<'n>(&'n str, &'n [u8]);
     impl Drop for Name<'_> {

@@ -1,4 +1,4 @@
-//! Octets that decide, one after the other. Those behind the last are 0.
+//! Octets that decide what happens, one after the other. After the last one follow zeros.
 
 use std::net::Ipv6Addr;
 
@@ -21,7 +21,7 @@ impl<'d> Bytes<'d> {
         self.octet() & 1 != 0
     }
 
-    /// One of so many, at most 256.
+    /// A number below `many`, which is at most 256.
     pub fn below(&mut self, many: usize) -> usize {
         usize::from(self.octet()) % many
     }
@@ -30,14 +30,14 @@ impl<'d> Bytes<'d> {
         u16::from_be_bytes([self.octet(), self.octet()])
     }
 
-    /// The next octets, as many as there are.
+    /// The next `length` octets, or as many as there are.
     pub fn take(&mut self, length: usize) -> &'d [u8] {
         let (taken, rest) = self.0.split_at(length.min(self.0.len()));
         self.0 = rest;
         taken
     }
 
-    /// One of 256, of which many share a group, and most are learned.
+    /// One of 256 addresses. Many share a group, and most are learned.
     pub fn address(&mut self) -> Ipv6Addr {
         let number = self.octet();
         let interface = u128::from(number & 7) | u128::from(number >> 3 & 3) << 32;
@@ -54,7 +54,7 @@ impl<'d> Bytes<'d> {
                 4 => 0xff02 << 112 | 0x16,
                 5 => 0xffff_c000_0201,
                 6 => 0xff05 << 112 | 2,
-                // A link-local address that is as long as one can be.
+                // The link-local address with the longest text.
                 7 => 0xfebf_1111_2222_3333_4444_5555_6666_7777,
                 8..=15 => 0xff02_0000_0000_0000 << 64 | 0x0001_ff00_0000 | interface,
                 _ => 0x2a02_8071_b783_c6e0_1c3d_fe12_3400_0000 | interface,

@@ -1,4 +1,4 @@
-//! Any sequence of events and failures, in stepped time.
+//! Any sequence of events and failures in stepped time.
 
 use std::net::Ipv6Addr;
 
@@ -17,7 +17,8 @@ use super::bytes::Bytes;
 use super::frame::mend;
 use super::world::{World, config, downstream, upstream};
 
-/// So many addresses fill the table, and some have to give way. That takes long: few inputs do.
+/// With so many strangers the table is full, and some neighbors give way. That takes long, so few
+/// inputs do it.
 const MANY: usize = 4300;
 const FEW: usize = 200;
 
@@ -34,9 +35,9 @@ pub fn run(data: &[u8]) {
 
 pub struct Stage<'t> {
     pub world: World<'t>,
-    /// What is still to be told of the listing under way.
+    /// What the kernel has still to tell of the listing under way.
     listing: Vec<(KernelTable, Listing)>,
-    /// How many came, and may come.
+    /// The strangers that came, and those that may come.
     strangers: usize,
     most: usize,
 }
@@ -101,7 +102,7 @@ impl<'t> Stage<'t> {
             20 => self.world.handle(Event::Forgotten(bytes.address())),
             21 => {
                 let (present, address) = (bytes.flag(), bytes.address());
-                // Of two, by what is cheap.
+                // One of two interfaces. The remaining length decides, so that this takes no octet.
                 let index = (bytes.0.len() & 1) as u32;
                 self.world.handle(Event::Own {
                     index,
@@ -122,14 +123,14 @@ impl<'t> Stage<'t> {
             }
             24 => self.list(bytes),
             25 => {
-                // A link took entries and routes along without a word.
+                // A link took entries and routes along, and the kernel told nobody.
                 let address = bytes.address();
                 for table in TABLES {
                     self.world.kernel.lose(table, address);
                 }
             }
             26 => {
-                // Or a crash left them behind.
+                // A crash left an entry and a route behind.
                 let address = bytes.address();
                 let side = Side::Downstream(self.port(bytes));
                 self.world.kernel.leave_proxy(address);
@@ -165,7 +166,7 @@ impl<'t> Stage<'t> {
                 self.listing.push((table, Listing::Has(address, side)));
             }
             self.listing.push((table, Listing::Begins));
-            // Until the end what it tells may be no longer so.
+            // Until the listing ends, what it told may be outdated.
             self.world.kernel.doubt_all();
         }
         for _ in 0..=bytes.below(8) {
@@ -175,7 +176,7 @@ impl<'t> Stage<'t> {
         }
     }
 
-    /// Many strangers at once.
+    /// Many strangers come at once.
     fn flood(&mut self, bytes: &mut Bytes<'_>) {
         let many = 1 << bytes.below(13);
         let (port, of_one_host, own) = (self.port(bytes), bytes.flag(), bytes.flag());
@@ -207,11 +208,11 @@ impl<'t> Stage<'t> {
     }
 }
 
-/// Any packet: one that a host, a router or a stranger may send, or octets as they are.
+/// Any packet: one that a host, a router or a stranger may send, or raw octets.
 fn packet<'b>(bytes: &mut Bytes<'_>, buffer: &'b mut [u8; 1500]) -> &'b [u8] {
     let kind = bytes.octet() % 16;
     let length = match kind {
-        // To the router, to its group, or to somebody else.
+        // A solicitation of the router, of its group, or of somebody else.
         0..=3 => {
             let (source, target) = (bytes.address(), bytes.address());
             NeighborSolicitation {

@@ -1,11 +1,12 @@
-//! Any octets as an IPv6 packet. What is read is written again and reads the same.
+//! Any octets as an IPv6 packet. The packet that is written of what was read reads the same.
 
 use protocol::wire::{
     ALL_MLDV2_ROUTERS, MLDV2_RECORD_LENGTH, MLDV2_REPORT_OVERHEAD, Message, Record, ReportBuilder,
     Sources, parse,
 };
 
-/// The packet as it is, and with its lengths and checksum set right, so that more than noise is read.
+/// Reads the packet as it is, and once more with its lengths and checksum mended, so that not all
+/// of them are noise.
 pub fn run(data: &[u8]) {
     check(data);
     let mut packet = data.to_vec();
@@ -16,7 +17,7 @@ pub fn run(data: &[u8]) {
 
 fn check(packet: &[u8]) {
     let Ok(message) = parse(packet) else { return };
-    // A message may be longer behind shorter headers, but never than what an IPv6 packet holds.
+    // Behind shorter headers a message may be longer, but never longer than an IPv6 packet holds.
     let mut buffer = vec![0xaa; 40 + 65_535];
     let length = match &message {
         Message::NeighborSolicitation(solicitation) => solicitation.emit(&mut buffer),
@@ -31,7 +32,7 @@ fn check(packet: &[u8]) {
             }
             let count = report.records.clone().count();
             let length = builder.finish(report.source);
-            // One without records says nothing, and is never written.
+            // A report without records says nothing, and is never written.
             assert_eq!(length.is_none(), count == 0);
             if let Some(length) = length {
                 let records = count * MLDV2_RECORD_LENGTH;
@@ -41,7 +42,8 @@ fn check(packet: &[u8]) {
         }
     };
     let length = length.expect("there is room");
-    // Options, sources of records and auxiliary data are left out; nothing is added but a Hop-by-Hop option that pads.
+    // The written packet lacks options, sources of records and auxiliary data. It gains nothing but
+    // a Hop-by-Hop option that pads.
     assert!(length <= packet.len(), "longer than what was read");
     assert!(
         buffer[length..].iter().all(|octet| *octet == 0xaa),
@@ -64,7 +66,8 @@ fn check(packet: &[u8]) {
         message => {
             assert_eq!(parse(packet), Ok(message));
             let whole = packet.to_vec();
-            // The shortest buffer that it fits into, and one that it does not.
+            // The shortest buffer that the packet fits into, and the longest that it does not fit
+            // into.
             for (room, fits) in [(length, true), (length - 1, false)] {
                 let mut buffer = vec![0; room];
                 let message = parse(&whole).expect("it was read before");
@@ -85,7 +88,8 @@ fn check(packet: &[u8]) {
     }
 }
 
-/// Sets version, payload length and checksum of what looks like ICMPv6, behind a Hop-by-Hop header or not.
+/// Sets version, payload length and checksum of what looks like ICMPv6, with or without a
+/// Hop-by-Hop header.
 pub fn mend(packet: &mut [u8]) -> Option<()> {
     let payload = u16::try_from(packet.len().checked_sub(40)?).ok()?;
     packet[0] = 0x60;

@@ -1,11 +1,11 @@
-//! Is it JSON (RFC 8259), one value and a line's end behind it?
+//! Whether a text is one JSON value (RFC 8259) and a line feed.
 
 pub fn is_one_line(text: &str) -> bool {
     let line = text.strip_suffix('\n').unwrap_or_default();
     !line.contains('\n') && value(line.as_bytes()).is_some_and(<[u8]>::is_empty)
 }
 
-/// What is behind a value.
+/// Returns what follows a value, or `None` where there is no value.
 fn value(text: &[u8]) -> Option<&[u8]> {
     match text.first()? {
         b'{' => list(&text[1..], b'}', |text| {

@@ -1,4 +1,4 @@
-//! Each `run` takes any octets, and panics where what they lead to is wrong.
+//! Each `run` takes any octets, and panics where what follows from them is wrong.
 
 mod bytes;
 pub mod engine;

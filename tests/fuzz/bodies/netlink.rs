@@ -1,4 +1,4 @@
-//! Whatever the kernel may say by netlink, up to what the engine does of it.
+//! Any netlink messages from the kernel, up to what the engine does with them.
 
 use model::{Model, storage};
 use protocol::config::MAX_PREFIXES;
@@ -16,7 +16,7 @@ use daemon::sys::netlink::tables::PROTOCOL;
 use daemon::sys::netlink::{BUFFER_LENGTH, Dump, Notice, Reader};
 
 pub fn run(data: &[u8]) {
-    // All of it as one datagram.
+    // The whole input as one datagram.
     let mut notices = 0;
     Reader::default().read(data, &mut |_| notices += 1);
     assert!(notices <= data.len() / 16, "each has a header");
@@ -48,7 +48,7 @@ struct Stage<'t> {
 impl<'t> Stage<'t> {
     fn new(tables: &'t mut Tables, bytes: &mut Bytes<'_>) -> Self {
         let mut world = World::new(tables, config(bytes), 1);
-        // The kernel's tables are what it says, and not what was done to them.
+        // The kernel's tables are what the input says, not what the engine's actions made of them.
         world.kernel.doubt_all();
         let interfaces = Interfaces::new(world.engine.config());
         Stage {
@@ -145,7 +145,7 @@ impl<'t> Stage<'t> {
     }
 }
 
-/// A message of a kind that counts, with some of its attributes, or with what else there may be.
+/// A message of a kind that the daemon reads, with some of its attributes or with arbitrary ones.
 fn message(bytes: &mut Bytes<'_>, datagram: &mut Vec<u8>) {
     const KINDS: [u16; 10] = [
         libc::RTM_NEWLINK,
@@ -178,7 +178,7 @@ fn message(bytes: &mut Bytes<'_>, datagram: &mut Vec<u8>) {
             datagram.extend(flags.to_ne_bytes());
             datagram.extend([0; 4]);
             let names: [&[u8]; 4] = [b"wan\0", b"br-lan\0", b"guest\0", b"iot\0"];
-            // News of one thing tells nothing of the others.
+            // A message about one thing tells nothing of the others.
             if details & 0x20 == 0 {
                 let name = names[usize::from(details >> 6)];
                 attribute(datagram, libc::IFLA_IFNAME, name);
@@ -230,7 +230,7 @@ fn message(bytes: &mut Bytes<'_>, datagram: &mut Vec<u8>) {
         let (kind, length) = (bytes.octet(), bytes.octet());
         attribute(datagram, kind.into(), bytes.take(usize::from(length) % 48));
     }
-    // One that is longer than what there is of it ends the datagram.
+    // A message that is longer than the rest of the datagram ends it.
     let length = (datagram.len() - start) as u32 + u32::from(more == 255);
     datagram[start..start + 4].copy_from_slice(&length.to_ne_bytes());
 }

@@ -1,4 +1,4 @@
-//! Whatever is asked on the control socket, of an engine in any state; and the answer is what its format says.
+//! Any question on the control socket, to an engine in any state. The answer keeps to its format.
 
 use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
@@ -23,9 +23,9 @@ use daemon::interfaces::State;
 use daemon::sys::netlink::Bridge;
 use daemon::sys::readiness::{Ready, wait};
 
-/// Of the server's buffers, which may be larger, not smaller.
+/// A lower bound of the server's buffers.
 const LEAST: usize = 4096;
-/// The longest question, with the end of its line.
+/// The longest question, with its line feed.
 const QUESTION: usize = 32;
 const STATES: [State; 7] = [
     State::Missing,
@@ -78,7 +78,7 @@ pub fn run(data: &[u8]) {
                     break;
                 }
                 answer.extend_from_slice(&buffer[..length]);
-                // Things happen between two parts.
+                // Events happen between two parts.
                 if !bytes.is_empty() && !stage.world.is_tired() {
                     stage.step(&mut bytes);
                 }
@@ -91,7 +91,8 @@ pub fn run(data: &[u8]) {
     });
 }
 
-/// The same octets as a client sends them, in two pieces: the server answers if the first line is a question, and hangs up.
+/// A client sends the same octets in two pieces. The server answers if the first line is a
+/// question, and hangs up.
 fn talk(data: &[u8], view: &View<'_>) {
     let Some((first, sent)) = data.split_first() else {
         return;
@@ -112,7 +113,7 @@ fn talk(data: &[u8], view: &View<'_>) {
     let mut client = UnixStream::connect(&path).expect("a server");
     client.set_nonblocking(true).expect("a socket");
     for piece in [&sent[..cut], &sent[cut..]] {
-        // What was enough already is not read to its end.
+        // The server may have read enough and hung up.
         let _ = send(client.as_raw_fd(), piece, MsgFlags::MSG_NOSIGNAL);
         serve();
     }
@@ -123,7 +124,7 @@ fn talk(data: &[u8], view: &View<'_>) {
         serve();
         match client.read_to_end(&mut answer) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            // It is reset where not all was read.
+            // The kernel resets the connection where the server did not read everything.
             _ => break,
         }
     }
@@ -134,7 +135,7 @@ fn talk(data: &[u8], view: &View<'_>) {
     }
 }
 
-/// One of its own for each socket, since who binds takes turns with all others in the same one.
+/// A folder of its own for each socket, since servers that bind in one folder take turns.
 struct Folder(PathBuf);
 
 impl Folder {

@@ -1,4 +1,4 @@
-//! The model as the fuzz bodies use it: what an input makes of it, and what must be in the end.
+//! The model as the fuzz bodies use it: what an input does to it, and what must hold in the end.
 
 use std::net::Ipv6Addr;
 use std::ops::{Deref, DerefMut};
@@ -13,13 +13,13 @@ use protocol::{mld, ndp};
 
 use super::bytes::Bytes;
 
-/// Of what is gone through, so that one input takes some milliseconds.
+/// The work after which an input ends, so that it takes some milliseconds.
 const ENOUGH: usize = 50_000;
 const STARTED: Instant = Instant::from_secs(1_000);
 
 pub struct World<'t> {
     model: Model<'t>,
-    /// What was gone through, so that one input does not take long.
+    /// The work so far.
     work: usize,
 }
 
@@ -55,30 +55,30 @@ impl<'t> World<'t> {
         STARTED
     }
 
-    /// The actions of some kinds fail from now on, each bit a kind.
+    /// From now on the actions of some kinds fail. Each bit stands for a kind.
     pub fn fail(&mut self, kinds: u8) {
         self.fail_if(move |action| kinds & 1 << kind_of(action) != 0);
     }
 
-    /// Takes an event, does what is to be done, and looks at everything.
+    /// Takes an event, carries out what follows, and checks the state.
     pub fn handle(&mut self, event: Event<'_>) {
         self.model.handle(event);
         self.note_work();
     }
 
-    /// Does all there is to do, and looks at everything.
+    /// Carries out all actions, and checks the state.
     pub fn settle(&mut self) {
         self.model.settle();
         self.note_work();
     }
 
-    /// Tells the engine what time it is, be anything due or not.
+    /// Tells the engine the time, whether or not anything is due.
     pub fn time_out(&mut self) {
         self.model.time_out();
         self.note_work();
     }
 
-    /// The kernel lists both tables, as they are.
+    /// The kernel lists both tables as they are.
     pub fn list(&mut self) {
         self.model.list();
         self.note_work();
@@ -90,17 +90,17 @@ impl<'t> World<'t> {
         self.work += 100 + ndp.neighbors().len() + ndp.groups().len();
     }
 
-    /// Much was done at once.
+    /// Counts the work of many events at once.
     pub fn tire(&mut self, events: usize) {
         self.work += 5 * events;
     }
 
-    /// Is it time to come to an end?
+    /// Has the input done enough work?
     pub fn is_tired(&self) -> bool {
         self.work > ENOUGH
     }
 
-    /// Lets time pass, and handles each deadline on its way, but of very many not all.
+    /// Lets time pass, and handles each deadline on its way. Of very many deadlines it skips some.
     pub fn pass(&mut self, time: Duration) {
         let end = self.now.saturating_add(time);
         for handled in 0.. {
@@ -116,8 +116,9 @@ impl<'t> World<'t> {
         self.now = end;
     }
 
-    /// In the end all succeeds, all links are there, and the kernel lists its tables: then all is
-    /// as it should be, and with time, when nobody is heard of any more, all is gone.
+    /// From here on every action succeeds, all links are there, and the kernel lists its tables.
+    /// Then the state must be as it should be. When nobody is heard any more, everything must go in
+    /// time.
     pub fn finish(&mut self) {
         self.fail(0);
         let mut bytes = Bytes(&[]);
@@ -134,14 +135,14 @@ impl<'t> World<'t> {
             .address_timeout
             .saturating_add(config.expiry_interval)
             .saturating_mul(3);
-        // One after the other: expired, no longer wanted, left.
-        // Who claimed what was upstream may have it then, and is gone a timeout later as well.
+        // Neighbors expire, then nobody wants their groups, then the engine leaves these. A host
+        // that claimed an address upstream may get it only then, and expires a timeout later.
         for time in [end, end, end, end, end, end, Duration::from_secs(60)] {
             self.now = self.now.saturating_add(time);
             self.time_out();
-            // A large table is looked through in several turns.
+            // The engine looks through a large table in several turns.
             self.model.pass(Duration::from_millis(100));
-            // One after the other.
+            // Groups wait for their turn to be joined.
             while self.engine.ndp().neighbors().waiting() > 0 {
                 self.model.pass(Duration::from_secs(1));
             }
@@ -208,7 +209,7 @@ pub fn config(bytes: &mut Bytes<'_>) -> Config {
         config.excluded.push(excluded).expect("there is room");
     }
     if flags >> 13 == 7 {
-        // Enough to fill the tables.
+        // Limits that let the tables fill.
         config.per_mac = u16::MAX;
         (config.join_rate, config.join_burst) = (100_000, 100_000);
     }
