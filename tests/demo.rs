@@ -210,8 +210,8 @@ fn with_mldproxy(
     expect_ping(screen, lab, 0)
 }
 
-/// Pings the LAN's host from the gateway, which has to solicit the host first. Fails unless the
-/// given number of replies come.
+/// Pings the LAN's host from the gateway, which has to solicit the host first. Fails unless exactly
+/// `received` replies come.
 fn expect_ping(screen: &Screen, lab: &Lab, received: u32) -> Result<(), String> {
     lab.gw.flush_neighbors();
     let ping = lab.gw.ping(OUTSIDE, LAN_HOST, PINGS);
