@@ -16,7 +16,7 @@ pub enum Fact {
         target: Ipv6Addr,
         to_router: bool,
     },
-    /// Groups by their 24 bits, and whether the host listens to each.
+    /// Groups by their low 24 bits, each with whether the host listens to it.
     Reports {
         source: Ipv6Addr,
         groups: Vec<(u32, bool)>,
@@ -24,7 +24,7 @@ pub enum Fact {
 }
 
 impl Fact {
-    /// The address that it speaks for.
+    /// The address that the packet speaks for.
     pub fn address(&self) -> Option<Ipv6Addr> {
         match self {
             Fact::Solicits { source, target } if source.is_unspecified() => Some(*target),
@@ -34,7 +34,7 @@ impl Fact {
         }
     }
 
-    /// The packet, which the router hears on a link where it is known by this address.
+    /// The packet. `router` is the router's address on the link.
     pub fn packet(&self, router: Ipv6Addr) -> Vec<u8> {
         match self {
             Fact::Solicits { source, target } => solicitation(*source, *target),
@@ -58,7 +58,7 @@ impl Fact {
     }
 }
 
-/// The 24 bits of an address that make its solicited-node group.
+/// The low 24 bits of an address, which make its solicited-node group.
 pub fn group_of(address: Ipv6Addr) -> u32 {
     (address.to_bits() & 0xff_ffff) as u32
 }

@@ -1,4 +1,4 @@
-//! The hosts: what they have, what they say, and how they answer.
+//! The hosts: what they have, what they send, and how they answer.
 
 use std::net::Ipv6Addr;
 
@@ -10,14 +10,14 @@ use crate::month::{Happening, Month};
 use crate::truth::{Claim, Key, Place};
 use crate::world::Sent;
 
-/// What a host does and does not.
+/// What a host does, and what it leaves undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
     /// Answers everything.
     Good,
     /// Never answers MLD.
     WithoutMld,
-    /// Speaks from its link-local address alone, and answers.
+    /// Speaks from its link-local address alone, but answers everything.
     Shy,
     /// Never answers anything.
     Mute,
@@ -38,9 +38,10 @@ pub struct Host {
     pub port: Port,
     pub link_local: Ipv6Addr,
     pub addresses: Vec<Ipv6Addr>,
-    /// Since when it answers whatever it is asked where it is; none while it does not.
+    /// The time since when the host answers every question on its link, or `None` while it does
+    /// not.
     pub since: Option<u64>,
-    /// Counts its lives, each of which has its own chain of happenings.
+    /// Counts the host's lives. Happenings of an earlier life come to nothing.
     pub life: u32,
 }
 
@@ -84,7 +85,7 @@ impl Month {
         host
     }
 
-    /// Another link-layer address, and the link-local address that goes with it.
+    /// Gives a host another link-layer address, and the link-local address that goes with it.
     fn rename(&mut self, host: &mut Host, number: u32) {
         let [a, b, c, d] = number.to_be_bytes();
         let life = self.random.u8(..);
@@ -94,7 +95,7 @@ impl Month {
         self.by_mac.insert(host.mac, number as usize);
     }
 
-    /// A new address in one of the prefixes. Some share their group with the host's link-local
+    /// A new address in the newest prefix. Some share their group with the host's link-local
     /// address, and some with strangers.
     fn new_address(&mut self, host: usize) -> Option<Ipv6Addr> {
         let prefix = *self.prefixes.last()?;
@@ -112,7 +113,7 @@ impl Month {
         ))
     }
 
-    /// From now on it answers, if it ever does.
+    /// From now on the host answers, if it ever does.
     pub fn appears(&mut self, host: usize) {
         let known = &mut self.hosts[host];
         let is_up = self.world.downstream(known.port).is_some();
@@ -120,7 +121,7 @@ impl Month {
         known.since = answers.then_some(self.world.now());
     }
 
-    /// It no longer answers.
+    /// From now on the host does not answer.
     pub fn vanishes(&mut self, host: usize) {
         self.hosts[host].since = None;
         let known = &self.hosts[host];
@@ -133,7 +134,7 @@ impl Month {
         self.world.truth.to_ask.remove(&known.place());
     }
 
-    /// The host says something, and what it speaks for is expected to be known by that.
+    /// The host sends something. From then on the engine is expected to learn what that speaks for.
     fn says(&mut self, host: usize, fact: &Fact) {
         let known = &self.hosts[host];
         let place = known.place();
@@ -151,7 +152,7 @@ impl Month {
         }
     }
 
-    /// The host solicits another one, or the router, from one of its addresses.
+    /// The host solicits another host, or the router, from one of its addresses.
     fn solicits(&mut self, host: usize, target: Ipv6Addr) {
         let known = &self.hosts[host];
         let from_link_local = known.addresses.is_empty() || known.manner == Manner::Shy;
@@ -163,7 +164,7 @@ impl Month {
         self.says(host, &Fact::Solicits { source, target });
     }
 
-    /// The host reports; none but those that speak MLD do.
+    /// The host sends a report, if it speaks MLD.
     fn reports(&mut self, host: usize, groups: &[u32], listens: bool) {
         let known = &self.hosts[host];
         if known.speaks_mld() && !groups.is_empty() {
@@ -173,7 +174,8 @@ impl Month {
         }
     }
 
-    /// It speaks on the link where it is. Where nothing is known of it there, it is asked.
+    /// The host sends something on its link. If the engine knows nothing of it there, the engine is
+    /// expected to ask it.
     fn shows_itself(&mut self, host: usize) {
         let known = &self.hosts[host];
         let place = known.place();
@@ -209,7 +211,7 @@ impl Month {
             let oldest = self.hosts[host].addresses.remove(0);
             self.withdraws(host, oldest);
         }
-        // RFC 4862 §5.4.2: it joins the group before it detects duplicates.
+        // RFC 4862 §5.4.2: a host joins the group before it detects duplicates.
         let groups = [group_of(address)];
         self.hosts[host].addresses.push(address);
         let reports_first = self.random.bool();
@@ -226,7 +228,7 @@ impl Month {
         }
     }
 
-    /// An address is given up; the host tells where that ends its interest in the group.
+    /// The host gives up an address. If that ends its interest in the group, it reports so.
     fn withdraws(&mut self, host: usize, address: Ipv6Addr) {
         self.hosts[host].addresses.retain(|held| *held != address);
         let group = group_of(address);
@@ -269,12 +271,12 @@ impl Month {
             }
         }
         if self.random.u8(..30) == 0 {
-            // It takes over what another one had, which left without a word.
+            // The host takes over the address of another one, which left without a word.
             let other = self.random.usize(..self.hosts.len());
             if self.hosts[other].state == State::Away
                 && let Some(address) = self.hosts[other].addresses.first().copied()
                 && valid_now(&self.prefixes, address)
-                // The other one forms this anew when it comes back.
+                // The other host forms this address anew when it comes back.
                 && group_of(address) != group_of(self.hosts[other].link_local)
             {
                 self.hosts[other].addresses.clear();
@@ -290,7 +292,7 @@ impl Month {
         self.at(delay, Happening::Chatter { host, life });
     }
 
-    /// What a host does of its own accord.
+    /// The host does something of its own accord.
     pub fn chatters(&mut self, host: usize) {
         if self.hosts[host].state == State::Asleep {
             self.wakes(host);
@@ -324,13 +326,13 @@ impl Month {
                 self.vanishes(host);
             }
             90..93 => {
-                // As after a query of its own.
+                // The host reports all its groups, as after a query of a querier on its link.
                 let groups = self.hosts[host].groups();
                 self.reports(host, &groups, true);
             }
             93..95 => {
-                // It restarts, or somebody says so in its name. Of a group of which nothing else
-                // is known, two questions may be lost.
+                // The host restarts, or somebody sends this in its name. If nothing else is known
+                // of a group, two questions may be lost.
                 let groups = self.hosts[host].groups();
                 let link_local = self.hosts[host].link_local;
                 for group in &groups {
@@ -365,7 +367,7 @@ impl Month {
             self.hosts[host].port = port;
             self.appears(host);
             if self.random.bool() {
-                // A link that comes up has its groups joined anew.
+                // When its link comes up, a host joins its groups anew.
                 let groups = self.hosts[host].groups();
                 self.reports(host, &groups, true);
             }
@@ -407,7 +409,7 @@ impl Month {
         self.at(delay, Happening::Arrival { host });
     }
 
-    /// All have new addresses some time after there is a new prefix.
+    /// The host gets new addresses, as all hosts do some time after there is a new prefix.
     pub fn renumbers(&mut self, host: usize) {
         if self.hosts[host].state != State::Awake {
             return;
@@ -423,11 +425,12 @@ impl Month {
         }
     }
 
-    /// A stranger claims what another host has, by mistake or to take it.
+    /// A host claims an address of another one, by mistake or to take it.
     pub fn strays(&mut self, host: usize, address: Ipv6Addr) {
         let known = &self.hosts[host];
         let (port, group) = (known.port, group_of(address));
-        // One that listens to the same group could not be told from the one that has it.
+        // The engine could not tell a host that listens to the same group from the one that has the
+        // address.
         if known.state != State::Awake || known.groups().contains(&group) {
             return;
         }
@@ -464,14 +467,14 @@ impl Month {
         }
     }
 
-    /// Questions reach hosts, which answer after a while.
+    /// A question reaches its host, which answers after a while.
     pub fn carry(&mut self, sent: Sent) {
         match sent {
             Sent::Ask { place } => {
                 if let Some(host) = self.host_on(place)
                     && self.hosts[host].speaks_mld()
                 {
-                    // RFC 3810 §6.2: at random within the response delay.
+                    // RFC 3810 §6.2: a host answers at a random time within the response delay.
                     let delay = self.random.u64(..1000);
                     let life = self.hosts[host].life;
                     let port = place.0;
@@ -483,7 +486,8 @@ impl Month {
                     self.is_probed(host, target);
                 }
             }
-            // To its group: whoever has it on the link answers.
+            // The solicitation goes to the group: every host on the link that has the target
+            // answers.
             Sent::Resolve { port, target } => {
                 let has = |host: &Host| host.port == port && host.addresses.contains(&target);
                 if let Some(host) = self.hosts.iter().position(has) {
@@ -508,7 +512,7 @@ impl Month {
         (known.place() == place && known.state == State::Awake).then_some(host)
     }
 
-    /// It answers for all its groups, which are wanted from now on.
+    /// The host answers for all its groups. From then on they must be joined.
     pub fn answers(&mut self, host: usize, port: Port) {
         let known = &self.hosts[host];
         let Some(since) = known.since.filter(|_| known.port == port) else {
@@ -535,7 +539,8 @@ impl Month {
         }
     }
 
-    /// The host has this here, and is to be known by it soon, where whoever had it can be asked.
+    /// The host has this address here. The engine is expected to learn it soon, if it can ask the
+    /// host that had it.
     fn expects(&mut self, key: Key, place: Place) {
         let since = self.world.now();
         if self.world.can_be_asked(key.1) {

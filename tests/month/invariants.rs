@@ -1,4 +1,4 @@
-//! The engine, the kernel and what is sent, held against the truth.
+//! Checks of the engine, the kernel and the packets sent against the truth.
 
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
@@ -17,15 +17,17 @@ use crate::facts::{Fact, group_of, solicited_node};
 use crate::truth::{Claim, Key, Known, Place};
 use crate::world::World;
 
-/// Within which the only host that answers for an address has it, where there is no other question:
-/// a round of questions to the last one that had it, twice since duplicate address detection starts
-/// it anew, and one to itself. Every question that may come before takes its time too.
+/// Within this time an address must belong to the only host that answers for it, where the engine
+/// has no other questions to ask. That is a round of questions to the host that had it last, twice
+/// since duplicate address detection starts it anew, and a round to the new host. For each neighbor
+/// whose questions may come before, [`ALL_QUESTIONS`] are added.
 const FIRST_QUESTIONS: u64 = 50_000;
 const ALL_QUESTIONS: u64 = 8 * 50;
-/// Within which who detects duplicates of an address is told of it (RFC 4862 §5.4), and from a
-/// solicitation to the next for the same target (`RETRANS_TIMER` of RFC 4861 §10).
+/// Within this time a host that detects duplicates of an address must hear of the other one (RFC
+/// 4862 §5.4). It is also the least time between two solicitations of one target (`RETRANS_TIMER`
+/// of RFC 4861 §10).
 const DETECTION: u64 = 1_000;
-/// What passes between an end and the look at it.
+/// The time that may pass between an end and the next check of it.
 const SLACK: u64 = 10_000;
 
 const fn millis(duration: Duration) -> u64 {
@@ -43,7 +45,7 @@ impl World {
         learns && within && !self.model.kernel.is_own(address)
     }
 
-    /// Does the group of a host that answers MLD become wanted by that?
+    /// Is the group of a host joined once the host has answered MLD?
     pub fn learns_listeners(&self) -> bool {
         self.config().ask && self.config().learn != Learn::Ndp
     }
@@ -52,17 +54,17 @@ impl World {
         millis(self.config().address_timeout)
     }
 
-    /// The longest time from the last word of a host to the end of what it is known by.
+    /// The longest time from the last word of a host until the engine forgets what that spoke for.
     fn lifetime(&self) -> u64 {
         self.timeout_millis() + millis(self.config().expiry_interval)
     }
 
-    /// Time for all the questions that may have to be asked before.
+    /// The time that all the questions may take that come before.
     fn patience(&self) -> u64 {
         FIRST_QUESTIONS + ALL_QUESTIONS * self.model.engine.ndp().neighbors().len() as u64
     }
 
-    /// Notes what is about to be said.
+    /// Notes what a host is about to say.
     pub fn note(&mut self, place: Place, fact: &Fact) {
         let now = self.now();
         self.truth.hear(now, place);
@@ -84,8 +86,8 @@ impl World {
         }
     }
 
-    /// What is learned is another now, without an address that is about to be the router's own.
-    /// With an address its host's interest in the group is forgotten.
+    /// The engine learns other addresses from now on, and not `own`, which is about to be the
+    /// router's own. With an address the engine forgets its host's interest in the group.
     pub fn forget_unlearned(&mut self, own: Option<Ipv6Addr>) {
         let mut gone: Vec<_> = view::addresses(&self.model.engine).collect();
         gone.extend(self.truth.expected.keys().map(|(_, address)| *address));
@@ -102,13 +104,13 @@ impl World {
         }
     }
 
-    /// Where an address is known to be, and whether its host has answered for it.
+    /// The place where the engine knows an address, and whether the host has answered for it.
     pub fn place_of(&self, address: Ipv6Addr) -> Option<(Place, bool)> {
         let known = view::address(&self.model.engine, address)?;
         Some(((known.owner.port, known.owner.mac), known.is_confirmed))
     }
 
-    /// An address may have come to another place.
+    /// Notes the place of an address, which may have changed.
     pub fn look_at(&mut self, address: Ipv6Addr) {
         if let Some((place, _)) = self.place_of(address) {
             self.truth.known.insert(Known::Address(address), place);
@@ -130,7 +132,8 @@ impl World {
             && (address.is_unicast_link_local() || is_known())
     }
 
-    /// A host that answers since then has this: it is promised as soon as it is known.
+    /// A host that answers since `claim.since` has this. It is promised as soon as the engine knows
+    /// it.
     pub fn promise(&mut self, key: Key, claim: Claim) {
         if self.is_there(key, &claim) && !self.truth.promised.contains_key(&key) {
             let since = self.now();
@@ -138,7 +141,7 @@ impl World {
         }
     }
 
-    /// What is expected is there in time.
+    /// Whatever is expected must be known in time.
     pub fn check_expected(&mut self) {
         let (now, patience) = (self.now(), self.patience());
         for (key, claim) in self.truth.expected.clone() {
@@ -148,31 +151,31 @@ impl World {
             } else {
                 assert!(
                     now <= claim.since + patience,
-                    "{key:x?} is not known at its place, {:?}, at {now}: {claim:?}",
+                    "{key:x?} is not known where its host is, {:?}, at {now}: {claim:?}",
                     self.place_of(key.1)
                 );
             }
         }
         for (place, since) in &self.truth.to_ask {
             let is_late = now > since + patience;
-            assert!(!is_late, "{place:?} is not asked since {since}");
+            assert!(!is_late, "{place:?} was not asked since {since}");
         }
         for (target, since) in &self.truth.to_warn {
             assert!(
                 now <= since + DETECTION,
-                "{target:?}: no word of a duplicate since {since}"
+                "{target:?}: no host was told of the duplicate since {since}"
             );
         }
     }
 
-    /// What is promised in a group is there.
+    /// Whatever is promised in these groups must be known.
     pub fn check_promises(&mut self, groups: RangeInclusive<u32>) {
         let mut kept = 0;
         for (key, claim) in self.truth.promised_in(groups) {
             let claim = Claim { since: 0, ..*claim };
             assert!(
                 self.is_there(*key, &claim),
-                "{key:x?} of a host that answers is lost at {}: {claim:?}, {:?}",
+                "{key:x?} of a host that answers was forgotten at {}: {claim:?}, {:?}",
                 self.now(),
                 self.place_of(key.1)
             );
@@ -181,29 +184,31 @@ impl World {
         self.truth.kept += kept;
     }
 
-    /// A group is joined: somebody spoke of it, and not too long ago.
+    /// The engine joins a group: somebody must have spoken of it, and not too long ago.
     pub fn check_evidence(&self, group: u32) {
         let mentioned = self.truth.mentioned.get(&group);
         let latest = self.lifetime() + millis(LEAVE_DELAY);
         assert!(
             mentioned.is_some_and(|at| self.now() <= at + latest),
-            "{group:06x} is joined, and was spoken of at {mentioned:?}"
+            "{group:06x} is joined, and hosts spoke of it at {mentioned:?}"
         );
     }
 
-    /// A group is left: no host that answers listens to it.
+    /// The engine leaves a group: no host that answers may listen to it.
     pub fn check_unpromised(&self, group: u32) {
         let promised = self.truth.promised_in(group..=group).next();
-        assert_eq!(promised.map(|(key, _)| key), None, "{group:06x} is left");
+        assert_eq!(promised.map(|(key, _)| key), None, "{group:06x} was left");
     }
 
-    /// An address gets an entry or a route, or is announced: whoever has it answered for it.
+    /// The engine adds an entry or a route for an address, or announces it: the host that has it
+    /// must have answered for it.
     pub fn check_answered(&self, address: Ipv6Addr) {
         let place = self.place_of(address).map(|(place, _)| place);
         self.check_answer(address, place);
     }
 
-    /// A host is told where an address is: whoever has it answered for it, somewhere else.
+    /// The engine tells a host where an address is: the host that has it must have answered for it,
+    /// on another link.
     pub fn check_elsewhere(&self, target: Ipv6Addr, port: Port) {
         let place = self.place_of(target).map(|(place, _)| place);
         self.check_answer(target, place.filter(|(on, _)| *on != port));
@@ -216,7 +221,8 @@ impl World {
         assert!(has_answered || is_upstream, "nobody answered for {address}");
     }
 
-    /// A host is told that the address it wants is another's: that one answered just now.
+    /// The engine tells a host that its address is a duplicate: the other host must have answered
+    /// just now.
     pub fn check_duplicate(&mut self, target: Ipv6Addr, port: Port) {
         let answered = self.truth.answered.get(&target);
         let (on, at) = answered.copied().unwrap_or_default();
@@ -238,7 +244,7 @@ impl World {
         );
     }
 
-    /// Looks at all that is known.
+    /// Checks all that the engine knows.
     pub fn check_all(&mut self) {
         self.check_promises(0..=u32::MAX);
         self.check_known();
@@ -259,8 +265,8 @@ impl World {
         }
     }
 
-    /// Whatever is known was said by its host, and not too long ago; what was known and is not was
-    /// not said for long enough.
+    /// A host must have spoken for whatever the engine knows, and not too long ago. If the engine
+    /// forgot something, its host must have been silent for long enough.
     fn check_known(&mut self) {
         let (now, timeout, lifetime) = (self.now(), self.timeout_millis(), self.lifetime());
         let patience = self.patience() + millis(self.config().expiry_interval);
@@ -280,7 +286,7 @@ impl World {
                 evidence.is_some_and(|seen| now <= seen + lifetime),
                 "{key:x?} of {place:?}, seen at {evidence:?}, is known at {now}"
             );
-            // Nobody spoke for it since its host said that it is gone.
+            // Nobody spoke for the group since its host reported that it left.
             if let Some(revoked) = self.truth.revoked.get(&(group, place))
                 && self.truth.mentioned[&group] < *revoked
                 && self.downstream(place.0).is_some()
@@ -288,7 +294,7 @@ impl World {
                 let latest = self.truth.doubted.max(*revoked) + patience;
                 assert!(
                     now <= latest,
-                    "{key:x?} of {place:?}, revoked at {revoked}, stays"
+                    "{key:x?} of {place:?}, revoked at {revoked}, is still known"
                 );
             }
             known.insert(key, place);
@@ -315,12 +321,12 @@ impl World {
         for (host, neighbors, _) in view::hosts(&self.model.engine) {
             let heard = self.truth.heard((host.port, host.mac));
             let is_lately = heard.is_some_and(|heard| now <= heard + lifetime);
-            assert!(neighbors > 0 || is_lately, "{host:?} stays");
+            assert!(neighbors > 0 || is_lately, "{host:?} is still known");
         }
     }
 
-    /// A group is joined for as long as somebody speaks of it, and not much longer. A host that
-    /// answers has its groups joined as fast as the rate allows.
+    /// A group is joined for as long as somebody speaks of it, and not much longer. The groups of a
+    /// host that answers are joined as fast as the rate allows.
     fn check_groups(&mut self) {
         let now = self.now();
         let longest = self.lifetime() + millis(LEAVE_DELAY);
@@ -353,8 +359,8 @@ impl World {
         self.tally.most_waiting = self.tally.most_waiting.max(waiting);
     }
 
-    /// The kernel's tables have what hosts have that answer, as soon as nothing fails, and nothing
-    /// upstream that is not there.
+    /// Once nothing fails, the kernel's tables hold the addresses of all hosts that answer. They
+    /// hold nothing upstream that is not there.
     fn check_tables(&mut self) {
         let (now, config) = (self.now(), self.config());
         let kernel = &self.model.kernel;

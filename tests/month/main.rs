@@ -1,8 +1,8 @@
 //! A month in a minute: the engine in stepped time, with a thousand hosts that come and go, links
-//! that flap and a kernel that fails.
-//! What the engine knows, joins and tells the kernel is held against what the hosts have and said.
+//! that flap and a kernel that fails. What the engine knows, joins and tells the kernel is checked
+//! against what the hosts have and said.
 //!
-//! `MONTH_SEED=7 cargo test --test month` replays one seed, and with `MONTH_SEEDS=100` so many run.
+//! `MONTH_SEED=7 cargo test --test month` replays one seed. `MONTH_SEEDS=100` runs so many.
 
 mod facts;
 mod hosts;

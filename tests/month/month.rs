@@ -15,9 +15,9 @@ use protocol::wire::MacAddress;
 use crate::hosts::{Host, State};
 use crate::world::{Sickness, World};
 
-/// The router, as hosts downstream know it.
+/// The router's link-local address downstream.
 pub const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
-/// An entry of another program, for what is never learned.
+/// The address of another program's proxy entry and route. The engine never learns it.
 pub const OTHERS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 7);
 
 const SECOND: u64 = 1_000;
@@ -91,12 +91,13 @@ pub struct Month {
     pub by_mac: BTreeMap<MacAddress, usize>,
     pub prefixes: Vec<u64>,
     pub most_addresses: usize,
-    /// On average, from one chatter of a host to the next, and how long one is away.
+    /// The average time in milliseconds from one chatter of a host to the next, and that of an
+    /// absence.
     pub chatter: u64,
     pub absence: u64,
-    /// On average, from one outage of a downstream to the next.
+    /// The average time in milliseconds from one outage of a downstream to the next.
     outages: u64,
-    /// Nobody arrives any more.
+    /// The month is over, and no host arrives any more.
     pub is_over: bool,
     follows_prefixes: bool,
     next_prefix: u64,
@@ -118,7 +119,8 @@ impl Month {
             config.downstreams.push(name.parse().unwrap()).unwrap();
         }
         (config.join_rate, config.join_burst) = [(50, 200), (2, 5)][random.usize(..2)];
-        // Either a short time and few hosts at once, or a long one and most of them.
+        // Either the timeout is short and few hosts are there at once, or it is long and most hosts
+        // are there.
         let is_crowded = seed % 2 == 1;
         if is_crowded {
             config.address_timeout = Duration::from_secs(8 * 3600);
@@ -164,7 +166,7 @@ impl Month {
         month
     }
 
-    /// Lets all of it happen.
+    /// Runs the month.
     pub fn run(&mut self) {
         self.starts();
         let end = self.world.now() + DAYS * DAY;
@@ -202,7 +204,7 @@ impl Month {
         }
     }
 
-    /// All leave, nothing fails any more, and time passes.
+    /// All hosts leave, nothing fails any more, and time passes until the engine is idle.
     fn ends(&mut self) {
         self.is_over = true;
         self.schedule.clear();
@@ -232,7 +234,7 @@ impl Month {
         assert_eq!(self.world.model.next_deadline(), None, "{next:?}");
     }
 
-    /// The next thing that happens; false where it is after `end`.
+    /// Runs the next happening. Returns false where it is later than `end`.
     fn next(&mut self, end: u64) -> bool {
         let due = self
             .schedule
@@ -260,13 +262,13 @@ impl Month {
         self.schedule.push(Reverse((at, self.scheduled, happening)));
     }
 
-    /// A random time, as long on average.
+    /// A random time with this average.
     pub fn some(&mut self, average: u64) -> u64 {
         let share = -self.random.f64().max(1e-9).ln();
         1 + (average as f64 * share.min(5.0)) as u64
     }
 
-    /// What happens again and again does so after a while.
+    /// Schedules the next of a series of happenings.
     fn again(&mut self, happening: Happening) {
         let average = match happening {
             Happening::DownstreamGoes => self.outages,
@@ -303,7 +305,7 @@ impl Month {
             Happening::ProbeAnswer { host, life, target } if is_alive(host, life) => {
                 self.answers_probe(host, target);
             }
-            // Its host is gone.
+            // The host of this happening is gone.
             Happening::Chatter { .. }
             | Happening::Answer { .. }
             | Happening::ProbeAnswer { .. } => {}

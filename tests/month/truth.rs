@@ -1,10 +1,12 @@
-//! What must hold whatever the engine does inside, by what the hosts said and what is so.
+//! What must hold whatever the engine does inside, judged by what the hosts said and have.
 //!
-//! - Nothing is known, joined, answered for or announced without evidence.
-//! - A host that said what it has, and answers what it is asked, is *expected* to be known within a
-//!   bounded time. From then on it is *promised*: what it has is never lost, moved or left.
-//! - The kernel's tables are what is wanted within a bounded time.
-//! - What nobody speaks for any more is gone within a bounded time, and not before its time.
+//! - Without evidence the engine knows, joins and announces nothing, and answers for nothing.
+//! - A host said what it has, and answers every question: then the engine is *expected* to know it
+//!   within a bounded time. From then on that is *promised*: the engine never loses, moves or
+//!   leaves it.
+//! - Within a bounded time the kernel's tables hold what the engine wants.
+//! - If nobody speaks for something any more, the engine forgets it within a bounded time, and not
+//!   before its time.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv6Addr;
@@ -15,10 +17,10 @@ use protocol::wire::MacAddress;
 
 use crate::facts::group_of;
 
-/// Where a host is, and its link-layer address there.
+/// The link of a host, and its link-layer address there.
 pub type Place = (Port, MacAddress);
-/// A group, and whose address makes it wanted. Of a host whose address is not known that is its
-/// link-local address.
+/// A group, and the address that makes it wanted. If no address of a host is known, that is the
+/// host's link-local address.
 pub type Key = (u32, Ipv6Addr);
 
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +29,7 @@ pub struct Claim {
     pub since: u64,
 }
 
-/// What the engine knows, by the host that has it.
+/// What the engine knows of a host: an address, or that it listens to a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Known {
     Address(Ipv6Addr),
@@ -36,39 +38,40 @@ pub enum Known {
 
 #[derive(Default)]
 pub struct Truth {
-    /// When a host was last heard at all, and last asked.
+    /// When the router last heard a host at all, and last asked it.
     heard: HashMap<Place, u64>,
     asked: HashMap<Place, u64>,
-    /// When a host last spoke for an address, and of a group to which it listens.
+    /// When a host last spoke for an address, and last reported a group.
     said: HashMap<(Ipv6Addr, Place), u64>,
     reported: HashMap<(u32, Place), u64>,
-    /// When a host last said that it no longer listens to a group.
+    /// When a host last reported that it no longer listens to a group.
     pub revoked: HashMap<(u32, Place), u64>,
-    /// When anybody last spoke for anything in a group.
+    /// When any host last spoke for anything in a group.
     pub mentioned: HashMap<u32, u64>,
     pub expected: BTreeMap<Key, Claim>,
     pub promised: BTreeMap<Key, Claim>,
-    /// Hosts of which nothing is known and which spoke: each is to be asked.
+    /// Hosts that spoke and of which the engine knows nothing. It must ask each of them, and the
+    /// time is since when.
     pub to_ask: BTreeMap<Place, u64>,
-    /// Who is to be told of a duplicate.
+    /// Who must hear of a duplicate, and since when.
     pub to_warn: BTreeMap<(Ipv6Addr, Port), u64>,
-    /// When each address answered last, and where; `None` is upstream.
+    /// When each address last answered, and on which link. `None` is upstream.
     pub answered: HashMap<Ipv6Addr, (Option<Port>, u64)>,
-    /// When each address answered last upstream.
+    /// When each address last answered upstream.
     pub upstream: HashMap<Ipv6Addr, u64>,
-    /// What hosts downstream answered for while it was known.
+    /// The addresses for which hosts downstream answered while the engine knew them.
     pub advertised: HashSet<(Ipv6Addr, MacAddress)>,
-    /// When each address was last solicited on each link.
+    /// When the engine last solicited each address on each link.
     pub solicited: HashMap<(Port, Ipv6Addr), u64>,
     /// When something last made the questions to many hosts start anew.
     pub doubted: u64,
-    /// What was known at the last look, and where.
+    /// What the engine knew at the last check, and where.
     pub known: HashMap<Known, Place>,
     pub kept: u64,
 }
 
 impl Truth {
-    /// What a host has there is its no more, or it no longer answers.
+    /// The host no longer has this here, or no longer answers.
     pub fn forget(&mut self, key: Key) {
         self.expected.remove(&key);
         self.promised.remove(&key);
@@ -83,7 +86,7 @@ impl Truth {
         self.heard.get(&place).copied()
     }
 
-    /// A host is asked which groups it listens to.
+    /// The router asks a host which groups it listens to.
     pub fn ask(&mut self, now: u64, place: Place) {
         self.asked.insert(place, now);
         self.to_ask.remove(&place);
@@ -93,14 +96,14 @@ impl Truth {
         self.asked.get(&place).is_some_and(|asked| *asked > since)
     }
 
-    /// Something was said that speaks for an address.
+    /// A host said something that speaks for an address.
     pub fn say(&mut self, now: u64, place: Place, address: Ipv6Addr) {
         let group = group_of(address);
         self.said.insert((address, place), now);
         self.mentioned.insert(group, now);
-        // The address takes its place.
+        // The address takes the place of the listener.
         self.known.remove(&Known::Listener(group, place));
-        // Who of several has it is not clear before the one that has says so.
+        // If several hosts claim an address, the one that has it is not known before it speaks.
         let key = (group, address);
         self.expected
             .retain(|known, claim| *known != key || claim.place == place);
@@ -115,7 +118,7 @@ impl Truth {
         }
     }
 
-    /// An address answered, or said so to the router.
+    /// A host answered for an address, or advertised it to the router.
     pub fn answer(&mut self, now: u64, place: Place, address: Ipv6Addr) {
         self.answered.insert(address, (Some(place.0), now));
         self.advertised.insert((address, place.1));
@@ -126,7 +129,7 @@ impl Truth {
         self.upstream.insert(address, now);
     }
 
-    /// When a host last spoke for what it is known by.
+    /// When a host last spoke for what the engine knows of it.
     pub fn evidence(&self, known: Known, place: Place) -> Option<u64> {
         let (group, said) = match known {
             Known::Address(address) => {
@@ -138,8 +141,8 @@ impl Truth {
         said.max(self.reported.get(&(group, place)).copied())
     }
 
-    /// Has a host said of an address what answers a question for it: that it has it, to the router,
-    /// or that it listens to its group? It may have moved since.
+    /// Has a host said of an address what answers a question about it? That is an advertisement to
+    /// the router, or a report of its group. The host may have moved since.
     pub fn has_answered(&self, address: Ipv6Addr, (_, mac): Place) -> bool {
         let group = group_of(address);
         let reported = |port| self.reported.contains_key(&(group, (port, mac)));

@@ -1,5 +1,5 @@
-//! The router: the model of the engine and the kernel, a kernel that may fail, and what is sent to
-//! hosts that may answer.
+//! The router: the model of the engine and of the kernel, a kernel that may fail, and the questions
+//! that hosts may answer.
 
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
@@ -18,7 +18,7 @@ use crate::facts::{Fact, group_of};
 use crate::month::OTHERS;
 use crate::truth::{Place, Truth};
 
-/// What was sent and is to be answered.
+/// A question that the router sent, and that a host may answer.
 #[derive(Clone, Copy, Debug)]
 pub enum Sent {
     Ask { place: Place },
@@ -27,7 +27,7 @@ pub enum Sent {
     SolicitUpstream { target: Ipv6Addr },
 }
 
-/// How likely each kind of action is to fail, of 1.
+/// The probability that an action fails, for each kind of action.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sickness {
     pub membership: f64,
@@ -68,19 +68,19 @@ pub struct Tally {
 pub struct World {
     pub model: Model<'static>,
     pub truth: Truth,
-    /// The first 64 bits of what is learned; all where none are given.
+    /// The first 64 bits of the addresses that the engine learns. `None` is all addresses.
     pub prefixes: Option<Vec<u64>>,
     pub sickness: Sickness,
     pub outbox: Vec<Sent>,
     pub tally: Tally,
-    /// A listing is under way, which until it ends says nothing.
+    /// A listing is under way. Until it ends, the invariants are not checked.
     pub is_listing: bool,
-    /// When something last kept the kernel's tables from being what is wanted.
+    /// When something last kept the kernel's tables from holding what the engine wants.
     pub disturbed: u64,
-    /// When a join or leave last failed, by group.
+    /// When a join or leave of each group last failed.
     pub failed: HashMap<u32, u64>,
     random: fastrand::Rng,
-    /// How often something expired, at the last step.
+    /// The count of expired neighbors at the last step.
     expired: u64,
 }
 
@@ -129,12 +129,12 @@ impl World {
         self.model.kernel.link(Side::Upstream)
     }
 
-    /// Where an address was last known to be.
+    /// The link where the engine last knew an address.
     fn port_of(&self, address: Ipv6Addr) -> Option<Port> {
         self.place_of(address).map(|((port, _), _)| port)
     }
 
-    /// Can whoever was last known to have an address be asked?
+    /// Can the engine ask the host that it last knew to have an address?
     pub fn can_be_asked(&self, address: Ipv6Addr) -> bool {
         let port = self.port_of(address);
         port.is_none_or(|port| self.downstream(port).is_some())
@@ -149,8 +149,8 @@ impl World {
         });
     }
 
-    /// Handles all that is due before a moment, until something was sent that may be answered
-    /// before it.
+    /// Handles all deadlines until a time. Ends at once when the router sends a question, which a
+    /// host may answer earlier.
     pub fn pass(&mut self, until: u64) {
         while self.outbox.is_empty()
             && let Some(due) = self.model.next_deadline()
@@ -164,7 +164,7 @@ impl World {
         }
     }
 
-    /// Tells the engine what time it is, be anything due or not.
+    /// Tells the engine the time, whether or not anything is due.
     pub fn timeout(&mut self) {
         self.model.time_out();
         self.look();
@@ -192,7 +192,7 @@ impl World {
         }
     }
 
-    /// A host is heard; false where the link is down.
+    /// The router hears a host. Returns false where the link is down.
     pub fn hear(&mut self, place: Place, fact: &Fact) -> bool {
         let (port, mac) = place;
         let Some(router) = self.downstream(port) else {
@@ -228,7 +228,7 @@ impl World {
 
     pub fn set_downstream(&mut self, port: Port, downstream: Option<Link>) {
         if downstream.is_none() {
-            // Who was last known to have it cannot be asked.
+            // The engine cannot ask the host that it last knew to have an address there.
             let mut expected = std::mem::take(&mut self.truth.expected);
             expected.retain(|(_, address), _| self.port_of(*address) != Some(port));
             self.truth.expected = expected;
@@ -236,7 +236,7 @@ impl World {
         self.handle(Event::Link(Side::Downstream(port), downstream));
     }
 
-    /// Looks at what was done, and whether all is as the hosts have it.
+    /// Checks what the engine did, and whether it agrees with the truth.
     fn look(&mut self) {
         for deed in std::mem::take(&mut self.model.deeds) {
             self.tally.actions += 1;
@@ -252,7 +252,7 @@ impl World {
         }
     }
 
-    /// May the engine want this? What may be answered.
+    /// May the engine want this? Returns the question that a host may answer.
     fn look_at_action(&mut self, action: &Action, succeeded: bool) -> Option<Sent> {
         let now = self.now();
         match *action {
@@ -334,7 +334,7 @@ impl World {
         self.tally.steps += 1;
         let next = self.model.next_deadline();
         let is_later = next.is_none_or(|next| next > self.model.now);
-        assert!(is_later, "a deadline that stays: {next:?}");
+        assert!(is_later, "a deadline that does not pass: {next:?}");
         self.check_expected();
         let expired = self.model.count(Counter::Expired);
         let before = std::mem::replace(&mut self.expired, expired);
@@ -343,7 +343,7 @@ impl World {
         }
     }
 
-    /// Nobody is left, and nothing is kept.
+    /// No host is left, and the engine keeps nothing.
     pub fn assert_empty(&mut self) {
         self.check_all();
         self.model.assert_empty();

@@ -1,5 +1,5 @@
-//! The router's links: prefixes, outages, the querier and the hosts upstream, and the listings of
-//! the kernel's tables.
+//! The router's links: prefixes, outages, the querier and the hosts upstream, and the kernel's
+//! listings of its tables.
 
 use std::net::Ipv6Addr;
 
@@ -128,7 +128,7 @@ impl Month {
                 ..upstream
             })),
             5 => {
-                // Down and up again before anybody looked.
+                // The link goes down and comes up again before the engine is told.
                 self.world.model.kernel.lose_all();
                 self.world.set_upstream(Some(upstream));
             }
@@ -176,13 +176,13 @@ impl Month {
         }
     }
 
-    /// The gateway looks for an address.
+    /// The gateway solicits an address.
     pub(super) fn solicited_from_upstream(&mut self, target: Ipv6Addr) {
         let packet = packets::solicitation_by(GATEWAY, target, Some(GATEWAY_MAC));
         self.upstream_hears(&packet);
     }
 
-    /// One of the hosts on the upstream's link.
+    /// The address of a host on the upstream's link.
     pub fn beside(&self, number: u8) -> Option<Ipv6Addr> {
         let prefix = *self.prefixes.last()?;
         let bits = u128::from(prefix) << 64 | 0xbe51de << 32 | u128::from(number);
@@ -191,7 +191,7 @@ impl Month {
 
     pub fn solicited_upstream(&mut self, target: Ipv6Addr) {
         let is_beside = (target.to_bits() >> 32) as u32 == 0xbe51de;
-        // Some are gone, for hours each.
+        // Some of these hosts are gone, for an hour at a time.
         let hour = self.world.now() / HOUR;
         if is_beside && !(hour + target.to_bits() as u64).is_multiple_of(3) {
             let delay = self.random.u64(..1_500);
@@ -213,7 +213,7 @@ impl Month {
         self.upstream_hears(&packet);
     }
 
-    /// Now and then something was left behind, or lost, before the kernel lists its tables.
+    /// Before the kernel lists its tables, something was left behind or lost now and then.
     pub(super) fn lists(&mut self) {
         let config = self.world.config();
         if config.ndp_proxy || config.host_routes {
@@ -240,7 +240,7 @@ impl Month {
         self.world.disturbed = self.world.now();
     }
 
-    /// A host may be heard meanwhile.
+    /// The router may hear a host in the middle of the listing.
     fn list_table(&mut self, table: KernelTable) {
         self.world.model.kernel.doubt_all();
         let mut entries = self.world.model.kernel.listing(table);
