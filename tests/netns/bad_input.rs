@@ -1,4 +1,4 @@
-//! What a user may get wrong: one line that names it, and a stable exit code.
+//! A user's mistakes: one line names each, and the exit code is stable.
 
 use std::process::Command;
 
@@ -12,7 +12,8 @@ crate::tests![
     help_and_version_are_printed,
 ];
 
-/// The exit code and what was written of `mldproxy ARGUMENTS` where there are interfaces `wan` and `br-lan`.
+/// Runs `mldproxy ARGUMENTS` where there are interfaces `wan` and `br-lan`. Returns the exit code
+/// and the output.
 fn mldproxy(arguments: &str, wrapper: &[&str]) -> (i32, Vec<String>) {
     let router = Namespace::new("rtr");
     router.run(&format!(

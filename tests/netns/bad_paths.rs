@@ -1,4 +1,5 @@
-//! Control sockets where somebody else has a say: nothing holds up the start, and nothing of root's is given away.
+//! Control sockets in folders of other users: nobody holds up the start, and root gives away no
+//! file.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
@@ -22,7 +23,7 @@ crate::tests![
     in_a_folder_of_roots_the_user_has_the_socket_and_nothing_else needs [OTHER_USERS],
 ];
 
-/// A folder of a test, removed at its end.
+/// A test's folder, which is removed when it is dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -40,7 +41,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed is in the folder for such files.
+        // The folder may hold what this process cannot remove.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -51,7 +52,7 @@ fn nobody() -> User {
         .expect("it is in every list")
 }
 
-/// Starts it as that user on a socket, and waits until it listens.
+/// Starts mldproxy as that user on a socket, and waits until it listens.
 #[track_caller]
 fn start_as_nobody(lab: &Lab, socket: &str) -> Process {
     let options = ["--user", "nobody", "--socket", socket];
@@ -66,7 +67,7 @@ fn expect_of_root(path: impl AsRef<Path>) {
     assert_eq!((status.uid(), status.gid()), (0, 0));
 }
 
-/// With no more room for anybody who waits.
+/// The listener's queue is full, so that nobody more can connect.
 fn a_listener_that_accepts_nobody_does_not_block_the_start() {
     let lab = Lab::without_querier();
     let path = &lab.rtr.control_socket;
@@ -78,7 +79,7 @@ fn a_listener_that_accepts_nobody_does_not_block_the_start() {
     );
 }
 
-/// It may be a daemon that is stopped: its socket stays.
+/// The listener may be a daemon that is stopped, so its socket stays.
 fn a_listener_that_never_answers_is_not_replaced() {
     let lab = Lab::without_querier();
     let path = &lab.rtr.control_socket;
@@ -100,7 +101,7 @@ fn a_link_in_the_sockets_place_is_left_alone() {
     let lab = Lab::without_querier();
     let folder = Folder::new(&lab, 0o755);
     let link = folder.path("wan.sock");
-    // What it leads to may be there or not.
+    // The target of the link may be there or not.
     let behind = folder.path("behind");
     for there in [false, true] {
         let _listener = there.then(|| UnixListener::bind(&behind).unwrap());
@@ -118,7 +119,7 @@ fn a_link_in_the_sockets_place_is_left_alone() {
     }
 }
 
-/// In a folder of the user's, where it is put at each moment of a start.
+/// The link is in a folder of the user's, who puts it there at each moment of a start.
 fn no_file_behind_a_link_is_given_to_the_user() {
     let lab = Lab::without_querier();
     let folder = Folder::new(&lab, 0o755);
@@ -138,7 +139,7 @@ fn no_file_behind_a_link_is_given_to_the_user() {
     drop(mldproxy);
     expect_of_root(&secret);
 
-    // Somebody puts the link there again and again, in the place of whatever is there.
+    // The user puts the link there again and again, in the place of whatever is there.
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -164,7 +165,7 @@ fn a_folder_that_is_a_link_is_not_used() {
     chown(&folder.0, Some(nobody().uid.as_raw()), None).unwrap();
     let secrets = Folder(format!("{}.secrets", lab.rtr.control_socket).into());
     fs::create_dir(&secrets.0).unwrap();
-    // A socket of root's that nobody listens on any more.
+    // A socket of root's on which nobody listens any more.
     drop(UnixListener::bind(secrets.path("wan.sock")).unwrap());
     symlink(&secrets.0, folder.path("run")).unwrap();
     let mldproxy = start_as_nobody(&lab, &folder.path("run/wan.sock"));
@@ -174,7 +175,7 @@ fn a_folder_that_is_a_link_is_not_used() {
     );
     expect_of_root(&secrets.0);
     expect_of_root(secrets.path("wan.sock"));
-    // Nor is one that a link leads to on the way.
+    // mldproxy does not use a folder that it reaches through a link either.
     fs::create_dir(secrets.path("deeper")).unwrap();
     let mldproxy = start_as_nobody(&lab, &folder.path("run/deeper/wan.sock"));
     mldproxy.wait_for_line(
@@ -201,7 +202,7 @@ fn in_another_users_folder_root_does_what_that_user_may() {
 
 fn in_a_folder_of_roots_the_user_has_the_socket_and_nothing_else() {
     let lab = Lab::without_querier();
-    // Not below the folder that anybody may write to.
+    // The folder is not in one where anybody may write.
     let folder = Folder(format!("/run/mldproxy-test-{}", std::process::id()).into());
     fs::create_dir(&folder.0).unwrap();
     let path = folder.path("wan.sock");
@@ -209,7 +210,7 @@ fn in_a_folder_of_roots_the_user_has_the_socket_and_nothing_else() {
     let owner = fs::symlink_metadata(&path).unwrap().uid();
     assert_eq!(owner, nobody().uid.as_raw());
     expect_of_root(&folder.0);
-    // It is taken over though the user could not remove it.
+    // mldproxy takes over the socket, though the user could not remove it.
     mldproxy.signal(Signal::SIGTERM);
     assert!(mldproxy.wait(SOON).success());
     let again = start_as_nobody(&lab, &path);
@@ -220,7 +221,7 @@ fn in_a_folder_of_roots_the_user_has_the_socket_and_nothing_else() {
     );
 }
 
-/// The one where its socket is by default, and what it changed is written down.
+/// By default the socket is in the folder where mldproxy writes down what it changed.
 fn settings_folder_stays_the_running_users_when_another_start_is_refused() {
     const FOLDER: &str = "/var/run/mldproxy";
     let lab = Lab::without_querier();
@@ -234,7 +235,7 @@ fn settings_folder_stays_the_running_users_when_another_start_is_refused() {
         assert_eq!(refused.wait(SOON).code(), Some(3));
         assert_eq!(owner(), nobody().uid.as_raw());
     }
-    // A link that the user put there is not followed, and the folder is still the user's.
+    // mldproxy does not follow a link that the user put there, and the folder is still the user's.
     running.signal(Signal::SIGTERM);
     assert!(running.wait(SOON).success());
     let secret = format!("{}.secret", lab.rtr.control_socket);

@@ -1,4 +1,4 @@
-//! mldproxy as the NDP proxy between several LANs and what is on the upstream's link, all in one /64.
+//! mldproxy as the NDP proxy between several LANs and the upstream's link, all in one /64.
 
 pub mod answers;
 pub mod claims;
@@ -16,7 +16,7 @@ use home::{Home, PC};
 
 crate::tests![ten_hosts_of_two_lans_a_pc_and_the_gateway_reach_each_other,];
 
-/// Many solicitations at once, and a first one may be lost where its target is not known yet.
+/// There are many solicitations at once, and the first one for an unknown target may be lost.
 const GENEROUS: Duration = Duration::from_secs(90);
 
 fn ten_hosts_of_two_lans_a_pc_and_the_gateway_reach_each_other() {
@@ -42,7 +42,7 @@ fn ten_hosts_of_two_lans_a_pc_and_the_gateway_reach_each_other() {
         ended.flatten().collect()
     });
     assert!(unreached.is_empty(), "{unreached:?}\n{}", mldproxy.log());
-    // Who is where.
+    // Each host must be routed to its own LAN.
     for (lan, interface) in home.lans.iter().zip(["br-lan", "br-lan2"]) {
         for host in lan {
             home.expect_proxied(host.address);

@@ -1,4 +1,4 @@
-//! A LAN bridge that snoops too, with a querier on one of its ports.
+//! A LAN bridge that snoops MLD, with a querier behind one of its ports.
 
 use std::net::Ipv6Addr;
 
@@ -16,10 +16,10 @@ crate::tests![
     somebody_else_who_changes_the_bridge_back_is_told_of_and_not_fought,
 ];
 
-/// A LAN bridge that holds back what nobody on the LAN joined, from the router too.
+/// A LAN bridge that holds back the groups that nobody on the LAN joined, from the router too.
 pub struct Snooping {
     pub lab: Lab,
-    /// A switch on another port, whose querier makes the bridge hold back.
+    /// A switch behind another port. Because of its querier the bridge starts to hold back groups.
     _switch: Namespace,
 }
 
@@ -53,7 +53,8 @@ impl Snooping {
         snooping
     }
 
-    /// Does the router hear what goes to a group that nobody joined? What goes to all nodes it hears in any case.
+    /// Does the router hear packets to a group that nobody joined? It hears packets to all nodes in
+    /// any case.
     fn floods(&self) -> bool {
         let host = Tap::open(&self.lab.lan, "eth0");
         let router = Tap::open(&self.lab.rtr, DOWNSTREAM);
@@ -92,7 +93,8 @@ pub fn multicast_router(lab: &Lab) -> String {
     words.next().expect("a number").to_owned()
 }
 
-/// A host asks whether it is alone with its address, which only the router could hear, then learns that a neighbor is there.
+/// A host detects duplicates of its address, which only the router could hear. Then it learns that
+/// a neighbor is there.
 fn is_heard(lab: &Lab, number: u16) {
     Host::apart(&lab.lan, 1).probes_for_duplicates(address(number));
 }
@@ -127,7 +129,7 @@ fn after_a_crash_a_lan_that_snoops_is_heard_again() {
     expect_joined(lab, &[address(1)]);
     next.signal(Signal::SIGTERM);
     assert!(next.wait(SOON).success());
-    // It was written down what it was before the crash.
+    // mldproxy wrote the setting down before the crash.
     assert_eq!(snooping.multicast_router(), "1");
 }
 
@@ -138,7 +140,7 @@ fn a_bridge_that_does_not_snoop_is_left_alone() {
     is_heard(&lab, 1);
     expect_joined(&lab, &[address(1)]);
     assert_eq!(multicast_router(&lab), before);
-    // Until its owner changes his mind.
+    // The owner turns snooping on after all.
     lab.rtr.run(&format!(
         "ip link set dev {DOWNSTREAM} type bridge mcast_snooping 1"
     ));
@@ -162,7 +164,7 @@ fn somebody_else_who_changes_the_bridge_back_is_told_of_and_not_fought() {
     eventually("it is a multicast router", SOON, || {
         multicast_router(&lab) == "2"
     });
-    // What the kernel told of that is read before a question for the status is answered.
+    // mldproxy reads the kernel's messages about that before it answers a status request.
     (0..3).for_each(|_| drop(lab.rtr.status("")));
     set("mcast_router 0");
     mldproxy.wait_for_line("its mcast_router was set to 0", SOON);

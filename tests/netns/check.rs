@@ -1,4 +1,4 @@
-//! `mldproxy check`: each finding, where all is well and where it is not.
+//! `mldproxy check`: each finding, on a network that is in order and on one that is not.
 
 pub mod proxying;
 
@@ -39,7 +39,7 @@ fn outcome(output: &Output) -> (i32, Vec<String>) {
     (code, text.lines().map(str::to_owned).collect())
 }
 
-/// The findings of one check, each without its name: `ok wan is up`.
+/// The findings of one check, each without the check's name: `ok wan is up`.
 fn findings(lines: &[String], name: &str) -> Vec<String> {
     let finding = |line: &String| {
         let (state, rest) = line.split_once(' ')?;
@@ -49,7 +49,7 @@ fn findings(lines: &[String], name: &str) -> Vec<String> {
     lines.iter().filter_map(finding).collect()
 }
 
-/// Asserts that a check of the router found exactly one thing under a name, which starts so.
+/// Asserts that a check of the router has exactly one finding, which starts with this text.
 #[track_caller]
 fn expect(router: &Namespace, name: &str, start: &str) {
     let (code, lines) = check(router, "--wait 0 wan br-lan");
@@ -68,7 +68,7 @@ fn expect(router: &Namespace, name: &str, start: &str) {
     }
 }
 
-/// Makes the switch ask once a second.
+/// Makes the switch query once a second.
 fn ask_often(lab: &Lab) {
     for setting in [
         "mcast_querier 0",
@@ -125,7 +125,7 @@ fn nothing_is_well_where_nothing_is_there() {
             "problem there is no br-lan; see `ip link`"
         ]
     );
-    // Nothing is said of what cannot be looked at.
+    // The check is silent about what it cannot see.
     for name in ["link_local", "prefix", "querier", "snooping", "ndp_proxy"] {
         assert!(findings(&lines, name).is_empty(), "{lines:#?}");
     }
@@ -241,7 +241,7 @@ fn a_link_that_is_down_or_a_port_is_a_problem() {
 
 fn an_address_that_is_tentative_or_missing_is_a_problem() {
     let lab = Lab::without_querier();
-    // A bridge's carrier comes some time after that of its ports.
+    // A bridge gets its carrier some time after its ports.
     eventually("br-lan is up", SOON, || {
         let (_, lines) = check(&lab.rtr, "--wait 0 wan br-lan");
         findings(&lines, "link_local")[1].starts_with("ok br-lan has fe80::")
@@ -257,7 +257,7 @@ fn an_address_that_is_tentative_or_missing_is_a_problem() {
         "{lines:#?}"
     );
 
-    // It stays tentative for as long as duplicates are looked for: a thousand seconds here.
+    // The kernel detects duplicates for a thousand seconds here, and the address stays tentative.
     for (name, value) in [("accept_dad", "1"), ("dad_transmits", "1000")] {
         lab.rtr
             .sysctl(&format!("net.ipv6.conf.br-lan.{name}"), value);
@@ -272,7 +272,7 @@ fn an_address_that_is_tentative_or_missing_is_a_problem() {
         "{lines:#?}"
     );
 
-    // The host has it: a duplicate.
+    // The LAN's host has the address, so it is a duplicate.
     lab.lan.run("ip addr add fe80::8/64 dev eth0");
     lab.rtr.sysctl("net.ipv6.conf.br-lan.dad_transmits", "1");
     lab.rtr

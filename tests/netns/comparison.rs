@@ -1,4 +1,5 @@
-//! mldproxy as the NDP proxy, beside the two that Debian has, alone and each with mldproxy to join for it.
+//! mldproxy as the NDP proxy, beside the two that Debian has, alone and each with mldproxy to join
+//! for it.
 
 use std::net::UdpSocket;
 use std::thread;
@@ -15,15 +16,16 @@ crate::tests![;
 
 const PACKETS: u16 = 450;
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Longer than the gateway solicits before it gives up what waits for an answer: 3 s.
+/// Longer than the 3 s after which the gateway stops soliciting and drops the packets that wait.
 const PATIENCE: Duration = Duration::from_millis(3500);
-/// How long the gateway takes an answer for granted; its kernel makes it half as much to one and a half times as much.
+/// How long the gateway takes an answer for granted. Its kernel takes between half and one and a
+/// half times as much.
 const REACHABLE_TIME: &str = "4000";
 const PORT: u16 = 7777;
-/// As a user would run it.
+/// The options as a user would set them.
 const OPTIONS: &[&str] = &["--learn", "both", "--log-level", "info"];
 
-/// What runs on the router.
+/// A setup of programs on the router.
 #[derive(Clone, Copy)]
 struct Setup {
     name: &'static str,
@@ -73,30 +75,30 @@ fn every_packet_arrives_and_every_unicast_probe_is_answered() {
     assert_eq!(ours.unicast.answered, ours.unicast.sent);
 }
 
-/// What came of one setup.
+/// The results of one setup.
 struct Outcome {
     name: &'static str,
     received: u16,
-    /// From the first packet sent to the last that arrived.
+    /// The time from the first packet sent to the last that arrived.
     last_arrival: Duration,
     unicast: Solicitations,
     multicast: Solicitations,
-    /// Of each program, in the order of the name.
+    /// The costs of each program, in the order of the setup's name.
     costs: Vec<Cost>,
 }
 
-/// The gateway's, for the LAN's host.
+/// The gateway's unicast solicitations of the LAN's host.
 #[derive(Default)]
 struct Solicitations {
     sent: u32,
-    /// Before the gateway sent the next.
+    /// Those that were answered before the gateway sent the next.
     answered: u32,
 }
 
 struct Cost {
-    /// Resident, in kB, the pages of its file included.
+    /// Resident memory in kB, with the pages of the program's file.
     memory: u64,
-    /// That it shares with no file.
+    /// Resident memory in kB that the program shares with no file.
     own_memory: u64,
     wakeups_per_second: f64,
 }
@@ -131,9 +133,9 @@ fn run(setup: Setup) -> Outcome {
     }
 }
 
-/// The gateway finds the host while the switch floods, as any of the proxies lets it; then the switch starts to snoop, which
-/// takes a while. So what the gateway found is declared fresh, and each run starts from there: a host that is reachable, until its
-/// ReachableTime is over.
+/// The gateway finds the host while the switch floods, when any of the proxies works. Then the
+/// switch starts to snoop, which takes a while. So the gateway's entry is declared fresh, and each
+/// run starts with a host that is reachable until its ReachableTime ends.
 fn warm_up_then_snoop(lab: &Lab) {
     let warm_up = lab.gw.ping(OUTSIDE, LAN_HOST, 5);
     assert!(warm_up.received > 0, "{warm_up:?}");
@@ -145,7 +147,7 @@ fn warm_up_then_snoop(lab: &Lab) {
     let mut words = entry.split_whitespace();
     words.find(|word| *word == "lladdr");
     let mac = words.next().expect("the gateway has found the host");
-    // Only a change of the state starts the time anew.
+    // The ReachableTime starts anew only when the state changes.
     lab.gw.run(&format!(
         "ip -6 neigh change {LAN_HOST} lladdr {mac} dev eth0 nud stale
          ip -6 neigh change {LAN_HOST} lladdr {mac} dev eth0 nud reachable"
@@ -160,11 +162,11 @@ struct Traffic {
     last_arrival: Duration,
     unicast: Solicitations,
     multicast: Solicitations,
-    /// Of the last solicitation, where nobody has answered it: was it multicast?
+    /// Was the last solicitation multicast? `None` once somebody has answered it.
     unanswered: Option<bool>,
 }
 
-/// Sends all packets, and looks at what arrives and at the gateway's wire meanwhile.
+/// Sends all packets, and watches arrivals and the gateway's wire meanwhile.
 fn send(lab: &Lab) -> Traffic {
     let bind = |namespace: &crate::lab::Namespace, address| {
         let socket = namespace.within(|| UdpSocket::bind((address, PORT)));
@@ -187,7 +189,7 @@ fn send(lab: &Lab) -> Traffic {
         }
     };
     for number in 0..PACKETS {
-        // What cannot be sent is lost.
+        // A packet that cannot be sent counts as lost.
         let _ = sender.send_to(&number.to_be_bytes(), (LAN_HOST, PORT));
         look_until(start + INTERVAL * u32::from(number + 1));
     }
@@ -236,7 +238,7 @@ impl Traffic {
     }
 }
 
-/// All of it in one write, since other tests print too.
+/// Prints the table in one write, since other tests print too.
 fn print_table(outcomes: &[Outcome]) {
     let mut table = format!(
         "\n{PACKETS} packets, 10 a second, from beyond a gateway whose switch snoops to a host of the LAN; the gateway's \

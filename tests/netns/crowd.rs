@@ -1,4 +1,4 @@
-//! Many hosts at once: what is too much for now comes later.
+//! Many hosts at once: what exceeds a limit has its turn later.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
@@ -25,7 +25,7 @@ crate::tests![
     a_hundred_questions_at_once_are_all_answered,
 ];
 
-/// What is there now has come by then.
+/// Within this time a packet that was sent has arrived.
 const QUIET: Duration = Duration::from_millis(50);
 
 /// The link-layer address of the `number`th host.
@@ -49,7 +49,7 @@ fn expect_all_joined(lab: &Lab, mldproxy: &Process, addresses: &[Ipv6Addr]) {
     );
 }
 
-/// A container host that boots, or a dormitory after a power cut.
+/// A container host boots, or a power cut in a dormitory ends.
 fn six_hundred_hosts_that_detect_duplicates_once_are_all_joined() {
     let lab = Lab::without_querier();
     let mldproxy = start(&lab, &["--join-rate", "100", "--log-level", "info"]);
@@ -78,7 +78,7 @@ fn two_thousand_hosts_that_say_one_advertisement_each_are_all_joined() {
     expect_all_joined(&lab, &mldproxy, &addresses);
 }
 
-/// They say one thing each, and then answer what they are asked. 20,000 strangers come right behind them.
+/// The hosts say one thing each, and then answer questions. 20,000 strangers come right after them.
 fn six_hundred_hosts_beside_a_flood_are_all_kept() {
     let lab = Lab::without_querier();
     let mldproxy = start(&lab, &["--log-level", "info"]);
@@ -89,11 +89,11 @@ fn six_hundred_hosts_beside_a_flood_are_all_kept() {
             .send(&solicitation(mac(number), Ipv6Addr::UNSPECIFIED, *target));
     }
     flood(&lan, &mut fastrand::Rng::with_seed(1), 20_000, || {});
-    // What is left is 20 questions a second, and their answers.
+    // What is left is 20 questions a second and their answers.
     run_beside_others();
     let confirmed = poll_for(6 * SOON, || {
         let all = summary(&mldproxy).contains("(600 confirmed)");
-        // It goes on to ask strangers, 20 a second, after all of them.
+        // After all of the hosts mldproxy asks strangers, 20 a second.
         for frame in (0..100).map_while(|_| lan.tap.receive(QUIET)) {
             let asked = match parse(&frame.packet) {
                 Ok(Message::NeighborSolicitation(asked)) if asked.source == LAN_ROUTER => asked,
@@ -111,7 +111,7 @@ fn six_hundred_hosts_beside_a_flood_are_all_kept() {
     expect_all_joined(&lab, &mldproxy, &addresses);
 }
 
-/// It says by MLD which groups it listens to, all 80, and then speaks from each address.
+/// The host reports all of its 80 groups, and then speaks from each address.
 fn a_host_with_80_addresses_has_64_of_them_proxied() {
     let lab = Lab::without_querier();
     let mldproxy = start(&lab, &["--ndp-proxy", "--learn", "both"]);
@@ -131,7 +131,7 @@ fn a_host_with_80_addresses_has_64_of_them_proxied() {
         }
     };
     host.solicits_from(link_local);
-    // As a host that is asked does; and it speaks of its addresses now and then.
+    // The host answers a query like this, and speaks from its addresses now and then.
     let settled = poll_for(SOON, || {
         while let Some(frame) = host.tap.receive(QUIET) {
             let to_host = frame.destination == host.mac;
@@ -148,7 +148,7 @@ fn a_host_with_80_addresses_has_64_of_them_proxied() {
     assert!(settled.is_some(), "{proxied}\n{}", mldproxy.log());
 }
 
-/// In one batch, since they come while the process is stopped.
+/// The packets come in one batch, while the process is stopped.
 fn a_hundred_questions_at_once_are_all_answered() {
     let lab = Lab::with(&LabOptions {
         querier: false,

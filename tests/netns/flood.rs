@@ -1,4 +1,4 @@
-//! A LAN on which somebody floods, while others live there.
+//! A LAN on which somebody floods while others live there.
 
 use std::net::Ipv6Addr;
 
@@ -16,14 +16,15 @@ crate::tests![
     spoofed_sources_do_not_push_out_real_hosts_where_nothing_else_is_limited needs [("ndppd", "ndppd")],
 ];
 
-/// Sends solicitations from made-up hosts, half of them for duplicate detection, as fast as it goes.
+/// Sends solicitations from made-up hosts as fast as it can, half of them for duplicate detection.
 pub fn flood(host: &Host, random: &mut fastrand::Rng, count: usize, mut meanwhile: impl FnMut()) {
     for round in 0..count {
         let mut mac: [u8; 6] = std::array::from_fn(|_| random.u8(..));
         mac[0] = mac[0] & 0xfe | 2;
         let prefix = u128::from(0x2001_0db8_0001_0000_u64) << 64;
         let claimed = Ipv6Addr::from_bits(prefix | u128::from(random.u64(..)));
-        // Of nobody, so that the router's kernel is not what is flooded.
+        // The solicitations are of an address that nobody has, so that they do not flood the
+        // router's kernel.
         let target = Ipv6Addr::from_bits(prefix | 0xffff_0000 | u128::from(random.u16(..)));
         let (source, target, source_link_layer) = if round % 2 == 0 {
             (Ipv6Addr::UNSPECIFIED, claimed, None)
@@ -55,7 +56,8 @@ fn spoofed_sources_do_not_disturb_real_hosts() {
     survive(&[]);
 }
 
-/// The rate of joins is what keeps a flood out of the tables; without it they fill, and the strangers are who has to go.
+/// The rate of joins keeps a flood out of the tables. Without it the tables fill, and the strangers
+/// must give way.
 fn spoofed_sources_do_not_push_out_real_hosts_where_nothing_else_is_limited() {
     survive(&["--join-rate", "1000000", "--join-burst", "1000000"]);
 }
@@ -77,7 +79,7 @@ fn survive(limits: &[&str]) {
     });
     let traffic = Traffic::start(&lab, &hosts);
     traffic.expect_all_reached(SOON);
-    // The NDP proxy asked for the addresses, so they are known beside the groups.
+    // ndppd solicited these addresses, so mldproxy knows them beside the groups.
     expect_all_confirmed(&mldproxy);
     let before = anonymous_memory(&mldproxy);
 
@@ -87,7 +89,7 @@ fn survive(limits: &[&str]) {
         let missing = missing_of(&lab, &hosts);
         assert!(missing.is_empty(), "{missing:?} of\n{}", mldproxy.log());
     });
-    // All of it is read when what was sent last has its effect.
+    // When the last packet has its effect, mldproxy has read all of them.
     summary(&mldproxy);
     assert!(missing_of(&lab, &hosts).is_empty(), "{}", mldproxy.log());
     lab.gw.flush_neighbors();
@@ -100,7 +102,7 @@ fn survive(limits: &[&str]) {
         let left = format!("left {},", solicited_node(*host));
         assert!(!log.contains(&left), "{left}");
     }
-    // And the next 50,000 cost no more than the first.
+    // The next 50,000 packets cost no more than the first.
     flood(&attacker, &mut random, 50_000, || {});
     summary(&mldproxy);
     let later = anonymous_memory(&mldproxy);
@@ -108,7 +110,7 @@ fn survive(limits: &[&str]) {
     assert!(missing_of(&lab, &hosts).is_empty(), "{}", mldproxy.log());
 }
 
-/// Waits until all that is known is so because its host answered for it.
+/// Waits until mldproxy knows only addresses for which a host answered.
 fn expect_all_confirmed(mldproxy: &Process) {
     eventually("all have answered", SOON, || {
         let summary = summary(mldproxy);

@@ -1,4 +1,4 @@
-//! What a LAN may do, and what an owner may do to the daemon.
+//! What hosts on a LAN may do to the daemon, and what its owner may do.
 
 use nix::sys::signal::Signal;
 use protocol::wire::ALL_NODES;
@@ -19,7 +19,7 @@ fn frames_of_noise_are_counted_and_change_nothing() {
     let mut random = fastrand::Rng::with_seed(1);
     for round in 0..20_000 {
         let mut packet: Vec<u8> = (0..random.usize(40..200)).map(|_| random.u8(..)).collect();
-        // Most of it shaped so that it passes the filter and part of the checks.
+        // Most of the noise passes the filter and some of the checks.
         packet[0] = 0x60;
         if round % 4 != 0 {
             let length = u16::try_from(packet.len() - 40).unwrap();
@@ -35,7 +35,8 @@ fn frames_of_noise_are_counted_and_change_nothing() {
             destination: crate::lab::group_mac(ALL_NODES),
             packet,
         });
-        // Now and then a real one, which is heard although the queue may be full of noise.
+        // Now and then a host sends a real packet. mldproxy hears it although the queue may be full
+        // of noise.
         if round % 1000 == 0 {
             host.solicits_from(address(1));
         }

@@ -1,5 +1,5 @@
-//! What comes from a gateway and must not be answered by a router that answers for its hosts (RFC 4861 §7.1.1), and what must
-//! not get through it to the hosts.
+//! Invalid packets from a gateway (RFC 4861 §7.1.1). A router that answers for its hosts must not
+//! answer them, and must not let them through to the hosts.
 
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
@@ -21,11 +21,11 @@ crate::tests![
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 
-/// An answer to what was sent last is there by then, and a second one that is late as well: a kernel's own delay for addresses
-/// that it proxies is up to 0.8 s where nobody sets it.
+/// Within this time the answer to the last packet is there, and so is a late second one. The kernel
+/// delays answers for addresses that it proxies by up to 0.8 s, unless somebody sets `proxy_delay`.
 const ANSWERED: Duration = Duration::from_secs(1);
 
-/// The gateway's end of the link, whose kernel stays out of it.
+/// The gateway's end of the link. The gateway's kernel stays out of it.
 struct Gateway {
     tap: Tap,
     router: [u8; 6],
@@ -39,7 +39,8 @@ impl Gateway {
         }
     }
 
-    /// A solicitation from the gateway, to the solicited-node group or, as a probe of what it knows, to the target alone.
+    /// A solicitation from the gateway, to the solicited-node group or, as a probe, to the target
+    /// alone.
     fn solicitation(&self, target: Ipv6Addr, multicast: bool) -> NeighborSolicitation {
         NeighborSolicitation {
             source: GATEWAY,
@@ -53,7 +54,7 @@ impl Gateway {
         }
     }
 
-    /// Sends a packet on the link-layer address that its destination has: a group's, or the router's.
+    /// Sends a packet to the link-layer address of its destination: the group's or the router's.
     fn send(&self, packet: Vec<u8>) {
         let destination = destination(&packet);
         self.tap.send(&Frame {
@@ -67,8 +68,8 @@ impl Gateway {
         });
     }
 
-    /// Counts the router's advertisements until `end`, valid or not, but for those that tell the gateway's kernel, which looks
-    /// after the router, of the router itself.
+    /// Counts the router's advertisements until `end`, valid or not. Those in which the router
+    /// tells the gateway's kernel of its own addresses do not count.
     fn advertisements_until(&self, end: Instant) -> usize {
         let left = || end.saturating_duration_since(Instant::now());
         let frames = std::iter::from_fn(|| self.tap.receive(left()));
@@ -116,7 +117,8 @@ pub const FAULTS: [Fault; 6] = [
     ),
 ];
 
-/// Each is followed by a valid one that is answered: so the silence before was a refusal, and not a router that is deaf.
+/// A valid packet follows each invalid one and is answered. So the silence before it was a refusal,
+/// and the router is not deaf.
 fn invalid_solicitations_and_those_for_strangers_are_not_answered() {
     let lab = Lab::new();
     let _mldproxy = start_proxying(&lab, &[]);
@@ -132,18 +134,20 @@ fn invalid_solicitations_and_those_for_strangers_are_not_answered() {
         for (what, reason, spoil) in FAULTS {
             let mut packet = emit(&gateway.solicitation(LAN_HOST, multicast));
             spoil(&mut packet);
-            // It has this fault, and no other that is found first.
+            // The packet has this fault, and no other that the router finds first.
             assert_eq!(parse(&packet), Err(reason), "{what}");
             expect_one_answer(what, packet, multicast);
         }
-        // Of the host's group, so that it comes through the switch.
+        // The packet goes to the host's group, so that the switch lets it through.
         let solicitation = gateway.solicitation(stranger(1), multicast);
         expect_one_answer("one for a stranger", emit(&solicitation), multicast);
     }
 }
 
-/// RFC 4861 §7.2.4 and §7.2.8: by a router (R), not to override what the host says itself (O), with the router's link-layer address
-/// where the question was multicast; to who asked and solicited (S), or, to who detects duplicates, to all nodes and not.
+/// RFC 4861 §7.2.4, §7.2.8: the sender is a router (R), and does not override what the host says
+/// itself (O). To a multicast solicitation it adds its link-layer address. It sends a solicited
+/// answer to the host that solicited (S), and an unsolicited one to all nodes if the host detects
+/// duplicates.
 fn the_kernels_answers_are_a_proxys() {
     let lab = Lab::new();
     let _mldproxy = start_proxying(&lab, &[]);
@@ -182,12 +186,12 @@ fn the_kernels_answers_are_a_proxys() {
     assert!(answer.router && !answer.override_flag, "{answer:?}");
 }
 
-/// Half of them of the host's own group, which the router's kernel cannot but hear.
+/// Half of the packets go to the group of the host, which the router's kernel hears in any case.
 fn ten_thousand_unknown_targets_reach_no_lan_and_cost_nothing() {
     const COUNT: u16 = 10_000;
     const AT_ONCE: u16 = 20;
     const PAUSE: Duration = Duration::from_millis(10);
-    // The switch floods what nobody joined.
+    // The switch floods groups that nobody joined.
     let lab = Lab::without_querier();
     let mldproxy = start_proxying(&lab, &["--log-level", "info"]);
     let gateway = Gateway::of(&lab);
@@ -211,12 +215,12 @@ fn ten_thousand_unknown_targets_reach_no_lan_and_cost_nothing() {
         }
     }
     assert_eq!(answers, 0, "advertisements for strangers");
-    // What is answered now was behind all of them in the queue.
+    // The answer that comes now was behind all of them in the queue.
     gateway.send(emit(&gateway.solicitation(LAN_HOST, true)));
     assert_eq!(gateway.advertisements_until(Instant::now() + ANSWERED), 1);
 
     let after = Cost::of(&lab, &mldproxy);
-    // What a question for the status takes.
+    // What a request for the status takes.
     assert!(after.memory <= before.memory + 64, "{before:?}, {after:?}");
     assert_eq!(after.tables, before.tables);
     assert_eq!(proxied(&lab), [LAN_HOST]);
@@ -224,7 +228,7 @@ fn ten_thousand_unknown_targets_reach_no_lan_and_cost_nothing() {
     let solicitations = in_the_lan.filter(|frame| is_ndp(&frame.packet, SOLICITATION));
     let asked_for: Vec<_> = solicitations
         .map(|frame| target(&frame.packet))
-        // The router and its host may well look for each other.
+        // The router and its host may look for each other.
         .filter(|target| *target != LAN_HOST && !target.is_unicast_link_local())
         .collect();
     let few: Vec<_> = asked_for.iter().take(4).collect();
@@ -232,10 +236,10 @@ fn ten_thousand_unknown_targets_reach_no_lan_and_cost_nothing() {
     assert!(mldproxy.is_running(), "{}", mldproxy.log());
 }
 
-/// What the router holds.
+/// The memberships and entries of the router.
 #[derive(Debug)]
 struct Cost {
-    /// Resident, in kB.
+    /// Resident memory, in kB.
     memory: u64,
     tables: Tables,
 }
@@ -244,7 +248,7 @@ struct Cost {
 struct Tables {
     neighbors: usize,
     groups: usize,
-    /// The kernel's own, of global addresses in the LAN.
+    /// The kernel's neighbor entries for global addresses in the LAN.
     of_the_kernel: usize,
 }
 
@@ -268,7 +272,7 @@ impl Cost {
     }
 }
 
-/// An address that nobody has, of the same solicited-node group as the LAN's host.
+/// An address that nobody has, with the solicited-node group of the LAN's host.
 const fn stranger(number: u16) -> Ipv6Addr {
     let [.., suffix] = LAN_HOST.segments();
     Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0x55, number, 1, suffix)
@@ -290,12 +294,12 @@ fn destination(packet: &[u8]) -> Ipv6Addr {
     address_at(packet, 24)
 }
 
-/// Of a solicitation or an advertisement.
+/// The target of a solicitation or an advertisement.
 fn target(packet: &[u8]) -> Ipv6Addr {
     address_at(packet, 48)
 }
 
-/// Whether it is a solicitation or an advertisement, with a target.
+/// Whether a packet is a solicitation or an advertisement, with a target.
 fn is_ndp(packet: &[u8], message_type: u8) -> bool {
     packet.len() >= 64 && packet[6] == 58 && packet[40] == message_type
 }

@@ -1,4 +1,4 @@
-//! The main job: whoever is on the LAN is reachable from upstream, for as long as it is there.
+//! The main job: hosts on the LAN are reachable from upstream for as long as they are there.
 
 use nix::sys::signal::Signal;
 use protocol::wire::{Message, RecordType, parse};
@@ -78,7 +78,7 @@ fn only_global_unicast_addresses_count() {
     for other in ["fe80::abc", "fd00::abd", "4000::abe", "::ffff:192.0.2.1"] {
         host.solicits_from(other.parse().unwrap());
     }
-    // What came before it was read before it.
+    // mldproxy reads packets in order, so it has read the earlier ones.
     host.solicits_from(address(1));
     expect_joined(&lab, &[address(1)]);
     assert!(!mldproxy.log().contains("abc"), "{}", mldproxy.log());
@@ -142,7 +142,8 @@ fn a_group_is_left_with_the_last_of_its_addresses() {
     expect_joined(&lab, &[]);
 }
 
-/// RFC 3810 §6.1 and §6.3, of which the kernel takes care: TO_EX and TO_IN as often as the robustness variable says, IS_EX once asked.
+/// RFC 3810 §6.1, §6.3: the kernel reports TO_EX and TO_IN as often as the robustness variable
+/// says, and IS_EX once upon a query.
 fn a_join_and_a_leave_are_said_twice_and_a_query_is_answered() {
     let lab = Lab::without_querier();
     let mldproxy = start(&lab, &["--refresh-interval", "0"]);

@@ -1,13 +1,15 @@
-//! The network in which mldproxy is tried: a gateway, a switch that snoops MLD, a router, a LAN.
+//! The network in which the tests try mldproxy: a gateway, a switch that snoops MLD, a router and a
+//! LAN.
 //!
 //! ```text
 //!  [gw]:eth0 ──── gw:[sw: bridge br0]:rtr ──── wan:[rtr]:br-lan ──── eth0:[lan]
 //!  2001:db8:1::1                     2001:db8:1::2     fe80::1       2001:db8:1::1:10
 //! ```
 //!
-//! One /64 lies on both sides of `rtr`, so `gw` looks for the LAN's host by neighbor discovery. Every box is a network
-//! namespace without a name: this process holds it by a file descriptor, so it ends when the process does, however that
-//! ends, and nothing else on the machine sees it.
+//! The same /64 is on both sides of `rtr`, so `gw` looks for the LAN's host by neighbor discovery.
+//! Every box is a network namespace without a name, which this process holds by a file descriptor.
+//! So a namespace ends with the process, however that ends, and nothing else on the machine sees
+//! it.
 
 // Several programs include this file, and each uses a part of it.
 #![allow(dead_code, unused_imports)]
@@ -56,13 +58,13 @@ use namespace::path_of_fd;
 pub const UPSTREAM: &str = "wan";
 pub const DOWNSTREAM: &str = "br-lan";
 
-/// The gateway's address in the shared /64, and its address outside of it. Ping from the second: a LAN host takes the first
-/// to be on its own link, and looks for it there.
+/// The gateway's address in the shared /64, and its address outside of it. Ping from the second
+/// one: a LAN's host takes the first to be on its own link, and looks for it there.
 pub const GATEWAY: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 pub const OUTSIDE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
 /// The router's address in the shared /64, on the upstream.
 pub const ROUTER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2);
-/// The host of the first LAN, and the router as every LAN knows it.
+/// The host of the first LAN, and the router's address on every LAN.
 pub const LAN_HOST: Ipv6Addr = lan_host(1);
 pub const LAN_ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
@@ -75,15 +77,15 @@ pub const TOOLS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
 ];
 
-/// Long for what happens at once.
+/// A long time for what happens at once.
 const SOON: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Among tools, what a test needs that becomes another user.
+/// Among tools: a test needs other users to exist, since it becomes one of them.
 pub const OTHER_USERS: (&str, &str) = ("other users", "");
 
-/// Among tools, what a test needs that makes a VLAN, a VRF or a bridge that snoops by VLAN: what the
-/// kernel has for it, with what makes such a link.
+/// The kernel feature of a test that makes a VLAN, a VRF or a bridge that snoops by VLAN, each with
+/// a command that makes such a link.
 pub const VLANS: (&str, &str) = ("8021q", "link beneath type vlan id 9");
 pub const VRFS: (&str, &str) = ("vrf", "type vrf table 9");
 pub const VLAN_SNOOPING: (&str, &str) = (
@@ -91,12 +93,12 @@ pub const VLAN_SNOOPING: (&str, &str) = (
     "type bridge vlan_filtering 1 mcast_vlan_snooping 1",
 );
 
-/// The tools that are not there, one readable line each.
+/// Names each missing tool in one readable line.
 pub fn missing_tools(tools: &[(&str, &str)]) -> Vec<String> {
     let missing = tools.iter().filter_map(|need| {
         let (tool, package) = need;
         if *need == OTHER_USERS {
-            // The user namespace of an unprivileged developer knows one user.
+            // The user namespace of an unprivileged developer has one user alone.
             let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
             let all = map.split_whitespace().nth(2) == Some("4294967295");
             return (!all).then(|| "to become another user takes root".to_owned());
@@ -113,7 +115,7 @@ pub fn missing_tools(tools: &[(&str, &str)]) -> Vec<String> {
     missing.collect()
 }
 
-/// Looks also where a user's PATH does not.
+/// Finds a tool, also in folders that a user's PATH lacks.
 pub fn find_tool(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -122,7 +124,7 @@ pub fn find_tool(tool: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// Asks until there is an answer; `None` when there was none within `deadline`.
+/// Polls until `condition` returns a value. Returns `None` if it has not within `deadline`.
 pub fn poll_for<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
@@ -137,7 +139,7 @@ pub fn poll_for<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>)
 /// Polls until `condition` holds.
 ///
 /// # Panics
-/// With `what` when it does not within `deadline`.
+/// With `what` if it does not hold within `deadline`.
 #[track_caller]
 pub fn eventually(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
     let held = poll_for(deadline, || condition().then_some(()));
@@ -158,7 +160,8 @@ pub fn downstream(number: u16) -> String {
     }
 }
 
-/// The host in the LAN behind `downstream(number)`. Each LAN has its own /64, which it shares with the gateway.
+/// The host in the LAN behind `downstream(number)`. Each LAN has its own /64, which it shares with
+/// the gateway.
 pub const fn lan_host(number: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, number, 0, 0, 0, 1, 0x10 * number)
 }
@@ -169,16 +172,16 @@ pub struct Lab {
     pub sw: Namespace,
     pub rtr: Namespace,
     pub lan: Namespace,
-    /// Behind `br-lan2`, `br-lan3`, …
+    /// The LANs behind `br-lan2`, `br-lan3`, …
     pub more_lans: Vec<Namespace>,
 }
 
 pub struct LabOptions {
-    /// A switch that snoops holds nothing back while there is no querier.
+    /// Whether the switch has a querier. Without one, a switch that snoops holds nothing back.
     pub querier: bool,
-    /// The querier's: 1 or 2.
+    /// The querier's version of MLD: 1 or 2.
     pub mld_version: u8,
-    /// Without any, its namespace `lan` is connected to nothing.
+    /// The number of LANs. Without any, the namespace `lan` is connected to nothing.
     pub lans: u16,
 }
 
@@ -197,7 +200,7 @@ impl Lab {
         Self::with(&LabOptions::default())
     }
 
-    /// As [`Self::new`], but for the querier: nothing is held back, and nobody asks.
+    /// As [`Self::new`], but without a querier: the switch holds nothing back, and nobody queries.
     pub fn without_querier() -> Self {
         Self::with(&LabOptions {
             querier: false,
@@ -205,7 +208,7 @@ impl Lab {
         })
     }
 
-    /// Builds the network. With a querier the switch by then holds back what nobody joined.
+    /// Builds the network. A switch with a querier then holds back the groups that nobody joined.
     pub fn with(options: &LabOptions) -> Self {
         let [gw, sw, rtr, lan] = ["gw", "sw", "rtr", "lan"].map(Namespace::new);
         let more_lans = (2..=options.lans).map(|number| Namespace::new(&format!("lan{number}")));
@@ -240,15 +243,16 @@ impl Lab {
         self.sw.mdb("br0", "rtr")
     }
 
-    /// Makes the first LAN's host solicit its router from its global address, as it does now and then by itself.
+    /// Makes the first LAN's host solicit its router from its global address, as a host does now
+    /// and then by itself.
     pub fn lan_host_speaks(&self) {
         self.lan.flush_neighbors();
         self.lan.reach(LAN_HOST, LAN_ROUTER, "eth0");
     }
 
-    /// Starts ndppd on the router, for every LAN, and waits until it listens.
+    /// Starts ndppd on the router for every LAN, and waits until it listens.
     pub fn start_ndppd(&self) -> Process {
-        // The configuration is a pipe, read once: no file to leave behind.
+        // ndppd reads the configuration from a pipe, so the lab leaves no file behind.
         let (configuration, mut input) = io::pipe().expect("a pipe");
         writeln!(input, "proxy {UPSTREAM} {{\nrouter yes").expect("it fits the pipe");
         for (number, _) in (1..).zip(self.lans()) {
@@ -263,11 +267,11 @@ impl Lab {
 
     /// As [`Self::start_ndppd`], with npd6, which answers for whole prefixes.
     pub fn start_npd6(&self) -> Process {
-        // It reads the configuration twice, which a pipe does not bear.
+        // npd6 reads its configuration twice, so a pipe does not do.
         let configuration = memfd_create("npd6.conf", MFdFlags::MFD_CLOEXEC).expect("memory");
         let mut configuration = File::from(configuration);
         for (number, _) in (1..).zip(self.lans()) {
-            // It wants all four groups of a /64.
+            // npd6 wants all four groups of a /64.
             let prefix = prefix(number);
             writeln!(configuration, "prefix={prefix}0:\ninterface={UPSTREAM}").expect("memory");
         }
@@ -294,8 +298,8 @@ impl Lab {
     }
 
     fn build_upstream(&self, mld_version: u8) {
-        // Short intervals: a switch relies on its querier only after a response interval, and
-        // removes a group only after two intervals of the last member.
+        // Short intervals: a switch relies on its querier only after a response interval. It
+        // removes a group only two intervals after the last report of a member.
         let options = BridgeOptions {
             snooping: Some(true),
             mld_version: Some(mld_version),
@@ -304,7 +308,7 @@ impl Lab {
             startup_query_interval: Some(100),
             ..BridgeOptions::default()
         };
-        // The bridge comes first, so that no interface has the number of its peer: the kernel may
+        // The bridge comes first, so that no interface has the number of its peer. The kernel may
         // take a second to bring up one that has.
         self.sw.add_bridge("br0", &options);
         self.sw.veth("gw", &self.gw, "eth0");
@@ -323,7 +327,7 @@ impl Lab {
         let (bridge, port) = (downstream(number), format!("lan{number}"));
         let router = |last| Ipv6Addr::new(0x2001, 0xdb8, number, 0, 0, 0, 0, last);
         self.gw.add_address("eth0", router(1), 64, None);
-        // The router takes the /64 to be in the LAN, but for the gateway.
+        // The router takes the /64 to be in the LAN, except for the gateway.
         self.rtr.veth(&port, lan, "eth0");
         let options = BridgeOptions {
             snooping: Some(false),
@@ -343,9 +347,10 @@ impl Lab {
         lan.set_route(Ipv6Addr::UNSPECIFIED, 0, Some(LAN_ROUTER), "eth0");
     }
 
-    /// Makes the switch of a lab without a querier hold back what nobody joined from now on.
+    /// Makes the switch of a lab without a querier hold back, from now on, the groups that nobody
+    /// joined.
     ///
-    /// A bridge's querier that finds no link-local address to query from tries again 31 s later.
+    /// If a bridge's querier finds no link-local address to query from, it tries again 31 s later.
     pub fn start_querier(&self) {
         eventually("the switch has a link-local address", SOON, || {
             self.sw.is_ready("br0")
@@ -358,14 +363,15 @@ impl Lab {
         self.wait_until_enforced();
     }
 
-    /// The switch floods until its querier has been there for a while, and no table says when. So ask the switch itself: send
-    /// to a group that nobody joined, then to all nodes, which is never held back. Snooping is enforced when the second
+    /// The switch floods until its querier has been there for a while, and no table tells when that
+    /// ends. So the lab asks the switch itself: it sends to a group that nobody joined, and then to
+    /// all nodes, which is never held back. The switch holds back groups once the second packet
     /// comes out of the router's port without the first.
     fn wait_until_enforced(&self) {
         let gateway = Tap::open(&self.gw, "eth0");
         let router = Tap::open(&self.rtr, UPSTREAM);
         let to_group = |group: Ipv6Addr| {
-            // No next header (59), but a payload: without any, a bridge drops the packet.
+            // The packet has no next header (59), but a payload: a bridge drops it without one.
             let header = [0x60, 0, 0, 0, 0, 8, 59, 1];
             let packet = [&header[..], &GATEWAY.octets(), &group.octets(), &[0; 8]].concat();
             Frame {
@@ -380,7 +386,7 @@ impl Lab {
         eventually("the switch enforces snooping", 4 * SOON, || {
             gateway.send(&unjoined);
             gateway.send(&all_nodes);
-            // A link that is not up yet loses both.
+            // A link that is not up yet loses both packets.
             while let Some(frame) = router.receive(10 * POLL_INTERVAL) {
                 if frame == all_nodes {
                     return !mem::take(&mut flooded);
@@ -392,7 +398,7 @@ impl Lab {
     }
 }
 
-/// The first half of a LAN's /64.
+/// The first half of the addresses in a LAN's /64, as text.
 fn prefix(number: u16) -> String {
     format!("2001:db8:{number:x}:")
 }

@@ -23,7 +23,7 @@ fn an_upstream_created_anew_is_joined_and_reported_anew() {
 
     lab.rtr.run(&format!("ip link del dev {UPSTREAM}"));
     mldproxy.wait_for_line("waiting for wan", SOON);
-    // Learned while there is no upstream.
+    // mldproxy learns this address while there is no upstream.
     host.solicits_from(address(2));
     mldproxy.wait_for_line("learned 2001:db8:1::10:2", SOON);
 
@@ -37,7 +37,8 @@ fn an_upstream_created_anew_is_joined_and_reported_anew() {
             .iter()
             .all(|number| groups.contains(&solicited_node(address(*number))))
     });
-    // A report of our own, beside the kernel's, since the link-local address is a new one.
+    // mldproxy sends a report of its own beside the kernel's, since the link-local address is a new
+    // one.
     mldproxy.wait_for_line("reporting to ff02::16", SOON);
 }
 
@@ -86,7 +87,7 @@ fn a_flapping_upstream_keeps_its_groups() {
     let mldproxy = start(&lab, &["--refresh-interval", "1"]);
     let host = Host::on(&lab.lan);
     for (number, flap) in (1..).zip([
-        // The administrator's, then the cable's.
+        // First the administrator's outage, then the cable's.
         (
             &lab.rtr,
             format!("ip link set dev {UPSTREAM} down"),
@@ -100,7 +101,7 @@ fn a_flapping_upstream_keeps_its_groups() {
     ]) {
         let (namespace, down, up) = flap;
         namespace.run(&down);
-        // Also what is learned meanwhile.
+        // mldproxy also keeps what it learns meanwhile.
         host.solicits_from(address(number));
         mldproxy.wait_for_line(&format!("learned {}", address(number)), SOON);
         namespace.run(&up);

@@ -1,4 +1,5 @@
-//! mldproxy on the real kernel: each test builds networks of its own, and the kernel's tables decide.
+//! mldproxy on the real kernel: each test builds networks of its own, and judges by the kernel's
+//! tables.
 
 mod bad_input;
 mod bad_paths;
@@ -33,14 +34,15 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
-/// A test, and the tools that it needs beside [`lab::TOOLS`], each with the Debian package that has it.
+/// A test, and the tools that it needs beside [`lab::TOOLS`], each with the Debian package that has
+/// it.
 pub struct Test {
     name: &'static str,
     needs: &'static [(&'static str, &'static str)],
     run: fn(),
 }
 
-/// Names tests by their functions: `tests![a, b; c needs [("tool", "package")]]`.
+/// Names tests after their functions: `tests![a, b; c needs [("tool", "package")]]`.
 macro_rules! tests {
     ($($plain:ident),* $(,)? $(; $($special:ident needs $needs:expr),* $(,)?)?) => {
         pub const TESTS: &[crate::Test] = &[

@@ -1,4 +1,4 @@
-//! What rtnetlink tells, and what it does not: news of one thing says nothing of the others.
+//! What rtnetlink tells and what it does not: a message about one thing says nothing of the others.
 
 use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -22,10 +22,10 @@ crate::tests![
     news_of_arp_and_of_bridge_ports_wakes_nobody,
 ];
 
-/// `struct nlmsghdr`, `struct ifinfomsg`.
+/// The lengths of `struct nlmsghdr` and `struct ifinfomsg`.
 const HEADERS: usize = 16 + 16;
 
-/// A socket that hears of links, and tells of them as a driver does.
+/// A socket that receives messages about links, and sends them as a driver does.
 struct Rtnetlink(OwnedFd);
 
 impl Rtnetlink {
@@ -41,13 +41,13 @@ impl Rtnetlink {
         Rtnetlink(opened)
     }
 
-    /// Tells all who want to hear of links.
+    /// Sends a message to every socket that subscribed to links.
     fn tell(&self, message: &[u8]) {
         let links = NetlinkAddr::new(0, libc::RTMGRP_LINK.cast_unsigned());
         sendto(self.0.as_raw_fd(), message, &links, MsgFlags::empty()).expect("it is told");
     }
 
-    /// What the kernel tells of the link with this name, without what marks it as an answer.
+    /// The kernel's message about the link with this name, without the marks of an answer.
     fn ask(&self, name: &str) -> Vec<u8> {
         let mut question = vec![0; HEADERS];
         question[4..6].copy_from_slice(&libc::RTM_GETLINK.to_ne_bytes());
@@ -94,7 +94,7 @@ fn attributes(message: &[u8]) -> Vec<&[u8]> {
     attributes
 }
 
-/// Of a message, the headers and some attributes.
+/// The headers of a message, with some of its attributes.
 fn part<'a>(message: &[u8], attributes: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut part = message[..HEADERS].to_vec();
     attributes
@@ -104,7 +104,7 @@ fn part<'a>(message: &[u8], attributes: impl IntoIterator<Item = &'a [u8]>) -> V
     part
 }
 
-/// What `wireless_nlevent_flush` of the kernel sends at each scan, association and roam.
+/// What the kernel's `wireless_nlevent_flush` sends at each scan, association and roam.
 fn wireless_event(link: &[u8], name: Option<&str>) -> Vec<u8> {
     let mut event = part(link, []);
     if let Some(name) = name {
@@ -114,20 +114,20 @@ fn wireless_event(link: &[u8], name: Option<&str>) -> Vec<u8> {
     event
 }
 
-/// What the log tells beside what is for debugging.
+/// The lines of the log that are not at debug level.
 fn told(mldproxy: &Process) -> Vec<String> {
     let mut lines = mldproxy.lines();
     lines.retain(|line| !line.starts_with("debug: "));
     lines
 }
 
-/// What was told by netlink before is read before a question for the status is answered.
+/// mldproxy reads the netlink messages that came before it answers a status request.
 fn has_heard(lab: &Lab) -> String {
     (0..3).for_each(|_| drop(lab.rtr.status("--json --limit 0")));
     lab.rtr.status("--json")
 }
 
-/// Of the status: the state of an interface.
+/// The state of an interface in the status.
 fn state_of(json: &str, interface: &str) -> String {
     let before = format!("\"interface\":\"{interface}\",");
     let (_, rest) = json.split_once(&before).expect("an interface");
@@ -156,7 +156,7 @@ fn a_wireless_event_changes_nothing() {
 
 fn no_part_of_a_real_message_changes_anything() {
     let lab = Lab::without_querier();
-    // Beside a bridge and a plain interface one that is a part of the bridge.
+    // A bridge, a plain interface and a port of the bridge.
     let options = ["--no-ask", "--refresh-interval", "3600"];
     let mldproxy = start_between(&lab.rtr, &options, &[UPSTREAM, DOWNSTREAM, "lan1"]);
     mldproxy.wait_for_line("lan1 is part of interface number", SOON);
@@ -184,7 +184,7 @@ fn no_part_of_a_real_message_changes_anything() {
             let some = all.iter().copied().filter(|_| random.bool());
             parts.push(part(&link, some));
         }
-        // No more at once than the daemon's socket has room for.
+        // No more messages at once than the daemon's socket has room for.
         for parts in parts.chunks(16) {
             parts.iter().for_each(|part| rtnetlink.tell(part));
             let json = has_heard(&lab);
@@ -200,7 +200,7 @@ fn an_interface_that_leaves_its_bridge_is_known_to_have_left_it() {
     let mldproxy = start_between(&lab.rtr, &[], &[UPSTREAM, "lan1"]);
     mldproxy.wait_for_line("lan1 is part of interface number", SOON);
     lab.rtr.run("ip link set dev lan1 nomaster");
-    // The lab gives it no address.
+    // The lab gives the interface no address.
     mldproxy.wait_for_line("waiting for lan1: up, but without a valid", SOON);
     lab.rtr
         .run(&format!("ip link set dev lan1 master {DOWNSTREAM}"));
@@ -209,7 +209,8 @@ fn an_interface_that_leaves_its_bridge_is_known_to_have_left_it() {
     });
 }
 
-/// Takes something from an interface and gives it back: a line for each, and the reason in the status.
+/// Takes something from an interface and gives it back. mldproxy logs a line for each, and the
+/// status gives the reason.
 #[track_caller]
 fn loses(
     (lab, mldproxy): (&Lab, &Process),
@@ -291,7 +292,7 @@ fn a_downstream_that_cannot_be_used_is_logged_and_shown_with_the_reason() {
         }),
         ("no carrier", "no_carrier"),
     );
-    // Both at once: one that is missing hides no other one.
+    // Both are missing at once, and neither hides the other.
     lab.rtr.run(&format!("ip link del dev {UPSTREAM}"));
     mldproxy.wait_for_line("waiting for wan", SOON);
     lab.rtr.run(&format!("ip link del dev {DOWNSTREAM}"));
@@ -339,7 +340,8 @@ fn an_own_address_stays_one_while_another_interface_has_it() {
     );
 }
 
-/// A host of the LAN claims an address. One that it claims afterwards is joined by the time that this returns.
+/// A host of the LAN claims an address, and then another one. Returns once mldproxy has joined the
+/// group of the second, and so has read the first claim.
 fn claims(lab: &Lab, claimed: Ipv6Addr) {
     let host = Host::apart(&lab.lan, 1);
     host.solicits_from(claimed);
@@ -360,7 +362,7 @@ fn news_of_arp_and_of_bridge_ports_wakes_nobody() {
         let count = line.and_then(|count| count.trim().parse::<u64>().ok());
         count.expect("a number")
     };
-    // It sleeps until something wakes it.
+    // mldproxy sleeps until something wakes it.
     let resting = || {
         let mut before = 0;
         eventually("it rests", SOON, || {

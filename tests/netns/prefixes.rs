@@ -1,4 +1,4 @@
-//! Which addresses are learned.
+//! Which addresses mldproxy learns.
 
 use std::mem;
 use std::net::Ipv6Addr;
@@ -29,7 +29,7 @@ fn a_renumbering_drops_the_old_prefix() {
     let all_speak = || [old, new, other].map(|address| host.solicits_from(address));
     all_speak();
     expect_joined(&lab, &[old]);
-    // Both for a while, as in any renumbering.
+    // The upstream has both prefixes for a while, as in any renumbering.
     lab.rtr
         .run(&format!("ip addr add 2001:db8:2::2/64 dev {UPSTREAM}"));
     eventually("the new prefix counts", SOON, || {
@@ -53,7 +53,7 @@ fn an_upstream_without_addresses_has_no_prefix_yet() {
     mldproxy.wait_for_line("waiting for a prefix on wan", SOON);
     let host = Host::apart(&lab.lan, 1);
     host.solicits_from(address(1));
-    // What came before the signal is read with it.
+    // mldproxy reads the packets that came before the signal with it.
     summary(&mldproxy);
     lab.rtr
         .run(&format!("ip addr add {ROUTER}/64 dev {UPSTREAM}"));
@@ -65,11 +65,12 @@ fn an_upstream_without_addresses_has_no_prefix_yet() {
         "learning addresses in 2001:db8:1::/64, which is on wan",
         SOON,
     );
-    // The first one is in the kernel's neighbour table, which is read when there is a prefix.
+    // The first address is in the kernel's neighbor table, which mldproxy reads when there is a
+    // prefix.
     expect_joined(&lab, &[address(1), address(2)]);
 }
 
-/// Nobody says anything, so for some seconds nothing but the prefix wakes mldproxy up.
+/// No host speaks, so for some seconds nothing but the prefix wakes mldproxy up.
 fn a_prefix_that_comes_late_counts_for_hosts_that_are_silent() {
     let lab = Lab::without_querier();
     let host = address(1);
@@ -122,13 +123,14 @@ fn the_routers_own_addresses_are_not_joined() {
     let own: Ipv6Addr = "2001:db8:1::3".parse().unwrap();
     let _mldproxy = start(&lab, &["--learn", "both"]);
     let host = Host::apart(&lab.lan, 1);
-    // Somebody who speaks as the router, by mistake or not, and one who has the address before the router takes it.
+    // One host speaks as the router, by mistake or not, and another has the address before the
+    // router takes it.
     let [later] = addresses(["2001:db8:1::10:9"]);
     host.solicits_from(own);
     host.advertises(own);
     host.solicits_from(later);
     expect_among_joined(&lab, &[later]);
-    // And the router itself, which looks for a host, and looks for duplicates.
+    // The router itself looks for a host, and detects duplicates.
     lab.rtr
         .try_run(&format!("ping -n -c 1 -W 1 -I {own} 2001:db8:1::1:10"));
     lab.rtr.sysctl("net.ipv6.conf.br-lan.accept_dad", "1");

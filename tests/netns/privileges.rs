@@ -1,4 +1,4 @@
-//! What the daemon may do once it runs: the kernel's own account of it, and that it is enough.
+//! What the daemon may do once it runs, by the kernel's own account, and that this is enough.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -27,7 +27,7 @@ crate::tests![
 const CAP_NET_ADMIN: u64 = 1 << 12;
 const CAP_NET_RAW: u64 = 1 << 13;
 
-/// The words behind a field of /proc/PID/status.
+/// The words after a field of /proc/PID/status.
 fn words(process: &Process, field: &str) -> Vec<String> {
     let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix(field));
@@ -53,7 +53,7 @@ fn expect_capabilities(process: &Process, expected: u64) {
     assert_eq!(words(process, "NoNewPrivs:"), ["1"]);
 }
 
-/// All four of each: real, effective, saved, and that for files.
+/// The four ids of each kind: real, effective, saved, and that for files.
 #[track_caller]
 fn expect_ids(process: &Process, user: u32, group: u32) {
     assert_eq!(words(process, "Uid:"), vec![user.to_string(); 4]);
@@ -66,7 +66,7 @@ fn nobody() -> User {
         .expect("it is in every such list")
 }
 
-/// The program where every user can reach it, which the build's folder need not be.
+/// A copy of the program that every user can reach. The build's folder may not be.
 struct Reachable(PathBuf);
 
 impl Reachable {
@@ -88,7 +88,8 @@ impl Reachable {
         self.0.join("mldproxy")
     }
 
-    /// Starts it as a user without a name, with nothing but these capabilities, as a service manager does.
+    /// Starts mldproxy as a user without a name and with these capabilities alone, as a service
+    /// manager does.
     fn start_unprivileged(
         &self,
         router: &Namespace,
@@ -121,7 +122,7 @@ impl Reachable {
 
 impl Drop for Reachable {
     fn drop(&mut self) {
-        // What cannot be removed is in the folder for such files.
+        // The folder may hold what this process cannot remove.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -154,7 +155,7 @@ fn what_it_was_not_given_it_does_not_get() {
     let program = Reachable::new();
     let mldproxy = program.start_unprivileged(&lab.rtr, ",+net_raw", &[UPSTREAM, DOWNSTREAM]);
     mldproxy.wait_for_line("proxying ", SOON);
-    // To narrow the bounding set takes a capability that it does not have, and that set was narrow before.
+    // The daemon lacks the capability to narrow the bounding set, and that set was narrow before.
     expect_capabilities(&mldproxy, CAP_NET_RAW);
     expect_ids(&mldproxy, 61184, 61184);
     let host = Host::on(&lab.lan);
@@ -227,7 +228,8 @@ fn a_bridge_that_snoops_is_as_before_at_the_end_of_another_user() {
     assert_eq!(multicast_router(&lab), before);
 }
 
-/// With the capabilities of dist/mldproxy.service and without a name, as `DynamicUser=` has it.
+/// Starts mldproxy with the capabilities of dist/mldproxy.service and without a name, as
+/// `DynamicUser=` does.
 fn as_the_unit_starts_it_hosts_are_joined() {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/mldproxy.service");
     let unit = fs::read_to_string(unit).expect("the unit");
