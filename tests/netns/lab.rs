@@ -81,11 +81,11 @@ pub const TOOLS: &[(&str, &str)] = &[
 const SOON: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Among tools: a test needs other users to exist, since it becomes one of them.
+/// A need among tools: other users, for a test that becomes one of them.
 pub const OTHER_USERS: (&str, &str) = ("other users", "");
 
-/// The kernel feature of a test that makes a VLAN, a VRF or a bridge that snoops by VLAN, each with
-/// a command that makes such a link.
+/// Needs among tools: the kernel's VLANs, VRFs and snooping by VLAN, each with the arguments that
+/// make such a link.
 pub const VLANS: (&str, &str) = ("8021q", "link beneath type vlan id 9");
 pub const VRFS: (&str, &str) = ("vrf", "type vrf table 9");
 pub const VLAN_SNOOPING: (&str, &str) = (

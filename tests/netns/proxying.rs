@@ -1,4 +1,5 @@
-//! The built-in NDP proxy, as the kernel's own tables show it: an entry and a route for each confirmed address, and for no other.
+//! The built-in NDP proxy in the kernel's own tables: each confirmed address has an entry and a
+//! route, and no other address has.
 
 pub mod churn;
 pub mod leftovers;
@@ -13,29 +14,29 @@ use std::net::Ipv6Addr;
 use crate::lab::{Lab, Namespace, OUTSIDE, Tap, UPSTREAM, downstream, eventually, poll_for};
 use crate::support::{Host, SOON, address};
 
-/// The number by which entries and routes are known as this program's.
+/// The protocol number that marks entries and routes as mldproxy's.
 const OWN: &str = "77";
-/// Both tables are kept.
+/// The options with which mldproxy keeps both tables.
 const BOTH: &[&str] = &["--ndp-proxy", "--host-routes"];
 
-/// This program's part of the kernel's tables.
+/// mldproxy's part of the kernel's tables.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tables {
-    /// Addresses answered for upstream.
+    /// The addresses for which the kernel answers upstream.
     entries: BTreeSet<Ipv6Addr>,
     /// Addresses, and the interfaces that their routes go out of.
     routes: BTreeSet<(Ipv6Addr, String)>,
 }
 
 impl Tables {
-    /// As they are.
+    /// The tables as they are.
     ///
     /// # Panics
-    /// Where an entry is not that of a router, or a route has another metric than one made by hand.
+    /// If an entry is not a router's, or a route does not have the metric of one made by hand.
     #[track_caller]
     fn of_kernel(router: &Namespace) -> Self {
         let mut tables = Tables::default();
-        // A table is read in pieces, and while it changes something may be told twice.
+        // The kernel lists a table in pieces. While the table changes, it may list something twice.
         for entry in lines(router, "ip -6 neigh show proxy") {
             if is_own(&entry) && word_after(&entry, "dev") == UPSTREAM {
                 assert!(entry.contains(" router "), "{entry}");
@@ -52,13 +53,14 @@ impl Tables {
         tables
     }
 
-    /// As the addresses that the daemon calls confirmed want them.
+    /// The tables that the addresses want which the daemon calls confirmed.
     #[track_caller]
     fn of_daemon(router: &Namespace) -> Self {
         Self::told(&router.status("--json"), "confirmed", "confirmed")
     }
 
-    /// As the status tells, of addresses that have an entry by one field and of those that have a route by another one.
+    /// The tables that the status tells of. The field `entry` tells that an address has an entry,
+    /// and `route` that it has a route.
     #[track_caller]
     fn told(json: &str, entry: &str, route: &str) -> Self {
         let (_, rest) = json.split_once("\"neighbors\":").expect("a list");
@@ -83,13 +85,13 @@ impl Tables {
         tables
     }
 
-    /// Without what other programs' entries and routes for the very addresses are in the way of.
+    /// These tables without what another program's entries and routes for the same addresses block.
     fn beside(mut self, foreign: &Foreign) -> Self {
         let upstream = |entry: &&String| word_after(entry, "dev") == UPSTREAM;
         for entry in foreign.entries.iter().filter(upstream) {
             self.entries.remove(&first_address(entry));
         }
-        // A route of another metric, or out of another interface, is another one.
+        // A route of another metric, or out of another interface, blocks nothing.
         let same_metric = |route: &&String| word_after(route, "metric") == "1024";
         for route in foreign.routes.iter().filter(same_metric) {
             if let Ok(address) = first_word(route).parse() {
@@ -100,7 +102,7 @@ impl Tables {
         self
     }
 
-    /// For these addresses on the first LAN.
+    /// The tables that these addresses on the first LAN want.
     fn on_first_lan(addresses: &[Ipv6Addr]) -> Self {
         Tables {
             entries: addresses.iter().copied().collect(),
@@ -112,7 +114,7 @@ impl Tables {
     }
 }
 
-/// What is not this program's, as `ip` writes it. Nothing of it may ever change.
+/// What is not mldproxy's, as `ip` writes it. Nothing of it may ever change.
 #[derive(Debug, PartialEq, Eq)]
 struct Foreign {
     entries: Vec<String>,
@@ -154,7 +156,7 @@ fn first_address(line: &str) -> Ipv6Addr {
     address.unwrap_or_else(|_| panic!("no address: {line}"))
 }
 
-/// Nothing where the word is not there.
+/// The word after another one, or nothing where that is not there.
 fn word_after<'l>(line: &'l str, word: &str) -> &'l str {
     let mut words = line.split_whitespace();
     words.find(|candidate| *candidate == word);
@@ -173,7 +175,7 @@ fn expect_tables(lab: &Lab, addresses: &[Ipv6Addr], what: &str) {
     assert!(held.is_some(), "{what}: {found:?}");
 }
 
-/// Waits until the gateway's ping gets through to a host, by what it asks now and not by what it knew.
+/// Waits until the gateway reaches a host by what it finds now, not by what it knew.
 #[track_caller]
 fn expect_reachable(lab: &Lab, host: Ipv6Addr, what: &str) {
     eventually(&format!("{what}: {host} is reachable"), SOON, || {
@@ -182,14 +184,15 @@ fn expect_reachable(lab: &Lab, host: Ipv6Addr, what: &str) {
     });
 }
 
-/// A host with the kernel's own NDP and MLD: a macvlan, of the same link-layer address wherever it is plugged in.
+/// A host with the kernel's own NDP and MLD: a macvlan that keeps its link-layer address wherever
+/// it is plugged in.
 struct Guest {
     number: u8,
     addresses: Vec<Ipv6Addr>,
 }
 
 impl Guest {
-    /// With so many addresses of its own.
+    /// A host with so many addresses of its own.
     fn new(number: u8, addresses: u16) -> Self {
         let first = u16::from(number) * 0x100;
         Guest {
@@ -202,7 +205,7 @@ impl Guest {
         format!("g{}", self.number)
     }
 
-    /// The kernel makes it of the link-layer address.
+    /// The link-local address that the kernel forms of the link-layer address.
     fn link_local(&self) -> Ipv6Addr {
         let last = 0x7000 | u16::from(self.number);
         Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, last)
@@ -224,7 +227,7 @@ impl Guest {
         lan.run(&format!("ip link del dev {}", self.interface()));
     }
 
-    /// As a sender of packets.
+    /// The host as a sender of packets.
     fn on(&self, lan: &Namespace) -> Host {
         let tap = Tap::open(lan, &self.interface());
         let mac = tap.mac();

@@ -55,7 +55,7 @@ fn with_query<T>(packet: &[u8], look: impl FnOnce(&Query<'_>) -> T) -> T {
     }
 }
 
-/// The line of the LAN's host: its link-local address, its link-layer address, its groups.
+/// The line of the LAN's host: its link-local address, its link-layer address and its groups.
 #[track_caller]
 fn answer_of_host<'l>(lab: &Lab, lines: &'l [String]) -> Vec<&'l str> {
     let mac = Tap::open(&lab.lan, "eth0")
@@ -180,7 +180,7 @@ fn the_upstream_of_a_running_instance_is_refused() {
     assert_eq!(code, 0, "a downstream is not refused: {lines:#?}");
 }
 
-/// One of another version closes the connection.
+/// A daemon of another version closes the connection.
 fn an_instance_that_does_not_know_the_question_may_have_the_upstream() {
     let lab = Lab::without_querier();
     let path = format!("{}.other", lab.rtr.control_socket);

@@ -1,4 +1,4 @@
-//! The refresh: groups stay with the gateway although nobody asks.
+//! The refresh: the gateway keeps the groups although nobody queries.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,8 +18,8 @@ crate::tests![
     tshark_finds_nothing_wrong_with_a_refresh needs [("tshark", "tshark")],
 ];
 
-/// The gateway's clock, shortened: a group is forgotten 3 s after its last report. Another listener, which reports once and
-/// never again, shows when that time is over.
+/// The gateway's clock is shortened: the gateway forgets a group 3 s after its last report. Another
+/// listener, which reports once and never again, shows when that time has passed.
 pub fn wait_for_a_listening_interval(lab: &Lab, witness: &str) {
     let witness: Ipv6Addr = witness.parse().unwrap();
     let router = Tap::open(&lab.rtr, UPSTREAM);
@@ -65,11 +65,11 @@ fn without_refresh_the_gateway_forgets() {
     eventually("the gateway forgets", SOON, || {
         !lab.mdb().contains(&solicited_node(address(1)))
     });
-    // The kernel is still a member: it is the gateway that forgot.
+    // The kernel is still a member. The gateway forgot the group.
     expect_joined(&lab, &[address(1)]);
 }
 
-/// The groups that a report of the refresh names; none for another packet.
+/// The groups in a report of the refresh, or none for another packet.
 pub fn refreshed(frame: &Frame) -> Vec<Ipv6Addr> {
     match parse(&frame.packet) {
         Ok(Message::ReportV2(report)) => report
@@ -99,13 +99,13 @@ fn two_thousand_hosts_are_refreshed_in_few_packets() {
             .all(|address| groups.contains(&solicited_node(*address)))
     });
 
-    // Of the refresh that is the first with all groups: each once, and few packets.
+    // Waits for the first refresh with all groups. It must name each once, in few packets.
     let mut packets = 0;
     let mut times = BTreeMap::new();
     while times.len() < addresses.len() {
         let frame = wire.receive(SOON).expect("a refresh every 2 s");
         let groups = refreshed(&frame);
-        // A refresh starts with the groups joined first.
+        // A refresh starts with the groups that were joined first.
         if groups.contains(&solicited_node(addresses[0])) {
             packets = 0;
             times.clear();
@@ -121,7 +121,7 @@ fn two_thousand_hosts_are_refreshed_in_few_packets() {
 
 fn all_groups_fit_an_old_kernels_option_memory_and_a_newcomer_takes_the_oldests_place() {
     let lab = Lab::without_querier();
-    // The default before Linux 6.7; 365 groups a socket.
+    // The default before Linux 6.7, which allows 365 groups a socket.
     lab.rtr.sysctl("net.core.optmem_max", "20480");
     let _mldproxy = start(
         &lab,
@@ -131,7 +131,8 @@ fn all_groups_fit_an_old_kernels_option_memory_and_a_newcomer_takes_the_oldests_
     let addresses: Vec<_> = (1..=4096).map(address).collect();
     host.advertises_all(&lab, &addresses);
     expect_joined(&lab, &addresses);
-    // A newcomer takes the place of the one seen longest ago, since none has ever answered a question.
+    // Since no host has ever answered a question, a newcomer takes the place of the one that was
+    // silent longest.
     host.solicits_from(address(5000));
     expect_joined(&lab, &[&addresses[1..], &[address(5000)]].concat());
 }
@@ -178,7 +179,7 @@ fn tshark_finds_nothing_wrong_with_a_refresh() {
     let records = tshark(&["-T", "fields", "-e", "icmpv6.mldr.nb_mcast_records"]);
     fs::remove_file(&file).expect("it is there");
     assert_eq!(expert, "", "tshark has something to say");
-    // Type 143, checksum good (1), hop limit 1, Router Alert 0 (MLD).
+    // Type 143, good checksum (1), hop limit 1, Router Alert 0 (MLD).
     assert_eq!(decoded, "143\t1\t1\t0\n143\t1\t1\t0\n");
     assert_eq!(records, "72\n28\n");
 }

@@ -1,4 +1,4 @@
-//! What the daemon did not hear, because it did not run or was not told, it finds out.
+//! What the daemon missed, because it did not run or was not told, it finds out.
 
 use std::fs;
 
@@ -27,8 +27,8 @@ crate::tests![
     an_upstream_created_anew_carries_traffic_again needs [("ndppd", "ndppd")],
 ];
 
-/// Puts addresses in the router's neighbor table, as if they had sent something lately. They do not count for the limit of
-/// 1,024, which all namespaces share.
+/// Puts addresses into the router's neighbor table, as if hosts had sent something lately. They do
+/// not count towards the limit of 1,024 that all namespaces share.
 fn fill_neighbor_table(lab: &Lab, addresses: &[std::net::Ipv6Addr], state: &str) {
     let mac = Tap::open(&lab.lan, "eth0").mac();
     let mac = mac.map(|octet| format!("{octet:02x}")).join(":");
@@ -44,7 +44,7 @@ fn the_kernels_neighbors_are_joined_at_the_start() {
     fill_neighbor_table(&lab, &addresses[..50], "reachable");
     fill_neighbor_table(&lab, &addresses[50..99], "stale");
     fill_neighbor_table(&lab, &addresses[99..], "failed");
-    // More than one host may claim while the daemon runs: the kernel knew them before.
+    // While the daemon runs, one host may not claim so many. The kernel knew these before.
     let _mldproxy = start(
         &lab,
         &["--per-mac", "100", "--join-rate", "1", "--join-burst", "1"],
@@ -79,11 +79,11 @@ fn a_kill_under_500_hosts_makes_none_unreachable() {
     assert!(!missing_of(&lab, &addresses).is_empty());
     let second = start(&lab, &options);
     expect_among_joined(&lab, &addresses);
-    // Nothing that the gateway knew before helps now.
+    // The gateway forgets its neighbors, so what it knew does not help.
     lab.gw.flush_neighbors();
     traffic.expect_all_reached(SOON);
     traffic.expect_nothing_lost();
-    // And all of them, once.
+    // Each of the hosts, once.
     for some in addresses.chunks(100) {
         let traffic = Traffic::start(&lab, some);
         traffic.expect_all_reached(SOON);
@@ -94,7 +94,7 @@ fn a_kill_under_500_hosts_makes_none_unreachable() {
 fn an_empty_neighbor_table_at_the_start_is_filled_by_what_is_heard() {
     let lab = Lab::new();
     let hosts = add_real_hosts(&lab, 10);
-    // What they said when they came is over: a report of each group was heard twice.
+    // By then the hosts' own reports are done: they have reported each group twice.
     eventually("the hosts have link-local addresses", SOON, || {
         let shown = lab.lan.run("ip -6 -o addr show scope link");
         shown.lines().count() == 11 && !shown.contains("tentative")
@@ -142,7 +142,7 @@ fn a_downstream_created_anew_is_asked_for_its_neighbors() {
          ip link set dev {DOWNSTREAM} up"
     ));
     mldproxy.wait_for_line("proxying br-lan", SOON);
-    // The host is real, and asked at its link-local address.
+    // The host is real, and mldproxy asks it at its link-local address.
     lab.rtr
         .run(&format!("ip link set dev lan1 master {DOWNSTREAM}"));
     lab.rtr.run("ip addr add fe80::1/64 dev br-lan");
@@ -164,7 +164,7 @@ fn sighup_asks_and_reports_anew() {
     eventually("it has answered", SOON, || {
         summary(&mldproxy).contains("(1 confirmed)")
     });
-    // What the kernel learned meanwhile is read too.
+    // mldproxy also reads what the kernel learned meanwhile.
     fill_neighbor_table(&lab, &[address(1)], "stale");
     let asked = |process: &Process| {
         let lines = process.lines();
@@ -195,7 +195,7 @@ fn sigusr1_logs_a_summary() {
     mldproxy.wait_for_line("joined 1", SOON);
 }
 
-/// How many of the kernel's notices for the daemon did not fit its socket.
+/// The number of netlink messages that did not fit the daemon's socket.
 fn lost_notices(lab: &Lab, mldproxy: &Process) -> u64 {
     let table = lab
         .rtr
@@ -209,7 +209,7 @@ fn lost_notices(lab: &Lab, mldproxy: &Process) -> u64 {
     table.lines().filter_map(drops).flatten().sum()
 }
 
-/// Stops the daemon, lets more happen than its socket holds, then what `work` does, and lets it go on.
+/// Stops the daemon, overflows its netlink socket, does `work`, and lets the daemon continue.
 fn lose_notices(lab: &Lab, mldproxy: &Process, work: impl FnOnce()) {
     mldproxy.signal(Signal::SIGSTOP);
     let churn = (1..=1000).map(|number| {

@@ -1,4 +1,5 @@
-//! Hosts that say nothing by themselves, or not from where they are to be reached: they are asked.
+//! Hosts that never speak by themselves, or not from the address that is looked for: mldproxy asks
+//! them.
 
 use std::time::Duration;
 
@@ -23,13 +24,14 @@ crate::tests![
     a_host_that_speaks_only_link_local_is_reachable needs [("ndppd", "ndppd")],
 ];
 
-/// Long enough for two questions to a host: one after half of it, one 2 s later.
+/// Long enough for two questions to a host: one after half of the timeout, and one 2 s later.
 const TIMEOUT: Duration = Duration::from_secs(6);
 const SHORT: &[&str] = &["--address-timeout", "6", "--expiry-interval", "1"];
-/// From the end of a host to that of its group: its timeout, a look every second, ten seconds of grace.
+/// The time from the last word of a host until its group is left: the timeout, a check every
+/// second, and ten seconds of grace.
 const GONE: Duration = Duration::from_secs(6 + 1 + 10 + 3);
 
-/// A witness speaks once and never answers: when it is expired, an address timeout is over.
+/// Waits for one address timeout. A witness speaks once and never answers, so it expires then.
 fn wait_for_a_timeout(lab: &Lab, mldproxy: &Process, number: u8) {
     let witness = address(number.into());
     Host::apart(&lab.lan, number).solicits_from(witness);
@@ -39,7 +41,7 @@ fn wait_for_a_timeout(lab: &Lab, mldproxy: &Process, number: u8) {
 fn a_silent_host_is_kept_for_five_timeouts_and_lost_only_where_it_may_not_be_asked() {
     let ways: [(&[&str], bool); 4] = [
         (&["--learn", "both"], true),
-        // By solicitations alone, and by MLD alone.
+        // mldproxy asks by solicitations alone, or by MLD alone.
         (&["--learn", "ndp", "--no-ask"], true),
         (&["--learn", "ndp", "--no-probe"], true),
         (&["--learn", "ndp", "--no-ask", "--no-probe"], false),
@@ -49,7 +51,7 @@ fn a_silent_host_is_kept_for_five_timeouts_and_lost_only_where_it_may_not_be_ask
         let mldproxy = start(&lab, &[SHORT, way].concat());
         lab.lan_host_speaks();
         expect_among_joined(&lab, &[LAN_HOST]);
-        // It has nobody to talk to from now on.
+        // From now on the host has nobody to talk to.
         lab.lan.run("ip -6 route flush dev eth0 default");
         (lab, mldproxy, kept)
     });
@@ -87,7 +89,7 @@ fn an_unplugged_host_is_left() {
     });
 }
 
-/// Without a carrier the kernel forgets the neighbors of a bridge, which does not mean that they are gone.
+/// Without a carrier the kernel forgets the neighbors of a bridge, but the hosts are still there.
 fn a_downstream_that_flaps_loses_nobody() {
     let lab = Lab::without_querier();
     let mldproxy = start(&lab, &[SHORT, &["--learn", "both"]].concat());
@@ -128,7 +130,8 @@ fn of_two_hosts_with_one_suffix_one_may_leave() {
 
     lab.lan.run("ip link set dev h1 down");
     mldproxy.wait_for_line(&format!("expired {}", twins[0]), GONE);
-    // Longer than a group is kept after its last address: it is not left for the one that is gone.
+    // This takes longer than a group is kept after its last address. mldproxy keeps the group for
+    // the address that remains.
     for number in 1..=2 {
         wait_for_a_timeout(&lab, &mldproxy, number);
     }
@@ -139,7 +142,8 @@ fn of_two_hosts_with_one_suffix_one_may_leave() {
     });
 }
 
-/// A host that gives up an address says so by MLD, and is not waited for longer than the questions take.
+/// A host that gives up an address says so by MLD. mldproxy waits for it no longer than the
+/// questions take.
 fn a_host_that_leaves_a_group_is_not_waited_for() {
     let lab = Lab::without_querier();
     let mldproxy = start(
@@ -164,7 +168,7 @@ fn a_host_that_leaves_a_group_is_not_waited_for() {
     assert!(mldproxy.is_running());
 }
 
-/// What is known of Linux as a host; of others nothing is known.
+/// This shows how Linux behaves as a host. Other systems may differ.
 fn linux_answers_the_question() {
     let lab = Lab::without_querier();
     let mldproxy = start(&lab, &["--learn", "both", "--no-probe"]);
@@ -172,24 +176,25 @@ fn linux_answers_the_question() {
     expect_among_joined(&lab, &hosts);
     speak_link_local(&lab, [1]);
     mldproxy.wait_for_line("asking fe80::", SOON);
-    // A neighbor is confirmed by an answer only; without probes nothing else is one.
+    // Without probes, nothing but an answer confirms a neighbor.
     eventually("an answer confirms", SOON, || {
         !summary(&mldproxy).contains("(0 confirmed)")
     });
 }
 
-/// Else whoever fills the table in the second until the next answer pushes out a host that answers.
+/// Otherwise whoever fills the table in the second until the next answer would push out a host that
+/// answers.
 fn an_answer_for_a_group_holds_for_the_address_that_is_learned_later() {
     let lab = Lab::without_querier();
     let mldproxy = start(&lab, &["--learn", "both"]);
     let hosts = add_real_hosts(&lab, 1);
     speak_link_local(&lab, [1]);
     expect_among_joined(&lab, &hosts);
-    // Of both hosts the link-local and the global address.
+    // The link-local and the global address of both hosts.
     eventually("all have answered", SOON, || {
         summary(&mldproxy).contains(" 4 addresses and listeners (4 confirmed)")
     });
-    // It is heard once more, and cannot answer again.
+    // mldproxy hears the host once more, and the host cannot answer again.
     let host = real_host(1);
     let mac = Tap::open(&lab.lan, "h1").mac();
     lab.lan.run("ip link set dev h1 down");
@@ -206,8 +211,8 @@ fn an_answer_for_a_group_holds_for_the_address_that_is_learned_later() {
     );
 }
 
-/// Gives the LAN's host its address anew, and waits until the host has reported the address's group
-/// for the last time: as often as the robustness variable says (RFC 3810 §6.1).
+/// Gives the LAN's host its address anew, and waits for the host's last report of the address's
+/// group. The host reports as often as the robustness variable says (RFC 3810 §6.1).
 fn give_address_anew(lab: &Lab) {
     const ROBUSTNESS: usize = 2;
     let wire = Tap::open(&lab.lan, "eth0");
@@ -234,7 +239,7 @@ fn a_host_that_speaks_only_link_local_is_reachable() {
     let _ndppd = lab.start_ndppd();
     give_address_anew(&lab);
     let mldproxy = start(&lab, &["--learn", "both"]);
-    // Nothing is heard of its address any more.
+    // From now on nobody speaks of the address.
     assert_eq!(missing_of(&lab, &[LAN_HOST]).len(), 1, "{UPSTREAM}");
     lab.lan.flush_neighbors();
     lab.lan.ping_until_answered(&format!("{LAN_ROUTER}%eth0"));

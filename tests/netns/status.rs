@@ -1,4 +1,4 @@
-//! The control socket, and what `mldproxy status` makes of it.
+//! The control socket, and what `mldproxy status` prints of it.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -40,7 +40,7 @@ crate::tests![
     promtool_accepts_the_metrics needs [PROMTOOL],
 ];
 
-/// Runs a tool on some input; what it wrote to standard error, if it failed.
+/// Runs a tool on some input. Returns what it wrote to standard error if it failed.
 fn judge(tool: &str, arguments: &[&str], input: &str) -> Result<(), String> {
     let mut child = Command::new(find_tool(tool).expect("it is there"))
         .args(arguments)
@@ -142,7 +142,7 @@ fn the_limit_shortens_the_lists_and_not_the_counts() {
     assert_eq!(json.matches("\"mac\":").count(), 3);
     assert_eq!(json.matches("\"members\":").count(), 3);
     assert_eq!(json.matches("{\"count\":20,").count(), 2);
-    // What an rpcd plugin may print at most.
+    // An rpcd plugin may print at most this much.
     let json = lab.rtr.status("--json --limit 0");
     assert!(
         json.contains("\"neighbors\":{\"count\":20,\"capacity\":4096,\"list\":[]}"),
@@ -171,7 +171,8 @@ fn json_is_of_its_schema_with_0_1_and_4096_neighbors() {
             assert!(json.contains(&format!("\"{list}\":{{\"count\":{count},")));
         }
     }
-    // The parts that the plugin for rpcd passes on: no longer than ubus takes, also where each entry is 40 octets longer.
+    // The parts that the plugin for rpcd passes on. They fit ubus even if each entry is 40 octets
+    // longer.
     for (limit, name, end) in [(1000, "\"neighbors\":", "]}"), (2000, "\"groups\":", "]}")] {
         let json = lab.rtr.status(&format!("--json --limit {limit}"));
         let (_, part) = json.split_once(name).unwrap();
@@ -223,7 +224,7 @@ fn a_second_daemon_of_that_name_ends_with_3() {
         lab.rtr.control_socket
     );
     assert_eq!(second.lines(), [expected]);
-    // The first goes on, and is still to be asked.
+    // The first daemon continues, and still answers.
     assert!(first.is_running());
     assert!(lab.rtr.status("").contains("neighbors"));
 }
@@ -302,7 +303,7 @@ fn without_a_daemon_one_line_says_so() {
     }
 }
 
-/// A file that takes nothing.
+/// A file that accepts no data.
 const FULL: &str = "/dev/full";
 
 fn an_answer_that_cannot_be_written_is_an_error() {
@@ -385,7 +386,7 @@ fn a_lock_that_is_kept_keeps_nobody_from_starting() {
     fs::remove_dir(folder).unwrap();
 }
 
-/// Anybody may have a socket of such a name.
+/// Anybody may have a socket of this name.
 fn who_listens_under_its_name_and_accepts_nobody_holds_up_nobody() {
     let lab = Lab::without_querier();
     let path = format!("{}.mldproxy-too", lab.rtr.control_socket);
@@ -398,7 +399,7 @@ fn who_listens_under_its_name_and_accepts_nobody_holds_up_nobody() {
 fn json_has_the_states_that_the_text_has() {
     let lab = Lab::without_querier();
     let _mldproxy = start(&lab, &["--ndp-proxy", "--learn", "both"]);
-    // Of a host that answers nothing.
+    // A host that answers nothing.
     Host::apart(&lab.lan, 1).solicits_from(address(1));
     let mut texts = Vec::new();
     let mut objects = Vec::new();
@@ -410,19 +411,19 @@ fn json_has_the_states_that_the_text_has() {
         let word = |row: &str, place| row.split_whitespace().nth_back(place).map(str::to_owned);
         texts = rows.filter_map(|row| word(row, 0)).collect();
         let json = ask(&lab.rtr.control_socket, "json 9999\n");
-        // Interfaces have states of their own.
+        // Interfaces have states of their own, so these do not count.
         let (_, neighbors) = json.split_once("\"neighbors\":").expect("a list");
         let states = neighbors.split("\"state\":\"").skip(1);
         let state = |rest: &str| rest.split('"').next().map(str::to_owned);
         objects = states.filter_map(state).collect();
         let is_there = |state| texts.iter().any(|text| text == state);
-        // A state may change between the two.
+        // A state may change between the text and the JSON.
         is_there("proxied") && is_there("confirmed") && is_there("probed") && texts == objects
     });
 }
 
-/// Asks without a process of its own. Between its coming and its question a client gives way to
-/// newcomers, so it may have to ask anew.
+/// Asks without a process of its own. Until its question comes, the server may drop a client for
+/// newcomers, so this may have to ask again.
 fn ask(path: &str, question: &str) -> String {
     let answered = poll_for(SOON, || {
         let mut stream = UnixStream::connect(path).ok()?;
@@ -434,7 +435,8 @@ fn ask(path: &str, question: &str) -> String {
     answered.expect("an answer")
 }
 
-/// Ends the other thread also where a test fails, or its end would be waited for for ever.
+/// Ends the other thread even if the test fails. Otherwise the scope would wait for that thread for
+/// ever.
 struct StoreOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StoreOnDrop<'_> {
@@ -451,7 +453,7 @@ fn clients_that_do_not_get_on_cost_nothing() {
     host.advertises_all(&lab, &addresses);
     expect_joined(&lab, &addresses);
     let path = &lab.rtr.control_socket;
-    // The buffers are touched once.
+    // A first answer touches the pages of the buffers.
     ask(path, "json 0\n");
     let memory = anonymous_memory(&mldproxy);
     let before = counter(&ask(path, "json 0\n"), "neighbor_solicitations");
@@ -462,9 +464,9 @@ fn clients_that_do_not_get_on_cost_nothing() {
         scope.spawn(|| {
             let mut random = fastrand::Rng::with_seed(1);
             while !done.load(Ordering::Relaxed) {
-                // More than are served, and more than are waited for, in one go.
+                // More clients at once than the server serves and queues together.
                 let silent: Vec<_> = (0..100).map(|_| UnixStream::connect(path)).collect();
-                // Asks for everything, and reads none of it.
+                // This client asks for everything, and reads none of it.
                 let slow = UnixStream::connect(path).and_then(|mut slow| {
                     slow.write_all(b"json 9999\n")?;
                     Ok(slow)
@@ -472,7 +474,7 @@ fn clients_that_do_not_get_on_cost_nothing() {
                 for _ in 0..20 {
                     let garbage: Vec<u8> =
                         (0..random.usize(1..100)).map(|_| random.u8(..)).collect();
-                    // It may have hung up by then.
+                    // The server may have hung up by then.
                     let _ =
                         UnixStream::connect(path).and_then(|mut stream| stream.write_all(&garbage));
                 }
@@ -484,7 +486,7 @@ fn clients_that_do_not_get_on_cost_nothing() {
             for address in &addresses[..100] {
                 host.solicits_from(*address);
             }
-            // Also that somebody who does ask is answered all the while.
+            // The server must also answer a client that does ask all the while.
             eventually("all were heard", SOON, || {
                 counter(&ask(path, "json 0\n"), "neighbor_solicitations") == before + sent + 100
             });

@@ -19,7 +19,7 @@ use crate::lab::{
     poll_for, solicited_node,
 };
 
-/// Long for what happens at once.
+/// A long time for what happens at once.
 pub const SOON: Duration = Duration::from_secs(20);
 
 /// Options for one host that stands for many, and never answers.
@@ -38,7 +38,8 @@ pub fn start(lab: &Lab, options: &[&str]) -> Process {
     start_between(&lab.rtr, options, &[UPSTREAM, DOWNSTREAM])
 }
 
-/// As [`start`], and it is the NDP proxy too. The LAN's host speaks; then waits until the kernel answers for it upstream.
+/// As [`start`], with the NDP proxy. Makes the LAN's host speak, and waits until the kernel answers
+/// for it upstream.
 #[track_caller]
 pub fn start_proxying(lab: &Lab, options: &[&str]) -> Process {
     let mldproxy = start(lab, &[&["--ndp-proxy"], options].concat());
@@ -65,15 +66,15 @@ pub fn start_between(router: &Namespace, options: &[&str], interfaces: &[&str]) 
     mldproxy
 }
 
-/// Starts `mldproxy run OPTIONS INTERFACES` with a log of everything it does, and learning by NDP alone, where no option
-/// says otherwise.
+/// Starts `mldproxy run OPTIONS INTERFACES`. Unless an option says otherwise, it logs everything
+/// and learns by NDP alone.
 pub fn spawn(router: &Namespace, options: &[&str], interfaces: &[&str]) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mldproxy"));
     command.arg("run");
     if !options.contains(&"--socket") {
         command.args(["--socket", &router.control_socket]);
     }
-    // The host that the lab's own LAN has would add itself by its MLD reports.
+    // The host of the lab's own LAN would add its addresses by its MLD reports.
     if !options.contains(&"--learn") {
         command.args(["--learn", "ndp"]);
     }
@@ -83,7 +84,7 @@ pub fn spawn(router: &Namespace, options: &[&str], interfaces: &[&str]) -> Proce
     router.spawn(command.args(options).args(interfaces))
 }
 
-/// Stops the switch's querier, and starts it again where it is to ask at once.
+/// Starts or stops the switch's querier. One that starts queries at once.
 pub fn querier(lab: &Lab, on: bool) {
     lab.sw
         .run("ip link set dev br0 type bridge mcast_querier 0");
@@ -93,7 +94,8 @@ pub fn querier(lab: &Lab, on: bool) {
     }
 }
 
-/// Waits until the router is a member upstream of the groups of exactly these addresses, beside its own.
+/// Waits until the router is a member upstream of the groups of exactly these addresses, besides
+/// its own groups.
 #[track_caller]
 pub fn expect_joined(lab: &Lab, addresses: &[Ipv6Addr]) {
     let own = own_groups(&lab.rtr);
@@ -113,7 +115,8 @@ pub fn expect_joined(lab: &Lab, addresses: &[Ipv6Addr]) {
     );
 }
 
-/// The groups of the router's own addresses upstream: those it was given, and that of any router (RFC 4291 §2.6.1).
+/// The groups of the router's own addresses upstream, and that of the Subnet-Router anycast address
+/// (RFC 4291 §2.6.1).
 fn own_groups(router: &Namespace) -> BTreeSet<Ipv6Addr> {
     let shown = router.run(&format!("ip -6 -o addr show dev {UPSTREAM}"));
     let address = |line: &str| {
@@ -127,7 +130,7 @@ fn own_groups(router: &Namespace) -> BTreeSet<Ipv6Addr> {
         .collect()
 }
 
-/// How many, and the first of them.
+/// The number of groups, and the first of them.
 fn few(groups: &[Ipv6Addr]) -> String {
     format!(
         "{} {:?}",
@@ -136,7 +139,7 @@ fn few(groups: &[Ipv6Addr]) -> String {
     )
 }
 
-/// Creates the lab's first downstream anew, on its only port.
+/// Creates the lab's first downstream anew, with its only port.
 pub fn create_downstream(lab: &Lab) {
     lab.rtr.run(&format!(
         "ip link add name {DOWNSTREAM} type bridge mcast_snooping 0
@@ -152,14 +155,14 @@ pub struct Host {
 }
 
 impl Host {
-    /// With the link-layer address of the LAN's own host, which answers for it where it can.
+    /// A host with the link-layer address of the LAN's own host, which answers for it where it can.
     pub fn on(lan: &Namespace) -> Self {
         let tap = Tap::open(lan, "eth0");
         let mac = tap.mac();
         Host { tap, mac }
     }
 
-    /// With one of its own, of which no two numbers have the same.
+    /// A host with a link-layer address of its own, different for each number.
     pub fn apart(lan: &Namespace, number: u8) -> Self {
         let mac = [2, 0, 0, 0, 0x77, number];
         Host {
@@ -178,13 +181,13 @@ impl Host {
         self.looks_for_as(self.mac, source, target);
     }
 
-    /// In another one's name.
+    /// As [`Self::looks_for`], from another host's link-layer address.
     pub fn looks_for_as(&self, mac: [u8; 6], source: Ipv6Addr, target: Ipv6Addr) {
         self.tap.send(&solicitation(mac, source, target));
     }
 
-    /// As [`Self::advertises`], for many, in turns that no queue is too small for. The router's
-    /// kernel keeps no neighbor for an advertisement that it did not solicit.
+    /// As [`Self::advertises`], for many targets, in batches that fit every queue. The router's
+    /// kernel keeps no neighbor for an unsolicited advertisement.
     pub fn advertises_all(&self, lab: &Lab, targets: &[Ipv6Addr]) {
         for targets in targets.chunks(128) {
             for target in targets {
@@ -197,7 +200,7 @@ impl Host {
         }
     }
 
-    /// Asks whether anybody else has the address (RFC 4862 §5.4.2).
+    /// Detects duplicates of the address (RFC 4862 §5.4.2).
     pub fn probes_for_duplicates(&self, target: Ipv6Addr) {
         self.looks_for(Ipv6Addr::UNSPECIFIED, target);
     }
@@ -207,7 +210,7 @@ impl Host {
         self.advertises_to(target, ALL_NODES);
     }
 
-    /// Answers who solicited it for the address.
+    /// Answers a node that solicited the address.
     pub fn answers(&self, target: Ipv6Addr, destination: Ipv6Addr) {
         self.advertises_to(target, destination);
     }
@@ -237,7 +240,7 @@ impl Host {
     }
 }
 
-/// A solicitation of a target; from `::` one of duplicate address detection.
+/// A solicitation of a target. From `::` it is one of duplicate address detection.
 pub fn solicitation(mac: [u8; 6], source: Ipv6Addr, target: Ipv6Addr) -> Frame {
     let destination = solicited_node(target);
     let solicitation = NeighborSolicitation {
@@ -256,13 +259,15 @@ pub fn solicitation(mac: [u8; 6], source: Ipv6Addr, target: Ipv6Addr) -> Frame {
     }
 }
 
-/// The `number`th address of the LAN's prefix, 1 to 65535, no two with the same group, and none with one of the router's.
+/// The `number`th address of the LAN's prefix, from 1 to 65535. No two have the same group, and
+/// none has a group of the router's.
 pub const fn address(number: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0x10, number)
 }
 
-/// Real hosts on the first LAN: each a macvlan in the LAN's namespace, with a link-layer, a link-local and a global address of its
-/// own, and the kernel's own NDP and MLD. Host 1 is `h1` and has the address [`real_host(1)`](real_host).
+/// Adds real hosts to the first LAN: macvlans in the LAN's namespace, each with a link-layer, a
+/// link-local and a global address of its own, and with the kernel's NDP and MLD. Host 1 is `h1`
+/// and has the address [`real_host(1)`](real_host).
 pub fn add_real_hosts(lab: &Lab, count: u16) -> Vec<Ipv6Addr> {
     let hosts = (1..=count).map(|number| {
         let address = real_host(number);
@@ -280,7 +285,8 @@ pub const fn real_host(number: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0x20, number)
 }
 
-/// Makes hosts of [`add_real_hosts`] solicit the router from their link-local addresses, as hosts do in steady state.
+/// Makes hosts of [`add_real_hosts`] solicit the router from their link-local addresses, as hosts
+/// do in steady state.
 pub fn speak_link_local(lab: &Lab, numbers: impl IntoIterator<Item = u16>) {
     for number in numbers {
         let interface = format!("h{number}");
@@ -291,7 +297,8 @@ pub fn speak_link_local(lab: &Lab, numbers: impl IntoIterator<Item = u16>) {
     }
 }
 
-/// Waits until the router is a member upstream of the groups of these addresses, whatever else it is a member of.
+/// Waits until the router is a member upstream of the groups of these addresses, whatever its other
+/// groups.
 #[track_caller]
 pub fn expect_among_joined(lab: &Lab, addresses: &[Ipv6Addr]) {
     let mut missing = Vec::new();
@@ -302,8 +309,9 @@ pub fn expect_among_joined(lab: &Lab, addresses: &[Ipv6Addr]) {
     assert!(held.is_some(), "not joined: {}", few(&missing));
 }
 
-/// The groups of these addresses of which the router is no member upstream. The kernel's table is read in pieces, and a group
-/// that is left meanwhile shifts another one out of sight: one that is not seen is looked for again.
+/// The groups of these addresses of which the router is no member upstream. The kernel lists its
+/// table in pieces, and a group that is left meanwhile hides another one. So this looks again for
+/// groups that it did not see.
 pub fn missing_of(lab: &Lab, addresses: &[Ipv6Addr]) -> Vec<Ipv6Addr> {
     let mut missing: Vec<_> = addresses.iter().copied().map(solicited_node).collect();
     for _ in 0..3 {
@@ -316,12 +324,12 @@ pub fn missing_of(lab: &Lab, addresses: &[Ipv6Addr]) -> Vec<Ipv6Addr> {
     missing
 }
 
-/// The memory of its own that a process holds now, in kB.
+/// The anonymous memory of a process, in kB.
 pub fn anonymous_memory(process: &Process) -> u64 {
     status(process, "RssAnon:")
 }
 
-/// A number of /proc/PID/status: for memory in kB.
+/// A number of /proc/PID/status. Memory is in kB.
 pub fn status(process: &Process, field: &str) -> u64 {
     let path = format!("/proc/{}/status", process.pid());
     let status = std::fs::read_to_string(path).expect("it runs");
@@ -332,7 +340,7 @@ pub fn status(process: &Process, field: &str) -> u64 {
         .expect("a number")
 }
 
-/// Asks for the summary and waits for it.
+/// Asks the daemon for its summary, and waits for it.
 #[track_caller]
 pub fn summary(mldproxy: &Process) -> String {
     let is_summary = |line: &String| line.contains(" addresses and listeners (");
@@ -343,7 +351,8 @@ pub fn summary(mldproxy: &Process) -> String {
     summary.unwrap_or_else(|| panic!("no summary in:\n{}", mldproxy.log()))
 }
 
-/// A socket that listens at this path, and those who wait there, so that nobody more can connect.
+/// A socket that listens at this path, and the clients that fill its queue, so that nobody more can
+/// connect.
 pub fn who_accepts_nobody(path: &str) -> (OwnedFd, Vec<OwnedFd>) {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let open = || socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();

@@ -14,10 +14,10 @@ crate::tests![
     the_first_process_of_a_jail_logs_whole_lines,
 ];
 
-/// The first datagram of a mldproxy in these namespaces, beside those of networks and files, and its
-/// process id outside of them.
+/// The first datagram of a mldproxy in a network and a mount namespace of its own and in
+/// `namespaces`, and its process id outside of them.
 fn logged_in(namespaces: CloneFlags) -> (String, u32) {
-    // A thread with a /dev of its own, in which the test is the log daemon.
+    // This thread has a /dev of its own, in which the test is the log daemon.
     let logged = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | namespaces)
             .expect("namespaces");
@@ -34,7 +34,7 @@ fn logged_in(namespaces: CloneFlags) -> (String, u32) {
         let log = UnixDatagram::bind("/dev/log").expect("a log daemon");
         log.set_read_timeout(Some(SOON)).expect("a time to wait");
         let mut command = Command::new(env!("CARGO_BIN_EXE_mldproxy"));
-        // And no /var/run either.
+        // There is no /var/run either.
         command.args([
             "run",
             "--syslog",
@@ -57,8 +57,8 @@ fn logged_in(namespaces: CloneFlags) -> (String, u32) {
     logged.join().expect("it was logged")
 }
 
-/// What OpenWrt's logd keeps of a datagram: of a line whose 16th character behind the priority is a
-/// space, what comes behind that.
+/// What OpenWrt's logd keeps of a datagram. If the 16th character after the priority is a space,
+/// logd keeps what follows it.
 fn kept_by_logd(datagram: &str) -> &str {
     let (_, line) = datagram.split_once('>').expect("a priority");
     if line.as_bytes().get(15) == Some(&b' ') {
@@ -72,7 +72,7 @@ fn lines_go_to_dev_log_with_their_level() {
     let (line, pid) = logged_in(CloneFlags::empty());
     // LOG_DAEMON (3) << 3 | LOG_WARNING (4).
     let rest = line.strip_prefix("<28>").expect("facility and level");
-    // `Mmm dd hh:mm:ss `, a space before a day of one digit.
+    // `Mmm dd hh:mm:ss `, with a space before a day of one digit.
     let shape: String = rest[..16]
         .chars()
         .map(|character| match character {

@@ -3,14 +3,14 @@
 use std::cell::RefCell;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// How many tests run at once where no option says otherwise. That is more than there are
+/// How many tests run at once unless an option says otherwise. That is more than there are
 /// processors, since a test mostly waits for timers of kernels and daemons.
 pub const THREADS: usize = 8;
 
-/// Tests, by the start of their names, that run alone. Some fill the kernel's table of neighbors or
-/// its queues of packets, and all namespaces of a machine share these: while they are full, nobody
-/// finds anybody. Those of settings want the folder where these are written down, which belongs to
-/// the user of the daemon that started last.
+/// Tests that run alone, by the start of their names. Some fill the kernel's table of neighbors or
+/// its queues of packets, which all namespaces share, and while these are full nobody finds
+/// anybody. The tests of settings need the folder where mldproxy writes the settings down. It
+/// belongs to the user of the daemon that started last.
 const ALONE: &[&str] = &[
     "bad_paths::settings_folder_",
     "bridges::after_a_crash_",
@@ -26,7 +26,7 @@ const ALONE: &[&str] = &[
 /// Tests that run alone until they call [`run_beside_others`].
 const ALONE_AT_FIRST: &[&str] = &["crowd::six_hundred_hosts_beside_"];
 
-/// Tests that wait longest.
+/// The tests that wait longest.
 const LONG: &[&str] = &[
     "both_ways::claims::one_",
     "both_ways::claims::who_",
@@ -37,15 +37,16 @@ const LONG: &[&str] = &[
     "silent::of_two_hosts_",
 ];
 
-/// When a test begins: the smallest first.
+/// When a test begins. The smallest begins first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// Nobody has to end before it.
+    /// It begins first, so that it waits for no other test to end.
     AloneAtFirst,
-    /// Nobody waits for it in the end.
+    /// It begins early, so that nobody waits for it in the end.
     Long,
     Any,
-    /// The others have to end once, not before each of these.
+    /// It begins last, so that the tests that run alone wait for the others once, and not each
+    /// time.
     Alone,
 }
 
@@ -73,7 +74,7 @@ enum Turn {
 }
 
 impl Turn {
-    // A test that failed has ended as well.
+    // A test that panicked has ended as well, so its poisoned lock is free.
     fn alone() -> Self {
         Turn::Alone(LOCK.write().unwrap_or_else(PoisonError::into_inner))
     }
@@ -84,11 +85,11 @@ impl Turn {
 }
 
 thread_local! {
-    /// That of the test that this thread runs.
+    /// The turn of the test that this thread runs.
     static TURN: RefCell<Option<Turn>> = const { RefCell::new(None) };
 }
 
-/// Ends this thread's turn also where the test panics.
+/// Ends this thread's turn, even if the test panics.
 struct EndOnDrop;
 
 impl Drop for EndOnDrop {
@@ -108,7 +109,7 @@ pub fn run(name: &str, test: fn()) {
     test();
 }
 
-/// From here on others may run beside the test that calls this.
+/// From here on, other tests may run beside the test that calls this.
 pub fn run_beside_others() {
     TURN.set(None);
     TURN.set(Some(Turn::beside_others()));

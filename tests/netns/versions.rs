@@ -31,7 +31,7 @@ fn is_report_v1(frame: &Frame) -> bool {
     matches!(parse(&frame.packet), Ok(Message::ReportV1(report)) if report.group == group)
 }
 
-/// Is it a refresh of it in MLDv2? What the kernel answers to a query names its own groups too.
+/// Is it a refresh of that group in MLDv2? The kernel's answer to a query names its own groups too.
 fn is_refresh_v2(frame: &Frame) -> bool {
     refreshed(frame) == [solicited_node(address(1))]
 }
@@ -70,7 +70,8 @@ fn a_querier_of_version_1_gets_reports_of_version_1_also_after_it_is_gone() {
     expect_five(&wire, is_report_v1, is_refresh_v2);
 }
 
-/// RFC 2710 §4. Without a refresh, and joined when the version is known, it is only the kernel that reports.
+/// RFC 2710 §4: there is no refresh, and mldproxy joins once the version is known, so the kernel
+/// alone reports.
 fn a_querier_of_version_1_is_answered_by_the_kernel() {
     let lab = with_querier_of_version(1);
     let mldproxy = start(&lab, &["--refresh-interval", "0"]);
@@ -86,7 +87,7 @@ fn a_querier_of_version_1_is_answered_by_the_kernel() {
     for _ in 0..2 {
         expect_report();
     }
-    // It starts with a query.
+    // The querier starts with a query.
     querier(&lab, false);
     querier(&lab, true);
     expect_report();
@@ -131,12 +132,12 @@ fn version_2_can_be_fixed() {
     mldproxy.wait_for_line("is the querier upstream", SOON);
     let wire = Tap::open(&lab.sw, "rtr");
     Host::apart(&lab.lan, 1).solicits_from(address(1));
-    // The kernel's own are MLDv1.
+    // The kernel's own reports are MLDv1.
     expect_five(&wire, is_refresh_v2, |_| false);
     assert!(lab.mdb().contains(&solicited_node(address(1))));
 }
 
-/// RFC 2710 §4. The kernel speaks MLDv2 with the querier, and there is no refresh.
+/// RFC 2710 §4: the kernel speaks MLDv2 with the querier, and there is no refresh.
 fn a_fixed_version_1_reports_a_join_at_once_and_a_leave_by_done() {
     let lab = with_querier_of_version(2);
     let mldproxy = start(&lab, &["--refresh-interval", "0", "--mld-version", "1"]);
@@ -149,7 +150,7 @@ fn a_fixed_version_1_reports_a_join_at_once_and_a_leave_by_done() {
     expect_done(&wire);
 }
 
-/// RFC 3810 §6.1. The kernel speaks MLDv1 with the querier, and there is no refresh.
+/// RFC 3810 §6.1: the kernel speaks MLDv1 with the querier, and there is no refresh.
 fn a_fixed_version_2_reports_a_join_and_a_leave_at_once() {
     let lab = with_querier_of_version(1);
     let mldproxy = start(&lab, &["--refresh-interval", "0", "--mld-version", "2"]);
@@ -157,13 +158,13 @@ fn a_fixed_version_2_reports_a_join_and_a_leave_at_once() {
     mldproxy.wait_for_line("is the querier upstream", SOON);
     let wire = Tap::open(&lab.sw, "rtr");
     Host::apart(&lab.lan, 1).solicits_from(address(1));
-    // The second of each is the repetition.
+    // The second of each is the retransmission.
     expect_records(&wire, RecordType::ChangeToExclude, 2);
     mldproxy.signal(Signal::SIGTERM);
     expect_records(&wire, RecordType::ChangeToInclude, 1);
 }
 
-/// Waits for a Done for the group of `address(1)`.
+/// Waits for a Done of the group of `address(1)`.
 #[track_caller]
 fn expect_done(wire: &Tap) {
     let group = solicited_node(address(1));
@@ -173,7 +174,7 @@ fn expect_done(wire: &Tap) {
     });
 }
 
-/// Waits for so many records of this type for the group of `address(1)`.
+/// Waits for so many records of this type of the group of `address(1)`.
 #[track_caller]
 fn expect_records(wire: &Tap, record_type: RecordType, mut count: u32) {
     let group = solicited_node(address(1));

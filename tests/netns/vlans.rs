@@ -1,4 +1,4 @@
-//! VLANs: what no interface takes is nobody's, and what hides beneath an interface.
+//! VLANs: mldproxy hears no VLAN that has no interface, and finds a bridge beneath an interface.
 
 use std::net::Ipv6Addr;
 
@@ -30,7 +30,7 @@ fn frames_of_a_vlan_that_no_interface_takes_are_not_heard_downstream() {
     let host = Host::on(&lab.lan);
     let from = |number| solicitation(host.mac, address(number), LAN_ROUTER);
     host.tap.send_tagged(5, &from(1));
-    // A priority and no VLAN: the kernel hears it, too.
+    // The frame has a priority but no VLAN, so the kernel hears it too.
     host.tap.send_tagged(0, &from(2));
     host.tap.send(&from(3));
     expect_joined(&lab, &[address(2), address(3)]);
@@ -41,7 +41,7 @@ fn frames_of_a_vlan_that_no_interface_takes_are_not_heard_downstream() {
 fn frames_of_a_vlan_that_no_interface_takes_are_not_heard_upstream() {
     let lab = Lab::without_querier();
     let mldproxy = start(&lab, &[]);
-    // Out of the switch's port towards the router.
+    // The frames go out of the switch's port towards the router.
     let port = Tap::open(&lab.sw, "rtr");
     let query = |number| {
         let query = Query {
@@ -70,7 +70,8 @@ fn frames_of_a_vlan_that_no_interface_takes_are_not_heard_upstream() {
     );
 }
 
-/// Here beneath a macvlan. For a VLAN's interface it is the same, which not every kernel has.
+/// The bridge is beneath a macvlan here. A VLAN's interface, which not every kernel has, makes no
+/// difference.
 fn a_bridge_that_snoops_beneath_a_downstream_hands_over_all_multicast() {
     let lab = Lab::without_querier();
     lab.rtr.run(&format!(
@@ -118,7 +119,7 @@ fn a_vlan_on_a_bridge_that_snoops_is_heard() {
 
 fn a_downstream_in_a_vrf_has_its_routes_there() {
     let lab = Lab::without_querier();
-    // What is enslaved loses its addresses.
+    // An interface that is enslaved loses its addresses.
     lab.rtr.run(&format!(
         "ip link add name guests type vrf table 1000
          ip link set dev guests up
@@ -140,7 +141,7 @@ fn a_downstream_in_a_vrf_has_its_routes_there() {
     });
     assert_eq!(proxied(&lab), [LAN_HOST]);
     assert_eq!(routes("main"), [""; 0]);
-    // A listing finds it there.
+    // When mldproxy lists the routes, it finds the route in the VRF's table.
     mldproxy.signal(Signal::SIGHUP);
     lab.rtr.status("--json");
     assert_eq!(routes("1000").len(), 1);
