@@ -1,4 +1,5 @@
-//! The advertisements that a LAN gets for what is elsewhere, octet by octet where it matters.
+//! The advertisements that a LAN gets for targets on other links, octet by octet where that
+//! matters.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -16,7 +17,7 @@ crate::tests![
 
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Every advertisement for a target that comes out of the router: valid ones only.
+/// Every valid advertisement for a target that comes out of the router.
 fn answers(tap: &Tap, router: [u8; 6], target: Ipv6Addr) -> Vec<(Frame, NeighborAdvertisement)> {
     let is_advertisement = |frame: &Frame| {
         frame.source == router && frame.packet[6] == 58 && frame.packet.get(40) == Some(&136)
@@ -29,7 +30,7 @@ fn answers(tap: &Tap, router: [u8; 6], target: Ipv6Addr) -> Vec<(Frame, Neighbor
     parsed.filter(|(_, found)| found.target == target).collect()
 }
 
-/// What a target is, and the host that it is elsewhere for.
+/// Hosts, each with the router's interface towards it and a target on another link.
 fn cases(home: &Home) -> [(&Machine, &'static str, Ipv6Addr); 3] {
     let [lan, lan2] = home.lans.each_ref().map(|lan| &lan[0]);
     [
@@ -92,8 +93,8 @@ fn a_host_that_detects_duplicates_is_answered_as_by_a_proxy() {
     }
 }
 
-/// A hop limit of 255, code 0, nothing reserved that is set, one option, and a checksum by which the sum of it all is zero
-/// (RFC 4443 §2.3).
+/// A hop limit of 255, code 0, reserved bits that are zero, one option, and a checksum with which
+/// the sum of it all is zero (RFC 4443 §2.3).
 fn expect_plain(frame: &Frame) {
     let packet = &frame.packet;
     assert_eq!(packet.len(), 40 + 24 + 8, "{packet:?}");

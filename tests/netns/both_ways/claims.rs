@@ -1,4 +1,4 @@
-//! One link-layer address on two links, and addresses that go from one host to another.
+//! One link-layer address on two links, and addresses that pass from one host to another.
 
 use std::net::Ipv6Addr;
 
@@ -12,20 +12,20 @@ crate::tests![
     a_laptop_that_changes_its_interface_keeps_its_address,
 ];
 
-/// A witness speaks once and never answers: when it is expired, an address timeout is over.
+/// Waits for one address timeout. A witness speaks once and never answers, so it expires then.
 fn wait_for_a_timeout(on: &Machine, mldproxy: &Process, number: u8) {
     let witness = free(0xf00 + u16::from(number));
     Host::apart(&on.namespace, number).solicits_from(witness);
     mldproxy.wait_for_line(&format!("expired {witness}"), 2 * SOON);
 }
 
-/// Has the group of an address been left?
+/// Has mldproxy left the group of an address?
 fn is_left(mldproxy: &Process, address: Ipv6Addr) -> bool {
     let left = format!("left {},", solicited_node(address));
     mldproxy.log().contains(&left)
 }
 
-/// A server on two VLANs: on one it says nothing by itself while it speaks on the other.
+/// A server on two VLANs never speaks by itself on one of them, while it speaks on the other.
 fn one_link_layer_address_on_two_lans_keeps_the_addresses_of_both() {
     let home = Home::new(1);
     let [silent, speaking] = home.lans.each_ref().map(|lan| &lan[0]);
@@ -38,7 +38,7 @@ fn one_link_layer_address_on_two_lans_keeps_the_addresses_of_both() {
     let mldproxy = home.start(&["--address-timeout", "8", "--expiry-interval", "1"]);
     home.confirm(silent);
     home.confirm(speaking);
-    // It has nobody to talk to from now on.
+    // From now on the server has nobody to talk to on this link.
     silent.namespace.run("ip -6 route flush dev eth0 default");
     for number in 1..=3 {
         home.confirm(speaking);
@@ -52,11 +52,12 @@ fn one_link_layer_address_on_two_lans_keeps_the_addresses_of_both() {
     }
 }
 
-/// The virtual address of two routers, on their own LAN and on two, and a network card that was replaced without a word.
+/// Examples are the virtual address of two routers, on one LAN and on two, and a network card that
+/// was replaced without a word.
 fn who_takes_over_an_address_and_only_answers_has_it() {
     let home = Home::new(2);
     let [lan, lan2] = &home.lans;
-    // Without questions to hosts a whole round fits such a timeout.
+    // Without questions to hosts, a whole round of probes fits such a timeout.
     let options = [
         "--address-timeout",
         "16",
@@ -96,7 +97,8 @@ fn who_takes_over_an_address_and_only_answers_has_it() {
     }
 }
 
-/// From the Wi-Fi to the cable, with the address that DHCPv6 gave it: the other link-layer address makes it no duplicate of itself.
+/// A laptop goes from the Wi-Fi to the cable with the address that DHCPv6 gave it. It is no
+/// duplicate of itself, although its link-layer address is another one.
 fn a_laptop_that_changes_its_interface_keeps_its_address() {
     let home = Home::new(2);
     let mldproxy = home.start(&[]);
@@ -118,6 +120,6 @@ fn a_laptop_that_changes_its_interface_keeps_its_address() {
         "{}",
         mldproxy.log()
     );
-    // While it is there, it is defended.
+    // While the laptop is there, mldproxy defends its address.
     assert!(home.lans[0][1].finds_taken(wireless.address));
 }

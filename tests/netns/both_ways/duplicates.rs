@@ -1,4 +1,5 @@
-//! Duplicate address detection across the router: one address is nobody else's, wherever its owner is.
+//! Duplicate address detection across the router: nobody can take an address, whichever link its
+//! owner is on.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -17,7 +18,7 @@ crate::tests![
     a_host_is_no_duplicate_of_itself,
 ];
 
-/// Did mldproxy know of the address, here or there?
+/// Did mldproxy know of the address, upstream or downstream?
 fn knows(mldproxy: &Process, address: Ipv6Addr) -> bool {
     let log = mldproxy.log();
     log.contains(&format!("learned {address} ")) || log.contains(&format!("{address} is upstream"))
@@ -27,7 +28,7 @@ fn what_is_upstream_no_host_can_take() {
     let home = Home::new(2);
     let mldproxy = home.start(&[]);
     for upstream in [PC, GATEWAY] {
-        // Nobody has spoken of it: it is asked for while the host waits.
+        // Nobody has spoken of the address. mldproxy solicits it while the host waits.
         assert!(!knows(&mldproxy, upstream), "{}", mldproxy.log());
         let [lan, lan2] = &home.lans;
         assert!(lan[0].finds_taken(upstream), "{}", mldproxy.log());
@@ -45,7 +46,7 @@ fn what_a_host_has_nobody_upstream_can_take() {
     for host in home.lans.iter().flatten() {
         home.confirm(host);
         assert!(home.pc.finds_taken(host.address), "{}", mldproxy.log());
-        // And the host is not disturbed.
+        // The host keeps its address.
         assert!(!host.has_a_duplicate_of(host.address));
     }
 }
@@ -62,7 +63,7 @@ fn what_a_host_has_none_of_another_lan_can_take() {
         for other in others {
             assert!(other.finds_taken(owner), "{}", mldproxy.log());
         }
-        // Its own LAN sees to it without a proxy.
+        // On the owner's own LAN, no proxy is needed.
         assert!(owners[1].finds_taken(owner));
     }
     home.expect_routed_to(lan[0].address, "br-lan");
@@ -76,7 +77,7 @@ fn what_nobody_has_is_nobodys_duplicate() {
     for (number, machine) in (1..).zip([&lan[0], &lan2[0], &home.pc]) {
         let address = free(number);
         assert!(!machine.finds_taken(address), "{}", mldproxy.log());
-        // Nor is it a second time.
+        // No host finds it taken the second time either.
         machine.give_up(address);
         assert!(!machine.finds_taken(address), "{}", mldproxy.log());
     }
@@ -87,7 +88,7 @@ fn a_host_is_no_duplicate_of_itself() {
     let mldproxy = home.start(&[]);
     let host = &home.lans[0][0];
     home.confirm(host);
-    // Its neighbor hears all that goes to all nodes.
+    // The host's neighbor hears every packet to all nodes.
     let tap = home.lans[0][1].tap();
     let upstream = home.upstream();
     for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! A home as a user has it whose provider gives a single /64: the same prefix on the WAN and on every LAN.
+//! A home whose provider gives a single /64: the same prefix is on the WAN and on every LAN.
 //!
 //! ```text
 //!  [gw]:eth0 ─── gw:[sw: bridge br0]:rtr ─── wan:[rtr]:br-lan  ──┬─ eth0:[host]
@@ -9,9 +9,10 @@
 //!  2001:db8:1::66                                       2001:db8:1::1:1, ::1:2, …
 //! ```
 //!
-//! The router's three addresses have an on-link route to the /64 each, all of the metric that the kernel gives them, and the WAN's was
-//! first: so without routes to single hosts the router looks for everybody upstream. Its default route is by the gateway's link-local
-//! address, as a Router Advertisement makes it. The switch snoops. Hosts and PC detect duplicates of addresses that they get later.
+//! The router's three addresses have an on-link route to the /64 each, with the kernel's own
+//! metric. The WAN's was first, so without host routes the router looks for everybody upstream. Its
+//! default route goes by the gateway's link-local address, as a Router Advertisement makes it. The
+//! switch snoops. Hosts and PC detect duplicates of the addresses that they get later.
 
 use std::iter;
 use std::net::Ipv6Addr;
@@ -25,13 +26,13 @@ use crate::lab::{
 };
 use crate::support::{SOON, proxied, start_between};
 
-/// Of the PC beside the gateway.
+/// The address of the PC beside the gateway.
 pub const PC: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x66);
-/// The router's on its LANs.
+/// The router's addresses on its LANs.
 pub const ON_LAN: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 3);
 pub const ON_LAN2: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 4);
 
-/// The gateway's, as the router knows it.
+/// The gateway's link-local address.
 pub const GATEWAY_LINK_LOCAL: &str = "fe80::99";
 
 /// The `number`th of the addresses that nobody has at first.
@@ -39,11 +40,11 @@ pub const fn free(number: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0xf, number)
 }
 
-/// A host or the PC, on its interface eth0.
+/// A host or the PC, with its interface eth0.
 pub struct Machine {
     pub namespace: Namespace,
     pub address: Ipv6Addr,
-    /// The other end of its wire, a port of a bridge.
+    /// The other end of the machine's wire, which is a port of a bridge.
     pub port: String,
 }
 
@@ -57,7 +58,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// With so many hosts on each LAN.
+    /// A home with so many hosts on each LAN.
     pub fn new(hosts: u16) -> Self {
         let lab = Lab::with(&LabOptions {
             querier: false,
@@ -93,7 +94,7 @@ impl Home {
         for machine in lans.iter().flatten().chain([&pc]) {
             machine.settle();
         }
-        // It asks who is there once all are.
+        // The querier starts when all are there, and queries at once.
         lab.start_querier();
         eventually("the switch knows who is upstream", SOON, || {
             let groups = lab.sw.run("bridge mdb show dev br0");
@@ -106,7 +107,7 @@ impl Home {
         Self { lab, lans, pc }
     }
 
-    /// Starts mldproxy as such a user does.
+    /// Starts mldproxy as the user of such a home does.
     #[track_caller]
     pub fn start(&self, options: &[&str]) -> Process {
         let usual = ["--ndp-proxy", "--host-routes", "--learn", "both"];
@@ -114,7 +115,7 @@ impl Home {
         start_between(&self.lab.rtr, &[&usual, options].concat(), &interfaces)
     }
 
-    /// Makes a host known: it pings the router, and answers when it is asked.
+    /// Makes mldproxy know a host: the host pings the router, and answers its questions.
     #[track_caller]
     pub fn confirm(&self, host: &Machine) {
         host.namespace.flush_neighbors();
@@ -131,7 +132,7 @@ impl Home {
         });
     }
 
-    /// The interface to which mldproxy has a route for an address.
+    /// The interface of mldproxy's route to an address.
     pub fn routed_to(&self, address: Ipv6Addr) -> Option<String> {
         let routes = self.lab.rtr.run("ip -6 route show proto 77");
         let mut lines = routes.lines().map(str::split_whitespace);
@@ -147,7 +148,7 @@ impl Home {
         });
     }
 
-    /// What is sent on the router's upstream, in either direction.
+    /// A tap on the router's upstream, for both directions.
     pub fn upstream(&self) -> Tap {
         Tap::open(&self.lab.rtr, UPSTREAM)
     }
@@ -179,18 +180,20 @@ impl Machine {
         }
     }
 
-    /// Waits until it has the addresses that it got, which it does not look for duplicates of. From then on it does.
+    /// Waits until the machine may use its first addresses, of which it detects no duplicates. From
+    /// then on it detects them.
     fn settle(&self) {
         let namespace = &self.namespace;
-        // Nothing begins before the kernel has noticed the carrier.
+        // The kernel must have noticed the carrier before anything begins.
         eventually("its addresses are its own", SOON, || {
             let shown = namespace.run("ip -6 -o addr show dev eth0");
             shown.contains("fe80::") && !shown.contains("tentative")
         });
         namespace.sysctl("net.ipv6.conf.all.accept_dad", "1");
-        // What it has stays when its link goes down, as what a user sets does, and is looked for anew.
+        // As after a user's own setting, the addresses stay when the link goes down. The kernel
+        // then detects duplicates of them anew.
         namespace.sysctl("net.ipv6.conf.eth0.keep_addr_on_down", "1");
-        // Whoever moves elsewhere is looked for within seconds, not in a minute.
+        // The machine looks for a host that moved within seconds, not within a minute.
         finds_anew_soon(namespace);
     }
 
@@ -198,7 +201,8 @@ impl Machine {
         Tap::open(&self.namespace, "eth0")
     }
 
-    /// Takes an address; whether duplicate address detection finds that somebody has it, and then gives it up again.
+    /// Takes an address, and gives it up again. Returns whether duplicate address detection found
+    /// that somebody has it.
     #[track_caller]
     pub fn finds_taken(&self, address: Ipv6Addr) -> bool {
         self.namespace
@@ -215,7 +219,7 @@ impl Machine {
             .run(&format!("ip addr del {address}/64 dev eth0"));
     }
 
-    /// Waits for the end of duplicate address detection, and says what it found.
+    /// Waits for the end of duplicate address detection, and returns whether it found a duplicate.
     #[track_caller]
     pub fn has_a_duplicate_of(&self, address: Ipv6Addr) -> bool {
         let show = format!("ip -6 -o addr show dev eth0 to {address}");
@@ -234,7 +238,7 @@ impl Machine {
         self.namespace.run("ip link set dev eth0 down");
     }
 
-    /// With a new default route: the old one went with the link.
+    /// Plugs the machine in, with a new default route, since the old one went with the link.
     pub fn plug_in(&self, router: &str) {
         self.namespace.run(&format!(
             "ip link set dev eth0 up
@@ -243,13 +247,13 @@ impl Machine {
     }
 }
 
-/// Makes a kernel doubt within a second or two what it knows of its neighbors.
+/// Makes a kernel doubt a neighbor a second or two after it last heard of it.
 pub fn finds_anew_soon(namespace: &Namespace) {
     namespace.sysctl("net.ipv6.neigh.eth0.base_reachable_time_ms", "2000");
     namespace.sysctl("net.ipv6.neigh.eth0.delay_first_probe_time", "1");
 }
 
-/// What passes until nothing does for so long.
+/// The frames that pass until none has passed for the time `quiet`.
 pub fn frames(tap: &Tap, quiet: Duration) -> impl Iterator<Item = Frame> {
     iter::from_fn(move || tap.receive(quiet))
 }

@@ -1,4 +1,4 @@
-//! Neighbors that claim what others have.
+//! Hosts that claim the addresses of others.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ crate::tests![
     a_host_cannot_claim_the_known_gateway,
 ];
 
-/// Sends an advertisement that overrides: to a router that asked, or to all nodes.
+/// Sends an advertisement with the override flag, to a router that solicited or to all nodes.
 fn advertise(tap: &Tap, router: Option<(Ipv6Addr, [u8; 6])>, target: Ipv6Addr) {
     let (destination, mac) = router.unwrap_or((ALL_NODES, group_mac(ALL_NODES)));
     let advertisement = NeighborAdvertisement {
@@ -63,11 +63,11 @@ fn who_answers_for_everything_upstream_takes_no_confirmed_address() {
             advertise(&tap, Some(router), host.address);
             advertise(&tap, None, host.address);
         }
-        // What came before it was read before it.
+        // mldproxy reads packets in order, so it has read the claims before the neighbor's packets.
         if round == 0 {
             assert!(neighbor.namespace.reaches(PC, SOON), "{}", mldproxy.log());
         }
-        // Whoever looks for it now, or whether it looks for duplicates itself.
+        // Another host finds the host now, and the host finds no duplicate of itself.
         elsewhere.namespace.flush_neighbors();
         assert!(elsewhere.namespace.reaches(host.address, SOON));
         host.unplug();
@@ -82,7 +82,7 @@ fn who_answers_for_everything_upstream_takes_no_confirmed_address() {
     assert!(!mldproxy.log().contains(&is_upstream), "{}", mldproxy.log());
 }
 
-/// Claims an address in every way, and answers the probes for it as its owner would.
+/// Claims an address in every way, and answers probes for it as its owner would.
 fn claim(home: &Home, thief: &Host, target: Ipv6Addr) {
     let router = (LAN_ROUTER, Tap::open(&home.lab.rtr, "br-lan").mac());
     for _ in 0..3 {
@@ -99,7 +99,7 @@ fn claim(home: &Home, thief: &Host, target: Ipv6Addr) {
     }
 }
 
-/// Known is what somebody on a LAN has looked for.
+/// mldproxy knows the gateway because a host on a LAN looked for it.
 fn a_host_cannot_claim_the_known_gateway() {
     let home = Home::new(2);
     let mldproxy = home.start(&[]);

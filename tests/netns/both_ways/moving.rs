@@ -1,4 +1,4 @@
-//! Who moves, with its address and its link-layer address, from one link to another.
+//! Hosts that move from one link to another, and keep their address and link-layer address.
 
 use std::time::Duration;
 
@@ -13,11 +13,13 @@ crate::tests![
     a_host_that_moves_upstream_is_found_there_once_its_entry_is_gone,
 ];
 
-/// Three unanswered probes of an old neighbor, and a few solicitations of a new one. The machines' kernels doubt what they know within
-/// seconds here; with their defaults it takes up to a minute.
+/// The time for three unanswered probes of an old neighbor, and for some solicitations of a new
+/// one. Here the machines' kernels doubt what they know within seconds. With their defaults this
+/// takes up to a minute.
 const FOUND_ANEW: Duration = Duration::from_secs(30);
 
-/// Two hosts on each LAN. All of them, the gateway and the PC reach each other soon after somebody moved.
+/// Two hosts on each LAN. All of them, the gateway and the PC reach each other soon after one of
+/// them moved.
 struct Moving(Home);
 
 impl Moving {
@@ -27,14 +29,14 @@ impl Moving {
         Self(home)
     }
 
-    /// The gateway, and who else does not move: a host on each LAN.
+    /// Those that never move: the gateway and one host on each LAN.
     fn witnesses(&self) -> [&Namespace; 3] {
         let Self(home) = self;
         let [lan, lan2] = &home.lans;
         [&home.lab.gw, &lan[1].namespace, &lan2[1].namespace]
     }
 
-    /// Whether every witness reaches a machine, and that one every witness on a LAN.
+    /// Every witness reaches a machine, and the machine reaches the witnesses on the LANs.
     fn expect_reached(&self, machine: &Machine, log: impl Fn() -> String) {
         for witness in self.witnesses() {
             let reached = witness.reaches(machine.address, FOUND_ANEW);
@@ -56,7 +58,7 @@ fn a_host_that_moves_to_another_lan_is_found_there() {
     moving.expect_reached(host, || mldproxy.log());
     home.expect_routed_to(host.address, "br-lan");
 
-    // There and back.
+    // The host moves to the other LAN and back.
     for bridge in ["br-lan2", "br-lan"] {
         host.unplug();
         let port = &host.port;
@@ -67,7 +69,7 @@ fn a_host_that_moves_to_another_lan_is_found_there() {
         assert!(!host.has_a_duplicate_of(host.address), "{}", mldproxy.log());
         moving.expect_reached(host, || mldproxy.log());
         home.expect_routed_to(host.address, bridge);
-        // It was never gone for the gateway.
+        // For the gateway the host was always there.
         assert!(proxied(&home.lab).contains(&host.address));
         let counters = home.lab.rtr.status("--json --limit 0");
         assert!(counters.contains("\"proxies_removed\":0"), "{counters}");
@@ -107,9 +109,10 @@ fn move_pc(is_known: bool) {
     home.expect_routed_to(pc.address, "br-lan");
 }
 
-/// A known limit: the kernel, which answers for the host upstream, does not compare link-layer addresses and so takes the host for a
-/// second one with its address, for as long as it has the entry. That is the address timeout at the most, after which the host can
-/// have its address and is found.
+/// A known limit: upstream the kernel answers for the host, and does not compare link-layer
+/// addresses. So it takes the host for a second one with the same address for as long as it has the
+/// entry, which is the address timeout at most. After that the host can have its address, and is
+/// found.
 fn a_host_that_moves_upstream_is_found_there_once_its_entry_is_gone() {
     let moving = Moving::new();
     let Moving(home) = &moving;

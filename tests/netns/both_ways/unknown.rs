@@ -1,4 +1,5 @@
-//! Targets that nobody is known to have: what asking for them costs, and who is not asked for.
+//! Targets that nobody is known to have: what looking for them costs, and what mldproxy does not
+//! look for.
 
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
@@ -22,10 +23,11 @@ crate::tests![
     a_host_that_only_mld_told_of_is_found_by_the_gateway,
 ];
 
-/// Long enough for what is sent at once, a kernel's own delays included.
+/// A time in which every packet that is sent at once has passed, the kernel's own delays included.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Beyond the tables, what another program's question for a summary or a table's first page may take.
+/// Beyond the tables, this is what another program's request for a summary or the first page of a
+/// table may take.
 const SLACK_KB: u64 = 128;
 
 fn is_asked_for(target: Ipv6Addr) -> impl Fn(&Frame) -> bool {
@@ -41,7 +43,7 @@ fn a_target_that_nobody_has_is_asked_for_once_in_thirty_seconds() {
     let (target, pause) = (free(1), Duration::from_secs(7));
     let start = Instant::now();
     let mut asked = Vec::new();
-    // Five times within thirty seconds, and once more after them.
+    // The host looks five times within thirty seconds, and once more after them.
     for look in 1..=6 {
         host.looks_for(machine.address, target);
         let left = || (start + look * pause).saturating_duration_since(Instant::now());
@@ -53,7 +55,7 @@ fn a_target_that_nobody_has_is_asked_for_once_in_thirty_seconds() {
         let of_target = seen.filter(|(_, frame)| is_asked_for(target)(frame));
         asked.extend(of_target.map(|(at, _)| at));
         if look == 5 {
-            // Each look at the link ended after its seven seconds: 28 s after the first.
+            // Each look lasts seven seconds, so the fifth began 28 s after the first.
             assert_eq!(
                 asked.iter().filter(|at| **at < start + 4 * pause).count(),
                 1
@@ -67,8 +69,8 @@ fn a_target_that_nobody_has_is_asked_for_once_in_thirty_seconds() {
     );
 }
 
-/// On its own link the target answers by itself, which nobody else hears. That it was asked for in vain elsewhere says nothing of
-/// that link.
+/// On its own link the target answers by itself, and mldproxy does not hear it. That the other
+/// links did not answer tells nothing about that link.
 fn a_host_that_its_own_neighbor_looked_for_is_found_from_elsewhere() {
     let home = Home::new(2);
     let mldproxy = home.start(&[]);
@@ -79,14 +81,16 @@ fn a_host_that_its_own_neighbor_looked_for_is_found_from_elsewhere() {
     assert!(frames(&upstream, QUIET).any(|frame| is_asked_for(target.address)(&frame)));
     let learned = format!("learned {} ", target.address);
     assert!(!mldproxy.log().contains(&learned), "it was silent");
-    // Less than the half minute for which nobody asks for what is not there.
+    // This is less than the half minute for which mldproxy does not look for an absent target
+    // again.
     let found = lan2[0]
         .namespace
         .reaches(target.address, Duration::from_secs(10));
     assert!(found, "{}", mldproxy.log());
 }
 
-/// 10,000 targets, 2,000 a second; how long that took, and what was asked for upstream.
+/// Looks for 10,000 targets, 2,000 a second. Returns how long that took, and how many mldproxy
+/// looked for upstream.
 fn flood(upstream: &Tap, look_for: impl Fn(u16, Ipv6Addr)) -> (Duration, usize) {
     const COUNT: u16 = 10_000;
     const AT_ONCE: u16 = 20;
@@ -109,7 +113,7 @@ fn flood(upstream: &Tap, look_for: impl Fn(u16, Ipv6Addr)) -> (Duration, usize) 
     (taken, asked)
 }
 
-/// What one pays for the flood: the table of targets, were all of its pages touched, and the slack.
+/// A flood may cost the table of targets, if it touches all its pages, and the slack.
 fn bound_kb(before: u64) -> u64 {
     before + size_of::<targets::Storage>() as u64 / 1024 + SLACK_KB
 }
@@ -134,13 +138,14 @@ fn a_flood_of_one_host_is_bounded_and_others_find_what_they_look_for() {
         (flooded, ordinary.join().expect("its panic is above"))
     });
     assert!(found, "{}", mldproxy.log());
-    // As many as may be open, each second anew, the first and the last begun.
+    // The most targets that may be open, in each second anew. The first and the last second are
+    // counted too.
     let seconds = taken.as_secs() as usize + 2;
     assert!(asked <= MAX_OPEN_OF_HOST * seconds, "{asked} in {taken:?}");
     assert!(asked >= MAX_OPEN_OF_HOST, "{asked}");
     let after = anonymous_memory(&mldproxy);
     assert!(after <= bound_kb(before), "{before} kB, then {after} kB");
-    // As before it.
+    // After the flood everything works as before.
     let [_, lan2] = &home.lans;
     assert!(lan2[0].namespace.reaches(neighbor.address, SOON));
     assert!(mldproxy.is_running(), "{}", mldproxy.log());
@@ -165,14 +170,14 @@ fn a_flood_of_many_hosts_is_bounded() {
     assert!(asked <= allowed, "{asked} in {taken:?}");
     assert!(asked >= BURST as usize / 2, "{asked}");
     let after = anonymous_memory(&mldproxy);
-    // The hosts are remembered too, for they could be asked.
+    // mldproxy also remembers the hosts, so that it could ask them.
     let hosts = 256;
     assert!(
         after <= bound_kb(before) + hosts,
         "{before} kB, then {after} kB"
     );
     assert!(proxied(&home.lab).contains(&machine.address));
-    // Who comes after it finds what it looks for.
+    // A host that comes after the flood finds what it looks for.
     eventually("the PC is found", SOON, || {
         machine.namespace.reaches(PC, Duration::from_secs(1))
     });
@@ -191,13 +196,14 @@ fn the_routers_own_addresses_are_left_to_its_kernel() {
             host.looks_for(machine.address, target);
             host.probes_for_duplicates(target);
         }
-        // What came before it was read before it.
+        // mldproxy reads packets in order, so it has read the earlier ones.
         host.looks_for(machine.address, free(1));
         let heard: Vec<_> = frames(&answers, QUIET)
             .filter_map(|frame| advertisement(&frame))
             .filter(|answer| [ROUTER, ON_LAN, ON_LAN2].contains(&answer.target))
             .collect();
-        // The kernel's own, which override. It answers on the link where an address is, and there alone.
+        // These are the kernel's own answers, which override. The kernel answers on the link of an
+        // address alone.
         assert_eq!(heard.len(), 2, "{heard:?}");
         let by_kernel = |answer: &NeighborAdvertisement| {
             answer.target == own && answer.override_flag && answer.router
@@ -224,15 +230,15 @@ fn invalid_solicitations_are_not_asked_for_and_not_answered() {
         target,
         source_link_layer: Some(MacAddress(host.mac)),
     };
-    // Once while the PC is unknown, once while it would be answered for.
+    // Once while the PC is unknown, and once while mldproxy would answer for it.
     for is_known in [false, true] {
         for (number, (what, reason, spoil)) in (1..).zip(FAULTS) {
             let mut packet = emit(&valid(PC));
             spoil(&mut packet);
-            // It has this fault, and no other that is found first.
+            // The packet has this fault, and no other that mldproxy finds first.
             assert_eq!(parse(&packet), Err(reason), "{what}");
             host.send(solicited_node(PC), packet);
-            // What came before it was read before it.
+            // mldproxy reads packets in order, so it has read the invalid one before this.
             let next = free(number + u16::from(is_known) * 100);
             host.send(solicited_node(next), emit(&valid(next)));
             let mut asked = frames(&upstream, SOON).filter_map(|frame| solicitation(&frame));
@@ -242,7 +248,7 @@ fn invalid_solicitations_are_not_asked_for_and_not_answered() {
         let answered = frames(&answers, QUIET).filter_map(|frame| advertisement(&frame));
         let answered: Vec<_> = answered.filter(|found| found.target == PC).collect();
         assert!(answered.is_empty(), "{answered:?}\n{}", mldproxy.log());
-        // A valid one is.
+        // A valid solicitation is answered.
         host.send(solicited_node(PC), emit(&valid(PC)));
         let mut heard = frames(&answers, SOON).filter_map(|frame| advertisement(&frame));
         assert!(heard.any(|found| found.target == PC), "{}", mldproxy.log());
@@ -255,7 +261,8 @@ fn a_host_that_only_mld_told_of_is_found_by_the_gateway() {
     let home = Home::new(1);
     let mldproxy = home.start(&[]);
     let (lan2, address) = (&home.lans[1][0], free(1));
-    // Without duplicate address detection nothing but the report of its group is heard of it.
+    // Without duplicate address detection, mldproxy hears nothing of the address but the report of
+    // its group.
     lan2.namespace
         .run(&format!("ip addr add {address}/64 dev eth0 nodad"));
     let group = solicited_node(address);

@@ -1,4 +1,4 @@
-//! Who answers for the hosts and who makes solicitations arrive, as `mldproxy check` finds it.
+//! Who answers for the hosts, and what makes solicitations arrive, as `mldproxy check` finds it.
 
 use std::process::Command;
 
@@ -69,7 +69,7 @@ fn answer_as_mldproxy_does(lab: &Lab) {
     ));
 }
 
-/// What is seen of odhcpd is its name, which a process may give itself.
+/// mldproxy recognises odhcpd by its name, which a process may give itself.
 fn start_odhcpd(lab: &Lab) -> Process {
     let program = find_tool("bash").expect("bash");
     let mut command = Command::new(program);
@@ -88,7 +88,7 @@ fn own_entries_are_told_from_those_of_others() {
     answer_as_mldproxy_does(&lab);
     let own = "ok mldproxy answers for hosts on wan by the kernel";
     expect(&lab.rtr, "ndp_proxy", own);
-    // By hand, and no other proxy's.
+    // An entry that a user made by hand is no other proxy's.
     answer_by_the_kernel(&lab);
     expect(&lab.rtr, "ndp_proxy", own);
     lab.rtr.sysctl("net.ipv6.conf.all.proxy_ndp", "0");
@@ -108,7 +108,7 @@ fn own_entries_are_told_from_those_of_others() {
 fn two_that_answer_are_told() {
     let lab = Lab::without_querier();
     answer_as_mldproxy_does(&lab);
-    // It serves DHCP everywhere, and only where it makes entries it relays.
+    // odhcpd serves DHCP on every interface. It relays only where it makes entries.
     let odhcpd = start_odhcpd(&lab);
     expect(
         &lab.rtr,
@@ -174,7 +174,7 @@ fn a_snooping_bridge_is_told() {
         findings(&lines, "snooping")
             == ["ok br-lan snoops MLD, and hands all multicast to this router"]
     });
-    // As it stays where mldproxy may not change it.
+    // The bridge stays like this where mldproxy may not change it.
     bridge("mcast_router 1");
     expect(
         &lab.rtr,
@@ -240,7 +240,7 @@ fn an_instance_for_another_upstream_does_not_count() {
     assert_eq!(findings(&lines, "instance"), ["ok mldproxy runs for wan"]);
 }
 
-/// What anybody may bind must neither hold it up nor use up its memory.
+/// A socket that anybody may bind must neither hold up the check nor use up its memory.
 fn a_socket_that_never_stops_answering_is_no_instance() {
     let router = Namespace::new("rtr");
     router.run(&format!("ip link add name {UPSTREAM} type bridge"));

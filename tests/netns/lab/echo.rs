@@ -1,4 +1,4 @@
-//! Echo requests, as `ping` sends them, by a socket of the lab's own.
+//! Echo requests, as `ping` sends them, from a socket of the lab's own.
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,10 +19,10 @@ use super::{Namespace, poll_for};
 const ECHO_REQUEST: u8 = 128;
 const ECHO_REPLY: u8 = 129;
 const INTERVAL: Duration = Duration::from_millis(200);
-/// How long an answer may take.
+/// The longest time that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How many echo requests were sent and answered.
+/// The numbers of echo requests sent and answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Ping {
     pub sent: u32,
@@ -36,8 +36,8 @@ impl Namespace {
         self.echo(from, SocketAddrV6::new(to, 0, 0, 0), count, PATIENCE)
     }
 
-    /// Pings five times a second, from the address that the kernel chooses, until an answer comes:
-    /// whether one does within `deadline`.
+    /// Pings five times a second, from the address that the kernel chooses, until an answer comes.
+    /// Returns whether one came within `deadline`.
     #[track_caller]
     pub fn reaches(&self, to: Ipv6Addr, deadline: Duration) -> bool {
         let to = SocketAddrV6::new(to, 0, 0, 0);
@@ -51,7 +51,7 @@ impl Namespace {
     /// Pings a link-local address once, and waits for the answer.
     ///
     /// # Panics
-    /// Where there is none within the time that the kernel looks for a neighbor.
+    /// If no answer comes in the time for which the kernel looks for a neighbor.
     #[track_caller]
     pub fn reach(&self, from: Ipv6Addr, to: Ipv6Addr, interface: &str) {
         let index = self.within(|| if_nametoindex(interface));
@@ -71,7 +71,7 @@ impl Namespace {
         let mut answered = vec![false; count as usize];
         for sequence in 0..count as u16 {
             let request = echo.message(ECHO_REQUEST, sequence);
-            // The kernel adds the checksum. What cannot be sent is not answered.
+            // The kernel adds the checksum. A request that cannot be sent counts as unanswered.
             let (fd, flags) = (echo.socket.as_raw_fd(), MsgFlags::empty());
             let _ = socket::sendto(fd, &request, &SockaddrIn6::from(to), flags);
             let last = usize::from(sequence) + 1 == answered.len();
@@ -110,8 +110,7 @@ impl Echo {
         [kind, 0, 0, 0, a, b, c, d]
     }
 
-    /// Takes answers for some time; no longer than until all have come, where none is still to be
-    /// sent.
+    /// Takes answers for some time. If no more requests follow, it ends when all answers have come.
     fn collect(&self, answered: &mut [bool], time: Duration, last: bool) {
         let end = Instant::now() + time;
         while !(last && answered.iter().all(|answered| *answered)) {
@@ -124,7 +123,7 @@ impl Echo {
             let mut octets = [0; 64];
             match socket::recvfrom::<SockaddrIn6>(self.socket.as_raw_fd(), &mut octets) {
                 Ok((8, Some(sender))) if sender.ip() == self.to => {
-                    // The checksum is the kernel's matter.
+                    // The kernel checks the checksum.
                     (octets[2], octets[3]) = (0, 0);
                     let sequence = u16::from_be_bytes([octets[6], octets[7]]);
                     if let Some(answered) = answered.get_mut(usize::from(sequence)) {
@@ -132,7 +131,7 @@ impl Echo {
                     }
                 }
                 Ok(_) => {}
-                // Nothing within the time; or an error that an ICMP message told of.
+                // No answer came in time, or an ICMP message reported an error.
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(_) => thread::sleep(Duration::from_millis(1)),
             }

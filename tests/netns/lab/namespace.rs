@@ -1,4 +1,4 @@
-//! Network namespaces, and what is run and read inside them.
+//! Network namespaces, and what tests run and read inside them.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -17,11 +17,12 @@ use nix::unistd::{getgid, getuid};
 
 use super::{Process, eventually, find_tool, solicited_node};
 
-/// Moves this process into a network namespace of its own: as root directly, otherwise as the root of a new user namespace.
-/// Call it first in `main`: only a process with one thread may change its user namespace.
+/// Moves this process into a network namespace of its own: as root directly, otherwise as the root
+/// of a new user namespace. Call it first in `main`, since only a process with one thread may
+/// change its user namespace.
 ///
 /// # Errors
-/// One line: what is missing and what to do.
+/// One line that says what is missing and what to do.
 pub fn isolate() -> Result<(), String> {
     if unshare(CloneFlags::CLONE_NEWNET).is_ok() {
         isolate_folder();
@@ -45,8 +46,9 @@ pub fn isolate() -> Result<(), String> {
     })
 }
 
-/// Puts an empty folder in the place of the one where daemons write down what they changed, or of the one above it where that cannot be
-/// made: nothing is left there. Where mounting is refused they do without.
+/// Mounts an empty folder over the one where daemons write down what they changed, or over its
+/// parent if that folder cannot be made. So they leave nothing behind. If mounting is refused, the
+/// daemons do without the folder.
 fn isolate_folder() {
     const FOLDER: &str = "/var/run/mldproxy";
     let nothing = None::<&str>;
@@ -60,18 +62,19 @@ fn isolate_folder() {
     }
 }
 
-/// A network namespace: loopback up, and no duplicate address detection, so that addresses can be used at once.
+/// A network namespace in which loopback is up. Its kernel detects no duplicates, so addresses can
+/// be used at once.
 pub struct Namespace {
     pub(super) label: String,
     pub(super) fd: OwnedFd,
-    /// Where a mldproxy in it listens for questions: files are not apart as networks are.
+    /// The path where a mldproxy in this namespace listens. Network namespaces share all files.
     pub control_socket: String,
 }
 
 impl Namespace {
-    /// `label` is for messages only.
+    /// Makes a namespace. `label` appears in messages only.
     pub fn new(label: &str) -> Self {
-        // `unshare` moves the calling thread, so let it be one of its own.
+        // `unshare` moves the calling thread, so this is a thread of its own.
         let created = thread::spawn(|| -> io::Result<OwnedFd> {
             unshare(CloneFlags::CLONE_NEWNET)?;
             Ok(File::open("/proc/thread-self/ns/net")?.into())
@@ -97,7 +100,7 @@ impl Namespace {
         &self.label
     }
 
-    /// What `mldproxy status OPTIONS` in it prints.
+    /// The output of `mldproxy status OPTIONS` in this namespace.
     #[track_caller]
     pub fn status(&self, options: &str) -> String {
         let mldproxy = env!("CARGO_BIN_EXE_mldproxy");
@@ -107,8 +110,9 @@ impl Namespace {
         ))
     }
 
-    /// Runs `work` on a new thread inside. Sockets it opens, children it starts, and `/proc/sys/net` are the namespace's;
-    /// of `/proc/net` read `/proc/thread-self/net`.
+    /// Runs `work` on a new thread inside. Sockets that it opens, children that it starts and
+    /// `/proc/sys/net` are the namespace's. Instead of `/proc/net` it must read
+    /// `/proc/thread-self/net`.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
@@ -119,10 +123,11 @@ impl Namespace {
         })
     }
 
-    /// Runs command lines, one a line, split at white space; what they wrote to standard output.
+    /// Runs commands, one a line, each split at white space. Returns what they wrote to standard
+    /// output.
     ///
     /// # Panics
-    /// With the command and its standard error when one fails.
+    /// With the command and its standard error if one fails.
     #[track_caller]
     pub fn run(&self, command_lines: &str) -> String {
         let mut outputs = String::new();
@@ -136,14 +141,14 @@ impl Namespace {
         outputs
     }
 
-    /// Runs many commands of `ip`, one a line and without that word, by one process.
+    /// Runs many commands of `ip` in one process. They come one a line, without the word `ip`.
     #[track_caller]
     pub fn batch(&self, commands: &str) {
         let (reader, mut writer) = io::pipe().expect("a pipe");
         let path = path_of_fd(&reader);
         thread::scope(|scope| {
             scope.spawn(move || {
-                // Where `ip` ends early, it says why.
+                // If `ip` ends early, it says why.
                 let _ = writer.write_all(commands.as_bytes());
             });
             self.run(&format!("ip -batch {path}"));
@@ -160,8 +165,8 @@ impl Namespace {
         output.unwrap_or_else(|error| panic!("{}: `{command_line}`: {error}", self.label))
     }
 
-    /// Pings until there is an answer. The kernel may drop a packet under load, and refuses an
-    /// address of which it still detects duplicates.
+    /// Pings until an answer comes. Under load the kernel may drop a packet, and it refuses to send
+    /// from an address of which it still detects duplicates.
     #[track_caller]
     pub fn ping_until_answered(&self, arguments: &str) {
         let command = format!("ping -n -c 1 -W 1 {arguments}");
@@ -170,12 +175,12 @@ impl Namespace {
         });
     }
 
-    /// Starts a program, with the arguments, the additions to the environment and the folder in `command`.
+    /// Starts a program with the arguments, the additional environment and the folder of `command`.
     pub fn spawn(&self, command: &Command) -> Process {
         Process::start(self.fd.try_clone().expect("a file descriptor"), command)
     }
 
-    /// Sets a kernel parameter, like `net.ipv6.conf.all.forwarding`.
+    /// Sets a kernel parameter, such as `net.ipv6.conf.all.forwarding`.
     #[track_caller]
     pub fn sysctl(&self, name: &str, value: &str) {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
@@ -208,8 +213,8 @@ impl Namespace {
         table.lines().filter_map(group).collect()
     }
 
-    /// Has an interface a link-local address, and can all its addresses be used? They are tentative
-    /// until the link is up, which may be a second after it was brought up.
+    /// Whether an interface has a link-local address and may use all its addresses. They are
+    /// tentative until the link is up, which may be a second after it was brought up.
     pub fn is_ready(&self, interface: &str) -> bool {
         let table = self.within(|| fs::read_to_string("/proc/thread-self/net/if_inet6"));
         let table = table.expect("IPv6 is on");
@@ -231,7 +236,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // A mldproxy that was killed leaves it.
+        // A mldproxy that was killed leaves its socket behind.
         let _ = fs::remove_file(&self.control_socket);
     }
 }
@@ -240,7 +245,7 @@ pub fn enter(namespace: &OwnedFd) {
     setns(namespace, CloneFlags::CLONE_NEWNET).expect("the right to: call isolate() first");
 }
 
-/// By which another process reaches a file of this one.
+/// The path by which another process reaches a file of this one.
 pub fn path_of_fd(fd: &impl AsRawFd) -> String {
     format!("/proc/{}/fd/{}", process::id(), fd.as_raw_fd())
 }

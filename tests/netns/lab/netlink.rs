@@ -1,5 +1,5 @@
-//! Links, addresses, routes and neighbors by rtnetlink, so that the lab needs no program of the
-//! system.
+//! Links, addresses, routes and neighbors by rtnetlink. The lab needs no program of the system for
+//! them.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -27,21 +27,21 @@ const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const MDBA_MDB: u16 = 1;
 const MDBA_MDB_ENTRY: u16 = 1;
 const MDBA_MDB_ENTRY_INFO: u16 = 1;
-/// The length of `struct nlmsghdr`, and of what is in front of the attributes of each kind of
+/// The length of `struct nlmsghdr`, and of the header before the attributes in each kind of
 /// message.
 const HEADER: usize = 16;
 const LINK_HEADER: usize = 16;
 const NEIGHBOR_HEADER: usize = 12;
 const MDB_HEADER: usize = 8;
 
-/// What a bridge does with multicast. `None` leaves it to the kernel.
+/// A bridge's multicast settings. `None` leaves one to the kernel.
 #[derive(Clone, Copy, Default)]
 pub struct BridgeOptions {
     pub snooping: Option<bool>,
     pub querier: Option<bool>,
     /// 1 or 2.
     pub mld_version: Option<u8>,
-    /// In hundredths of a second.
+    /// Times in hundredths of a second.
     pub last_member_interval: Option<u64>,
     pub query_response_interval: Option<u64>,
     pub startup_query_interval: Option<u64>,
@@ -54,7 +54,7 @@ impl Namespace {
         self.numbered_veth(interface, 0, peer, peer_interface);
     }
 
-    /// As [`Self::veth`], the interface here with this number, where that is not 0.
+    /// As [`Self::veth`], where the interface here gets this index unless that is 0.
     #[track_caller]
     pub fn numbered_veth(&self, interface: &str, index: u32, peer: &Self, peer_interface: &str) {
         let mut request = link_request(libc::NLM_F_CREATE | libc::NLM_F_EXCL, index);
@@ -94,8 +94,7 @@ impl Namespace {
         self.change(&format!("{interface} up"), request);
     }
 
-    /// Makes an interface a port of a bridge, without a link-local address of its own, and brings
-    /// it up.
+    /// Makes an interface a port of a bridge, without a link-local address, and brings it up.
     #[track_caller]
     pub fn add_port(&self, bridge: &str, interface: &str) {
         let mut request = link_request(0, self.index(interface));
@@ -109,8 +108,7 @@ impl Namespace {
         self.change(&format!("{interface} to {bridge}"), request);
     }
 
-    /// Adds an address, and the route to its prefix, by the kernel's own metric where `metric` is
-    /// `None`.
+    /// Adds an address and the route to its prefix. `None` is the kernel's own metric.
     #[track_caller]
     pub fn add_address(
         &self,
@@ -120,7 +118,7 @@ impl Namespace {
         metric: Option<u32>,
     ) {
         let [a, b, c, d] = self.index(interface).to_ne_bytes();
-        // struct ifaddrmsg: without flags, of global scope.
+        // struct ifaddrmsg, without flags and with global scope.
         let header = [libc::AF_INET6 as u8, prefix_length, 0, 0, a, b, c, d];
         let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
         let mut request = Message::request(libc::RTM_NEWADDR, flags, &header);
@@ -132,7 +130,7 @@ impl Namespace {
         self.change(&format!("{address} on {interface}"), request);
     }
 
-    /// Sets a route, in place of the one that is there.
+    /// Sets a route, and replaces one that is there.
     #[track_caller]
     pub fn set_route(
         &self,
@@ -158,13 +156,13 @@ impl Namespace {
         self.change(&format!("route to {destination}/{prefix_length}"), request);
     }
 
-    /// Forgets the neighbors: the next packet to one solicits it anew.
+    /// Forgets all neighbors. The next packet to one makes the kernel solicit it anew.
     #[track_caller]
     pub fn flush_neighbors(&self) {
         self.flush(None);
     }
 
-    /// Forgets those of one interface.
+    /// Forgets the neighbors of one interface.
     #[track_caller]
     pub fn flush_neighbors_of(&self, interface: &str) {
         self.flush(Some(interface));
@@ -185,14 +183,14 @@ impl Namespace {
                 request.attribute(libc::NDA_DST, address);
             }
             match self.talk(request) {
-                // It ended by itself.
+                // The entry ended by itself.
                 Ok(_) | Err(Errno::ENOENT) => {}
                 Err(error) => panic!("{}: forgetting neighbors: {error}", self.label),
             }
         }
     }
 
-    /// The addresses that the kernel answers for on an interface in the place of others.
+    /// The addresses for which the kernel answers on an interface as a proxy.
     #[track_caller]
     pub fn proxied(&self, interface: &str) -> BTreeSet<Ipv6Addr> {
         let index = self.index(interface).to_ne_bytes();
@@ -257,7 +255,7 @@ impl Namespace {
         answers.unwrap_or_else(|error| panic!("{}: {what}: {error}", self.label))
     }
 
-    /// Sends a request; what is in the answers behind their headers, once the last one has come.
+    /// Sends a request. Returns the answers without their headers, once the last one has come.
     fn talk(&self, request: Message) -> nix::Result<Vec<Vec<u8>>> {
         let (kind, flags) = (SockType::Raw, SockFlag::SOCK_CLOEXEC);
         let protocol = SockProtocol::NetlinkRoute;
@@ -294,7 +292,7 @@ const DUMP: i32 = libc::NLM_F_DUMP;
 struct Message(Vec<u8>);
 
 impl Message {
-    /// A request of a kind with these flags, and what is in front of its attributes.
+    /// A request of a kind, with these flags and the header before its attributes.
     fn request(kind: u16, flags: i32, header: &[u8]) -> Self {
         let acknowledged = if flags & DUMP == DUMP {
             0
@@ -314,7 +312,7 @@ impl Message {
         self.nest(kind, |inside| inside.0.extend(value));
     }
 
-    /// Adds an attribute that holds what `fill` adds.
+    /// Adds an attribute that contains what `fill` adds.
     fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         let start = self.0.len();
         self.0.extend([0; 2]);
@@ -328,7 +326,7 @@ impl Message {
         self.0.resize(start + length + padding(length), 0);
     }
 
-    /// Of a link's: sets IFF_UP.
+    /// Sets IFF_UP in a message about a link.
     fn raise(&mut self) {
         let up = (libc::IFF_UP as u32).to_ne_bytes();
         self.0[HEADER + 8..HEADER + 12].copy_from_slice(&up);
@@ -378,7 +376,7 @@ impl Message {
     }
 }
 
-/// A request about the link of this number, or for a new one where that is 0.
+/// A request about the link with this index, or for a new link where that is 0.
 fn link_request(flags: i32, index: u32) -> Message {
     let mut header = [0; LINK_HEADER];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
@@ -389,7 +387,7 @@ fn name(interface: &str) -> Vec<u8> {
     [interface.as_bytes(), b"\0"].concat()
 }
 
-/// To the next multiple of 4.
+/// The number of octets to the next multiple of 4.
 fn padding(length: usize) -> usize {
     length.wrapping_neg() % 4
 }

@@ -15,7 +15,8 @@ use nix::unistd::Pid;
 use super::namespace::enter;
 use super::poll_for;
 
-/// A running program: killed and reaped when dropped, and killed by the kernel when this process ends first.
+/// A running program. Dropping it kills and reaps it. If this process ends first, the kernel kills
+/// it.
 pub struct Process {
     pid: Pid,
     seen: Arc<Mutex<Seen>>,
@@ -33,7 +34,7 @@ impl Process {
         self.pid
     }
 
-    /// `None` while it runs.
+    /// How the program ended, or `None` while it runs.
     pub fn exit(&self) -> Option<ExitStatus> {
         lock(&self.seen).exit
     }
@@ -42,7 +43,7 @@ impl Process {
         self.exit().is_none()
     }
 
-    /// What it wrote so far, to standard output and standard error, in its order.
+    /// What the program has written so far to standard output and standard error, in order.
     pub fn lines(&self) -> Vec<String> {
         lock(&self.seen).lines.clone()
     }
@@ -51,7 +52,7 @@ impl Process {
         self.lines().join("\n")
     }
 
-    /// Waits for a line that contains `needle`, also one written before the call.
+    /// Waits for a line that contains `needle`. A line that was written before the call counts.
     #[track_caller]
     pub fn wait_for_line(&self, needle: &str, deadline: Duration) -> String {
         let found = poll_for(deadline, || {
@@ -60,24 +61,25 @@ impl Process {
         found.unwrap_or_else(|| panic!("no {needle:?} within {deadline:?} in:\n{}", self.log()))
     }
 
-    /// Waits for its end. The log is complete then.
+    /// Waits for the program's end. Its log is complete then.
     #[track_caller]
     pub fn wait(&self, deadline: Duration) -> ExitStatus {
         let exit = poll_for(deadline, || self.exit());
         exit.unwrap_or_else(|| panic!("still running after {deadline:?}:\n{}", self.log()))
     }
 
-    /// Nothing happens when it has ended.
+    /// Sends a signal, unless the program has ended.
     pub fn signal(&self, signal: Signal) {
-        // It is reaped under the same lock: until then the id is nobody else's.
+        // The thread reaps the child under the same lock, so until then no other process has its
+        // id.
         let seen = lock(&self.seen);
         if seen.exit.is_none() {
             kill(self.pid, signal).expect("our own child");
         }
     }
 
-    /// One thread starts the child, reads and reaps it: what the kernel takes for the death of the parent is the end of the
-    /// *thread* that started the child.
+    /// Starts the child in a thread, which also reads and reaps it. For the kernel, the parent dies
+    /// when the *thread* ends that started the child.
     pub(super) fn start(namespace: OwnedFd, command: &Command) -> Self {
         let mut bound = Command::new(command.get_program());
         bound.args(command.get_args());
@@ -116,7 +118,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.signal(Signal::SIGKILL);
-        // A panic of the thread was printed, and panicking here would abort.
+        // A panic of the thread was printed already. To panic here would abort.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
@@ -130,7 +132,7 @@ fn die_with_parent(command: &mut Command) {
     unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
 }
 
-/// Whoever panicked with the lock held has spoilt nothing.
+/// A panic with the lock held leaves nothing half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -35,13 +35,14 @@ impl Frame {
     }
 }
 
-/// The Ethernet address that stands for a multicast group (RFC 2464 §7).
+/// The Ethernet address of a multicast group (RFC 2464 §7).
 pub const fn group_mac(group: Ipv6Addr) -> [u8; 6] {
     let [.., a, b, c, d] = group.octets();
     [0x33, 0x33, a, b, c, d]
 }
 
-/// A packet socket on an interface: sends frames as they are given, receives what passes in both directions.
+/// A packet socket on an interface. It sends frames as they are given, and receives what passes in
+/// both directions.
 pub struct Tap {
     socket: OwnedFd,
     link: LinkAddr,
@@ -73,7 +74,7 @@ impl Tap {
         self.try_send(frame).expect("the link is up and has room");
     }
 
-    /// As [`Self::send`], with a VLAN's tag (IEEE 802.1Q) of this number.
+    /// As [`Self::send`], with the tag of this VLAN (IEEE 802.1Q).
     #[track_caller]
     pub fn send_tagged(&self, vlan: u16, frame: &Frame) {
         let tag = [&[0x81, 0][..], &vlan.to_be_bytes(), &ETHERTYPE_IPV6].concat();
@@ -81,7 +82,7 @@ impl Tap {
             .expect("the link is up and has room");
     }
 
-    /// As [`Self::send`]; fails with `ENOBUFS` where the link has no room now.
+    /// As [`Self::send`], but fails with `ENOBUFS` if the link has no room now.
     pub fn try_send(&self, frame: &Frame) -> nix::Result<()> {
         self.send_octets(frame, &ETHERTYPE_IPV6)
     }
@@ -93,7 +94,7 @@ impl Tap {
         socket::sendto(fd, &octets, &self.link, flags).map(drop)
     }
 
-    /// The next IPv6 packet, if one passes within `deadline`.
+    /// The next IPv6 packet that passes within `deadline`.
     pub fn receive(&self, deadline: Duration) -> Option<Frame> {
         let end = Instant::now() + deadline;
         let mut octets = [0; 65536];
@@ -112,7 +113,8 @@ impl Tap {
                     }
                 }
                 Err(Errno::EAGAIN) => return None,
-                // The interface went down, and may come back; or this process was stopped for a while.
+                // The interface went down and may come back, or this process was stopped for a
+                // while.
                 Err(Errno::ENETDOWN | Errno::EINTR) => {}
                 Err(error) => panic!("receive: {error}"),
             }

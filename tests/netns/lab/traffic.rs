@@ -11,12 +11,13 @@ use super::{Lab, Namespace, OUTSIDE, poll_for};
 
 const PORT: u16 = 7777;
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Longer than the gateway solicits a neighbor before it gives up what waits for it: 3 s.
+/// Longer than the 3 s after which the gateway stops soliciting a neighbor and drops the packets
+/// that wait.
 const PATIENCE: Duration = Duration::from_secs(6);
 
-/// Ten datagrams a second from outside of the /64, through the gateway, to each of some hosts, counted where they arrive. Not by
-/// `ping`, which tells the gateway's kernel with every answer that the neighbor is there (`MSG_CONFIRM`), and so hides that it
-/// solicits in vain.
+/// Ten datagrams a second from outside the /64, through the gateway, to each of some hosts, counted
+/// where they arrive. `ping` would not do: with every answer it tells the gateway's kernel that the
+/// neighbor is there (`MSG_CONFIRM`), and so hides that the gateway solicits in vain.
 pub struct Traffic {
     targets: Vec<Ipv6Addr>,
     counts: Arc<Mutex<Vec<usize>>>,
@@ -26,8 +27,8 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// To addresses of the first LAN's namespace. The gateway's neighbors are forgotten first, so it solicits each, and does so
-    /// again every few seconds.
+    /// Starts traffic to addresses of the first LAN's namespace. The gateway first forgets its
+    /// neighbors, so it solicits each host, and does so again every few seconds.
     pub fn start(lab: &Lab, targets: &[Ipv6Addr]) -> Self {
         let solicits_often = [
             ("base_reachable_time_ms", "2000"),
@@ -61,7 +62,7 @@ impl Traffic {
             loop {
                 if !ended.load(Ordering::Relaxed) {
                     for target in &targets {
-                        // What cannot be sent is lost.
+                        // A datagram that cannot be sent counts as lost.
                         let _ = sender.send_to(&[0; 8], (*target, PORT));
                     }
                     rounds.fetch_add(1, Ordering::Relaxed);
@@ -81,7 +82,7 @@ impl Traffic {
     /// Waits until another datagram has arrived at every host.
     ///
     /// # Panics
-    /// With the hosts that none arrived at within `deadline`.
+    /// With the hosts at which none arrived within `deadline`.
     #[track_caller]
     pub fn expect_all_reached(&self, deadline: Duration) {
         let before = lock(&self.counts).clone();
@@ -98,10 +99,10 @@ impl Traffic {
         assert!(reached.is_some(), "unreachable: {unreached:?}");
     }
 
-    /// Ends it, and waits for what is under way.
+    /// Ends the traffic, and waits for the datagrams on their way.
     ///
     /// # Panics
-    /// Where a host did not receive all of it.
+    /// If a host did not receive all of its datagrams.
     #[track_caller]
     pub fn expect_nothing_lost(self) {
         self.ended.store(true, Ordering::Relaxed);
@@ -136,14 +137,14 @@ fn bind(namespace: &Namespace, address: Ipv6Addr) -> UdpSocket {
     socket
 }
 
-/// How many datagrams wait to be read.
+/// The number of datagrams that wait to be read.
 fn arrived(receiver: &UdpSocket) -> usize {
     let mut count = 0;
     loop {
         match receiver.recv(&mut [0; 8]) {
             Ok(_) => count += 1,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return count,
-            // An error that an ICMP message told of.
+            // An ICMP message reported an error.
             Err(_) => {}
         }
     }

@@ -11,7 +11,8 @@ use std::os::fd::AsFd;
 
 use super::Namespace;
 
-/// The far end of a TUN device: reads the IPv6 packets that are sent out of it. The device is gone when this is dropped.
+/// The far end of a TUN device: reads the IPv6 packets that are sent out of it. Dropping it removes
+/// the device.
 pub struct Tun(File);
 
 impl Tun {

@@ -1,4 +1,4 @@
-//! Hosts that come, go, move and fall silent, beside what other programs have in the kernel's tables.
+//! Hosts that come, go, move and fall silent, beside the entries and routes of other programs.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
@@ -20,14 +20,14 @@ crate::tests![
     what_somebody_removed_is_back_with_the_next_refresh,
 ];
 
-/// Addresses end soon, though not before their hosts were asked twice.
+/// Addresses expire soon, though not before mldproxy has asked their hosts twice.
 const SHORT: &[&str] = &["--address-timeout", "8", "--expiry-interval", "1"];
 
-/// Says at a panic how to have the same again.
+/// Prints at a panic how to repeat the run.
 struct Seed(u64);
 
 impl Seed {
-    /// That of the environment's `MLDPROXY_SEED`, or any.
+    /// The seed in the environment's `MLDPROXY_SEED`, or a random one.
     fn new() -> Self {
         let given = std::env::var("MLDPROXY_SEED").ok();
         Seed(given.map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("a number")))
@@ -42,7 +42,7 @@ impl Drop for Seed {
     }
 }
 
-/// What other programs have there, some of it for addresses that guests have.
+/// Adds entries and routes of other programs, some of them for addresses of guests.
 fn add_foreign(router: &Namespace, guests: &[Guest]) {
     let of = |guest: usize, place: usize| guests[guest].addresses[place];
     let (stranger, another) = (address(0xf001), address(0xf002));
@@ -85,11 +85,11 @@ fn entries_and_routes_are_those_of_the_confirmed_whoever_comes_and_goes() {
     let options = [BOTH, SHORT, UNLIMITED].concat();
     let mldproxy = start_between(&lab.rtr, &options, &[UPSTREAM, "br-lan", "br-lan2"]);
 
-    // Which addresses each has now, and where.
+    // The addresses of each guest now, and its LAN.
     let all: Vec<_> = guests.iter().map(|guest| guest.addresses.clone()).collect();
     let mut places: Vec<Option<usize>> = vec![None; guests.len()];
     for step in 0..STEPS {
-        // Not always one at a time.
+        // Up to three guests change at once.
         for _ in 0..random.usize(1..=3) {
             let chosen = random.usize(..guests.len());
             let (guest, place) = (&mut guests[chosen], &mut places[chosen]);
@@ -102,12 +102,13 @@ fn entries_and_routes_are_those_of_the_confirmed_whoever_comes_and_goes() {
                     guest.speaks(lans[lan]);
                     *place = Some(lan);
                 }
-                // It goes without a word.
+                // The guest goes without a word.
                 (Some(lan), 0) => {
                     guest.unplug(lans[lan]);
                     *place = None;
                 }
-                // It turns up on the other LAN, all of it at once or a part, and is asked for the rest.
+                // The guest appears on the other LAN. It speaks from all its addresses, or from
+                // one, and mldproxy asks it for the others.
                 (Some(lan), 1) => {
                     guest.unplug(lans[lan]);
                     let lan = lans.len() - 1 - lan;
@@ -121,7 +122,7 @@ fn entries_and_routes_are_those_of_the_confirmed_whoever_comes_and_goes() {
                     }
                     *place = Some(lan);
                 }
-                // One address more or less.
+                // The guest gets or loses one address.
                 (Some(lan), _) => {
                     let interface = guest.interface();
                     let spare = all[chosen].get(guest.addresses.len()).copied();
@@ -139,7 +140,7 @@ fn entries_and_routes_are_those_of_the_confirmed_whoever_comes_and_goes() {
                 }
             }
         }
-        // Those that are there are known, and where they are.
+        // mldproxy knows every guest that is there, and on which LAN.
         let there = || {
             let there = guests.iter().zip(&places);
             there.filter_map(|(guest, place)| Some((guest, downstream(1 + (*place)? as u16))))
@@ -179,8 +180,9 @@ fn entries_and_routes_are_those_of_the_confirmed_whoever_comes_and_goes() {
     assert_eq!(Foreign::of_kernel(&lab.rtr), foreign);
 }
 
-/// The kernel's tables are as the daemon's want them, and as it says; what is not its own is as ever. The tables are not read in one go, so what is
-/// between them is looked at again; not for as long as it takes to try again what failed.
+/// The kernel's tables hold what the daemon's tables want and what its status tells, and nothing of
+/// other programs changed. The tables cannot be read at one moment, so a difference is read again,
+/// but for a shorter time than the daemon waits to try again what failed.
 #[track_caller]
 fn expect_agreement(lab: &Lab, foreign: &Foreign, what: &str) {
     const AT_ONCE: Duration = Duration::from_secs(5);
@@ -211,7 +213,7 @@ fn two_thousand_addresses_have_entries_until_their_lan_goes() {
         guest.plug_in(&lab.lan);
         let host = guest.on(&lab.lan);
         host.solicits_from(guest.link_local());
-        // Nothing that the router's kernel keeps a neighbor for, of which it has room for half of these.
+        // For these packets the router's kernel keeps no neighbors. It has room for half of them.
         for address in &guest.addresses {
             host.advertises(*address);
         }
@@ -236,7 +238,7 @@ fn two_thousand_addresses_have_entries_until_their_lan_goes() {
     assert!(mldproxy.is_running());
 }
 
-/// The kernel asks nobody whether one program's entry may become another's.
+/// The kernel asks nobody when one program takes over another's entry.
 fn an_entry_that_another_program_takes_over_is_its_own_from_then_on() {
     let lab = Lab::without_querier();
     let (mldproxy, _guests, addresses) = start_with_guests(&lab, BOTH);
@@ -274,7 +276,7 @@ fn what_was_in_the_way_is_replaced_once_it_is_gone() {
     mldproxy.wait_for_line("works again", SOON);
 }
 
-/// The kernel tells nobody of it.
+/// The kernel tells nobody that an entry was removed.
 fn what_somebody_removed_is_back_after_sighup() {
     let lab = Lab::without_querier();
     let options = [BOTH, &["--refresh-interval", "0"]].concat();

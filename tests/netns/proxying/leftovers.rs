@@ -1,4 +1,4 @@
-//! What a process leaves in the kernel, and what the next one makes of it.
+//! What a process leaves in the kernel, and what the next one does with it.
 
 use std::net::Ipv6Addr;
 
@@ -28,11 +28,12 @@ pub(super) fn settings(router: &Namespace) -> [String; 3] {
     })
 }
 
-/// What the kernel has by itself, and what they are while the NDP proxy runs.
+/// The kernel's own settings, and the settings while the NDP proxy runs.
 pub(super) const KERNELS_OWN: [&str; 3] = ["0", "0", "80"];
 pub(super) const PROXYING: [&str; 3] = ["1", "1", "0"];
 
-/// Starts it, and waits until the kernel's tables hold what two guests want; their addresses.
+/// Starts mldproxy, and waits until the kernel's tables hold what two guests want. Returns the
+/// guests and their addresses.
 #[track_caller]
 pub(super) fn start_with_guests(
     lab: &Lab,
@@ -72,7 +73,7 @@ fn a_kill_leaves_all_and_the_next_process_sweeps_what_is_not_wanted() {
         Tables::of_kernel(&lab.rtr),
         Tables::on_first_lan(&addresses)
     );
-    // Of this one, which nobody on the LAN ever had, nothing tells but the tables.
+    // Nobody on the LAN ever had this address. Only the tables tell of it.
     let unknown = address(0xf002);
     lab.rtr.run(&format!(
         "ip -6 neigh add proxy {unknown} dev {UPSTREAM} router protocol 77
@@ -85,7 +86,7 @@ fn a_kill_leaves_all_and_the_next_process_sweeps_what_is_not_wanted() {
         !tables.entries.contains(&unknown)
             && tables.routes.iter().all(|(address, _)| *address != unknown)
     });
-    // The kernel's neighbor table may still speak for the host that is gone, for an address timeout.
+    // For an address timeout the kernel's neighbor table may still speak for the host that is gone.
     expect_tables(&lab, &addresses[..2], "after the restart");
     assert_eq!(Foreign::of_kernel(&lab.rtr), foreign);
     assert_eq!(settings(&lab.rtr), PROXYING);
@@ -123,7 +124,8 @@ fn the_end_removes_all_and_puts_the_settings_back() {
     }
 }
 
-/// One on other interfaces is told by these, and one that shares a downstream by its prefix.
+/// mldproxy tells an instance on other interfaces by these, and one that shares a downstream by its
+/// prefix.
 fn leftovers_of_another_instance_stay() {
     let lab = Lab::without_querier();
     let others = [1, 2].map(|number| Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, number));

@@ -1,4 +1,5 @@
-//! Links that go down, lose their carrier or their IPv6, and come back: entries, routes and settings do too.
+//! Links that go down or lose their carrier or IPv6, and come back. Entries, routes and settings
+//! must come back too.
 
 use std::net::Ipv6Addr;
 
@@ -94,7 +95,7 @@ fn disable_ipv6(lab: &Lab, value: &str) {
     lab.rtr.sysctl(&setting, value);
 }
 
-/// What the kernel took along, and whoever set the interface up gives it again.
+/// The kernel removed these addresses. Whoever brings the interface up gives them again.
 fn give_upstream_addresses(lab: &Lab) {
     lab.rtr.run(&format!(
         "ip addr add {ROUTER}/64 dev {UPSTREAM} metric 512
@@ -111,7 +112,7 @@ fn expect_all(lab: &Lab, hosts: &[Ipv6Addr], what: &str) {
     });
 }
 
-/// Each outage once while the daemon looks away, and once before its eyes.
+/// Each outage happens once while the daemon is stopped, and once while it watches.
 #[track_caller]
 fn survive(outage: &Outage) {
     let Outage { what, begin, end } = outage;
@@ -122,7 +123,8 @@ fn survive(outage: &Outage) {
 
     mldproxy.signal(Signal::SIGSTOP);
     begin(&lab);
-    // Permanent entries survive the loss of the carrier, where the kernel is new enough, and so do routes.
+    // Permanent entries survive the loss of the carrier if the kernel is new enough, and so do
+    // routes.
     if *what != CARRIER.what {
         let left = Tables::of_kernel(&lab.rtr);
         assert_ne!(left, Tables::on_first_lan(&hosts), "{what}");
@@ -150,7 +152,7 @@ fn expect_nothing_after_the_end(lab: &Lab, mldproxy: &Process) {
     assert_eq!(settings(&lab.rtr), KERNELS_OWN);
 }
 
-/// What the kernel told before is read before a question for the status is answered.
+/// mldproxy reads the kernel's earlier messages before it answers a status request.
 fn mldproxy_has_seen(lab: &Lab) {
     for _ in 0..3 {
         lab.rtr.status("--json --limit 0");
@@ -177,7 +179,7 @@ fn an_upstream_created_anew_has_all_again() {
     survive(&CREATED_ANEW);
 }
 
-/// Which looks the same, where it went unnoticed that it was another one.
+/// If mldproxy missed the change, the new interface looks like the old one.
 fn an_upstream_created_anew_under_the_same_number_has_all_again() {
     let lab = Lab::new();
     let (mldproxy, _guests, hosts) = start_with_guests(&lab, BOTH);
@@ -219,7 +221,8 @@ fn what_flaps_again_and_again_has_all_again() {
     expect_nothing_after_the_end(&lab, &mldproxy);
 }
 
-/// Without the NDP proxy, whose entries join their groups themselves. The kernel says nothing of memberships that it ends.
+/// Without the NDP proxy, whose entries join their groups themselves. The kernel ends memberships,
+/// and tells nobody.
 fn groups_are_joined_again_after_an_mtu_too_small_that_went_unnoticed() {
     let lab = Lab::new();
     let mldproxy = start(&lab, &[]);

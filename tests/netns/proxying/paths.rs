@@ -1,4 +1,4 @@
-//! Which way packets take where WAN and LAN hold the same /64, and how the gateway learns of a host.
+//! Which way packets take if WAN and LAN hold the same /64, and how the gateway learns of a host.
 
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
@@ -19,7 +19,8 @@ crate::tests![
     an_announced_host_is_known_to_the_gateway_before_it_asks,
 ];
 
-/// Gives WAN and LAN the same /64 with the same metric. Of two such routes the kernel takes the one that was there first.
+/// Gives WAN and LAN the same /64 with the same metric. Of two such routes the kernel takes the
+/// older one.
 fn share_prefix(lab: &Lab, first: &str) {
     let second = if first == UPSTREAM {
         DOWNSTREAM
@@ -42,7 +43,7 @@ fn share_prefix(lab: &Lab, first: &str) {
 fn a_prefix_on_both_sides_is_told() {
     let lab = Lab::without_querier();
     let (warning, info) = ("may go astray", "each host has a route of its own");
-    // The LAN has the smaller metric.
+    // The LAN's route has the smaller metric.
     let mldproxy = start(&lab, &["--ndp-proxy"]);
     lab.lan_host_speaks();
     expect_entry(&lab);
@@ -105,7 +106,7 @@ fn with_host_routes_both_sides_of_one_prefix_reach_each_other() {
     }
 }
 
-/// Without the route its packets would go back to where they came from.
+/// Without the route, the host's packets would go back to where they came from.
 fn a_kill_and_a_restart_lose_no_packet_to_a_host_with_a_route() {
     let lab = Lab::new();
     share_prefix(&lab, UPSTREAM);
@@ -128,11 +129,11 @@ fn a_kill_and_a_restart_lose_no_packet_to_a_host_with_a_route() {
 }
 
 fn an_announced_host_is_known_to_the_gateway_before_it_asks() {
-    /// From an announcement to the next, and then some.
+    /// The time from one announcement to the next, and some more.
     const NEXT: Duration = Duration::from_secs(3);
     let lab = Lab::new();
     lab.gw.sysctl("net.ipv6.conf.all.forwarding", "1");
-    // Since Linux 5.19.
+    // This setting exists since Linux 5.19.
     let untracked = "/proc/sys/net/ipv6/conf/eth0/accept_untracked_na";
     let takes_notice = lab.gw.within(|| std::fs::write(untracked, "1")).is_ok();
     let entry = || lab.gw.run(&format!("ip -6 neigh show {LAN_HOST} dev eth0"));

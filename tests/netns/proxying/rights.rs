@@ -1,4 +1,4 @@
-//! The NDP proxy without the rights that it wants, and as another user.
+//! The NDP proxy without the rights that it needs, and as another user.
 
 use std::process::Command;
 
@@ -19,7 +19,8 @@ crate::tests![
     another_user_proxies_and_puts_the_settings_back needs [OTHER_USERS],
 ];
 
-/// Starts mldproxy by a program that takes rights away before, for the LAN's prefix, and with the log that a user has.
+/// Starts mldproxy through a program that takes rights away, for the LAN's prefix, and with the log
+/// that a user has.
 fn start_by(lab: &Lab, wrapper: &[&str], options: &[&str]) -> Process {
     let mut command = Command::new(wrapper[0]);
     command.args(&wrapper[1..]);
@@ -48,7 +49,7 @@ fn warnings(mldproxy: &Process) -> Vec<String> {
     lines
 }
 
-/// Of what could not be changed of the kernel's tables, each try counts.
+/// How often mldproxy has failed to change the kernel's tables. Each try counts.
 fn failures(lab: &Lab) -> u64 {
     let json = lab.rtr.status("--json --limit 0");
     let (_, rest) = json
@@ -73,7 +74,7 @@ fn without_the_capability_one_line_says_so_and_groups_are_joined() {
         (&["--host-routes"], 1),
         (BOTH, 2),
     ];
-    // Each tries again after a while, all of them in the same one.
+    // Each mldproxy tries again after a while. All of them wait that time together.
     let labs = cases.map(|(options, kinds)| {
         let lab = Lab::without_querier();
         let mldproxy = start_by(&lab, &without, options);
@@ -156,7 +157,7 @@ fn another_user_proxies_and_puts_the_settings_back() {
     assert_eq!(settings(&lab.rtr), PROXYING);
     expect_reachable(&lab, LAN_HOST, "as another user");
     assert!(lab.mdb().contains(&solicited_node(LAN_HOST)));
-    // And set again, without root.
+    // After an outage it sets them again, without root.
     lab.rtr.run(&format!("ip link set dev {UPSTREAM} mtu 1200"));
     eventually("the upstream is none", SOON, || {
         lab.rtr.status("--json").contains("\"state\":\"small_mtu\"")

@@ -1,4 +1,5 @@
-//! Several of this program on one router: none takes from another what that one wants, however it starts or ends.
+//! Several instances of mldproxy on one router: none takes from another what that one wants,
+//! however it starts or ends.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,10 +35,10 @@ crate::tests![
     settings_are_put_back_after_a_crash_of_another_user needs [OTHER_USERS],
 ];
 
-/// Another upstream, for nobody behind it.
+/// Another upstream, with nobody behind it.
 const SECOND_UPSTREAM: &str = "wan2";
 
-/// One of them: what it is called on, and the hosts that it proxies.
+/// One instance: the interfaces that it runs on, and the hosts that it proxies.
 struct Instance<'l> {
     router: &'l Namespace,
     number: usize,
@@ -61,7 +62,7 @@ impl Instance<'_> {
         mldproxy
     }
 
-    /// Which of its hosts lack an entry, a route or a membership.
+    /// The hosts that lack an entry, a route or a membership.
     fn missing(&self) -> Vec<String> {
         let [upstream, downstream] = &self.interfaces;
         let entries = lines(
@@ -69,7 +70,7 @@ impl Instance<'_> {
             &format!("ip -6 neigh show proxy dev {upstream}"),
         );
         let routes = lines(self.router, &format!("ip -6 route show dev {downstream}"));
-        // The kernel's table of groups is read in pieces: what is not seen is looked for again.
+        // The kernel lists its groups in pieces, so this reads them several times.
         let groups: BTreeSet<_> = (0..3).flat_map(|_| self.router.joined(upstream)).collect();
         let mut missing = Vec::new();
         for host in &self.hosts {
@@ -98,7 +99,7 @@ impl Instance<'_> {
     }
 }
 
-/// Does `work` while all that an instance proxies is looked at again and again, and none of it may ever be missing.
+/// Does `work`, and checks all the while that nothing is missing of what an instance proxies.
 #[track_caller]
 fn while_nothing_is_missing(instance: &Instance<'_>, what: &str, work: impl FnOnce()) {
     let (done, looks) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -134,13 +135,14 @@ fn end(process: Process, signal: Signal) {
     drop(process);
 }
 
-/// All but one end, by a signal or by being killed, in every order, and start again, while that one misses nothing.
+/// All but one instance end, by a signal or by being killed, in every order, and start again. The
+/// one that stays misses nothing.
 fn none_takes_from_another(lab: &Lab, instances: &[Instance<'_>; 3]) {
     let foreign = Foreign::of_kernel(&lab.rtr);
     for survivor in 0..3 {
         let others = [(survivor + 1) % 3, (survivor + 2) % 3];
         let mut running = [None, None, None];
-        // It is the first to start, or the last.
+        // The survivor starts first, or last.
         let order = if survivor == 1 {
             [others[0], others[1], survivor]
         } else {
@@ -179,7 +181,7 @@ fn none_takes_from_another(lab: &Lab, instances: &[Instance<'_>; 3]) {
     }
 }
 
-/// What there is of this program in the kernel's tables, of any instance.
+/// What any instance of mldproxy has in the kernel's tables.
 fn own_part(router: &Namespace) -> Vec<String> {
     let mut all = lines(router, "ip -6 neigh show proxy");
     all.extend(lines(router, "ip -6 route show proto 77"));
@@ -195,7 +197,7 @@ fn lab_with(lans: u16) -> Lab {
     })
 }
 
-/// Hosts with the kernel's own NDP, on a LAN of the lab.
+/// Puts hosts with the kernel's own NDP on a LAN of the lab.
 fn guests_on(lab: &Lab, lan: u16) -> Vec<Ipv6Addr> {
     let guest = Guest::new(lan as u8, 3);
     let lan = match lan {
@@ -217,7 +219,7 @@ fn instance<'l>(lab: &'l Lab, number: usize, upstream: &str, lan: u16) -> Instan
     }
 }
 
-/// Has the hosts heard, by whoever listens.
+/// Makes the hosts speak, and returns the instances with the hosts that each proxies.
 fn with_hosts<'l>(
     lab: &Lab,
     mut instances: [Instance<'l>; 3],
@@ -267,14 +269,14 @@ fn on_one_downstream_none_takes_from_another() {
     none_takes_from_another(&lab, &with_hosts(&lab, instances, [1; 3]));
 }
 
-/// While both run: the one that made it does not want it any more.
+/// Both instances run. The one that made the entries does not want them any more.
 fn an_entry_that_another_one_gives_up_is_back_at_once() {
     let lab = lab_with(1);
     let mut first = instance(&lab, 0, UPSTREAM, 1);
     first.options.extend(["--prefix", "upstream"]);
     let _first = first.start();
     let mut second = instance(&lab, 1, UPSTREAM, 1);
-    // Nothing else would tell of it.
+    // Nothing else would tell the instance of it.
     second.options.extend(["--refresh-interval", "0"]);
     second.hosts = guests_on(&lab, 1);
     let are_all = |mark: &str| {
@@ -342,7 +344,7 @@ fn a_sibling_that_is_stopped_holds_up_nobody_for_long() {
     assert_eq!(own_part(&lab.rtr), [""; 0]);
 }
 
-/// Anybody may have such a port.
+/// Anybody may have a netlink port with such a number.
 fn who_occupies_all_numbers_keeps_nobody_from_starting() {
     use std::os::fd::AsRawFd as _;
 
@@ -377,7 +379,7 @@ fn who_occupies_all_numbers_keeps_nobody_from_starting() {
 fn a_route_that_somebody_removes_is_back_at_once() {
     let lab = lab_with(1);
     let mut instance = instance(&lab, 0, UPSTREAM, 1);
-    // Nothing else would tell of it.
+    // Nothing else would tell the instance of it.
     instance.options.extend(["--refresh-interval", "0"]);
     let mldproxy = instance.start();
     instance.hosts = guests_on(&lab, 1);
@@ -385,7 +387,7 @@ fn a_route_that_somebody_removes_is_back_at_once() {
     lab.rtr.run("ip -6 route flush proto 77");
     instance.expect_all("after they were removed");
     assert!(mldproxy.is_running());
-    // What is others' wakes nobody.
+    // Routes of others wake nobody.
     let path = format!("/proc/{}/status", mldproxy.pid());
     let field = |name: &str| {
         let status = fs::read_to_string(&path).expect("it runs");
@@ -394,7 +396,7 @@ fn a_route_that_somebody_removes_is_back_at_once() {
     };
     let wake_ups = || field("voluntary_ctxt");
     mldproxy.signal(Signal::SIGSTOP);
-    // To stop is a wake-up too.
+    // The stop itself is a wake-up too.
     let mut before = String::new();
     eventually("it has stopped", SOON, || {
         let is_stopped = field("State:").contains("(stopped)");
@@ -408,7 +410,7 @@ fn a_route_that_somebody_removes_is_back_at_once() {
              ip -6 route del {host}/128 dev br-lan"
         ));
     }
-    // A stopped process's queue tells what would have woken it.
+    // The queue of a stopped process shows what would have woken it.
     let queue = lab
         .rtr
         .within(|| fs::read_to_string("/proc/thread-self/net/netlink"));
@@ -429,7 +431,7 @@ fn what_somebody_removes_is_back_with_the_very_next_refresh() {
     let lab = lab_with(1);
     let mut instance = instance(&lab, 0, UPSTREAM, 1);
     instance.options.extend(["--refresh-interval", "2"]);
-    // Nothing else is to wake it.
+    // Nothing else may wake the instance.
     let quiet = ["--address-timeout", "3600", "--expiry-interval", "3600"];
     instance.options.extend(quiet);
     let mldproxy = instance.start();
@@ -445,9 +447,10 @@ fn what_somebody_removes_is_back_with_the_very_next_refresh() {
         eventually("a report", SOON, || refreshes() > before);
     };
     for _ in 0..3 {
-        // What is looked at between two refreshes is looked at again with the next one.
+        // An instance that lists the tables between two refreshes lists them again with the next
+        // one.
         wait_for_report();
-        // An upstream's address that is gone has all listed anew, and asks nobody.
+        // When an address of the upstream goes, mldproxy lists all tables anew and asks no host.
         lab.rtr.run(&format!(
             "ip addr add fd00::1/64 dev {UPSTREAM}
              ip addr del fd00::1/64 dev {UPSTREAM}"
@@ -464,7 +467,7 @@ fn what_somebody_removes_is_back_with_the_very_next_refresh() {
     }
 }
 
-/// Two on one upstream, one on another.
+/// Two instances on one upstream, and one on another.
 fn with_two_upstreams(lab: &Lab) -> [Instance<'_>; 3] {
     lab.rtr.run(&format!(
         "ip link add name {SECOND_UPSTREAM} type bridge
@@ -474,7 +477,8 @@ fn with_two_upstreams(lab: &Lab) -> [Instance<'_>; 3] {
     [0, 1, 2].map(|number| instance(lab, number, upstreams[number], 1))
 }
 
-/// Of all interfaces, of the first upstream and its delay, and of the second one and its delay.
+/// The settings of all interfaces, of the first upstream with its delay, and of the second upstream
+/// with its delay.
 fn all_settings(router: &Namespace) -> [String; 5] {
     [
         "conf/all/proxy_ndp",
@@ -524,7 +528,7 @@ fn settings_are_put_back_by_the_last_in_whatever_order_they_end() {
                 }
             }
             if killed.is_some() {
-                // The one that was killed has the last word.
+                // Later instances, one on each upstream, put back what the killed one left.
                 for number in [1, 2] {
                     end(instances[number].start(), Signal::SIGTERM);
                 }
@@ -545,13 +549,13 @@ fn settings_that_a_killed_process_changed_are_put_back_by_the_next() {
         end(next.start(), Signal::SIGTERM);
         assert_eq!(all_settings(&lab.rtr), before);
     }
-    // Also one that is no NDP proxy.
+    // An instance without the NDP proxy puts them back too.
     end(first.start(), Signal::SIGKILL);
     let mut neither = instance(&lab, 0, UPSTREAM, 1);
     neither.options.clear();
     end(neither.start(), Signal::SIGTERM);
     assert_eq!(all_settings(&lab.rtr), before);
-    // What its owner set is not taken for a leftover.
+    // mldproxy does not take the owner's settings for a leftover.
     lab.rtr.sysctl("net.ipv6.conf.all.proxy_ndp", "1");
     lab.rtr.sysctl("net.ipv6.neigh.wan.proxy_delay", "20");
     end(first.start(), Signal::SIGKILL);
@@ -578,7 +582,7 @@ fn settings_of_a_bridge_are_put_back_by_the_last() {
         end(last, Signal::SIGTERM);
         assert_eq!(multicast_router(&lab), before);
     }
-    // One that is created anew is another one.
+    // A bridge that was created anew is another bridge.
     let killed = instances[0].start();
     eventually("it is a multicast router", SOON, || {
         multicast_router(&lab) == "2"
@@ -618,7 +622,7 @@ fn settings_that_somebody_changes_cost_one_line_and_stay() {
     assert_eq!(settings(&lab.rtr), ["0", "0", "80"]);
 }
 
-/// Who may write in the folder where it is written down.
+/// That user may write in the folder where the settings are written down.
 fn settings_are_put_back_after_a_crash_of_another_user() {
     let lab = lab_with(1);
     let before = settings(&lab.rtr);
