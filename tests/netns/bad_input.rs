@@ -26,7 +26,7 @@ fn mldproxy(arguments: &str, wrapper: &[&str]) -> (i32, Vec<String>) {
     command.args(&words[1..]).args(arguments.split_whitespace());
     let process = router.spawn(&command);
     let status = process.wait(SOON);
-    (status.code().expect("it exits"), process.lines())
+    (status.code().expect("mldproxy exits"), process.lines())
 }
 
 fn each_mistake_is_named_in_one_line() {

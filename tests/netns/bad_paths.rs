@@ -49,7 +49,7 @@ impl Drop for Folder {
 fn nobody() -> User {
     User::from_name("nobody")
         .unwrap()
-        .expect("it is in every list")
+        .expect("every system has the user nobody")
 }
 
 /// Starts mldproxy as that user on a socket, and waits until it listens.
@@ -94,7 +94,7 @@ fn a_listener_that_never_answers_is_not_replaced() {
     listener.accept().unwrap();
     mldproxy.signal(Signal::SIGTERM);
     assert!(mldproxy.wait(SOON).success());
-    UnixStream::connect(path).expect("it is still there");
+    UnixStream::connect(path).expect("the socket is still there");
 }
 
 fn a_link_in_the_sockets_place_is_left_alone() {

@@ -38,7 +38,9 @@ fn ten_hosts_of_two_lans_a_pc_and_the_gateway_reach_each_other() {
             })
         });
         let pings: Vec<_> = pings.collect();
-        let ended = pings.into_iter().map(|ping| ping.join().expect("above"));
+        let ended = pings
+            .into_iter()
+            .map(|ping| ping.join().expect("its panic is above"));
         ended.flatten().collect()
     });
     assert!(unreached.is_empty(), "{unreached:?}\n{}", mldproxy.log());

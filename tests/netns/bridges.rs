@@ -30,12 +30,14 @@ impl Snooping {
         lab.rtr.veth("lan-port", &switch, "uplink");
         switch.run(
             "ip link add name br0 type bridge mcast_snooping 1 mcast_mld_version 2 \
-                mcast_query_response_interval 25 mcast_startup_query_interval 100 mcast_query_interval 200
+                mcast_query_response_interval 25 mcast_startup_query_interval 100 \
+                mcast_query_interval 200
              ip link set dev br0 up
              ip link set dev uplink master br0 addrgenmode none up",
         );
         lab.rtr.run(&format!(
-            "ip link set dev {DOWNSTREAM} type bridge mcast_snooping 1 mcast_query_response_interval 25
+            "ip link set dev {DOWNSTREAM} type bridge mcast_snooping 1 \
+                mcast_query_response_interval 25
              ip link set dev lan-port master {DOWNSTREAM} addrgenmode none up"
         ));
         eventually("the switch has a link-local address", SOON, || {
@@ -145,7 +147,7 @@ fn a_bridge_that_does_not_snoop_is_left_alone() {
         "ip link set dev {DOWNSTREAM} type bridge mcast_snooping 1"
     ));
     mldproxy.wait_for_line("br-lan snoops", SOON);
-    eventually("it is a multicast router", SOON, || {
+    eventually("the bridge is a multicast router", SOON, || {
         multicast_router(&lab) == "2"
     });
     mldproxy.signal(Signal::SIGTERM);
@@ -161,7 +163,7 @@ fn somebody_else_who_changes_the_bridge_back_is_told_of_and_not_fought() {
     };
     set("mcast_snooping 1");
     let mldproxy = start(&lab, &[]);
-    eventually("it is a multicast router", SOON, || {
+    eventually("the bridge is a multicast router", SOON, || {
         multicast_router(&lab) == "2"
     });
     // mldproxy reads the kernel's messages about that before it answers a status request.

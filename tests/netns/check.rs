@@ -35,7 +35,7 @@ fn check(router: &Namespace, arguments: &str) -> (i32, Vec<String>) {
 fn outcome(output: &Output) -> (i32, Vec<String>) {
     let text = [&output.stdout[..], &output.stderr].concat();
     let text = String::from_utf8(text).expect("UTF-8");
-    let code = output.status.code().expect("it exits");
+    let code = output.status.code().expect("the check exits");
     (code, text.lines().map(str::to_owned).collect())
 }
 
@@ -162,8 +162,8 @@ fn a_packet_filter_that_drops_queries_is_found() {
     assert_eq!(
         findings(&lines, "packet_filter"),
         [
-            "problem a packet filter drops MLD queries on wan, so memberships will die after 260 s; \
-          allow ICMPv6 types 130-132,143 from fe80::/10"
+            "problem a packet filter drops MLD queries on wan, so memberships will die \
+          after 260 s; allow ICMPv6 types 130-132,143 from fe80::/10"
         ]
     );
     lab.rtr.run("nft flush ruleset");
@@ -233,7 +233,7 @@ fn a_link_that_is_down_or_a_port_is_a_problem() {
 
     lab.sw.run("ip link set dev rtr up");
     lab.rtr.run("ip link set dev wan mtu 1200");
-    eventually("it is too small", SOON, || {
+    eventually("the MTU is too small", SOON, || {
         let (_, lines) = check(&lab.rtr, "--wait 0 wan br-lan");
         findings(&lines, "interface")[0].starts_with("problem wan has an MTU of 1200, ")
     });
@@ -381,7 +381,8 @@ fn json_says_the_same() {
         assert list(answer) == ['findings', 'exit'], answer\n\
         for f in answer['findings']:\n\
         \x20   assert set(f) == {'check', 'state', 'text', 'advice'}, f\n\
-        \x20   print(f'{f[\"state\"]:8}{f[\"check\"]}: {f[\"text\"]}' + (f'; {f[\"advice\"]}' if f['advice'] else ''))\n\
+        \x20   print(f'{f[\"state\"]:8}{f[\"check\"]}: {f[\"text\"]}' + \
+        (f'; {f[\"advice\"]}' if f['advice'] else ''))\n\
         sys.exit(answer['exit'])";
     let mut python = Command::new("python3")
         .args(["-c", to_lines])
@@ -390,9 +391,9 @@ fn json_says_the_same() {
         .spawn()
         .expect("python3 starts");
     let mut input = python.stdin.take().expect("a pipe");
-    input.write_all(&json.stdout).expect("it reads");
+    input.write_all(&json.stdout).expect("python3 reads");
     drop(input);
-    let read = python.wait_with_output().expect("it ends");
+    let read = python.wait_with_output().expect("python3 ends");
     assert_eq!(outcome(&read), (code, lines));
 }
 

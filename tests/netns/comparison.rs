@@ -11,7 +11,8 @@ use crate::lab::{Frame, LAN_HOST, Lab, OUTSIDE, Process, Tap, UPSTREAM, eventual
 use crate::support::{SOON, anonymous_memory, expect_among_joined, start, start_proxying, status};
 
 crate::tests![;
-    every_packet_arrives_and_every_unicast_probe_is_answered needs [("ndppd", "ndppd"), ("npd6", "npd6")],
+    every_packet_arrives_and_every_unicast_probe_is_answered
+        needs [("ndppd", "ndppd"), ("npd6", "npd6")],
 ];
 
 const PACKETS: u16 = 450;
@@ -241,10 +242,12 @@ impl Traffic {
 /// Prints the table in one write, since other tests print too.
 fn print_table(outcomes: &[Outcome]) {
     let mut table = format!(
-        "\n{PACKETS} packets, 10 a second, from beyond a gateway whose switch snoops to a host of the LAN; the gateway's \
-         ReachableTime is 4 s.\nmldproxy as the tests build it.\n\n\
-         | {:20} | arrived | last after | unicast NS answered | multicast NS answered |     RSS, kB | its own, kB | wake-ups a second |\n\
-         |----------------------|---------|------------|---------------------|-----------------------|-------------|-------------|-------------------|\n",
+        "\n{PACKETS} packets, 10 a second, from beyond a gateway whose switch snoops to a host of \
+         the LAN; the gateway's ReachableTime is 4 s.\nmldproxy as the tests build it.\n\n\
+         | {:20} | arrived | last after | unicast NS answered | multicast NS answered \
+         |     RSS, kB | its own, kB | wake-ups a second |\n\
+         |----------------------|---------|------------|---------------------\
+         |-----------------------|-------------|-------------|-------------------|\n",
         "on the router"
     );
     for outcome in outcomes {
@@ -262,7 +265,8 @@ fn print_table(outcomes: &[Outcome]) {
             costs.join(" + ")
         };
         table += &format!(
-            "| {name:20} | {received:7} | {:8.1} s | {:>19} | {:>21} | {:>11} | {:>11} | {:>17} |\n",
+            "| {name:20} | {received:7} | {:8.1} s | {:>19} | {:>21} | {:>11} | {:>11} \
+             | {:>17} |\n",
             last_arrival.as_secs_f64(),
             of(unicast),
             of(multicast),

@@ -125,7 +125,7 @@ fn a_host_with_80_addresses_has_64_of_them_proxied() {
             for address in addresses {
                 assert!(report.push(RecordType::ModeIsExclude, solicited_node(*address)));
             }
-            let length = report.finish(link_local).expect("it fits");
+            let length = report.finish(link_local).expect("the packet fits");
             packet.truncate(length);
             host.send(ALL_MLDV2_ROUTERS, packet);
         }

@@ -13,7 +13,8 @@ use crate::support::{
 crate::tests![
     one_mac_with_many_addresses_takes_no_more_than_its_share;
     spoofed_sources_do_not_disturb_real_hosts needs [("ndppd", "ndppd")],
-    spoofed_sources_do_not_push_out_real_hosts_where_nothing_else_is_limited needs [("ndppd", "ndppd")],
+    spoofed_sources_do_not_push_out_real_hosts_where_nothing_else_is_limited
+        needs [("ndppd", "ndppd")],
 ];
 
 /// Sends solicitations from made-up hosts as fast as it can, half of them for duplicate detection.
@@ -39,7 +40,7 @@ pub fn flood(host: &Host, random: &mut fastrand::Rng, count: usize, mut meanwhil
             target,
             source_link_layer,
         };
-        let length = solicitation.emit(&mut packet).expect("it fits");
+        let length = solicitation.emit(&mut packet).expect("the packet fits");
         packet.truncate(length);
         host.tap.send(&Frame {
             source: mac,
@@ -112,7 +113,7 @@ fn survive(limits: &[&str]) {
 
 /// Waits until mldproxy knows only addresses for which a host answered.
 fn expect_all_confirmed(mldproxy: &Process) {
-    eventually("all have answered", SOON, || {
+    eventually("all hosts have answered", SOON, || {
         let summary = summary(mldproxy);
         let words: Vec<_> = summary.split_whitespace().collect();
         let known = words.iter().position(|word| *word == "addresses");

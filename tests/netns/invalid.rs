@@ -280,7 +280,7 @@ const fn stranger(number: u16) -> Ipv6Addr {
 
 pub fn emit(solicitation: &NeighborSolicitation) -> Vec<u8> {
     let mut packet = vec![0; 72];
-    let length = solicitation.emit(&mut packet).expect("it fits");
+    let length = solicitation.emit(&mut packet).expect("the packet fits");
     packet.truncate(length);
     packet
 }

@@ -150,7 +150,7 @@ fn a_join_and_a_leave_are_said_twice_and_a_query_is_answered() {
     let wire = Tap::open(&lab.sw, "rtr");
     let expect_said = |wanted: RecordType, times: usize| {
         let mut said = 0;
-        eventually("it is said as often", SOON, || {
+        eventually("the kernel reports as often", SOON, || {
             let frame = wire.receive(SOON).expect("a report");
             if let Ok(Message::ReportV2(report)) = parse(&frame.packet) {
                 let group = solicited_node(address(1));

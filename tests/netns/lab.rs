@@ -254,12 +254,14 @@ impl Lab {
     pub fn start_ndppd(&self) -> Process {
         // ndppd reads the configuration from a pipe, so the lab leaves no file behind.
         let (configuration, mut input) = io::pipe().expect("a pipe");
-        writeln!(input, "proxy {UPSTREAM} {{\nrouter yes").expect("it fits the pipe");
+        writeln!(input, "proxy {UPSTREAM} {{\nrouter yes")
+            .expect("the configuration fits the pipe");
         for (number, _) in (1..).zip(self.lans()) {
             let (prefix, bridge) = (prefix(number), downstream(number));
-            writeln!(input, "rule {prefix}:/64 {{ iface {bridge} }}").expect("it fits the pipe");
+            writeln!(input, "rule {prefix}:/64 {{ iface {bridge} }}")
+                .expect("the configuration fits the pipe");
         }
-        writeln!(input, "}}").expect("it fits the pipe");
+        writeln!(input, "}}").expect("the configuration fits the pipe");
         drop(input);
         let path = path_of_fd(&configuration);
         self.start_ndp_proxy("ndppd", &["-c", &path])

@@ -54,7 +54,7 @@ fn a_downstream_created_anew_is_heard_again() {
 
     create_downstream(&lab);
     let host = Host::on(&lab.lan);
-    eventually("it is heard again", SOON, || {
+    eventually("mldproxy hears the host again", SOON, || {
         host.solicits_from(address(2));
         lab.rtr
             .joined(UPSTREAM)

@@ -46,8 +46,16 @@ pub struct Test {
 macro_rules! tests {
     ($($plain:ident),* $(,)? $(; $($special:ident needs $needs:expr),* $(,)?)?) => {
         pub const TESTS: &[crate::Test] = &[
-            $(crate::Test { name: concat!(module_path!(), "::", stringify!($plain)), needs: &[], run: $plain },)*
-            $($(crate::Test { name: concat!(module_path!(), "::", stringify!($special)), needs: &$needs, run: $special },)*)?
+            $(crate::Test {
+                name: concat!(module_path!(), "::", stringify!($plain)),
+                needs: &[],
+                run: $plain,
+            },)*
+            $($(crate::Test {
+                name: concat!(module_path!(), "::", stringify!($special)),
+                needs: &$needs,
+                run: $special,
+            },)*)?
         ];
     };
 }

@@ -44,7 +44,8 @@ impl Rtnetlink {
     /// Sends a message to every socket that subscribed to links.
     fn tell(&self, message: &[u8]) {
         let links = NetlinkAddr::new(0, libc::RTMGRP_LINK.cast_unsigned());
-        sendto(self.0.as_raw_fd(), message, &links, MsgFlags::empty()).expect("it is told");
+        sendto(self.0.as_raw_fd(), message, &links, MsgFlags::empty())
+            .expect("the subscribers are told");
     }
 
     /// The kernel's message about the link with this name, without the marks of an answer.
@@ -54,7 +55,8 @@ impl Rtnetlink {
         question[6..8].copy_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
         attribute(&mut question, libc::IFLA_IFNAME, &terminated(name));
         let kernel = NetlinkAddr::new(0, 0);
-        sendto(self.0.as_raw_fd(), &question, &kernel, MsgFlags::empty()).expect("it is asked");
+        sendto(self.0.as_raw_fd(), &question, &kernel, MsgFlags::empty())
+            .expect("the kernel is asked");
         let mut answer = vec![0; 16_384];
         let length = recv(self.0.as_raw_fd(), &mut answer, MsgFlags::empty()).expect("an answer");
         answer.truncate(length);
@@ -204,7 +206,7 @@ fn an_interface_that_leaves_its_bridge_is_known_to_have_left_it() {
     mldproxy.wait_for_line("waiting for lan1: up, but without a valid", SOON);
     lab.rtr
         .run(&format!("ip link set dev lan1 master {DOWNSTREAM}"));
-    eventually("it is a part again", SOON, || {
+    eventually("the interface is a port again", SOON, || {
         state_of(&has_heard(&lab), "lan1") == "part_of"
     });
 }
@@ -304,11 +306,11 @@ fn an_upstream_that_flaps_does_not_fill_the_log() {
     let mldproxy = start(&lab, &[]);
     for _ in 0..40 {
         lab.sw.run("ip link set dev rtr down");
-        eventually("it has no carrier", SOON, || {
+        eventually("the interface has no carrier", SOON, || {
             state_of(&has_heard(&lab), UPSTREAM) == "no_carrier"
         });
         lab.sw.run("ip link set dev rtr up");
-        eventually("it has one", SOON, || {
+        eventually("the interface has a carrier", SOON, || {
             state_of(&has_heard(&lab), UPSTREAM) == "usable"
         });
     }
@@ -355,7 +357,7 @@ fn news_of_arp_and_of_bridge_ports_wakes_nobody() {
     has_heard(&lab);
     let switches = || {
         let path = format!("/proc/{}/status", mldproxy.pid());
-        let status = std::fs::read_to_string(path).expect("it runs");
+        let status = std::fs::read_to_string(path).expect("the process runs");
         let line = status
             .lines()
             .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
@@ -365,7 +367,7 @@ fn news_of_arp_and_of_bridge_ports_wakes_nobody() {
     // mldproxy sleeps until something wakes it.
     let resting = || {
         let mut before = 0;
-        eventually("it rests", SOON, || {
+        eventually("mldproxy rests", SOON, || {
             std::mem::replace(&mut before, switches()) == before
         });
         before

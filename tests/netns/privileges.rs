@@ -29,7 +29,8 @@ const CAP_NET_RAW: u64 = 1 << 13;
 
 /// The words after a field of /proc/PID/status.
 fn words(process: &Process, field: &str) -> Vec<String> {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("it runs");
+    let status =
+        fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("the process runs");
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     let words = line.expect("a field").split_whitespace();
     words.map(str::to_owned).collect()
@@ -63,7 +64,7 @@ fn expect_ids(process: &Process, user: u32, group: u32) {
 fn nobody() -> User {
     User::from_name("nobody")
         .expect("a list of users")
-        .expect("it is in every such list")
+        .expect("every system has the user nobody")
 }
 
 /// A copy of the program that every user can reach. The build's folder may not be.
@@ -202,7 +203,7 @@ fn links_created_anew_are_joined_and_heard_by_another_user() {
     mldproxy.wait_for_line("waiting for br-lan", SOON);
     create_downstream(&lab);
     let host = Host::on(&lab.lan);
-    eventually("it is heard again", SOON, || {
+    eventually("mldproxy hears the host again", SOON, || {
         host.solicits_from(address(2));
         let joined = lab.rtr.joined(UPSTREAM);
         [1, 2]
@@ -220,7 +221,7 @@ fn a_bridge_that_snoops_is_as_before_at_the_end_of_another_user() {
     lab.rtr.run(&format!(
         "ip link set dev {DOWNSTREAM} type bridge mcast_snooping 1"
     ));
-    eventually("it is a multicast router", SOON, || {
+    eventually("the bridge is a multicast router", SOON, || {
         multicast_router(&lab) == "2"
     });
     mldproxy.signal(Signal::SIGTERM);
@@ -255,7 +256,7 @@ fn as_the_unit_starts_it_hosts_are_joined() {
     );
     mldproxy.wait_for_line("proxying ", SOON);
     expect_capabilities(&mldproxy, CAP_NET_RAW | CAP_NET_ADMIN);
-    eventually("it is a multicast router", SOON, || {
+    eventually("the bridge is a multicast router", SOON, || {
         multicast_router(&lab) == "2"
     });
     Host::on(&lab.lan).solicits_from(address(1));

@@ -214,7 +214,8 @@ impl Guest {
     fn plug_in(&self, lan: &Namespace) {
         let (number, interface) = (self.number, self.interface());
         let mut commands = format!(
-            "link add link eth0 name {interface} address 02:00:00:00:70:{number:02x} type macvlan mode bridge
+            "link add link eth0 name {interface} address 02:00:00:00:70:{number:02x} \
+                type macvlan mode bridge
              link set dev {interface} up\n"
         );
         for address in &self.addresses {

@@ -31,7 +31,7 @@ fn query(router: &Namespace, wrapper: &str, arguments: &str) -> (i32, Vec<String
     let output = router.try_run(&format!("{wrapper} {BINARY} query {arguments}"));
     let text = [&output.stdout[..], &output.stderr].concat();
     let text = String::from_utf8(text).expect("UTF-8");
-    let code = output.status.code().expect("it exits");
+    let code = output.status.code().expect("the query exits");
     (code, text.lines().map(str::to_owned).collect())
 }
 
@@ -44,7 +44,7 @@ fn query_on(wire: &Tap) -> (Vec<u8>, [u8; 6]) {
         found = is_query.then_some((frame.packet, frame.destination));
         is_query
     });
-    found.expect("it was found")
+    found.expect("the query passes")
 }
 
 #[track_caller]
@@ -88,7 +88,8 @@ fn a_general_query_is_answered_with_all_groups() {
     let wire = Tap::open(&lab.lan, "eth0");
     let (code, lines) = query(&lab.rtr, "", &format!("--wait 1 {DOWNSTREAM}"));
     assert_eq!(code, 0, "{lines:#?}");
-    let announced = " acts as an MLDv2 querier on br-lan for this moment, and asks ff02::1 for answers within 1 s";
+    let announced = " acts as an MLDv2 querier on br-lan for this moment, \
+                     and asks ff02::1 for answers within 1 s";
     let source = lines[0].strip_suffix(announced);
     let source = source.unwrap_or_else(|| panic!("{lines:#?}"));
     let groups = answer_of_host(&lab, &lines);

@@ -177,7 +177,7 @@ fn tshark_finds_nothing_wrong_with_a_refresh() {
     let fields: Vec<_> = fields.iter().flat_map(|field| ["-e", field]).collect();
     let decoded = tshark(&[&["-T", "fields"][..], &fields].concat());
     let records = tshark(&["-T", "fields", "-e", "icmpv6.mldr.nb_mcast_records"]);
-    fs::remove_file(&file).expect("it is there");
+    fs::remove_file(&file).expect("the capture is there");
     assert_eq!(expert, "", "tshark has something to say");
     // Type 143, good checksum (1), hop limit 1, Router Alert 0 (MLD).
     assert_eq!(decoded, "143\t1\t1\t0\n143\t1\t1\t0\n");

@@ -161,7 +161,7 @@ fn sighup_asks_and_reports_anew() {
     let mldproxy = start(&lab, &["--refresh-interval", "3600", "--learn", "ndp"]);
     lab.lan_host_speaks();
     expect_joined(&lab, &[LAN_HOST]);
-    eventually("it has answered", SOON, || {
+    eventually("the host has answered", SOON, || {
         summary(&mldproxy).contains("(1 confirmed)")
     });
     // mldproxy also reads what the kernel learned meanwhile.
@@ -205,7 +205,7 @@ fn lost_notices(lab: &Lab, mldproxy: &Process) -> u64 {
         let columns: Vec<_> = line.split_whitespace().collect();
         (columns.get(2) == Some(&pid.as_str())).then(|| columns.get(8)?.parse::<u64>().ok())
     };
-    let table = table.expect("it is there");
+    let table = table.expect("the kernel lists its sockets");
     table.lines().filter_map(drops).flatten().sum()
 }
 

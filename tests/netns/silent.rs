@@ -191,7 +191,7 @@ fn an_answer_for_a_group_holds_for_the_address_that_is_learned_later() {
     speak_link_local(&lab, [1]);
     expect_among_joined(&lab, &hosts);
     // The link-local and the global address of both hosts.
-    eventually("all have answered", SOON, || {
+    eventually("both hosts have answered", SOON, || {
         summary(&mldproxy).contains(" 4 addresses and listeners (4 confirmed)")
     });
     // mldproxy hears the host once more, and the host cannot answer again.

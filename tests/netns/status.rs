@@ -42,7 +42,7 @@ crate::tests![
 
 /// Runs a tool on some input. Returns what it wrote to standard error if it failed.
 fn judge(tool: &str, arguments: &[&str], input: &str) -> Result<(), String> {
-    let mut child = Command::new(find_tool(tool).expect("it is there"))
+    let mut child = Command::new(find_tool(tool).expect("the tool is there"))
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -337,7 +337,7 @@ fn an_upstream_without_a_carrier_is_told() {
             .contains("\"present\":true,\"running\":true")
     );
     lab.sw.run("ip link set dev rtr down");
-    eventually("it is told", SOON, || {
+    eventually("the status tells that wan has no carrier", SOON, || {
         lab.rtr
             .status("")
             .contains("upstream    wan             no carrier\n")
@@ -487,7 +487,7 @@ fn clients_that_do_not_get_on_cost_nothing() {
                 host.solicits_from(*address);
             }
             // The server must also answer a client that does ask all the while.
-            eventually("all were heard", SOON, || {
+            eventually("mldproxy heard all solicitations", SOON, || {
                 counter(&ask(path, "json 0\n"), "neighbor_solicitations") == before + sent + 100
             });
         }

@@ -226,7 +226,7 @@ impl Host {
             override_flag: true,
             target_link_layer: Some(MacAddress(self.mac)),
         };
-        let length = advertisement.emit(&mut packet).expect("it fits");
+        let length = advertisement.emit(&mut packet).expect("the packet fits");
         packet.truncate(length);
         self.send(destination, packet);
     }
@@ -250,7 +250,7 @@ pub fn solicitation(mac: [u8; 6], source: Ipv6Addr, target: Ipv6Addr) -> Frame {
         source_link_layer: (!source.is_unspecified()).then_some(MacAddress(mac)),
     };
     let mut packet = vec![0; 128];
-    let length = solicitation.emit(&mut packet).expect("it fits");
+    let length = solicitation.emit(&mut packet).expect("the packet fits");
     packet.truncate(length);
     Frame {
         source: mac,
@@ -332,7 +332,7 @@ pub fn anonymous_memory(process: &Process) -> u64 {
 /// A number of /proc/PID/status. Memory is in kB.
 pub fn status(process: &Process, field: &str) -> u64 {
     let path = format!("/proc/{}/status", process.pid());
-    let status = std::fs::read_to_string(path).expect("it runs");
+    let status = std::fs::read_to_string(path).expect("the process runs");
     let line = status.lines().find(|line| line.starts_with(field));
     let words = line.and_then(|line| line.split_whitespace().nth(1));
     words

@@ -54,7 +54,7 @@ fn logged_in(namespaces: CloneFlags) -> (String, u32) {
         let line = str::from_utf8(&line[..length]).expect("text").to_owned();
         (line, mldproxy.id())
     });
-    logged.join().expect("it was logged")
+    logged.join().expect("mldproxy logged")
 }
 
 /// What OpenWrt's logd keeps of a datagram. If the 16th character after the priority is a space,

@@ -52,7 +52,7 @@ fn frames_of_a_vlan_that_no_interface_takes_are_not_heard_upstream() {
             version: QueryVersion::V1,
         };
         let mut packet = vec![0; 128];
-        let length = query.emit(&mut packet).expect("it fits");
+        let length = query.emit(&mut packet).expect("the packet fits");
         packet.truncate(length);
         Frame {
             source: port.mac(),
@@ -85,7 +85,7 @@ fn a_bridge_that_snoops_beneath_a_downstream_hands_over_all_multicast() {
         "above is on a bridge that snoops: its mcast_router is 2",
         SOON,
     );
-    eventually("it is a multicast router", SOON, || {
+    eventually("the bridge is a multicast router", SOON, || {
         multicast_router(&lab) == "2"
     });
     mldproxy.signal(Signal::SIGTERM);
@@ -103,7 +103,7 @@ fn a_vlan_on_a_bridge_that_snoops_is_heard() {
     let before = multicast_router(lab);
     let downstream = format!("{DOWNSTREAM}.10");
     let mldproxy = start_between(&lab.rtr, &[], &[UPSTREAM, &downstream]);
-    eventually("it is a multicast router", SOON, || {
+    eventually("the bridge is a multicast router", SOON, || {
         multicast_router(lab) == "2"
     });
     let host = Host::on(&lab.lan);

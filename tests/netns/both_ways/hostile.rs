@@ -27,7 +27,7 @@ fn advertise(tap: &Tap, router: Option<(Ipv6Addr, [u8; 6])>, target: Ipv6Addr) {
         target_link_layer: Some(MacAddress(tap.mac())),
     };
     let mut packet = vec![0; 128];
-    let length = advertisement.emit(&mut packet).expect("it fits");
+    let length = advertisement.emit(&mut packet).expect("the packet fits");
     packet.truncate(length);
     tap.send(&Frame {
         source: tap.mac(),
@@ -45,7 +45,7 @@ fn link_local(home: &Home, interface: &str) -> Ipv6Addr {
         .and_then(|(_, rest)| rest.split_once('/'));
     address
         .and_then(|(address, _)| address.parse().ok())
-        .expect("it has one")
+        .expect("the interface has a link-local address")
 }
 
 fn who_answers_for_everything_upstream_takes_no_confirmed_address() {

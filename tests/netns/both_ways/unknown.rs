@@ -80,7 +80,7 @@ fn a_host_that_its_own_neighbor_looked_for_is_found_from_elsewhere() {
     assert!(lan[1].namespace.reaches(target.address, SOON));
     assert!(frames(&upstream, QUIET).any(|frame| is_asked_for(target.address)(&frame)));
     let learned = format!("learned {} ", target.address);
-    assert!(!mldproxy.log().contains(&learned), "it was silent");
+    assert!(!mldproxy.log().contains(&learned), "the target was silent");
     // This is less than the half minute for which mldproxy does not look for an absent target
     // again.
     let found = lan2[0]

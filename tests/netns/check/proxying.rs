@@ -119,7 +119,8 @@ fn two_that_answer_are_told() {
     expect(
         &lab.rtr,
         "ndp_proxy",
-        "warning mldproxy and odhcpd both answer on wan; `option ndp disabled` in /etc/config/dhcp, or ndp_proxy 0",
+        "warning mldproxy and odhcpd both answer on wan; \
+         `option ndp disabled` in /etc/config/dhcp, or ndp_proxy 0",
     );
     assert!(odhcpd.is_running(), "{}", odhcpd.log());
     drop(odhcpd);
@@ -189,7 +190,8 @@ fn without_privileges_it_says_what_it_could_not_see() {
     let lab = Lab::without_querier();
     let without = |capability: &str| {
         outcome(&lab.rtr.try_run(&format!(
-            "setpriv --bounding-set -{capability} --inh-caps -{capability} {BINARY} check --wait 0 wan br-lan"
+            "setpriv --bounding-set -{capability} --inh-caps -{capability} \
+             {BINARY} check --wait 0 wan br-lan"
         )))
     };
     let (code, lines) = without("net_raw");
@@ -250,7 +252,8 @@ fn a_socket_that_never_stops_answering_is_no_instance() {
         "s.listen()\nprint('listens', flush=True)\n",
     );
     let flood = format!(
-        "{before}s.bind('{path}')\n{behind}while True:\n c = s.accept()[0]\n try:\n  while True: c.send(b'x' * 65536)\n except OSError: pass"
+        "{before}s.bind('{path}')\n{behind}while True:\n c = s.accept()[0]\n try:\n\
+         \x20 while True: c.send(b'x' * 65536)\n except OSError: pass"
     );
     let mut command = Command::new("python3");
     let listener = router.spawn(command.args(["-c", &flood]));
@@ -287,7 +290,8 @@ fn a_socket_that_does_not_answer_is_no_instance() {
     router.run(&format!("ip link add name {UPSTREAM} type bridge"));
     let path = &router.control_socket;
     let listen = format!(
-        "import socket\ns = socket.socket(socket.AF_UNIX)\ns.bind('{path}')\ns.listen()\nprint('listens', flush=True)\n\
+        "import socket\ns = socket.socket(socket.AF_UNIX)\ns.bind('{path}')\n\
+         s.listen()\nprint('listens', flush=True)\n\
          held = []\nwhile True: held.append(s.accept())"
     );
     let mut command = Command::new("python3");

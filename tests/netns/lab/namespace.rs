@@ -79,7 +79,7 @@ impl Namespace {
             unshare(CloneFlags::CLONE_NEWNET)?;
             Ok(File::open("/proc/thread-self/ns/net")?.into())
         });
-        let created = created.join().expect("it does not panic");
+        let created = created.join().expect("the thread does not panic");
         let fd = created.expect("the right to: call isolate() first");
         let label = label.to_owned();
         static COUNT: AtomicU32 = AtomicU32::new(0);

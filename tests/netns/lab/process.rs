@@ -98,7 +98,9 @@ impl Process {
             bound.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
             let mut child = bound.spawn().expect("the program starts");
             drop(bound); // and with it this end of the pipe
-            started.send(child.id()).expect("it is awaited");
+            started
+                .send(child.id())
+                .expect("the caller waits for the id");
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line).into_owned();
                 lock(&by_thread).lines.push(line);
@@ -109,7 +111,7 @@ impl Process {
                 seen.exit
             });
         });
-        let pid = Pid::from_raw(pid.recv().expect("it starts").cast_signed());
+        let pid = Pid::from_raw(pid.recv().expect("the program starts").cast_signed());
         let thread = Some(thread);
         Self { pid, seen, thread }
     }

@@ -32,7 +32,7 @@ impl Tun {
     pub fn receive(&mut self, deadline: Duration) -> Option<Vec<u8>> {
         let mut descriptors = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(deadline).expect("a short deadline");
-        if poll(&mut descriptors, timeout).expect("it can be polled") == 0 {
+        if poll(&mut descriptors, timeout).expect("the device can be polled") == 0 {
             return None;
         }
         let mut packet = vec![0; 65536];

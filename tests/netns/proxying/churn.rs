@@ -131,7 +131,10 @@ fn entries_and_routes_are_those_of_the_confirmed_whoever_comes_and_goes() {
                             guest.addresses.push(address);
                             ("add", address)
                         }
-                        None => ("del", guest.addresses.pop().expect("it has four")),
+                        None => (
+                            "del",
+                            guest.addresses.pop().expect("the guest has addresses"),
+                        ),
                     };
                     lans[lan].run(&format!("ip addr {verb} {address}/128 dev {interface}"));
                     if spare.is_some() {
@@ -170,7 +173,7 @@ fn entries_and_routes_are_those_of_the_confirmed_whoever_comes_and_goes() {
             guest.unplug(lans[*lan]);
         }
     }
-    eventually("all have expired", SOON, || {
+    eventually("all addresses have expired", SOON, || {
         Tables::of_daemon(&lab.rtr) == Tables::default()
     });
     expect_agreement(&lab, &foreign, "after all");
@@ -264,7 +267,7 @@ fn what_was_in_the_way_is_replaced_once_it_is_gone() {
     let mldproxy = start(&lab, BOTH);
     guest.plug_in(&lab.lan);
     guest.speaks(&lab.lan);
-    eventually("all but that has its entry", SOON, || {
+    eventually("the other address has an entry", SOON, || {
         let tables = Tables::of_kernel(&lab.rtr);
         tables.routes.len() == 2 && tables.entries == [guest.addresses[1]].into()
     });

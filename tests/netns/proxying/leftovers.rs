@@ -81,7 +81,7 @@ fn a_kill_leaves_all_and_the_next_process_sweeps_what_is_not_wanted() {
     ));
     gone.unplug(&lab.lan);
     let second = start(&lab, &options);
-    eventually("what nobody has is swept", SOON, || {
+    eventually("mldproxy has swept what nobody has", SOON, || {
         let tables = Tables::of_kernel(&lab.rtr);
         !tables.entries.contains(&unknown)
             && tables.routes.iter().all(|(address, _)| *address != unknown)

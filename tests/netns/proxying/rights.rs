@@ -95,7 +95,9 @@ fn without_the_capability_one_line_says_so_and_groups_are_joined() {
         (lab, mldproxy, said, before + kinds as u64)
     });
     for (lab, mldproxy, said, tried_again) in &labs {
-        eventually("it was tried again", SOON, || failures(lab) >= *tried_again);
+        eventually("mldproxy tried again", SOON, || {
+            failures(lab) >= *tried_again
+        });
         assert_eq!(mldproxy.lines(), *said);
         assert!(mldproxy.is_running());
         assert_eq!(Tables::of_kernel(&lab.rtr), Tables::default());

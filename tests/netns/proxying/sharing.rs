@@ -124,7 +124,7 @@ fn while_nothing_is_missing(instance: &Instance<'_>, what: &str, work: impl FnOn
         work();
         awaited(before() + 2);
         done.store(true, Ordering::Relaxed);
-        watch.join().expect("it does not panic")
+        watch.join().expect("the watch does not panic")
     });
     assert!(missing.is_empty(), "{what}: {missing:?}");
 }
@@ -160,7 +160,7 @@ fn none_takes_from_another(lab: &Lab, instances: &[Instance<'_>; 3]) {
                 let process: Option<Process> = running[number].take();
                 let what = format!("{} ends by {signal}", instances[number].number);
                 while_nothing_is_missing(survivor, &what, || {
-                    end(process.expect("it runs"), signal);
+                    end(process.expect("the process runs"), signal);
                 });
             };
             ends(others[0]);
@@ -176,7 +176,7 @@ fn none_takes_from_another(lab: &Lab, instances: &[Instance<'_>; 3]) {
         for process in running.into_iter().flatten() {
             end(process, Signal::SIGTERM);
         }
-        assert_eq!(own_part(&lab.rtr), [""; 0], "all have ended");
+        assert_eq!(own_part(&lab.rtr), [""; 0], "all instances have ended");
         assert_eq!(Foreign::of_kernel(&lab.rtr), foreign);
     }
 }
@@ -285,9 +285,11 @@ fn an_entry_that_another_one_gives_up_is_back_at_once() {
         let marked: Vec<_> = entries.iter().map(|entry| first_address(entry)).collect();
         second.hosts.iter().all(|host| marked.contains(host))
     };
-    eventually("they are the first one's", SOON, || are_all("77"));
+    eventually("the entries are the first instance's", SOON, || {
+        are_all("77")
+    });
     let _second = second.start();
-    eventually("both want them", SOON, || {
+    eventually("both instances want the entries", SOON, || {
         let status = second.router.run(&format!(
             "{} status --socket {}",
             env!("CARGO_BIN_EXE_mldproxy"),
@@ -296,10 +298,12 @@ fn an_entry_that_another_one_gives_up_is_back_at_once() {
         let proxied = status.lines().filter(|line| line.ends_with(" proxied"));
         proxied.count() >= second.hosts.len()
     });
-    assert!(are_all("77"), "the first one made them");
+    assert!(are_all("77"), "the first instance made the entries");
     lab.rtr
         .run(&format!("ip addr del {ROUTER}/64 dev {UPSTREAM}"));
-    eventually("they are the second one's", SOON, || are_all("76"));
+    eventually("the entries are the second instance's", SOON, || {
+        are_all("76")
+    });
 }
 
 fn what_crashed_ones_left_is_swept_in_whatever_order_they_start_again() {
@@ -390,7 +394,7 @@ fn a_route_that_somebody_removes_is_back_at_once() {
     // Routes of others wake nobody.
     let path = format!("/proc/{}/status", mldproxy.pid());
     let field = |name: &str| {
-        let status = fs::read_to_string(&path).expect("it runs");
+        let status = fs::read_to_string(&path).expect("the process runs");
         let line = status.lines().find(|line| line.starts_with(name));
         line.map(str::to_owned).expect("a field")
     };
@@ -398,7 +402,7 @@ fn a_route_that_somebody_removes_is_back_at_once() {
     mldproxy.signal(Signal::SIGSTOP);
     // The stop itself is a wake-up too.
     let mut before = String::new();
-    eventually("it has stopped", SOON, || {
+    eventually("mldproxy has stopped", SOON, || {
         let is_stopped = field("State:").contains("(stopped)");
         let last = std::mem::replace(&mut before, wake_ups());
         is_stopped && last == before
@@ -414,7 +418,7 @@ fn a_route_that_somebody_removes_is_back_at_once() {
     let queue = lab
         .rtr
         .within(|| fs::read_to_string("/proc/thread-self/net/netlink"));
-    let queue = queue.expect("it is there");
+    let queue = queue.expect("the kernel lists its queues");
     let of_mldproxy = queue
         .lines()
         .find(|line| line.contains(&format!(" {} ", 0x4d4c_4400)));
@@ -490,7 +494,7 @@ fn all_settings(router: &Namespace) -> [String; 5] {
     .map(|name| {
         let path = format!("/proc/sys/net/ipv6/{name}");
         let value = router.within(|| fs::read_to_string(path));
-        value.expect("it is there").trim().to_owned()
+        value.expect("the setting exists").trim().to_owned()
     })
 }
 
@@ -517,7 +521,7 @@ fn settings_are_put_back_by_the_last_in_whatever_order_they_end() {
                 } else {
                     Signal::SIGTERM
                 };
-                end(running[number].take().expect("it runs"), signal);
+                end(running[number].take().expect("the process runs"), signal);
                 let first = running[0].is_some() || running[1].is_some();
                 let [all, wan, wan_delay, ..] = all_settings(&lab.rtr);
                 if running.iter().any(Option::is_some) {
@@ -573,7 +577,7 @@ fn settings_of_a_bridge_are_put_back_by_the_last() {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let first = instances[0].start();
         first.wait_for_line("br-lan snoops", SOON);
-        eventually("it is a multicast router", SOON, || {
+        eventually("the bridge is a multicast router", SOON, || {
             multicast_router(&lab) == "2"
         });
         let last = instances[2].start();
@@ -584,7 +588,7 @@ fn settings_of_a_bridge_are_put_back_by_the_last() {
     }
     // A bridge that was created anew is another bridge.
     let killed = instances[0].start();
-    eventually("it is a multicast router", SOON, || {
+    eventually("the bridge is a multicast router", SOON, || {
         multicast_router(&lab) == "2"
     });
     end(killed, Signal::SIGKILL);
