@@ -46,17 +46,20 @@ pub struct Host {
 }
 
 impl Host {
-    const VACANT: Host = Host {
-        link_local: None,
-        last_heard: Instant::ZERO,
-        neighbors: 0,
-        listeners: 0,
-        strangers: 0,
-        unanswered: 0,
-        answered: false,
-        asked: None,
-        first: Next::END,
-    };
+    /// A host that was not heard yet.
+    fn new() -> Self {
+        Host {
+            link_local: None,
+            last_heard: Instant::ZERO,
+            neighbors: 0,
+            listeners: 0,
+            strangers: 0,
+            unanswered: 0,
+            answered: false,
+            asked: None,
+            first: Next::END,
+        }
+    }
 
     /// Does a report from `source` answer a question? It does within [`ANSWER_WINDOW`], if the
     /// question went to that address.
@@ -183,7 +186,7 @@ impl<'t> Hosts<'t> {
             let slot = self.useless()?;
             self.remove(slot);
         }
-        let slot = self.table.insert(sender, Host::VACANT).ok()?;
+        let slot = self.table.insert(sender, Host::new()).ok()?;
         self.idle.insert(slot);
         u16::try_from(slot).ok()
     }
