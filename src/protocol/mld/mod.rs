@@ -77,7 +77,7 @@ pub struct Storage {
 impl Storage {
     pub(crate) const fn new() -> Self {
         Storage {
-            state_changes: [0; state_changes::CAPACITY],
+            state_changes: state_changes::Storage::new(),
         }
     }
 }

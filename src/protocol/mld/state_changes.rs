@@ -39,18 +39,34 @@ pub struct Voice {
 pub const CAPACITY: usize = 5120;
 const WORDS: usize = CAPACITY / 32;
 
-/// What [`StateChanges`] are kept in: how often each group joined is still to be reported.
-pub type Storage = [u8; CAPACITY];
+/// What [`StateChanges`] are kept in.
+pub struct Storage {
+    times: [u8; CAPACITY],
+    due: SlotSet<WORDS>,
+    waiting: SlotSet<WORDS>,
+    told: SlotSet<WORDS>,
+}
+
+impl Storage {
+    pub(crate) const fn new() -> Self {
+        Storage {
+            times: [0; CAPACITY],
+            due: SlotSet::new(),
+            waiting: SlotSet::new(),
+            told: SlotSet::new(),
+        }
+    }
+}
 
 /// What is still to be reported. Groups go by their slots.
 pub struct StateChanges<'t> {
     /// How often each group joined is still to be reported.
-    times: &'t mut Storage,
+    times: &'t mut [u8; CAPACITY],
     /// The groups joined that are to be reported now, and those that wait for `repeat_at`.
-    due: SlotSet<WORDS>,
-    waiting: SlotSet<WORDS>,
+    due: &'t mut SlotSet<WORDS>,
+    waiting: &'t mut SlotSet<WORDS>,
     /// The groups whose leave was reported and is still to be carried out, also if that failed.
-    told: SlotSet<WORDS>,
+    told: &'t mut SlotSet<WORDS>,
     /// Groups left, and how often that is still to be reported.
     left: heapless::Vec<(SolicitedNode, u8), MAX_REPEATED_LEAVES>,
     left_are_due: bool,
@@ -69,12 +85,21 @@ pub struct StateChanges<'t> {
 }
 
 impl<'t> StateChanges<'t> {
-    pub(crate) fn new(times: &'t mut Storage) -> Self {
+    pub(crate) fn new(storage: &'t mut Storage) -> Self {
+        let Storage {
+            times,
+            due,
+            waiting,
+            told,
+        } = storage;
+        due.clear();
+        waiting.clear();
+        told.clear();
         StateChanges {
             times,
-            due: SlotSet::new(),
-            waiting: SlotSet::new(),
-            told: SlotSet::new(),
+            due,
+            waiting,
+            told,
             left: heapless::Vec::new(),
             left_are_due: false,
             repeat_at: None,
@@ -347,8 +372,8 @@ mod tests {
 
     #[test]
     fn leaves_that_were_reported_and_fail_do_not_hold_up_the_report_of_another() {
-        let times = &mut [0; CAPACITY];
-        let mut changes = StateChanges::new(times);
+        let storage = &mut Storage::new();
+        let mut changes = StateChanges::new(storage);
         let buffer = &mut [0; 1500];
         // All but the last are reported, 72 at a time, and none is carried out.
         let mut first = 0;
@@ -382,8 +407,8 @@ mod tests {
 
     #[test]
     fn in_the_end_every_group_is_reported_once_and_each_report_goes_on_after_the_last() {
-        let times = &mut [0; CAPACITY];
-        let mut changes = StateChanges::new(times);
+        let storage = &mut Storage::new();
+        let mut changes = StateChanges::new(storage);
         let buffer = &mut [0; 1500];
         let looked_at = core::cell::Cell::new(0);
         let groups = |first| {

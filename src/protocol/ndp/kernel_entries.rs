@@ -104,6 +104,10 @@ pub struct Change {
 /// What [`KernelEntries`] are kept in.
 pub struct Storage {
     addresses: Table<Ipv6Addr, Proxied, CAPACITY>,
+    proxies: Pending<WORDS>,
+    routes: Pending<WORDS>,
+    listed_proxies: SlotSet<WORDS>,
+    listed_routes: SlotSet<WORDS>,
     announcing: Deadlines<CAPACITY>,
 }
 
@@ -111,6 +115,10 @@ impl Storage {
     pub(crate) const fn new() -> Self {
         Storage {
             addresses: Table::new(),
+            proxies: Pending::new(),
+            routes: Pending::new(),
+            listed_proxies: SlotSet::new(),
+            listed_routes: SlotSet::new(),
             announcing: Deadlines::new(),
         }
     }
@@ -119,11 +127,11 @@ impl Storage {
 /// The addresses, at most [`CAPACITY`].
 pub struct KernelEntries<'t> {
     addresses: &'t mut Table<Ipv6Addr, Proxied, CAPACITY>,
-    proxies: Pending<WORDS>,
-    routes: Pending<WORDS>,
+    proxies: &'t mut Pending<WORDS>,
+    routes: &'t mut Pending<WORDS>,
     /// Those that the listing of either table has told of since it began.
-    listed_proxies: SlotSet<WORDS>,
-    listed_routes: SlotSet<WORDS>,
+    listed_proxies: &'t mut SlotSet<WORDS>,
+    listed_routes: &'t mut SlotSet<WORDS>,
     wants_proxies: bool,
     wants_routes: bool,
     announces: bool,
@@ -142,16 +150,24 @@ impl<'t> KernelEntries<'t> {
     pub(crate) fn new(storage: &'t mut Storage, config: &Config, hash_key: [u8; 16]) -> Self {
         let Storage {
             addresses,
+            proxies,
+            routes,
+            listed_proxies,
+            listed_routes,
             announcing,
         } = storage;
         addresses.begin(hash_key);
+        proxies.clear();
+        routes.clear();
+        listed_proxies.clear();
+        listed_routes.clear();
         announcing.clear();
         KernelEntries {
             addresses,
-            proxies: Pending::new(),
-            routes: Pending::new(),
-            listed_proxies: SlotSet::new(),
-            listed_routes: SlotSet::new(),
+            proxies,
+            routes,
+            listed_proxies,
+            listed_routes,
             wants_proxies: config.ndp_proxy,
             wants_routes: config.host_routes,
             announces: config.announce,
@@ -394,15 +410,15 @@ impl<'t> KernelEntries<'t> {
 
     fn listed(&mut self, table: KernelTable) -> &mut SlotSet<WORDS> {
         match table {
-            KernelTable::Proxies => &mut self.listed_proxies,
-            KernelTable::Routes => &mut self.listed_routes,
+            KernelTable::Proxies => self.listed_proxies,
+            KernelTable::Routes => self.listed_routes,
         }
     }
 
     fn pending(&mut self, table: KernelTable) -> &mut Pending<WORDS> {
         match table {
-            KernelTable::Proxies => &mut self.proxies,
-            KernelTable::Routes => &mut self.routes,
+            KernelTable::Proxies => self.proxies,
+            KernelTable::Routes => self.routes,
         }
     }
 

@@ -185,6 +185,16 @@ impl<const WORDS: usize> Pending<WORDS> {
         }
     }
 
+    /// Forgets every action. If there is none, it writes nothing, so that its pages of memory stay
+    /// untouched.
+    pub(crate) fn clear(&mut self) {
+        self.ready.clear();
+        self.failed.clear();
+        if self.retry_at.is_some() {
+            self.retry_at = None;
+        }
+    }
+
     /// Notes whether a slot has an action to carry out. If one failed before, it need not wait.
     pub(crate) fn set(&mut self, slot: usize, pending: bool) {
         self.failed.remove(slot);

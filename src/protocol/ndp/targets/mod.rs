@@ -90,6 +90,8 @@ pub struct Storage {
     table: Table<Ipv6Addr, Target, CAPACITY>,
     due: Deadlines<CAPACITY>,
     open: open::Storage,
+    to_ask: SlotSet<{ CAPACITY / 32 }>,
+    answers: heapless::Deque<Solicitation, MAX_ANSWERS>,
 }
 
 impl Storage {
@@ -98,6 +100,8 @@ impl Storage {
             table: Table::new(),
             due: Deadlines::new(),
             open: Table::new(),
+            to_ask: SlotSet::new(),
+            answers: heapless::Deque::new(),
         }
     }
 }
@@ -109,24 +113,34 @@ pub struct Targets<'t> {
     due: &'t mut Deadlines<CAPACITY>,
     open: Open<'t>,
     /// Those with a question to be sent.
-    to_ask: SlotSet<{ CAPACITY / 32 }>,
+    to_ask: &'t mut SlotSet<{ CAPACITY / 32 }>,
     newcomers: Bucket,
-    answers: heapless::Deque<Solicitation, MAX_ANSWERS>,
+    answers: &'t mut heapless::Deque<Solicitation, MAX_ANSWERS>,
 }
 
 impl<'t> Targets<'t> {
     /// No targets, in a storage whose hashes get a key.
     pub(crate) fn new(storage: &'t mut Storage, hash_key: [u8; 16]) -> Self {
-        let Storage { table, due, open } = storage;
+        let Storage {
+            table,
+            due,
+            open,
+            to_ask,
+            answers,
+        } = storage;
         table.begin(hash_key);
         due.clear();
+        to_ask.clear();
+        if !answers.is_empty() {
+            answers.clear();
+        }
         Targets {
             table,
             due,
             open: Open::new(open, hash_key),
-            to_ask: SlotSet::new(),
+            to_ask,
             newcomers: Bucket::new(),
-            answers: heapless::Deque::new(),
+            answers,
         }
     }
 
