@@ -1,8 +1,12 @@
 //! Checks docs/rfc.md and SECURITY.md against the source. Each row of docs/rfc.md names the code
 //! that keeps a rule and the test of it, and both exist.
 
+mod sources;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use sources::rust_files;
 
 const PAGE: &str = "docs/rfc.md";
 
@@ -106,21 +110,6 @@ fn read(path: &str) -> Option<String> {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).ok()
 }
 
-/// Every Rust file in a folder and its subfolders.
-fn sources(folder: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let entries = fs::read_dir(folder).expect("the folder exists");
-    let mut files = Vec::new();
-    for path in entries.map(|entry| entry.expect("the entry is readable").path()) {
-        if path.is_dir() {
-            files.extend(sources(path.to_str().expect("a path in UTF-8")));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    files
-}
-
 /// Whether the text has the name, and not only as a part of another one.
 fn has_word(text: &str, name: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
@@ -197,11 +186,13 @@ fn the_security_page_justifies_every_unsafe_block() {
         }
     }
     assert_eq!(source.matches("unsafe {").count(), justified);
-    let elsewhere = sources("src").into_iter().filter(|path| {
-        let text = fs::read_to_string(path).expect("the file exists");
-        !path.ends_with("sys/ffi.rs")
-            && (text.contains("unsafe {") || text.contains("(unsafe_code"))
-    });
+    let elsewhere = rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .into_iter()
+        .filter(|path| {
+            let text = fs::read_to_string(path).expect("the file exists");
+            !path.ends_with("sys/ffi.rs")
+                && (text.contains("unsafe {") || text.contains("(unsafe_code"))
+        });
     let forbids = |path: &PathBuf| path.ends_with("protocol/lib.rs");
     assert_eq!(elsewhere.filter(|path| !forbids(path)).count(), 0);
     assert!(page.contains(&format!("in {justified} blocks")));

@@ -1,8 +1,12 @@
 //! The rooms of `src/` import one another in one direction (docs/architecture.md).
 
+mod sources;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use sources::rust_files;
 
 /// The rooms of the daemon, each with those that it may import, from the top floor down.
 const DAEMON: &[(&str, &[&str])] = &[
@@ -44,21 +48,6 @@ const PROTOCOL: &[(&str, &[&str])] = &[
     ("time", &[]),
 ];
 
-/// All Rust files in a folder, and in those within.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("a folder");
-    let paths = entries.map(|entry| entry.expect("an entry").path());
-    let mut files = Vec::new();
-    for path in paths {
-        if path.is_dir() {
-            files.extend(self::files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    files
-}
-
 /// The room that a file is in: its first folder in `source`, or its own name there.
 fn room(source: &Path, file: &Path) -> String {
     let within = file.strip_prefix(source).expect("it is within");
@@ -95,7 +84,7 @@ fn named(text: &str, root: &str) -> Vec<String> {
 fn arrows(source: &str, roots: &[&str]) -> BTreeMap<(String, String), PathBuf> {
     let source = Path::new(source);
     let mut arrows = BTreeMap::new();
-    for file in files(source) {
+    for file in rust_files(source) {
         let text = fs::read_to_string(&file).expect("a file");
         let from = room(source, &file);
         let rooms = roots.iter().flat_map(|root| named(&text, root));
@@ -135,7 +124,7 @@ fn the_protocol_imports_downwards() {
 #[test]
 fn only_the_engine_names_events_and_only_wire_reads_octets() {
     let source = Path::new("src/protocol");
-    for file in files(source) {
+    for file in rust_files(source) {
         let text = fs::read_to_string(&file).expect("a file");
         let room = room(source, &file);
         let words: Vec<_> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
