@@ -151,9 +151,14 @@ impl Interfaces {
         Port::try_from(port).ok()
     }
 
+    /// Is the upstream the interface with this number?
+    pub fn is_upstream(&self, index: u32) -> bool {
+        self.upstream.index == Some(index)
+    }
+
     /// The side of the interface with this number.
     pub fn side_of(&self, index: u32) -> Option<Side> {
-        if self.upstream.index == Some(index) {
+        if self.is_upstream(index) {
             return Some(Side::Upstream);
         }
         self.port_of(index).map(Side::Downstream)
@@ -269,7 +274,7 @@ impl Interfaces {
                     interface.address_confirmed = true;
                 }
             }
-        } else if self.upstream.index == Some(address.index)
+        } else if self.is_upstream(address.index)
             && address.prefix_length < 128
             && let Ok(prefix) = Prefix::of(address.address, address.prefix_length)
         {
@@ -285,7 +290,7 @@ impl Interfaces {
     fn address_is_gone(&mut self, index: u32, address: Ipv6Addr) -> Option<Dump> {
         // Another address may keep the prefix.
         let in_prefix = |(prefix, _): &(Prefix, bool)| prefix.contains(address);
-        if self.upstream.index == Some(index) && self.prefixes.iter().any(in_prefix) {
+        if self.is_upstream(index) && self.prefixes.iter().any(in_prefix) {
             return Some(Dump::Addresses);
         }
         self.link_local_is_gone(index, address)

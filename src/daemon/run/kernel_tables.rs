@@ -111,9 +111,7 @@ pub(super) fn after(interfaces: &Interfaces, notice: &Notice<'_>) -> Option<Dump
         }) => interfaces.side_of(*index).map(|_| Dump::ProxiedNeighbors),
         // Where IPv6 is switched off the kernel removes the entries and then the addresses, and
         // says so of the addresses alone, be they in use already or not.
-        Notice::AddressDeleted { index, .. }
-            if interfaces.side_of(*index) == Some(Side::Upstream) =>
-        {
+        Notice::AddressDeleted { index, .. } if interfaces.is_upstream(*index) => {
             Some(Dump::ProxiedNeighbors)
         }
         Notice::Link(_)
@@ -140,14 +138,13 @@ pub(super) fn event(
     number: Number,
     notice: &Notice<'_>,
 ) -> Option<Event<'static>> {
-    let is_upstream = |index| interfaces.side_of(index) == Some(Side::Upstream);
     let (table, listing) = match *notice {
         Notice::ProxiedNeighbor {
             index,
             address,
             protocol,
         } => {
-            let owner = Number::of_mark(protocol).filter(|_| is_upstream(index))?;
+            let owner = Number::of_mark(protocol).filter(|_| interfaces.is_upstream(index))?;
             let is_wanted = || {
                 let proxied = engine.ndp().kernel_entries().get(address);
                 proxied.is_some_and(|proxied| proxied.place.is_downstream())
@@ -158,7 +155,7 @@ pub(super) fn event(
             (KernelTable::Proxies, Listing::Has(address, Side::Upstream))
         }
         Notice::Sibling(Told::Removed { index, address }) => {
-            return is_upstream(index).then_some(Event::Removed(
+            return interfaces.is_upstream(index).then_some(Event::Removed(
                 KernelTable::Proxies,
                 address,
                 Side::Upstream,
@@ -212,7 +209,7 @@ pub(super) fn adopt<'n>(
             index,
             address,
             protocol,
-        } if interfaces.side_of(index) == Some(Side::Upstream)
+        } if interfaces.is_upstream(index)
             && Number::of_mark(protocol).is_some_and(|number| is_left(number, index))
             && engine.config().learns(address)
             && tables.hold_proxy(index, address).is_ok() =>
