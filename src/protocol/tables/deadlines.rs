@@ -14,8 +14,8 @@ pub struct Deadlines<const N: usize> {
     length: usize,
 }
 
-/// What is known of a slot, and the slot that is at a place of the heap. Slots and places are handed
-/// out from 0, so few deadlines need few pages of memory.
+/// What is known of a slot, and the slot at a place of the heap. Slots and places are handed out
+/// from 0, so few deadlines need few pages of memory.
 #[derive(Clone, Copy)]
 struct Entry {
     /// The deadline of the slot with the entry's number, in milliseconds: the upper half, and the

@@ -46,6 +46,12 @@ impl<const WORDS: usize> SlotSet<WORDS> {
         })
     }
 
+    /// All slots, each once: from `first` on in ascending order, and then those below it.
+    pub(crate) fn iter_around(&self, first: usize) -> impl Iterator<Item = usize> {
+        let below = self.iter_from(0).take_while(move |slot| *slot < first);
+        self.iter_from(first).chain(below)
+    }
+
     pub(crate) fn insert(&mut self, slot: usize) {
         let is_new = insert(&mut self.words, &mut self.some, slot);
         self.length = self.length.saturating_add(is_new.into());
@@ -292,6 +298,14 @@ mod tests {
         }
         let slots: heapless::Vec<usize, 64> = set.iter().collect();
         assert_eq!(slots, [0, 5, 32, 63]);
+        for (first, expected) in [
+            (0, [0, 5, 32, 63]),
+            (6, [32, 63, 0, 5]),
+            (64, [0, 5, 32, 63]),
+        ] {
+            let around: heapless::Vec<usize, 64> = set.iter_around(first).collect();
+            assert_eq!(around, expected, "from {first} on");
+        }
         assert_eq!(set.len(), 4);
         assert!(set.contains(32) && !set.contains(31));
         for slot in slots {

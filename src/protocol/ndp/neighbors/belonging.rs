@@ -192,15 +192,13 @@ impl Neighbors<'_> {
         if is_stranger == self.strangers.contains(slot) {
             return;
         }
-        let host = self.hosts.get_mut(number);
-        if is_stranger {
-            self.strangers.insert(slot);
-            host.into_iter()
-                .for_each(|host| host.strangers = host.strangers.saturating_add(1));
-        } else {
-            self.strangers.remove(slot);
-            host.into_iter()
-                .for_each(|host| host.strangers = host.strangers.saturating_sub(1));
+        self.strangers.set(slot, is_stranger);
+        if let Some(host) = self.hosts.get_mut(number) {
+            host.strangers = if is_stranger {
+                host.strangers.saturating_add(1)
+            } else {
+                host.strangers.saturating_sub(1)
+            };
         }
         self.hosts.note_neighbors(number);
     }
@@ -363,14 +361,9 @@ impl Neighbors<'_> {
     /// The unconfirmed neighbor that gives way if no host is ever asked. Of [`CANDIDATES`] that
     /// each call looks at in turn, it is the one seen longest ago.
     fn oldest_stranger(&mut self) -> Option<usize> {
-        let ahead = self.strangers.iter_from(self.hand);
-        let behind = self
-            .strangers
-            .iter_from(0)
-            .take_while(|slot| *slot < self.hand);
         let mut hand = self.hand;
         let mut oldest: Option<(Instant, usize)> = None;
-        for slot in ahead.chain(behind).take(CANDIDATES) {
+        for slot in self.strangers.iter_around(self.hand).take(CANDIDATES) {
             hand = slot.saturating_add(1);
             if let Some((_, neighbor)) = self.table.get(slot) {
                 let candidate = (neighbor.last_seen, slot);

@@ -196,9 +196,7 @@ impl<'t> Hosts<'t> {
     fn useless(&mut self) -> Option<usize> {
         let mut longest = None;
         let mut hand = self.hand;
-        let ahead = self.idle.iter_from(self.hand);
-        let behind = self.idle.iter_from(0).take_while(|slot| *slot < self.hand);
-        for slot in ahead.chain(behind).take(CANDIDATES) {
+        for slot in self.idle.iter_around(self.hand).take(CANDIDATES) {
             hand = slot.saturating_add(1);
             let Some((_, host)) = self.table.get(slot) else {
                 continue;
@@ -231,11 +229,7 @@ impl<'t> Hosts<'t> {
             return;
         };
         let slot = usize::from(number);
-        if neighbors == 0 {
-            self.idle.insert(slot);
-        } else {
-            self.idle.remove(slot);
-        }
+        self.idle.set(slot, neighbors == 0);
         if neighbors > FAIR_SHARE && strangers > 0 {
             let rank = u16::MAX.saturating_sub(neighbors);
             self.greedy.set(slot, Instant::from_millis(rank.into()));

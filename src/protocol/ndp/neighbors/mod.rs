@@ -392,7 +392,8 @@ impl<'t> Neighbors<'t> {
     }
 
     /// Renews a neighbor that its host was seen with. Confirms it if the host `answers` a question.
-    #[inline]
+    // A known host's packet ends here, so a call would be paid for each.
+    #[inline(always)]
     fn renew(&mut self, now: Instant, config: &Config, slot: usize, number: u16, answers: bool) {
         if answers {
             self.confirm(slot, number);
@@ -440,30 +441,20 @@ impl<'t> Neighbors<'t> {
             return Known::Nothing;
         };
         let mut link = host.first;
-        let due = now.saturating_add(self.question_delay(config));
         let mut known = Known::Nothing;
         while let Some(slot) = link.slot() {
-            let Some((identity, neighbor)) = self.table.get_mut(slot) else {
+            let Some((identity, neighbor)) = self.table.get(slot) else {
                 break;
             };
             link = neighbor.next;
             if identity.group() == group {
-                let has_changed = answers && !neighbor.is_confirmed();
-                if has_changed {
-                    neighbor.standing = Standing::Confirmed;
-                }
-                neighbor.renew(now, due);
-                let standing = neighbor.standing;
+                let confirms = answers && !neighbor.is_confirmed();
                 known = match identity {
                     Identity::Listener(..) if known == Known::Nothing => Known::Listener,
                     Identity::Listener(..) => known,
                     Identity::Address(_) => Known::Address,
                 };
-                self.expect_question(now, config, slot);
-                if has_changed {
-                    self.set_standing(slot, standing);
-                    self.changed.insert(slot);
-                }
+                self.renew(now, config, slot, number, confirms);
             }
         }
         known

@@ -1,7 +1,6 @@
 //! The unconfirmed neighbors whose hosts left a question unanswered, in the order in which they
 //! were asked for. In a full table they give way in that order.
 
-use super::question::ASKS;
 use super::{CAPACITY, Neighbors};
 use crate::tables::pending::SlotSet;
 use crate::time::Instant;
@@ -110,7 +109,7 @@ impl Neighbors<'_> {
         let Some(host) = self.hosts.get(neighbor.host) else {
             return Silence::Spoken;
         };
-        let was_asked = host.unanswered > 0 || neighbor.step.questions() > ASKS;
+        let was_asked = host.unanswered > 0 || neighbor.step.is_beyond_asks();
         match (neighbor.is_confirmed(), was_asked) {
             (true, _) => Silence::Spoken,
             (false, _) if neighbor.is_unanswered() => Silence::Silent,
