@@ -24,7 +24,7 @@ use crate::tables::table::Table;
 use crate::time::{Duration, Instant};
 use crate::wire::MacAddress;
 
-pub use target::{Absent, Asked, Present, Target, Verifying};
+pub use target::{Absent, Asked, Ended, Present, Refused, Solicitation, Target, Verifying};
 
 use links::Links;
 use open::Open;
@@ -56,34 +56,6 @@ pub const MAX_ANSWERS: usize = 64;
 /// The most answers that one packet makes due: one to the host that resolves the address, and one
 /// on each downstream to those that detect duplicates.
 const ANSWERS_OF_ONE: usize = 1 + MAX_DOWNSTREAMS;
-
-/// A solicitation that was heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Solicitation {
-    /// The link where it was heard.
-    pub side: Side,
-    /// Of the host that sent it.
-    pub mac: MacAddress,
-    /// `::` where the host detects duplicates of the target, which it wants to take
-    /// (RFC 4862 §5.4.2).
-    pub source: Ipv6Addr,
-    pub target: Ipv6Addr,
-}
-
-/// How the time of a target ended without an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Nobody has it.
-    Unanswered,
-    /// The host downstream that has it did not answer in time.
-    Unverified,
-    /// It was upstream; the host downstream that has claimed it since.
-    Gone(Option<(Port, MacAddress)>),
-}
-
-/// Why a target is not asked for: a limit is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused;
 
 /// What [`Targets`] are kept in.
 pub struct Storage {

@@ -1,10 +1,40 @@
-//! What is known of one target.
+//! What a host asks of a target, what is known of one, and how that ends.
+
+use core::net::Ipv6Addr;
 
 use super::links::Links;
-use super::{ASKS, Solicitation, VERIFICATIONS};
+use super::{ASKS, VERIFICATIONS};
 use crate::link::{Port, Side};
 use crate::time::Instant;
 use crate::wire::MacAddress;
+
+/// A solicitation that was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Solicitation {
+    /// The link where it was heard.
+    pub side: Side,
+    /// Of the host that sent it.
+    pub mac: MacAddress,
+    /// `::` where the host detects duplicates of the target, which it wants to take
+    /// (RFC 4862 §5.4.2).
+    pub source: Ipv6Addr,
+    pub target: Ipv6Addr,
+}
+
+/// How the time of a target ended without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nobody has it.
+    Unanswered,
+    /// The host downstream that has it did not answer in time.
+    Unverified,
+    /// It was upstream; the host downstream that has claimed it since.
+    Gone(Option<(Port, MacAddress)>),
+}
+
+/// Why a target is not asked for: a limit is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
 
 /// What is known of a target that a host looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

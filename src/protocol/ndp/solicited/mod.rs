@@ -6,6 +6,8 @@
 //! Each join costs the gateway a report, so new groups are joined at a limited rate. A group for
 //! which there is no token yet waits for one; none is forgotten.
 
+mod queue;
+
 use core::net::Ipv6Addr;
 
 use crate::config::Config;
@@ -15,6 +17,8 @@ use crate::tables::rate::Bucket;
 use crate::tables::table::{Full, Key, Table};
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::SolicitedNode;
+
+use queue::Queue;
 
 /// The most groups kept: one for each of 4,096 addresses, and 1,024 that wait to be left.
 pub const CAPACITY: usize = 5120;
@@ -487,41 +491,6 @@ impl<'t> Groups<'t> {
         self.pending.set(slot, false);
         self.residents.slots.remove(slot);
         self.newcomers.slots.remove(slot);
-    }
-}
-
-/// Slots that wait for a token of a bucket.
-struct Queue {
-    slots: SlotSet<WORDS>,
-    bucket: Bucket,
-    /// The slot from which the next one is looked for, so that none is passed over for ever.
-    turn: usize,
-}
-
-impl Queue {
-    const fn new() -> Self {
-        Queue {
-            slots: SlotSet::new(),
-            bucket: Bucket::new(),
-            turn: 0,
-        }
-    }
-
-    /// Takes out the next slot, if there is one and a token for it.
-    fn next(&mut self, now: Instant, config: &Config) -> Option<usize> {
-        let (rate, burst) = (config.join_rate, config.join_burst);
-        if self.slots.is_empty() || !self.bucket.take(now, rate, burst) {
-            return None;
-        }
-        let slot = self.slots.take_from(self.turn)?;
-        self.turn = slot.saturating_add(1);
-        Some(slot)
-    }
-
-    /// When there is a token for the next slot; `None` where no slot waits.
-    fn next_token(&self, config: &Config) -> Option<Instant> {
-        let token = || self.bucket.next_token(config.join_rate, config.join_burst);
-        (!self.slots.is_empty()).then(token)
     }
 }
 
