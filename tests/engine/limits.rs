@@ -301,6 +301,29 @@ fn who_finds_the_table_full_of_hosts_that_answer_is_taken_in_when_one_has_gone()
     assert!(stage.addresses().contains(&address(5000)));
 }
 
+/// An address that takes the place of its listener counts against the host's quota as any other.
+#[test]
+fn addresses_that_take_the_place_of_listeners_are_no_more_than_the_quota() {
+    let mut stage = Stage::with(|config| config.per_mac = 3);
+    let link_local = Ipv6Addr::from_bits(0xfe80 << 112 | 1);
+    let listens = |range: core::ops::Range<u32>| {
+        let records = range.map(|number| (RecordType::ModeIsExclude, group(number)));
+        report(link_local, &records.collect::<Vec<_>>())
+    };
+    stage.receive_from(mac(1), &listens(0..3));
+    for number in 10..13 {
+        stage.seen_from(mac(1), address(number));
+    }
+    stage.pass(1);
+    // The model checks the quota after each of these.
+    for number in 0..3 {
+        stage.seen_from(mac(1), address(number));
+    }
+    let kept = [0, 1, 2].map(address);
+    assert_eq!(stage.addresses(), kept.into());
+    assert_eq!(stage.count(Counter::Evicted), 3);
+}
+
 /// Listeners take no room from addresses, and an address takes the place of its listener.
 #[test]
 fn a_host_with_80_addresses_has_64_of_them_known_and_all_groups_joined() {

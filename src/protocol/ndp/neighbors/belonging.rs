@@ -37,11 +37,11 @@ impl Neighbors<'_> {
         if neighbor.host == number {
             return Claim::Own;
         }
-        let Some((sender, host)) = self.hosts.entry(number) else {
+        let Some((sender, _)) = self.hosts.entry(number) else {
             return Claim::Contested;
         };
         let quota = match identity {
-            Identity::Address(_) => host.addresses() < config.per_mac,
+            Identity::Address(_) => self.has_room_for_address(config, number),
             Identity::Listener(..) => false,
         };
         let owner = self.hosts.entry(neighbor.host).map(|(owner, _)| owner);
@@ -254,6 +254,13 @@ impl Neighbors<'_> {
         Some(identity)
     }
 
+    /// May a host have one more address? An address says more than a listener, so listeners do not
+    /// count against a host's addresses.
+    pub(super) fn has_room_for_address(&self, config: &Config, number: u16) -> bool {
+        let host = self.hosts.get(number);
+        host.is_some_and(|host| host.addresses() < config.per_mac)
+    }
+
     /// The slot of the neighbor that a new one displaces; `None` if there is room for both.
     pub(super) fn place_of_another(
         &mut self,
@@ -267,10 +274,8 @@ impl Neighbors<'_> {
             evidence,
         } = seen;
         let host = self.hosts.get(number).ok_or(Refusal::Full)?;
-        // An address says more than a listener, so listeners do not count against a host's
-        // addresses.
         let has_room = match identity {
-            Identity::Address(_) => host.addresses() < config.per_mac,
+            Identity::Address(_) => self.has_room_for_address(config, number),
             Identity::Listener(..) => host.neighbors < config.per_mac,
         };
         let is_full = self.table.len() >= CAPACITY;

@@ -358,15 +358,16 @@ impl<'t> Neighbors<'t> {
         let was_confirmed = listener
             .and_then(|slot| self.table.get(slot))
             .is_some_and(|(_, listener)| listener.is_confirmed());
-        let displaced = match listener {
-            Some(listener) => Some(listener),
-            None => self.place_of_another(now, config, seen)?,
+        let takes_its_place = listener.is_some() && self.has_room_for_address(config, number);
+        let displaced = if takes_its_place {
+            None
+        } else {
+            self.place_of_another(now, config, seen)?
         };
-        if let Some(displaced) = displaced.and_then(|slot| self.remove_slot(slot))
-            && listener.is_none()
-        {
+        if let Some(displaced) = displaced.and_then(|slot| self.remove_slot(slot)) {
             evicted(displaced);
         }
+        listener.and_then(|slot| self.remove_slot(slot));
         let confirmed = evidence == Evidence::Answered || was_confirmed;
         let (standing, due) = if confirmed {
             let due = now.saturating_add(self.question_delay(config));
