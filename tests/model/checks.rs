@@ -1,6 +1,6 @@
 //! What must be true of the engine's state and of the kernel's after each event.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use protocol::config::Learn;
@@ -27,7 +27,7 @@ impl Model<'_> {
         let config = self.engine.config();
         assert!(neighbors.len() <= neighbors::CAPACITY);
         assert_eq!(neighbors.iter().count(), neighbors.len());
-        let mut of_host: HashMap<_, (u16, u16)> = HashMap::new();
+        let mut of_host: BTreeMap<_, (u16, u16)> = BTreeMap::new();
         for known in view::known(&self.engine) {
             let owner = known.owner;
             assert!(usize::from(owner.port) < config.downstreams.len());
@@ -64,15 +64,15 @@ impl Model<'_> {
         let groups = self.engine.ndp().groups();
         assert!(groups.len() <= solicited::CAPACITY);
         // The members of each group, and the listeners among them.
-        let mut wanted: HashMap<SolicitedNode, (u16, u16)> = HashMap::new();
+        let mut wanted: BTreeMap<Ipv6Addr, (u16, u16)> = BTreeMap::new();
         for known in view::known(&self.engine) {
-            let (members, listeners) = wanted.entry(known.identity.group()).or_default();
+            let (members, listeners) = wanted.entry(known.identity.group().group()).or_default();
             *members += 1;
             *listeners += u16::from(known.address().is_none());
         }
         let (mut joined, mut not_joined) = (0, 0);
         for (group, state) in groups.iter() {
-            let members = wanted.remove(&group).unwrap_or_default();
+            let members = wanted.remove(&group.group()).unwrap_or_default();
             assert_eq!((state.members, state.listeners), members, "{group}");
             assert!(
                 state.members > 0 || state.is_joined(),
