@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use nix::unistd::User;
 
-use crate::lab::{DOWNSTREAM, Lab, OTHER_USERS, Process, UPSTREAM};
+use crate::lab::{DOWNSTREAM, FOLDER, Lab, OTHER_USERS, Process, UPSTREAM};
 use crate::support::{SOON, spawn, start, who_accepts_nobody};
 
 crate::tests![
@@ -223,7 +223,6 @@ fn in_a_folder_of_roots_the_user_has_the_socket_and_nothing_else() {
 
 /// By default the socket is in the folder where mldproxy writes down what it changed.
 fn settings_folder_stays_the_running_users_when_another_start_is_refused() {
-    const FOLDER: &str = "/var/run/mldproxy";
     let lab = Lab::without_querier();
     let path = format!("{FOLDER}/bad-paths.sock");
     let owner = || fs::symlink_metadata(FOLDER).unwrap().uid();

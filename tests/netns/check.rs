@@ -81,7 +81,7 @@ fn ask_often(lab: &Lab) {
 }
 
 fn all_is_well_beside_ndppd_and_a_running_instance() {
-    let lab = Lab::new();
+    let lab = Lab::new().with_socket_in_folder();
     ask_often(&lab);
     let _ndppd = lab.start_ndppd();
     let _mldproxy = start(&lab, &[]);
@@ -190,7 +190,7 @@ fn silence_within_a_short_wait_is_only_a_hint() {
 }
 
 fn queries_that_mldproxy_heard_count() {
-    let lab = Lab::new();
+    let lab = Lab::new().with_socket_in_folder();
     let _mldproxy = start(&lab, &[]);
     ask_often(&lab);
     eventually("a query was heard", SOON, || {

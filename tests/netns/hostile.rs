@@ -51,7 +51,7 @@ fn frames_of_noise_are_counted_and_change_nothing() {
 }
 
 fn two_of_it_do_not_disturb_each_other() {
-    let lab = Lab::without_querier();
+    let lab = Lab::without_querier().with_socket_in_folder();
     let first = start(&lab, &[]);
     let other = format!("{}.2", lab.rtr.control_socket);
     let second = start(&lab, &["--socket", &other]);

@@ -45,7 +45,7 @@ use nix::net::if_::InterfaceFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 pub use echo::Ping;
-pub use namespace::{Namespace, isolate};
+pub use namespace::{FOLDER, Namespace, isolate};
 pub use netlink::BridgeOptions;
 pub use process::Process;
 pub use tap::{Frame, Tap, group_mac};
@@ -196,6 +196,12 @@ impl Default for LabOptions {
 }
 
 impl Lab {
+    /// Puts the router's control socket where other mldproxy on the router look for it.
+    pub fn with_socket_in_folder(mut self) -> Self {
+        self.rtr.move_socket_to_folder();
+        self
+    }
+
     pub fn new() -> Self {
         Self::with(&LabOptions::default())
     }

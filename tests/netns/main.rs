@@ -10,6 +10,7 @@ mod comparison;
 mod crowd;
 mod flood;
 mod hostile;
+mod instances;
 mod invalid;
 mod joining;
 mod lab;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         crowd::TESTS,
         flood::TESTS,
         hostile::TESTS,
+        instances::TESTS,
         invalid::TESTS,
         joining::TESTS,
         links::TESTS,

@@ -1,6 +1,5 @@
 //! `mldproxy query`, answered by the kernel of a LAN's host.
 
-use std::fs;
 use std::io::Read;
 use std::net::Ipv6Addr;
 use std::os::unix::net::UnixListener;
@@ -165,7 +164,7 @@ fn nobody_answers_for_a_group_without_listeners() {
 }
 
 fn the_upstream_of_a_running_instance_is_refused() {
-    let lab = Lab::without_querier();
+    let lab = Lab::without_querier().with_socket_in_folder();
     let _mldproxy = start(&lab, &[]);
     let (code, lines) = query(&lab.rtr, "", "--wait 1 wan");
     assert_eq!(code, 2, "{lines:#?}");
@@ -183,9 +182,8 @@ fn the_upstream_of_a_running_instance_is_refused() {
 
 /// A daemon of another version closes the connection.
 fn an_instance_that_does_not_know_the_question_may_have_the_upstream() {
-    let lab = Lab::without_querier();
-    let path = format!("{}.other", lab.rtr.control_socket);
-    let listener = lab.rtr.within(|| UnixListener::bind(&path).unwrap());
+    let lab = Lab::without_querier().with_socket_in_folder();
+    let listener = UnixListener::bind(&lab.rtr.control_socket).unwrap();
     let other = thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();
         let mut question = [0; 6];
@@ -194,7 +192,6 @@ fn an_instance_that_does_not_know_the_question_may_have_the_upstream() {
     });
     let (code, lines) = query(&lab.rtr, "", "--wait 1 wan");
     assert_eq!(&other.join().unwrap(), b"probe\n");
-    fs::remove_file(path).unwrap();
     assert_eq!(code, 2, "{lines:#?}");
     let expected = "mldproxy: wan may be the upstream of a mldproxy that does not tell; \
                     --force asks all the same";

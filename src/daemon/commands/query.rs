@@ -82,7 +82,7 @@ struct Listener {
 
 pub fn run(arguments: &QueryArguments) -> ExitCode {
     let name = arguments.interface.as_str();
-    let objection = match instance::on_upstream(name) {
+    let objection = match instance::on_upstream(name, None) {
         Instance::Running { .. } => {
             " is the upstream of a running mldproxy, whose querier may fall silent for it"
         }

@@ -11,9 +11,8 @@ use protocol::time::Duration;
 
 use crate::commands::output::{print, print_octets};
 use crate::commands::values::{instance_name, number, socket_path};
-use crate::control::{connect, socket_of};
+use crate::control::{AskError, connect, instances, socket_of};
 use crate::sys::clock;
-use crate::sys::procfs::listening_sockets;
 use crate::sys::readiness::{pause, wait_until};
 use crate::sys::records::FOLDER;
 
@@ -74,9 +73,7 @@ pub fn status(arguments: StatusArguments) -> Result<(), StatusError> {
     };
     let question = format!("{format} {}\n", arguments.limit);
     loop {
-        let stream = connect(&path, &question).map_err(|errno| {
-            StatusError::System(format!("no mldproxy answers on {path}: {}", errno.desc()))
-        })?;
+        let stream = connect(&path, &question).map_err(|error| unanswered(&path, error))?;
         if arguments.watch {
             // Moves the cursor to the top left, and clears the screen.
             print("\x1b[H\x1b[2J");
@@ -112,22 +109,30 @@ fn copy(stream: &UnixStream) -> bool {
     false
 }
 
+/// Why a daemon gave no answer.
+fn unanswered(path: &str, error: AskError) -> StatusError {
+    StatusError::System(match error {
+        AskError::Foreign(user) => format!(
+            "not asked on {path}: user {user} listens there, who is neither root nor you; if that \
+             is your mldproxy's user, run this as that user"
+        ),
+        AskError::System(errno) => format!("no mldproxy answers on {path}: {}", errno.desc()),
+    })
+}
+
 /// Finds the only control socket there is.
 fn only_socket() -> Result<String, StatusError> {
-    let mut names: Vec<String> = Vec::new();
-    listening_sockets(&mut |path| {
-        if let Some(rest) = path.strip_prefix(FOLDER)
-            && let Some(name) = rest
-                .strip_prefix('/')
-                .and_then(|file| file.strip_suffix(".sock"))
-            && instance_name(name).is_ok()
-        {
-            names.push(name.to_owned());
+    let names: Vec<String> = match instances() {
+        Ok(listed) => listed.into_iter().map(|one| one.name).collect(),
+        Err(Errno::ENOENT) => Vec::new(),
+        Err(errno) => {
+            let text = format!("looking into {FOLDER}: {}", errno.desc());
+            return Err(StatusError::System(text));
         }
-    });
+    };
     match &names[..] {
         [] => Err(StatusError::System(format!(
-            "no mldproxy is running: nothing listens in {FOLDER}"
+            "no mldproxy is running: nothing listens in {FOLDER}; --socket names another place"
         ))),
         [name] => Ok(socket_of(name)),
         several => Err(StatusError::Arguments(format!(

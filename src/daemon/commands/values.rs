@@ -2,6 +2,8 @@
 
 use protocol::time::Duration;
 
+use crate::control::is_instance_name;
+
 pub fn seconds(text: &str) -> Result<Duration, String> {
     match number(text) {
         Ok(seconds) => Ok(Duration::from_secs(seconds.into())),
@@ -16,15 +18,12 @@ pub fn number(text: &str) -> Result<u32, String> {
 
 /// The name of an instance, which is also a file's name.
 pub fn instance_name(text: &str) -> Result<String, String> {
-    let allowed = |octet: &u8| octet.is_ascii_alphanumeric() || b"_-.".contains(octet);
-    match text.as_bytes() {
-        [b'-' | b'.', ..] => {}
-        octets @ [_, ..] if octets.len() <= 32 && octets.iter().all(allowed) => {
-            return Ok(text.to_owned());
+    match is_instance_name(text) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("not 1 to 32 letters, digits, '_', '-' and '.', the first no '-' or '.'".to_owned())
         }
-        _ => {}
     }
-    Err("not 1 to 32 letters, digits, '_', '-' and '.', the first no '-' or '.'".to_owned())
 }
 
 /// The path of a Unix socket, at most as long as `sun_path` of unix(7).

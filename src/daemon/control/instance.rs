@@ -3,9 +3,8 @@
 use nix::errno::Errno;
 use protocol::time::Duration;
 
-use super::{Probe, ask_probe};
+use super::{AskError, Probe, ask_probe, instances};
 use crate::sys::clock;
-use crate::sys::procfs::{listening_sockets, position};
 
 /// What is known of another instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,28 +21,31 @@ pub enum Instance {
     None,
 }
 
-/// The time for all sockets together. Anybody can listen under such a name and stay silent.
+/// How long an instance whose path was given may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Asks every control socket in this network namespace.
-pub fn on_upstream(upstream: &str) -> Instance {
+/// Asks every instance in this network namespace that has its socket in the program's folder, and
+/// the one on the socket `elsewhere`.
+pub fn on_upstream(upstream: &str, elsewhere: Option<&str>) -> Instance {
+    let found = elsewhere.map(|path| ask_probe(path, clock::now().saturating_add(PATIENCE)));
+    let answers = match instances() {
+        Ok(listed) => listed.into_iter().map(|one| one.answer).collect(),
+        Err(Errno::ENOENT) => Vec::new(),
+        Err(errno) => vec![Err(errno.into())],
+    };
     let mut instance = Instance::None;
-    let deadline = clock::now().saturating_add(PATIENCE);
-    listening_sockets(&mut |path| {
-        if position(path, "mldproxy").is_none() {
-            return;
-        }
-        let found = understand(&ask_probe(path, deadline), upstream);
+    for answer in found.into_iter().chain(answers) {
+        let found = understand(&answer, upstream);
         // An instance that tells its upstream counts before one that does not.
         if found != Instance::None && !matches!(instance, Instance::Running { .. }) {
             instance = found;
         }
-    });
+    }
     instance
 }
 
 /// What a socket's answer means for an upstream.
-fn understand(answer: &nix::Result<String>, upstream: &str) -> Instance {
+fn understand(answer: &Result<String, AskError>, upstream: &str) -> Instance {
     match answer {
         Ok(line) => match Probe::parse(line) {
             Some(probe) if probe.upstream == upstream => Instance::Running {
@@ -55,8 +57,8 @@ fn understand(answer: &nix::Result<String>, upstream: &str) -> Instance {
             None if line.is_empty() || line.starts_with("mldproxy ") => Instance::Perhaps,
             None => Instance::None,
         },
-        Err(Errno::EACCES) => Instance::Perhaps,
-        // Nobody listens any more, or the listener stays silent.
+        Err(AskError::System(Errno::EACCES)) => Instance::Perhaps,
+        // Nobody listens any more, or the listener stays silent, or is another user's.
         Err(_) => Instance::None,
     }
 }
@@ -69,7 +71,7 @@ mod tests {
     fn who_does_not_tell_is_perhaps_an_instance_and_who_is_silent_is_none() {
         let line = |upstream: &str, last_query: &str| {
             let line = format!(
-                "mldproxy 1 upstream={upstream} last_query_s={last_query} \
+                "mldproxy 2 namespace=1 upstream={upstream} last_query_s={last_query} \
                  querier_timeout_s=600 ndp_proxy=1\n"
             );
             understand(&Ok(line), "wan")
@@ -82,18 +84,19 @@ mod tests {
         assert_eq!(line("wan", "600"), running(None));
         assert_eq!(line("wan", "-"), running(None));
         assert_eq!(line("wan2", "1"), Instance::None);
-        for other in ["", "mldproxy 2 upstream=wan\n"] {
+        for other in ["", "mldproxy 3 upstream=wan\n"] {
             assert_eq!(understand(&Ok(other.to_owned()), "wan"), Instance::Perhaps);
         }
         for foreign in ["{\"upstream\":\"wan\"}\n", "x"] {
             assert_eq!(understand(&Ok(foreign.to_owned()), "wan"), Instance::None);
         }
-        for (errno, expected) in [
-            (Errno::EACCES, Instance::Perhaps),
-            (Errno::ECONNREFUSED, Instance::None),
-            (Errno::ETIMEDOUT, Instance::None),
+        for (error, expected) in [
+            (AskError::System(Errno::EACCES), Instance::Perhaps),
+            (AskError::System(Errno::ECONNREFUSED), Instance::None),
+            (AskError::System(Errno::ETIMEDOUT), Instance::None),
+            (AskError::Foreign(1), Instance::None),
         ] {
-            assert_eq!(understand(&Err(errno), "wan"), expected);
+            assert_eq!(understand(&Err(error), "wan"), expected);
         }
     }
 }

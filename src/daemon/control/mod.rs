@@ -8,7 +8,9 @@
 mod client;
 pub mod instance;
 mod json;
+mod listing;
 mod metrics;
+mod owners;
 mod probe;
 mod server;
 mod text;
@@ -30,7 +32,8 @@ use crate::interfaces::State;
 use crate::sys::decimal;
 use crate::sys::netlink::Bridge;
 
-pub use client::{ask_probe, connect, socket_of};
+pub use client::{AskError, ask_probe, connect, socket_of};
+pub use listing::{instances, is_instance_name};
 pub use probe::Probe;
 pub use server::{Answers, BindError, SOURCES, Server, Source};
 
@@ -41,6 +44,8 @@ type Output<'b> = &'b mut dyn fmt::Write;
 pub struct View<'v> {
     /// The name of this instance.
     pub name: &'v str,
+    /// The number of its network namespace.
+    pub namespace: u64,
     pub engine: &'v Engine<'v>,
     pub started: Instant,
     pub now: Instant,
@@ -56,6 +61,7 @@ impl<'v> View<'v> {
     fn of(engine: &'v Engine<'v>, now: Instant) -> View<'v> {
         View {
             name: "",
+            namespace: 0,
             engine,
             started: Instant::ZERO,
             now,

@@ -2,10 +2,11 @@
 //! a space.
 //!
 //! ```text
-//! mldproxy 1 upstream=wan last_query_s=12 querier_timeout_s=260 ndp_proxy=1
+//! mldproxy 2 namespace=1 upstream=wan last_query_s=12 querier_timeout_s=260 ndp_proxy=1
 //! ```
 //!
-//! The number counts up when the words change. `last_query_s` is `-` where no query was heard on
+//! The number counts up when the words change. `namespace` is the number of the instance's network
+//! namespace, since several may share a folder. `last_query_s` is `-` where no query was heard on
 //! this upstream, and after `querier_timeout_s` without one there is no querier. A name of an
 //! interface holds neither white space nor control characters.
 
@@ -17,6 +18,8 @@ use crate::sys::decimal;
 /// What the line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe<'l> {
+    /// The network namespace, by [`network_namespace`](crate::sys::network_namespace).
+    pub namespace: u64,
     pub upstream: &'l str,
     /// Seconds since the instance heard a query; `None` if it heard none.
     pub last_query: Option<u32>,
@@ -29,7 +32,11 @@ pub struct Probe<'l> {
 pub fn write(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     let listener = view.engine.mld().host();
     let config = view.engine.config();
-    write!(out, "mldproxy 1 upstream={} last_query_s=", config.upstream)?;
+    let (namespace, upstream) = (view.namespace, &config.upstream);
+    write!(
+        out,
+        "mldproxy 2 namespace={namespace} upstream={upstream} last_query_s="
+    )?;
     match listener.querier() {
         Some(querier) => write!(out, "{}", view.seconds_since(querier.last_query))?,
         None => out.write_char('-')?,
@@ -46,11 +53,12 @@ impl<'l> Probe<'l> {
     /// Reads a line, including its end. `None` if it has any other form.
     pub fn parse(line: &'l str) -> Option<Self> {
         let mut words = line.strip_suffix('\n')?.split(' ');
-        if (words.next(), words.next()) != (Some("mldproxy"), Some("1")) {
+        if (words.next(), words.next()) != (Some("mldproxy"), Some("2")) {
             return None;
         }
         let mut value = |name: &str| words.next()?.strip_prefix(name)?.strip_prefix('=');
         let probe = Probe {
+            namespace: namespace(value("namespace")?)?,
             upstream: value("upstream").filter(|name| !name.is_empty())?,
             last_query: match value("last_query_s")? {
                 "-" => None,
@@ -65,6 +73,11 @@ impl<'l> Probe<'l> {
         };
         words.next().is_none().then_some(probe)
     }
+}
+
+fn namespace(digits: &str) -> Option<u64> {
+    let is_number = digits.bytes().all(|octet| octet.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_number)
 }
 
 fn number(digits: &str) -> Option<u32> {
@@ -117,7 +130,10 @@ mod tests {
                 },
             );
         }
-        let view = View::of(&engine, Instant::from_secs(12));
+        let view = View {
+            namespace: u64::MAX,
+            ..View::of(&engine, Instant::from_secs(12))
+        };
         let (format, limit) = parse_question(b"probe").unwrap();
         assert_eq!(format, Format::Probe);
         let (mut cursor, mut buffer) = (Cursor::new(limit), [0; 4096]);
@@ -128,8 +144,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_whatever_the_interface_is_called() {
-        let expected =
-            "mldproxy 1 upstream=wan last_query_s=12 querier_timeout_s=260 ndp_proxy=1\n";
+        let expected = "mldproxy 2 namespace=18446744073709551615 upstream=wan last_query_s=12 \
+                        querier_timeout_s=260 ndp_proxy=1\n";
         assert_eq!(answer("wan", true, true), expected);
         for name in [
             "wan",
@@ -150,6 +166,7 @@ mod tests {
                     }
                     let line = answer(name, ndp_proxy, queried);
                     let probe = Probe {
+                        namespace: u64::MAX,
                         upstream: name,
                         last_query: queried.then_some(12),
                         querier_timeout: 260,
@@ -163,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_line_of_any_other_form_is_not_taken_for_an_answer() {
-        let line = "mldproxy 1 upstream=wan last_query_s=12 querier_timeout_s=260 ndp_proxy=1\n";
+        let line = "mldproxy 2 namespace=1 upstream=wan last_query_s=12 querier_timeout_s=260 \
+                    ndp_proxy=1\n";
         assert!(Probe::parse(line).is_some());
         for end in 0..line.len() {
             assert_eq!(Probe::parse(&line[..end]), None, "{}", &line[..end]);
@@ -171,7 +189,11 @@ mod tests {
         for (part, other) in [
             ("mldproxy ", "mldproxy  "),
             ("mldproxy ", "omcproxy "),
-            (" 1 ", " 2 "),
+            (" 2 ", " 1 "),
+            ("namespace=1 ", ""),
+            ("namespace=1", "namespace="),
+            ("namespace=1", "namespace=+1"),
+            ("namespace=1", "namespace=18446744073709551616"),
             ("=wan", "="),
             ("=12", "=+12"),
             ("=12", "="),

@@ -11,19 +11,20 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open};
-use nix::sys::stat::{Mode, fstat, fstatat, stat, umask};
+use nix::sys::stat::{Mode, fstat, fstatat, umask};
 use nix::unistd::{
     Gid, Uid, UnlinkatFlags, fchown, fchownat, getegid, geteuid, mkdir, read, setfsgid, setfsuid,
     unlinkat, write,
 };
 use protocol::time::{Duration, Instant, earliest};
 
-use super::{Cursor, Format, View, ask_probe, parse_question};
+use super::owners::is_roots_alone;
+use super::{AskError, Cursor, Format, View, ask_probe, parse_question};
 use crate::sys::clock;
-use crate::sys::errno;
 use crate::sys::privileges::User;
 use crate::sys::readiness::{Until, Waited, pause};
 use crate::sys::records::{FOLDER, FOLDER_OF_FOLDER};
+use crate::sys::{errno, network_namespace};
 
 /// The most clients at once. Others wait.
 pub const CLIENTS: usize = 4;
@@ -54,6 +55,8 @@ pub struct Server {
     folder: OwnedFd,
     /// The socket's name in the folder.
     name: String,
+    /// The number of its network namespace.
+    namespace: u64,
     clients: [Option<Client>; CLIENTS],
     /// Until when the server lets nobody in, since the system had no descriptor left. Newcomers
     /// wait.
@@ -181,6 +184,11 @@ impl Server {
             })
         });
         newcomer.into_iter().chain(clients)
+    }
+
+    /// The number of its network namespace.
+    pub fn namespace(&self) -> u64 {
+        self.namespace
     }
 
     /// When to call [`Self::serve`] although no descriptor is ready.
@@ -340,22 +348,6 @@ fn open_folder(path: &str) -> nix::Result<OwnedFd> {
     open(path, flags, Mode::empty())
 }
 
-/// Whether nobody but root can rename the folder, anything in it, or the folders above it. In a
-/// folder with the sticky bit, as OpenWrt's `/var` has it, others can rename only what is theirs.
-fn is_roots_alone(folder: &str) -> bool {
-    let ends = folder.match_indices('/').map(|(place, _)| place.max(1));
-    folder.starts_with('/')
-        && ends.chain([folder.len()]).all(|end| {
-            let sticky = if end < folder.len() { libc::S_ISVTX } else { 0 };
-            folder.get(..end).map(stat).is_some_and(|status| {
-                status.is_ok_and(|status| {
-                    let others_write = status.st_mode & 0o022 != 0;
-                    status.st_uid == 0 && (!others_write || status.st_mode & sticky != 0)
-                })
-            })
-        })
-}
-
 /// Binds by the whole path, since that is the name by which others find the socket.
 fn bind_in(folder: OwnedFd, path: &str) -> Result<Server, BindError> {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
@@ -374,7 +366,8 @@ fn bind_in(folder: OwnedFd, path: &str) -> Result<Server, BindError> {
     let _lock = lock(errno(folder.try_clone())?)?;
     if is_socket() {
         match ask_probe(path, clock::now()) {
-            Err(Errno::ECONNREFUSED | Errno::ENOENT) => {}
+            Err(AskError::System(Errno::ECONNREFUSED | Errno::ENOENT)) => {}
+            Err(AskError::Foreign(_)) => return Err(Errno::EADDRINUSE.into()),
             _ => return Err(BindError::InUse),
         }
         match unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir) {
@@ -388,6 +381,7 @@ fn bind_in(folder: OwnedFd, path: &str) -> Result<Server, BindError> {
     let listener = bound?;
     errno(listener.set_nonblocking(true))?;
     Ok(Server {
+        namespace: network_namespace(&listener),
         listener,
         folder,
         name: name.to_owned(),
@@ -396,18 +390,21 @@ fn bind_in(folder: OwnedFd, path: &str) -> Result<Server, BindError> {
     })
 }
 
-/// Checks that nobody listens any more. A listener that does not answer is no running daemon, but
-/// its socket is in use.
+/// Checks that nobody listens any more. A listener that does not answer, or that is another user's,
+/// is no running daemon, but its socket is in use.
 fn expect_nobody(path: &str) -> Result<(), BindError> {
     let deadline = clock::now().saturating_add(ANSWER_PATIENCE);
     while clock::now() < deadline {
         match ask_probe(path, deadline) {
             Ok(line) if !line.is_empty() => return Err(BindError::InUse),
-            Err(Errno::ECONNREFUSED | Errno::ENOENT) => return Ok(()),
-            Err(Errno::ETIMEDOUT) => break,
-            // The daemon is ending, or its queue is full.
-            Ok(_) | Err(Errno::EAGAIN | Errno::ECONNRESET | Errno::EPIPE) => pause(100),
-            Err(errno) => return Err(errno.into()),
+            Err(AskError::Foreign(_) | AskError::System(Errno::ETIMEDOUT)) => break,
+            Err(AskError::System(errno)) => match errno {
+                Errno::ECONNREFUSED | Errno::ENOENT => return Ok(()),
+                // The daemon is ending, or its queue is full.
+                Errno::EAGAIN | Errno::ECONNRESET | Errno::EPIPE => pause(100),
+                _ => return Err(errno.into()),
+            },
+            Ok(_) => pause(100),
         }
     }
     Err(Errno::EADDRINUSE.into())

@@ -336,6 +336,7 @@ impl<'s> EventLoop<'s> {
         let downstreams = downstreams.zip(self.interfaces.downstreams());
         let view = View {
             name,
+            namespace: server.namespace(),
             engine: self.engine,
             started: self.started,
             now,

@@ -65,7 +65,7 @@ pub fn start(settings: Settings) -> Result<(), StartError> {
     let name = settings.name.as_deref().unwrap_or(upstream.as_str());
     let path = settings.socket.unwrap_or_else(|| socket_of(name));
     // Asked while this instance has no socket of its own yet.
-    let other = instance::on_upstream(upstream.as_str());
+    let other = instance::on_upstream(upstream.as_str(), None);
     let server = bind(&path, user)?;
     Records::prepare(user);
     if let Instance::Running { .. } = other {

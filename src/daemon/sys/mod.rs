@@ -3,6 +3,7 @@
 
 pub mod clock;
 mod ffi;
+pub mod folder;
 pub mod log;
 pub mod membership;
 pub mod netlink;
@@ -15,6 +16,7 @@ pub mod signal;
 pub mod sysctl;
 
 use std::io;
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
@@ -23,6 +25,12 @@ pub use ffi::{Heap, STANDARD_ERROR, STANDARD_OUTPUT, random};
 /// The error number of an error of the standard library.
 pub fn errno<T>(result: io::Result<T>) -> nix::Result<T> {
     result.map_err(|error| Errno::try_from(error).unwrap_or(Errno::UnknownErrno))
+}
+
+/// The number of a socket's network namespace, unique since the boot. Before Linux 5.14 it is 0 for
+/// all namespaces. Few systems have more than one.
+pub fn network_namespace(socket: impl AsFd) -> u64 {
+    ffi::network_namespace(socket.as_fd()).unwrap_or_default()
 }
 
 /// Reads decimal digits; `None` for anything else.

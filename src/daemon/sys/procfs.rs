@@ -1,4 +1,9 @@
 //! Files under `/proc`. A file that is not there counts as empty.
+//!
+//! A file is read by lines only if no user can put an end of line into it. In `ipv6_route` the
+//! kernel writes numbers and names of interfaces, in which it allows no white space
+//! (`dev_valid_name` of net/core/dev.c). In `net/unix` it writes the names of sockets as their
+//! users chose them, so nothing here reads that.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,7 +13,7 @@ use std::os::fd::AsFd as _;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
-use super::ffi;
+use super::folder::for_each_name;
 
 /// A setting under `net.ipv6.conf` of an interface, or of `all`.
 pub fn ipv6_setting(interface: &str, name: &str) -> Option<u32> {
@@ -22,21 +27,6 @@ pub fn queries_received(interface: &str) -> Option<u32> {
     word_after(&counters, "Icmp6InGroupMembQueries")?
         .parse()
         .ok()
-}
-
-/// Calls `found` with the path of each Unix socket on which a process of this network namespace
-/// listens.
-pub fn listening_sockets(found: &mut dyn FnMut(&str)) {
-    for_each_line("/proc/self/net/unix", &mut |line| {
-        // Number, count, protocol, flags, type, state, inode, path. The flag is __SO_ACCEPTCON of
-        // linux/net.h. Names that start with @ are no paths, and anybody can take them.
-        let mut words = line.split_ascii_whitespace();
-        if words.nth(3) == Some("00010000")
-            && let Some(path) = words.nth(3).filter(|path| path.starts_with('/'))
-        {
-            found(path);
-        }
-    });
 }
 
 /// The routes without a gateway to addresses of one /64.
@@ -80,11 +70,16 @@ const OWN: u32 = 0x8010_0000;
 
 /// Calls `found` with the name of each process that has one of `names`, until it returns true. A
 /// process of another network namespace does not count, but for another user's process the kernel
-/// does not say which one it is in.
+/// does not say which one it is in. Any user can give a process any name.
 pub fn find_processes(names: &[&'static str], found: &mut dyn FnMut(&'static str) -> bool) {
     let namespace = |process: &str| fs::read_link(["/proc/", process, "/ns/net"].concat());
     let own = namespace("self").ok();
-    for_each_process(&mut |process| {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(processes) = open("/proc", flags, Mode::empty()) else {
+        return;
+    };
+    for_each_name(processes.as_fd(), &mut |process| {
+        let process = &*String::from_utf8_lossy(process);
         // This process, also listed as `self`, has none of the names.
         let name = read(&["/proc/", process, "/comm"].concat());
         let Some(name) = names.iter().find(|known| **known == name.trim_ascii()) else {
@@ -97,30 +92,6 @@ pub fn find_processes(names: &[&'static str], found: &mut dyn FnMut(&'static str
         };
         may_be_here && found(name)
     });
-}
-
-/// Calls `ends` with each name in `/proc`, until it returns true. The C library's way would bring
-/// its heap into the file.
-fn for_each_process(ends: &mut dyn FnMut(&str) -> bool) {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let Ok(folder) = open("/proc", flags, Mode::empty()) else {
-        return;
-    };
-    let mut entries = [0; 4096];
-    while let Ok(length @ 1..) = ffi::read_folder(folder.as_fd(), &mut entries) {
-        let mut rest = &entries[..length];
-        // struct linux_dirent64: two numbers of 8 octets, the entry's length in 2, its type in 1,
-        // then the name with zeros behind it.
-        while let Some(&[low, high]) = rest.get(16..18) {
-            let length = usize::from(u16::from_ne_bytes([low, high]));
-            let name = rest.get(19..length).unwrap_or_default();
-            let name = name.split(|octet| *octet == 0).next().unwrap_or_default();
-            if ends(&String::from_utf8_lossy(name)) {
-                return;
-            }
-            rest = rest.get(length.max(1)..).unwrap_or_default();
-        }
-    }
 }
 
 /// Calls `found` with each line of a file of any length. A line of more than 4,096 octets comes in
@@ -160,7 +131,7 @@ fn read(path: &str) -> String {
 
 /// The position of a mark in a text. `str::find` with a text would bring an algorithm for long
 /// ones, of 2 kB.
-pub fn position(text: &str, mark: &str) -> Option<usize> {
+fn position(text: &str, mark: &str) -> Option<usize> {
     let mut places = text.as_bytes().windows(mark.len());
     places.position(|window| window == mark.as_bytes())
 }

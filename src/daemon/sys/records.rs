@@ -16,7 +16,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, mkdir, read, unlinkat, write};
 
 use super::privileges::User;
-use super::{decimal, ffi};
+use super::{decimal, network_namespace};
 
 /// The folder of the records, and by default of the control sockets.
 pub const FOLDER: &str = "/var/run/mldproxy";
@@ -55,8 +55,7 @@ impl Records {
     pub fn open(socket: impl AsFd) -> Self {
         Records {
             folder: open_folder().ok(),
-            // Before Linux 5.14 all namespaces count as one. Few systems have more than one.
-            namespace: ffi::network_namespace(socket.as_fd()).unwrap_or_default(),
+            namespace: network_namespace(socket),
         }
     }
 

@@ -210,6 +210,7 @@ fn view<'v>(stage: &'v Stage<'_>, names: &'v [InterfaceName; 4], flags: u8) -> V
             lost: if set(port + 5) { u64::MAX } else { 0 },
         });
     View {
+        namespace: u64::from_le_bytes([flags; 8]),
         name: names[0].as_str(),
         engine: &world.engine,
         started: world.started(),

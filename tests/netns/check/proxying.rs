@@ -84,7 +84,7 @@ fn start_odhcpd(lab: &Lab) -> Process {
 }
 
 fn own_entries_are_told_from_those_of_others() {
-    let lab = Lab::without_querier();
+    let lab = Lab::without_querier().with_socket_in_folder();
     answer_as_mldproxy_does(&lab);
     let own = "ok mldproxy answers for hosts on wan by the kernel";
     expect(&lab.rtr, "ndp_proxy", own);
@@ -106,7 +106,7 @@ fn own_entries_are_told_from_those_of_others() {
 }
 
 fn two_that_answer_are_told() {
-    let lab = Lab::without_querier();
+    let lab = Lab::without_querier().with_socket_in_folder();
     answer_as_mldproxy_does(&lab);
     // odhcpd serves DHCP on every interface. It relays only where it makes entries.
     let odhcpd = start_odhcpd(&lab);
@@ -156,7 +156,7 @@ fn odhcpd_is_told_by_its_settings() {
 }
 
 fn a_snooping_bridge_is_told() {
-    let lab = Lab::without_querier();
+    let lab = Lab::without_querier().with_socket_in_folder();
     let bridge = |setting: &str| {
         lab.rtr.run(&format!(
             "ip link set dev {DOWNSTREAM} type bridge {setting}"
@@ -215,7 +215,8 @@ fn without_privileges_it_says_what_it_could_not_see() {
 }
 
 fn an_instance_in_another_network_namespace_does_not_count() {
-    let (lab, other) = (Lab::without_querier(), Lab::without_querier());
+    let lab = Lab::without_querier().with_socket_in_folder();
+    let other = Lab::without_querier();
     let mldproxy = start(&lab, &[]);
     let _ndppd = lab.start_ndppd();
     expect(&lab.rtr, "instance", "ok mldproxy runs for wan");
@@ -231,7 +232,7 @@ fn an_instance_in_another_network_namespace_does_not_count() {
 }
 
 fn an_instance_for_another_upstream_does_not_count() {
-    let lab = Lab::without_querier();
+    let lab = Lab::without_querier().with_socket_in_folder();
     let _mldproxy = start(&lab, &["--exclude", "2001:db8:77::/64"]);
     let (_, lines) = check(&lab.rtr, "--wait 0 br-lan wan");
     assert_eq!(
@@ -242,9 +243,10 @@ fn an_instance_for_another_upstream_does_not_count() {
     assert_eq!(findings(&lines, "instance"), ["ok mldproxy runs for wan"]);
 }
 
-/// A socket that anybody may bind must neither hold up the check nor use up its memory.
+/// Such a socket must neither hold up the check nor use up its memory.
 fn a_socket_that_never_stops_answering_is_no_instance() {
-    let router = Namespace::new("rtr");
+    let mut router = Namespace::new("rtr");
+    router.move_socket_to_folder();
     router.run(&format!("ip link add name {UPSTREAM} type bridge"));
     let path = &router.control_socket;
     let (before, behind) = (
@@ -286,7 +288,8 @@ fn many_routes_are_no_hindrance() {
 }
 
 fn a_socket_that_does_not_answer_is_no_instance() {
-    let router = Namespace::new("rtr");
+    let mut router = Namespace::new("rtr");
+    router.move_socket_to_folder();
     router.run(&format!("ip link add name {UPSTREAM} type bridge"));
     let path = &router.control_socket;
     let listen = format!(

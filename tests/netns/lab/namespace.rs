@@ -17,6 +17,9 @@ use nix::unistd::{getgid, getuid};
 
 use super::{Process, eventually, find_tool, solicited_node};
 
+/// The folder where one mldproxy looks for others, unless they are in another network namespace.
+pub const FOLDER: &str = "/var/run/mldproxy";
+
 /// Moves this process into a network namespace of its own: as root directly, otherwise as the root
 /// of a new user namespace. Call it first in `main`, since only a process with one thread may
 /// change its user namespace.
@@ -50,7 +53,6 @@ pub fn isolate() -> Result<(), String> {
 /// parent if that folder cannot be made. So they leave nothing behind. If mounting is refused, the
 /// daemons do without the folder.
 fn isolate_folder() {
-    const FOLDER: &str = "/var/run/mldproxy";
     let nothing = None::<&str>;
     if unshare(CloneFlags::CLONE_NEWNS).is_ok() {
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -59,6 +61,7 @@ fn isolate_folder() {
         let folder = if is_there { FOLDER } else { "/var/run" };
         let mode = Some("mode=755");
         let _ = mount(nothing, folder, Some("tmpfs"), MsFlags::empty(), mode);
+        let _ = fs::create_dir(FOLDER);
     }
 }
 
@@ -94,6 +97,12 @@ impl Namespace {
         namespace.sysctl("net.ipv6.conf.default.accept_dad", "0");
         namespace.set_up("lo");
         namespace
+    }
+
+    /// Puts the control socket where other mldproxy of this namespace look for it.
+    pub fn move_socket_to_folder(&mut self) {
+        let (_, file) = self.control_socket.rsplit_once('/').expect("a path");
+        self.control_socket = format!("{FOLDER}/{file}");
     }
 
     pub fn label(&self) -> &str {

@@ -14,7 +14,7 @@ use protocol::time::Duration;
 
 use crate::commands::BAD_INPUT;
 use crate::commands::output::complain;
-use crate::commands::values::seconds;
+use crate::commands::values::{seconds, socket_path};
 use crate::interfaces::Snapshot;
 use crate::sys::netlink::Dump;
 
@@ -39,6 +39,9 @@ pub struct CheckArguments {
     /// write JSON
     #[argh(switch)]
     json: bool,
+    /// the control socket of the running mldproxy, where it is not that of a name
+    #[argh(option, arg_name = "path", from_str_fn(socket_path))]
+    socket: Option<String>,
     /// the interface towards the gateway
     #[argh(positional, arg_name = "upstream")]
     upstream: InterfaceName,
@@ -57,7 +60,7 @@ pub fn run(arguments: &CheckArguments) -> ExitCode {
     };
     let mut findings = Findings::new(arguments.json);
     network::check(&snapshot, &mut findings);
-    let instance = proxying::check(&snapshot, &mut findings);
+    let instance = proxying::check(&snapshot, arguments.socket.as_deref(), &mut findings);
     querier::check(&snapshot, instance, arguments.wait, &mut findings);
     findings.end()
 }

@@ -22,10 +22,11 @@ const PROXIES: &[&str] = &[
     "ndp-proxy-go",
 ];
 
-pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Instance {
+/// `socket` is the path of the instance's control socket, where that is not in the program's folder.
+pub fn check(snapshot: &Snapshot, socket: Option<&str>, findings: &mut Findings) -> Instance {
     let upstream = snapshot.interfaces.upstream_interface();
     let name = upstream.name.as_str();
-    let instance = instance::on_upstream(name);
+    let instance = instance::on_upstream(name, socket);
     if upstream.index.is_some() {
         proxy(upstream, instance, snapshot, findings);
     }
