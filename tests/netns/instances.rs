@@ -11,6 +11,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{User, mkfifo};
 
 use crate::lab::{FOLDER, Lab, Namespace, OTHER_USERS, Process, UPSTREAM, downstream};
+use crate::privileges::Reachable;
 use crate::support::{SOON, spawn, start};
 
 const PYTHON: (&str, &str) = ("python3", "python3");
@@ -24,6 +25,7 @@ crate::tests![
     nothing_of_what_another_user_says_is_printed needs [OTHER_USERS, PYTHON],
     in_a_folder_that_all_may_write_to_root_asks_root_alone needs [OTHER_USERS, PYTHON],
     the_user_to_whom_root_gave_the_folder_is_asked needs [OTHER_USERS],
+    the_folder_may_be_a_link_of_systemds needs [OTHER_USERS],
     who_answers_on_its_path_as_another_user_keeps_nobody_from_starting
         needs [OTHER_USERS, PYTHON],
 ];
@@ -223,6 +225,7 @@ fn in_a_folder_that_all_may_write_to_root_asks_root_alone() {
 fn the_user_to_whom_root_gave_the_folder_is_asked() {
     let lab = Lab::without_querier().with_socket_in_folder();
     let _folder = FolderOf::user("nobody", 0o755);
+    let program = Reachable::new();
     for as_user in [true, false] {
         let socket = &lab.rtr.control_socket;
         let mut command = Command::new("setpriv");
@@ -231,7 +234,8 @@ fn the_user_to_whom_root_gave_the_folder_is_asked() {
             command.args(["--reuid", "nobody", "--regid", "65534", "--clear-groups"]);
             command.args(["--inh-caps", both, "--ambient-caps", both]);
         }
-        command.args([BINARY, "run", "--socket", socket]);
+        command.arg(program.program());
+        command.args(["run", "--socket", socket]);
         if !as_user {
             command.args(["--user", "nobody"]);
         }
@@ -247,6 +251,35 @@ fn the_user_to_whom_root_gave_the_folder_is_asked() {
         assert!(said.contains("mldproxy runs for wan"), "{said}");
         mldproxy.signal(Signal::SIGTERM);
         assert!(mldproxy.wait(SOON).success());
+    }
+}
+
+/// With `DynamicUser=` and `RuntimeDirectoryPreserve=` the folder is in `/run/private`.
+fn the_folder_may_be_a_link_of_systemds() {
+    let lab = Lab::without_querier();
+    let program = Reachable::new();
+    let script = format!(
+        "set -e
+mount -t tmpfs -o mode=755 none /var/run
+mkdir -p /var/run/private/mldproxy
+chown 61184 /var/run/private/mldproxy
+ln -s private/mldproxy {FOLDER}
+both=-all,+net_raw,+net_admin
+exec setpriv --reuid 61184 --regid 61184 --clear-groups --inh-caps $both --ambient-caps $both \
+ '{}' run wan br-lan",
+        program.program().display()
+    );
+    let mut command = Command::new("unshare");
+    let mldproxy = lab
+        .rtr
+        .spawn(command.args(["--mount", "sh", "-c", &script]));
+    mldproxy.wait_for_line("proxying ", SOON);
+    assert!(!mldproxy.log().contains("warn"), "{}", mldproxy.log());
+    let beside = format!("nsenter --mount --target {}", mldproxy.pid());
+    for arguments in ["", "wan"] {
+        let status = format!("{beside} {BINARY} status {arguments}");
+        let said = lab.rtr.run(&status);
+        assert!(said.starts_with("mldproxy 0.1.0, up "), "{said}");
     }
 }
 

@@ -68,10 +68,10 @@ fn nobody() -> User {
 }
 
 /// A copy of the program that every user can reach. The build's folder may not be.
-struct Reachable(PathBuf);
+pub struct Reachable(PathBuf);
 
 impl Reachable {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = std::env::temp_dir().join(format!(
             "mldproxy-{}-{:?}",
             std::process::id(),
@@ -85,7 +85,7 @@ impl Reachable {
         reachable
     }
 
-    fn program(&self) -> PathBuf {
+    pub fn program(&self) -> PathBuf {
         self.0.join("mldproxy")
     }
 

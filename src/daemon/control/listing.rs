@@ -1,4 +1,4 @@
-//! Finds the running instances by their control sockets in [`FOLDER`].
+//! Finds the running instances by their control sockets in the program's folder.
 //!
 //! The kernel's own list of sockets, `/proc/net/unix`, is no source: a line of it ends where the
 //! name of a socket does, and any user can bind one to a name with an end of line in it. In the
@@ -9,15 +9,15 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
 use protocol::time::Duration;
 
 use super::client::{PROBE, ask, read_line};
-use super::owners::{Owners, is_roots_alone};
+use super::owners::Owners;
 use super::{AskError, Probe};
 use crate::sys::folder::for_each_name;
-use crate::sys::records::{FOLDER, FOLDER_OF_FOLDER};
+use crate::sys::records::open_folder;
 use crate::sys::{clock, network_namespace};
 
 /// The time to find and ask all of them. A daemon may be stopped.
@@ -37,13 +37,7 @@ pub struct Listed {
 /// version's words, is listed too. Fails if the folder cannot be read.
 pub fn instances() -> nix::Result<Vec<Listed>> {
     let deadline = clock::now().saturating_add(PATIENCE);
-    // Where others could put the folder there, a link may lead anywhere.
-    let follow = match is_roots_alone(FOLDER_OF_FOLDER) {
-        true => OFlag::empty(),
-        false => OFlag::O_NOFOLLOW,
-    };
-    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | follow;
-    let folder = open(FOLDER, flags, Mode::empty())?;
+    let folder = open_folder()?;
     let owners = Owners::in_folder(fstat(&folder).ok());
     // All are asked before the first answer is read, so that a silent one does not hide the others.
     let mut asked = Vec::new();

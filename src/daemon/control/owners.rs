@@ -1,11 +1,13 @@
 //! Whose control socket may be asked. Anybody can listen on a socket of any name. What the listener
 //! says is printed, and believed, so it must be somebody who could do as much without it.
 
+use std::os::fd::AsFd;
+
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::{FileStat, stat};
 use nix::unistd::geteuid;
-use std::os::fd::AsFd;
 
+use crate::sys::folder::is_roots_alone;
 use crate::sys::records::{FOLDER, FOLDER_OF_FOLDER};
 
 /// The users whose sockets may be asked: root, the caller, and in [`FOLDER`] the user to whom root
@@ -50,19 +52,3 @@ impl Owners {
 /// A user whose sockets may not be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Foreign(pub u32);
-
-/// Whether nobody but root can rename the folder, anything in it, or the folders above it. In a
-/// folder with the sticky bit, as OpenWrt's `/var` has it, others can rename only what is theirs.
-pub fn is_roots_alone(folder: &str) -> bool {
-    let ends = folder.match_indices('/').map(|(place, _)| place.max(1));
-    folder.starts_with('/')
-        && ends.chain([folder.len()]).all(|end| {
-            let sticky = if end < folder.len() { libc::S_ISVTX } else { 0 };
-            folder.get(..end).map(stat).is_some_and(|status| {
-                status.is_ok_and(|status| {
-                    let others_write = status.st_mode & 0o022 != 0;
-                    status.st_uid == 0 && (!others_write || status.st_mode & sticky != 0)
-                })
-            })
-        })
-}

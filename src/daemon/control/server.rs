@@ -18,12 +18,12 @@ use nix::unistd::{
 };
 use protocol::time::{Duration, Instant, earliest};
 
-use super::owners::is_roots_alone;
 use super::{AskError, Cursor, Format, View, ask_probe, parse_question};
 use crate::sys::clock;
+use crate::sys::folder::is_roots_alone;
 use crate::sys::privileges::User;
 use crate::sys::readiness::{Until, Waited, pause};
-use crate::sys::records::{FOLDER, FOLDER_OF_FOLDER};
+use crate::sys::records::{self, FOLDER, FOLDER_OF_FOLDER};
 use crate::sys::{errno, network_namespace};
 
 /// The most clients at once. Others wait.
@@ -127,7 +127,11 @@ impl Server {
         }
         let owner = user.map(|user| (Uid::from_raw(user.id), Gid::from_raw(user.group)));
         let Some((id, group)) = owner.filter(|_| geteuid().is_root()) else {
-            return bind_in(open_folder(folder)?, path);
+            let opened = match folder == FOLDER {
+                true => records::open_folder()?,
+                false => open_folder(folder)?,
+            };
+            return bind_in(opened, path);
         };
         // The program's folder may belong to a user. Root takes it over meanwhile, so that the user
         // changes nothing in it.

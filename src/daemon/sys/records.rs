@@ -15,6 +15,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, mkdir, read, unlinkat, write};
 
+use super::folder::is_roots_alone;
 use super::privileges::User;
 use super::{decimal, network_namespace};
 
@@ -106,7 +107,13 @@ impl Records {
 
 const MODE: Mode = Mode::from_bits_truncate(0o644);
 
-fn open_folder() -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+/// Opens the folder. In its place may be a link, if nobody but root can have put it there: systemd
+/// makes one for a service with `DynamicUser=` and `RuntimeDirectoryPreserve=`.
+pub fn open_folder() -> nix::Result<OwnedFd> {
+    let follow = match is_roots_alone(FOLDER_OF_FOLDER) {
+        true => OFlag::empty(),
+        false => OFlag::O_NOFOLLOW,
+    };
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | follow;
     open(FOLDER, flags, Mode::empty())
 }
