@@ -42,9 +42,10 @@ const PROTOCOL: &[(&str, &[&str])] = &[
     ("context", &["config", "counters", "link", "wire", "time"]),
     ("config", &["link", "time"]),
     ("counters", &["wire"]),
-    ("link", &["wire"]),
+    ("link", &["wire", "escaped"]),
     ("wire", &["time"]),
     ("tables", &["time"]),
+    ("escaped", &[]),
     ("time", &[]),
 ];
 

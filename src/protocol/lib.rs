@@ -16,6 +16,7 @@
 //! * [`wire`] is the only room that looks at octets of a packet.
 //! * [`context`] is what the engine lends to every capability.
 //! * [`link`] has the nouns that all rooms use.
+//! * [`escaped`] shows texts of others.
 //! * [`config`] is what a user can set.
 //! * [`tables`] is the storage.
 #![no_std]
@@ -43,6 +44,7 @@ pub mod config;
 pub mod context;
 pub mod counters;
 pub mod engine;
+pub mod escaped;
 pub mod link;
 pub mod mld;
 pub mod ndp;

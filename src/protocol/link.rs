@@ -4,6 +4,7 @@ use core::fmt;
 use core::net::Ipv6Addr;
 use core::str::FromStr;
 
+use crate::escaped::Escaped;
 use crate::wire::MacAddress;
 
 /// The most downstreams of one process.
@@ -59,9 +60,10 @@ impl FromStr for InterfaceName {
     }
 }
 
+/// Characters that cannot be seen are [escaped](Escaped).
 impl fmt::Display for InterfaceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        Escaped(self.as_str()).fmt(f)
     }
 }
 

@@ -5,11 +5,11 @@ use std::fmt;
 
 use protocol::ndp::kernel_entries::Proxied;
 
-use super::{Output, Piece, Quoted, View};
+use super::{Label, Output, Piece, View};
 use crate::interfaces::State;
 
 pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -> fmt::Result {
-    let upstream = Quoted(view.engine.config().upstream.as_str());
+    let upstream = Label(view.engine.config().upstream.as_str());
     let mut head = |name: &str, kind: &str, help: &str| match first {
         true => write!(
             out,
@@ -25,7 +25,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 "counter",
                 "Packets that the kernel had no room for.",
             )?;
-            let name = Quoted(downstream.name);
+            let name = Label(downstream.name);
             writeln!(
                 out,
                 "mldproxy_capture_drops_total{{upstream={upstream},downstream={name}}} {}",
@@ -84,7 +84,7 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
         out,
         "# HELP mldproxy_info The version.\n# TYPE mldproxy_info \
          gauge\nmldproxy_info{{upstream={},version=\"{}\"}} 1",
-        Quoted(upstream),
+        Label(upstream),
         env!("CARGO_PKG_VERSION"),
     )?;
     let proxied = |(_, proxied): &(_, &Proxied)| proxied.proxied;
@@ -162,7 +162,7 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     ];
     for (name, help, value) in gauges {
         if let Some(value) = value {
-            let upstream = Quoted(upstream);
+            let upstream = Label(upstream);
             writeln!(
                 out,
                 "# HELP mldproxy_{name} {help}\n# TYPE mldproxy_{name} \

@@ -15,11 +15,12 @@ mod probe;
 mod server;
 mod text;
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::Ipv6Addr;
 
 use protocol::counters::Counter;
 use protocol::engine::Engine;
+use protocol::escaped::escape;
 use protocol::link::MAX_DOWNSTREAMS;
 use protocol::ndp::kernel_entries::{KernelTable, Proxied};
 use protocol::ndp::neighbors::{ASKS, Identity, Neighbor, Sender};
@@ -364,19 +365,81 @@ impl fmt::Display for Mac {
     }
 }
 
-/// A name in quotation marks, as JSON and metrics have it. An interface's name has no white space
-/// and no control characters.
-pub struct Quoted<'n>(pub &'n str);
+/// A name as a string of JSON (RFC 8259 §7).
+struct Quoted<'n>(&'n str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
-        for character in self.0.chars() {
-            if matches!(character, '"' | '\\') {
-                f.write_char('\\')?;
-            }
-            f.write_char(character)?;
+        write_quoted(self.0, f, |shown| matches!(shown, "\"" | "\\"))
+    }
+}
+
+/// A name as the value of a label. Metrics know the escapes of `"` and `\` alone, so the value of a
+/// character that cannot be seen is its escape.
+struct Label<'n>(&'n str);
+
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_quoted(self.0, f, |shown| shown.starts_with(['"', '\\']))
+    }
+}
+
+/// Writes a text in quotation marks, with a `\` before each of the characters and escapes that
+/// `needs_backslash` chooses.
+fn write_quoted(text: &str, out: Output<'_>, needs_backslash: fn(&str) -> bool) -> fmt::Result {
+    out.write_char('"')?;
+    escape(text, &mut |shown| {
+        if needs_backslash(shown) {
+            out.write_char('\\')?;
         }
-        f.write_char('"')
+        out.write_str(shown)
+    })?;
+    out.write_char('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::config::Config;
+    use protocol::engine::Tables;
+
+    use super::*;
+
+    /// A piece that does not fit a buffer of the server would end the answer.
+    #[test]
+    fn every_piece_fits_whatever_the_interfaces_are_called() {
+        let name = "\u{80}".repeat(7);
+        let mut config = Config::new(name.parse().unwrap());
+        config.downstreams.push(name.parse().unwrap()).unwrap();
+        let mut tables = Box::new(const { Tables::new() });
+        let engine = Engine::new(&mut tables, config, [1; 16]);
+        let mut view = View {
+            name: &name,
+            ..View::of(&engine, Instant::from_millis(u64::MAX))
+        };
+        let downstream = Downstream {
+            name: &name,
+            state: State::PartOf(u32::MAX),
+            running: true,
+            link_local: None,
+            listening: true,
+            bridge: None,
+            lost: u64::MAX,
+        };
+        assert!(view.downstreams.push(downstream).is_ok());
+        for (format, end) in [
+            (Format::Text, "of 5120\n\n"),
+            (Format::Json, "}}\n"),
+            (Format::Metrics, "\"} 0\n"),
+        ] {
+            let (mut cursor, mut answer) = (Cursor::new(9999), Vec::new());
+            // The server's buffers have room for two more gauges: of a querier, and of a refresh.
+            let mut buffer = [0; 4096 - 400];
+            while let length @ 1.. = cursor.fill(&view, format, &mut buffer) {
+                answer.extend_from_slice(&buffer[..length]);
+            }
+            assert!(cursor.is_at_end(), "{format:?} breaks off");
+            let answer = String::from_utf8(answer).unwrap();
+            assert!(answer.ends_with(end), "{answer}");
+        }
     }
 }

@@ -7,8 +7,8 @@
 //!
 //! The number counts up when the words change. `namespace` is the number of the instance's network
 //! namespace, since several may share a folder. `last_query_s` is `-` where no query was heard on
-//! this upstream, and after `querier_timeout_s` without one there is no querier. A name of an
-//! interface holds neither white space nor control characters.
+//! this upstream, and after `querier_timeout_s` without one there is no querier. The name of the
+//! interface is not escaped. It holds neither ASCII white space nor C0 controls.
 
 use std::fmt;
 
@@ -32,7 +32,7 @@ pub struct Probe<'l> {
 pub fn write(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     let listener = view.engine.mld().host();
     let config = view.engine.config();
-    let (namespace, upstream) = (view.namespace, &config.upstream);
+    let (namespace, upstream) = (view.namespace, config.upstream.as_str());
     write!(
         out,
         "mldproxy 2 namespace={namespace} upstream={upstream} last_query_s="

@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 use std::net::Ipv6Addr;
 
 use protocol::config::MldVersion;
+use protocol::escaped::Escaped;
 use protocol::ndp::neighbors::{self, Identity};
 use protocol::ndp::solicited::{self, Membership};
 
@@ -14,7 +15,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
     match piece {
         Piece::Head => write_head(view, out),
         Piece::Downstream(downstream) => {
-            write!(out, "downstream  {:15} ", downstream.name)?;
+            write!(out, "downstream  {:15.15} ", Escaped(downstream.name))?;
             match downstream.state {
                 State::Usable if downstream.listening => writeln!(out, "up, listening")?,
                 State::Missing => writeln!(out, "{}", State::Missing)?,
@@ -55,7 +56,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 out,
                 "{address:26} {} {:10.10} {:>6} {:>6} {}",
                 Mac(host.mac),
-                view.downstream_of(host),
+                Escaped(view.downstream_of(host)),
                 readable(view.seconds_since(neighbor.last_seen)),
                 readable(view.seconds_left(neighbor)),
                 view.state_of(identity, neighbor),
@@ -117,7 +118,7 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
         env!("CARGO_PKG_VERSION"),
         readable(view.seconds_since(view.started))
     )?;
-    write!(out, "upstream    {:15} ", config.upstream.as_str())?;
+    write!(out, "upstream    {:15.15} ", config.upstream)?;
     match view
         .engine
         .links()

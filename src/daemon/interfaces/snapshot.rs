@@ -22,7 +22,8 @@ pub struct Snapshot {
     /// The number of the interface of each proxy entry, and the mark of the program that made the
     /// entry.
     pub proxied: Vec<(u32, u8)>,
-    /// The number and the name of every interface, and its bridge, if it is one.
+    /// The number and the name of every interface, and its bridge, if it is one. A name that is no
+    /// UTF-8 is U+FFFD.
     pub links: Vec<(u32, String, Option<Bridge>)>,
 }
 
@@ -73,7 +74,8 @@ impl Snapshot {
                 index, protocol, ..
             } => self.proxied.push((*index, *protocol)),
             Notice::Link(link) => {
-                let name = link.name.unwrap_or_default().to_owned();
+                let name = link.name.filter(|name| !name.is_empty());
+                let name = name.unwrap_or("\u{fffd}").to_owned();
                 self.links.push((link.index, name, link.bridge));
             }
             Notice::LinkDeleted { .. }

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use log::{info, warn};
+use protocol::escaped::Escaped;
 
 use crate::interfaces::Interface;
 use crate::sys::netlink::siblings::Siblings;
@@ -159,7 +160,7 @@ struct Place<'i>(&'i Interface);
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Place(interface) = self;
-        f.write_str(interface.name.as_str())?;
+        interface.name.fmt(f)?;
         match interface.bridge {
             Some(_) => Ok(()),
             None => f.write_str(" is on a bridge that"),
@@ -175,8 +176,8 @@ impl fmt::Display for OpenVlan<'_> {
         let OpenVlan(interface) = self;
         let vlan = interface.vlan.unwrap_or(1);
         let bridge = match interface.bridge {
-            Some(_) => interface.name.as_str(),
-            None => "BRIDGE",
+            Some(_) => Escaped(interface.name.as_str()),
+            None => Escaped("BRIDGE"),
         };
         write!(
             f,

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{read, write};
+use protocol::escaped::Escaped;
 
 use super::decimal;
 use super::records::Key;
@@ -92,7 +93,7 @@ impl fmt::Display for Setting<'_> {
         f.write_str(".")?;
         for (place, part) in interface.split('.').enumerate() {
             f.write_str(if place == 0 { "" } else { "/" })?;
-            f.write_str(part)?;
+            Escaped(part).fmt(f)?;
         }
         f.write_str(".")?;
         f.write_str(name)

@@ -48,6 +48,11 @@ fn string(text: &[u8]) -> Option<&[u8]> {
         match *text {
             [b'"', ref rest @ ..] => return Some(rest),
             [b'\\', b'"' | b'\\', ref rest @ ..] => text = rest,
+            [b'\\', b'u', a, b, c, d, ref rest @ ..]
+                if [a, b, c, d].iter().all(u8::is_ascii_hexdigit) =>
+            {
+                text = rest;
+            }
             [0..=31 | b'\\', ..] | [] => return None,
             [_, ref rest @ ..] => text = rest,
         }

@@ -157,6 +157,10 @@ impl Drop for Folder {
 
 fn check(format: Format, answer: &str) {
     assert!(answer.ends_with('\n'), "it breaks off");
+    let is_seen = |c: char| c == '\n' || !c.is_control();
+    // A program reads the name as it is.
+    let is_for_people = format != Format::Probe;
+    assert!(!is_for_people || answer.chars().all(is_seen), "{answer:?}");
     match format {
         Format::Text => {
             for line in answer.lines() {

@@ -91,7 +91,7 @@ impl Findings {
             let number = characters.next().and_then(|digit| digit.to_digit(10));
             let word = number.and_then(|number| words.get(number as usize - 1));
             for character in word.unwrap_or(&"").chars() {
-                // RFC 8259 §7. No word has control characters.
+                // RFC 8259 §7. What cannot be seen is escaped when it is printed, as in JSON.
                 if self.json && matches!(character, '"' | '\\') {
                     line.push('\\');
                 }
