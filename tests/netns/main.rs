@@ -28,6 +28,7 @@ mod status;
 mod support;
 mod syslog;
 mod turns;
+mod unread_log;
 mod versions;
 mod vlans;
 
@@ -109,6 +110,7 @@ fn main() -> ExitCode {
         silent::TESTS,
         status::TESTS,
         syslog::TESTS,
+        unread_log::TESTS,
         versions::TESTS,
         vlans::TESTS,
     ];

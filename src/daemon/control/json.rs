@@ -96,9 +96,9 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
             state.is_joined(),
             state.address,
         ),
-        Piece::Counter(counter, value) => {
+        Piece::Counter(name, value) => {
             let before = if first { "]},\"counters\":{" } else { "," };
-            write!(out, "{before}\"{}\":{value}", counter.name())
+            write!(out, "{before}\"{name}\":{value}")
         }
         Piece::Dropped(reason, value) => write!(out, ",\"{}\":{value}", reason.name()),
         Piece::End => writeln!(out, "}}}}"),

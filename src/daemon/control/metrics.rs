@@ -32,12 +32,11 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 downstream.lost
             )
         }
-        Piece::Counter(counter, value) => {
+        Piece::Counter(name, value) => {
             head("events_total", "counter", "What was heard and done.")?;
             writeln!(
                 out,
-                "mldproxy_events_total{{upstream={upstream},event=\"{}\"}} {value}",
-                counter.name()
+                "mldproxy_events_total{{upstream={upstream},event=\"{name}\"}} {value}"
             )
         }
         Piece::Dropped(reason, value) => {

@@ -54,6 +54,8 @@ pub struct View<'v> {
     pub upstream_running: bool,
     pub upstream_state: State,
     pub downstreams: heapless::Vec<Downstream<'v>, MAX_DOWNSTREAMS>,
+    /// The lines of the log that nobody took.
+    pub log_lines_lost: u32,
 }
 
 #[cfg(test)]
@@ -69,6 +71,7 @@ impl<'v> View<'v> {
             upstream_running: true,
             upstream_state: State::Usable,
             downstreams: heapless::Vec::new(),
+            log_lines_lost: 0,
         }
     }
 }
@@ -109,7 +112,8 @@ enum Piece<'v> {
     Target(Ipv6Addr, &'v Present),
     Groups,
     Group(SolicitedNode, &'v Group),
-    Counter(Counter, u64),
+    /// A counter's name and value.
+    Counter(&'static str, u64),
     Dropped(DropReason, u64),
     End,
 }
@@ -257,11 +261,17 @@ impl Cursor {
                 Some(&counter) => {
                     let value = view.engine.counters().get(counter);
                     (
-                        Some(Piece::Counter(counter, value)),
+                        Some(Piece::Counter(counter.name(), value)),
                         Place::Counter(number.saturating_add(1)),
                     )
                 }
-                None => (None, Place::Dropped(0)),
+                None => {
+                    let lost = view.log_lines_lost.into();
+                    (
+                        Some(Piece::Counter("log_lines_lost", lost)),
+                        Place::Dropped(0),
+                    )
+                }
             },
             Place::Dropped(number) => match DropReason::ALL.get(number) {
                 Some(&reason) => {

@@ -98,11 +98,11 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 short(state.address)
             )
         }
-        Piece::Counter(counter, value) => {
+        Piece::Counter(name, value) => {
             if first {
                 writeln!(out)?;
             }
-            write_counter(counter.name(), *value, out)
+            write_counter(name, *value, out)
         }
         Piece::Dropped(reason, value) => write_counter(reason.name(), *value, out),
         Piece::End => Ok(()),

@@ -34,6 +34,7 @@ use crate::run::rest::Rest;
 use crate::run::sysctls::ProxySettings;
 use crate::run::upstream_prefixes::UpstreamPrefixes;
 use crate::sys::clock::{self, Moment};
+use crate::sys::log::lines_lost;
 use crate::sys::netlink::tables::Tables;
 use crate::sys::netlink::{self, Dump, Netlink};
 use crate::sys::packet::{Capture, Transmitter};
@@ -353,6 +354,7 @@ impl<'s> EventLoop<'s> {
                     lost: link.capture().map_or(0, Capture::lost),
                 })
                 .collect(),
+            log_lines_lost: lines_lost(),
         };
         server.serve(ready, &view, &mut self.buffers.answers);
     }

@@ -86,6 +86,15 @@ pub fn wait_until(descriptor: BorrowedFd<'_>, deadline: Instant) -> bool {
     }
 }
 
+/// Whether a write of a few octets would not block. A pipe has room for 4,096 then.
+pub fn is_writable(descriptor: BorrowedFd<'_>) -> bool {
+    let mut descriptors = [PollFd::new(descriptor, PollFlags::POLLOUT)];
+    let polled = poll(&mut descriptors, PollTimeout::ZERO);
+    let [descriptor] = descriptors;
+    let events = descriptor.revents().unwrap_or(PollFlags::empty());
+    polled.is_ok() && events.contains(PollFlags::POLLOUT)
+}
+
 pub fn pause(milliseconds: u16) {
     // A signal may end it early, which does no harm.
     let _ = poll(&mut [], milliseconds);

@@ -19,7 +19,10 @@ impl Signals {
         ] {
             signals.add(signal);
         }
-        signals.thread_block()?;
+        // Otherwise a terminal with `stty tostop` stops a daemon in the background that writes to it.
+        let mut blocked = signals;
+        blocked.add(Signal::SIGTTOU);
+        blocked.thread_block()?;
         SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map(Signals)
     }
 

@@ -222,5 +222,6 @@ fn view<'v>(stage: &'v Stage<'_>, names: &'v [InterfaceName; 4], flags: u8) -> V
         upstream_running: set(6),
         upstream_state: STATES[usize::from(flags >> 4) % STATES.len()],
         downstreams: downstreams.collect(),
+        log_lines_lost: flags.into(),
     }
 }
