@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(text) => {
-            output::complain_as_it_is(&text);
+            output::complain_in_lines(&text);
             ExitCode::from(BAD_INPUT)
         }
     }

@@ -9,6 +9,7 @@ mod check;
 mod comparison;
 mod crowd;
 mod flood;
+mod foreign;
 mod hostile;
 mod instances;
 mod invalid;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         comparison::TESTS,
         crowd::TESTS,
         flood::TESTS,
+        foreign::TESTS,
         hostile::TESTS,
         instances::TESTS,
         invalid::TESTS,

@@ -35,6 +35,7 @@ const LONG: &[&str] = &[
     "both_ways::claims::who_",
     "both_ways::unknown::a_target_that_nobody_has_",
     "comparison::",
+    "foreign::an_answer_that_comes_",
     "silent::a_",
     "silent::an_unplugged_",
     "silent::of_two_hosts_",

@@ -1,21 +1,28 @@
-//! Writes to standard output and standard error without the standard library's buffers.
+//! Writes to standard output and standard error without the standard library's buffers. A terminal
+//! may be behind them, so what cannot be seen is escaped, whoever said it.
 
 use std::os::fd::BorrowedFd;
 use std::process;
 
 use nix::errno::Errno;
 use nix::unistd::write;
+use protocol::escaped::escape;
 
 use crate::sys::{STANDARD_ERROR, STANDARD_OUTPUT};
 
+/// Writes a text of any number of lines to standard output. If that fails, ends the program, since
+/// the rest would be cut off: with exit code 0 if the reader has gone, else with 1.
 pub fn print(text: &str) {
-    print_octets(text.as_bytes());
+    print_as_it_is(&printable(text));
 }
 
-/// Writes octets to standard output. If that fails, ends the program, since the rest would be cut
-/// off: with exit code 0 if the reader has gone, else with 1.
-pub fn print_octets(octets: &[u8]) {
-    match write_all(STANDARD_OUTPUT, octets) {
+/// Moves the terminal's cursor to the top left, and clears the screen.
+pub fn clear_screen() {
+    print_as_it_is("\x1b[H\x1b[2J");
+}
+
+fn print_as_it_is(text: &str) {
+    match write_all(STANDARD_OUTPUT, text.as_bytes()) {
         Ok(()) => {}
         Err(Errno::EPIPE) => process::exit(0),
         Err(errno) => {
@@ -27,12 +34,23 @@ pub fn print_octets(octets: &[u8]) {
 
 /// Writes an error message.
 pub fn complain(text: &str) {
-    complain_as_it_is(&["mldproxy: ", text, "\n"].concat());
+    complain_in_lines(&["mldproxy: ", text, "\n"].concat());
 }
 
-pub fn complain_as_it_is(text: &str) {
+/// Writes a text of any number of lines to standard error.
+pub fn complain_in_lines(text: &str) {
     // There is nowhere to report that this failed.
-    let _ = write_all(STANDARD_ERROR, text.as_bytes());
+    let _ = write_all(STANDARD_ERROR, printable(text).as_bytes());
+}
+
+/// The text, with line feeds as they are and escapes for all else that cannot be seen.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    let _ = escape(text, &mut |shown| {
+        printable.push_str(if shown == "\\u000a" { "\n" } else { shown });
+        Ok(())
+    });
+    printable
 }
 
 fn write_all(to: BorrowedFd<'_>, mut octets: &[u8]) -> nix::Result<()> {

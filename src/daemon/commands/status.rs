@@ -9,7 +9,7 @@ use nix::unistd::read;
 use protocol::ndp::solicited::CAPACITY;
 use protocol::time::Duration;
 
-use crate::commands::output::{print, print_octets};
+use crate::commands::output::{clear_screen, print};
 use crate::commands::values::{instance_name, number, socket_path};
 use crate::control::{AskError, connect, instances, socket_of};
 use crate::sys::clock;
@@ -18,6 +18,11 @@ use crate::sys::records::FOLDER;
 
 /// How long a daemon may stay silent.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the whole answer may take, which is as long as a daemon lets a client take.
+const LONGEST: Duration = Duration::from_secs(30);
+/// The most octets of an answer. Of 4,096 neighbors and as many groups, JSON has 1.2 MB. With every
+/// table full and the longest names, it has less than 3 MB.
+const LARGEST: usize = 8 << 20;
 
 /// Print what a running mldproxy knows and does.
 #[derive(FromArgs)]
@@ -75,14 +80,10 @@ pub fn status(arguments: StatusArguments) -> Result<(), StatusError> {
     loop {
         let stream = connect(&path, &question).map_err(|error| unanswered(&path, error))?;
         if arguments.watch {
-            // Moves the cursor to the top left, and clears the screen.
-            print("\x1b[H\x1b[2J");
+            clear_screen();
         }
-        if !copy(&stream) {
-            return Err(StatusError::System(format!(
-                "the answer on {path} breaks off"
-            )));
-        }
+        copy(&stream)
+            .map_err(|why| StatusError::System(["the answer on ", &path, why].concat()))?;
         if !arguments.watch {
             return Ok(());
         }
@@ -90,23 +91,49 @@ pub fn status(arguments: StatusArguments) -> Result<(), StatusError> {
     }
 }
 
-/// Copies the answer to standard output. Returns whether it was complete.
-fn copy(stream: &UnixStream) -> bool {
+/// Copies the answer to standard output. Who answers may be anybody, so the answer has an end in
+/// time and in size. Fails with what is wrong with it.
+fn copy(stream: &UnixStream) -> Result<(), &'static str> {
+    const BREAKS_OFF: &str = " breaks off";
+    let end = clock::now().saturating_add(LONGEST);
+    let mut left = LARGEST;
     let mut buffer = [0; 4096];
+    // The octets in the buffer that are the start of a character.
+    let mut held = 0;
     let mut last = None;
-    while wait_until(stream.as_fd(), clock::now().saturating_add(PATIENCE)) {
-        match read(stream, &mut buffer) {
-            Ok(length @ 1..) => {
-                let octets = buffer.get(..length).unwrap_or_default();
-                last = octets.last().copied();
-                print_octets(octets);
-            }
-            Err(Errno::EINTR | Errno::EAGAIN) => {}
-            Ok(0) => return last == Some(b'\n'),
-            Err(_) => return false,
+    loop {
+        let deadline = clock::now().saturating_add(PATIENCE).min(end);
+        if !wait_until(stream.as_fd(), deadline) {
+            let is_late = clock::now() >= end;
+            return Err(if is_late {
+                " takes too long"
+            } else {
+                BREAKS_OFF
+            });
         }
+        let length = match read(stream, &mut buffer[held..]) {
+            Ok(0) if last == Some(b'\n') => return Ok(()),
+            Ok(length @ 1..) => length,
+            Err(Errno::EINTR | Errno::EAGAIN) => continue,
+            Ok(0) | Err(_) => return Err(BREAKS_OFF),
+        };
+        left = left.checked_sub(length).ok_or(" has no end")?;
+        let octets = &buffer[..held + length];
+        last = octets.last().copied();
+        held = length_of_start(octets);
+        let whole = octets.len() - held;
+        print(&String::from_utf8_lossy(&octets[..whole]));
+        buffer.copy_within(whole..whole + held, 0);
     }
-    false
+}
+
+/// The length of the last character of a text in UTF-8, if the rest of it is still to come, else 0.
+fn length_of_start(octets: &[u8]) -> usize {
+    // The least first octet of a character that has more octets than these.
+    const FIRST: [u8; 3] = [0xc0, 0xe0, 0xf0];
+    let starts = octets.iter().rev().zip(FIRST);
+    let place = starts.take(3).position(|(octet, first)| *octet >= first);
+    place.map_or(0, |place| place + 1)
 }
 
 /// Why a daemon gave no answer.
