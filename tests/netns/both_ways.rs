@@ -3,7 +3,7 @@
 pub mod answers;
 pub mod claims;
 pub mod duplicates;
-mod home;
+pub mod home;
 pub mod hostile;
 pub mod moving;
 pub mod unknown;

@@ -1,6 +1,7 @@
 //! mldproxy on the real kernel: each test builds networks of its own, and judges by the kernel's
 //! tables.
 
+mod attacks;
 mod bad_input;
 mod bad_paths;
 mod both_ways;
@@ -75,6 +76,11 @@ fn main() -> ExitCode {
     let possible = missing.is_empty() && isolated.is_ok();
 
     let modules = [
+        attacks::bridged::TESTS,
+        attacks::claims::TESTS,
+        attacks::floods::TESTS,
+        attacks::life::TESTS,
+        attacks::stall::TESTS,
         bad_input::TESTS,
         bad_paths::TESTS,
         both_ways::TESTS,

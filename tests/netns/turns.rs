@@ -31,6 +31,9 @@ const ALONE_AT_FIRST: &[&str] = &["crowd::six_hundred_hosts_beside_"];
 
 /// The tests that wait longest.
 const LONG: &[&str] = &[
+    "attacks::bridged::",
+    "attacks::floods::",
+    "attacks::stall::",
     "both_ways::claims::one_",
     "both_ways::claims::who_",
     "both_ways::unknown::a_target_that_nobody_has_",
