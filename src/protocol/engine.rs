@@ -68,6 +68,9 @@ pub enum Event<'a> {
     Removed(KernelTable, Ipv6Addr, Side),
     /// The user wants all hosts asked and all groups reported anew.
     Renew,
+    /// The caller stood still, and has set its clock back by that time. All groups are reported
+    /// anew, since the querier's clock ran on.
+    Stalled,
 }
 
 /// An action for the caller to carry out.
@@ -149,6 +152,7 @@ impl<'t> Engine<'t> {
             Event::UpstreamPrefixes(prefixes) => ndp.handle_prefixes(context, prefixes),
             Event::Listed(table, listing) => ndp.handle_listed(context, table, listing),
             Event::Removed(table, address, side) => ndp.handle_removed(table, address, side),
+            Event::Stalled => mld.handle_renew(),
             Event::Renew => {
                 ndp.handle_renew(context);
                 mld.handle_renew();

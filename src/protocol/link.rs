@@ -20,6 +20,20 @@ pub enum Side {
     Downstream(Port),
 }
 
+/// The most links: the upstream and the downstreams.
+pub const MAX_LINKS: usize = 1 + MAX_DOWNSTREAMS;
+
+impl Side {
+    /// The place of the link in an array of [`MAX_LINKS`]: first the upstream, then the downstreams
+    /// by their port.
+    pub(crate) fn place(self) -> usize {
+        match self {
+            Side::Upstream => 0,
+            Side::Downstream(port) => usize::from(port).saturating_add(1),
+        }
+    }
+}
+
 /// A link of the router, upstream or downstream, in its present state in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {

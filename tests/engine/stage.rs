@@ -47,6 +47,8 @@ pub struct Stage {
     /// Questions to hosts, with the time in milliseconds: `?` and the link-local address, `!` and
     /// the target of a probe, or `*` and the target of a resolution.
     pub questions: Vec<(u64, String)>,
+    /// The addresses that were solicited on each link, whatever for, with the time in milliseconds.
+    pub solicited: Vec<(u64, Side, Ipv6Addr)>,
     /// Joins and leaves, each with its group and the address that it is for.
     pub changes: Vec<String>,
     /// Neighbor Solicitations for targets elsewhere, and Neighbor Advertisements: where, what, and
@@ -122,6 +124,7 @@ impl Stage {
             reports: Vec::new(),
             said: Vec::new(),
             questions: Vec::new(),
+            solicited: Vec::new(),
             changes: Vec::new(),
             sent: Vec::new(),
         }
@@ -148,6 +151,33 @@ impl Stage {
     pub fn pass(&mut self, seconds: u64) {
         self.model.pass(Duration::from_secs(seconds));
         self.note();
+    }
+
+    pub fn pass_millis(&mut self, millis: u64) {
+        self.model.pass(Duration::from_millis(millis));
+        self.note();
+    }
+
+    /// Lets time pass. These hosts answer each solicitation for an address on their link.
+    pub fn pass_with(&mut self, seconds: u64, address: Ipv6Addr, hosts: &[(Port, MacAddress)]) {
+        let answer = advertisement(address, ROUTER, address);
+        for _ in 0..10 * seconds {
+            for (_, side, target) in std::mem::take(&mut self.solicited) {
+                for (port, mac) in hosts {
+                    if side == Side::Downstream(*port) && target == address {
+                        self.receive_on(*port, *mac, &answer);
+                    }
+                }
+            }
+            self.pass_millis(100);
+        }
+    }
+
+    /// A host claims an address and answers for it. Whoever has it is silent.
+    pub fn takes_over(&mut self, port: Port, mac: MacAddress, address: Ipv6Addr) {
+        self.solicited.clear();
+        self.receive_on(port, mac, &solicitation(address, LINK_LOCAL));
+        self.pass_with(5, address, &[(port, mac)]);
     }
 
     pub fn upstream(&mut self, upstream: Option<Link>) {
@@ -193,16 +223,27 @@ impl Stage {
                 self.changes.push(words);
             }
             Action::Ndp(ndp::Action::Ask { question, .. }) => {
+                if let Question::Probe { port, target, .. }
+                | Question::Resolve { port, target, .. } = question
+                {
+                    let solicited = (now, Side::Downstream(port), target);
+                    self.solicited.push(solicited);
+                }
                 let words = match question {
                     Question::Ask { link_local, .. } => format!("?{link_local}"),
                     Question::Probe { target, .. } => format!("!{target}"),
                     Question::Resolve { target, .. } => format!("*{target}"),
+                    Question::Query { group, .. } => format!("*{group}"),
                 };
                 self.questions.push((now, words));
             }
             Action::Ndp(ndp::Action::Kernel(_)) => {}
-            Action::Ndp(ndp::Action::Solicit { side, target, .. }) => {
-                self.sent.push(format!("{}?{target}", name_of(side)));
+            Action::Ndp(ndp::Action::Solicit {
+                side, target, mac, ..
+            }) => {
+                self.solicited.push((now, side, target));
+                let how = if mac.is_some() { "!?" } else { "?" };
+                self.sent.push(format!("{}{how}{target}", name_of(side)));
             }
             Action::Ndp(ndp::Action::Advertise {
                 side,

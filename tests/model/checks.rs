@@ -7,10 +7,9 @@ use protocol::config::Learn;
 use protocol::link::Side;
 use protocol::ndp::MAX_OWN;
 use protocol::ndp::kernel_entries::{self, KernelTable, Place, Proxied};
-use protocol::ndp::neighbors::{self, Identity};
+use protocol::ndp::neighbors::{self, Identity, Sender};
 use protocol::ndp::solicited;
 use protocol::ndp::targets;
-use protocol::wire::SolicitedNode;
 
 use crate::{Model, TABLES, view};
 
@@ -151,11 +150,12 @@ impl Model<'_> {
         }
         if config.ndp_proxy || config.host_routes || config.announce {
             let confirmed = view::known(engine).filter(|known| known.is_confirmed);
-            let confirmed = confirmed.filter_map(|known| known.address());
+            let confirmed = confirmed.filter_map(|known| Some((known.address()?, known.owner)));
             // An address that its host still detects duplicates of has to wait.
-            let is_settled = |address: &Ipv6Addr| {
+            let is_settled = |(address, owner): &(Ipv6Addr, Sender)| {
                 let is_there = |proxied: &Proxied| matches!(proxied.place, Place::At(_));
-                !targets.is_detecting(*address) || entries.get(*address).is_some_and(is_there)
+                let is_detecting = targets.is_detecting(*address, *owner);
+                !is_detecting || entries.get(*address).is_some_and(is_there)
             };
             let settled = confirmed.filter(is_settled).count();
             assert_eq!(below, settled, "confirmed addresses are left out");

@@ -94,7 +94,8 @@ impl Kernel {
             | Event::Forgotten(_)
             | Event::UpstreamPrefixes(_)
             | Event::Listed(..)
-            | Event::Renew => {}
+            | Event::Renew
+            | Event::Stalled => {}
         }
         false
     }

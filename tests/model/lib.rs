@@ -5,10 +5,12 @@
 //! month and the fuzzer share this. They differ in what happens and in what they expect.
 //!
 //! [`storage`] builds an engine, and [`packets`] what hosts and routers send. [`view`] reads the
-//! engine's state, and `checks` holds it against the kernel.
+//! engine's state, and `checks` holds it against the kernel. [`lan`] puts hosts and attackers around
+//! the router, on links that carry what both sides send.
 
 mod checks;
 mod kernel;
+pub mod lan;
 mod model;
 pub mod packets;
 mod sent;

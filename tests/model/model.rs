@@ -24,7 +24,7 @@ const FEW: usize = 100;
 pub struct Deed {
     pub at: Instant,
     pub action: Action,
-    /// The packet of a report.
+    /// The packet that was sent, if the action sends one.
     pub packet: Vec<u8>,
     pub succeeded: bool,
 }
@@ -108,7 +108,8 @@ impl<'t> Model<'t> {
             | Event::UpstreamPrefixes(_)
             | Event::Listed(..)
             | Event::Removed(..)
-            | Event::Renew => self.settle(),
+            | Event::Renew
+            | Event::Stalled => self.settle(),
         }
     }
 
@@ -249,8 +250,15 @@ impl<'t> Model<'t> {
             let succeeded = self.carry_out(&action, &buffer);
             self.engine.done(self.now, &action, succeeded);
             let packet = match action {
-                Action::Mld(mld::Action::Report { length, .. }) => buffer[..length].to_vec(),
-                Action::Ndp(_) => Vec::new(),
+                Action::Mld(mld::Action::Report { length, .. })
+                | Action::Ndp(
+                    ndp::Action::Ask { length, .. }
+                    | ndp::Action::Solicit { length, .. }
+                    | ndp::Action::Advertise { length, .. },
+                ) => buffer[..length].to_vec(),
+                Action::Ndp(
+                    ndp::Action::Join(_) | ndp::Action::Leave(_) | ndp::Action::Kernel(_),
+                ) => Vec::new(),
             };
             self.deeds.push(Deed {
                 at: self.now,
@@ -296,7 +304,7 @@ impl<'t> Model<'t> {
             }
             Action::Ndp(ndp::Action::Ask { length, question }) => {
                 self.check_pace();
-                return self.check_question(&buffer[..length], &question) && !fails;
+                self.check_question(&buffer[..length], &question);
             }
             // Without a link nothing can be sent.
             Action::Ndp(
@@ -305,9 +313,13 @@ impl<'t> Model<'t> {
             Action::Ndp(ndp::Action::Solicit {
                 length,
                 side,
-                group,
+                destination,
+                mac,
                 target,
-            }) => self.check_solicitation(&buffer[..length], side, group, target),
+            }) => {
+                assert_eq!(mac.is_some(), !destination.is_multicast());
+                self.check_solicitation(&buffer[..length], side, destination, target);
+            }
             Action::Ndp(ndp::Action::Advertise {
                 length,
                 side,

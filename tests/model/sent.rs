@@ -4,7 +4,7 @@
 use std::net::Ipv6Addr;
 
 use protocol::config::MldMode;
-use protocol::link::Side;
+use protocol::link::{Port, Side};
 use protocol::ndp::neighbors::Question;
 use protocol::wire::{
     ALL_MLDV2_ROUTERS, ALL_ROUTERS, MacAddress, Message, NeighborSolicitation, QueryVersion,
@@ -74,40 +74,17 @@ impl Model<'_> {
         assert!(is_left, "{group} is wanted, and reported as left");
     }
 
-    /// Questions go out of links that are there. Only the link of a claim may be gone by now.
-    /// Returns whether the question can be sent.
-    pub(crate) fn check_question(&self, packet: &[u8], question: &Question) -> bool {
-        let port = match *question {
-            Question::Ask { port, .. }
-            | Question::Probe { port, .. }
-            | Question::Resolve { port, .. } => port,
-        };
+    /// Questions go out of links that are there.
+    pub(crate) fn check_question(&self, packet: &[u8], question: &Question) {
+        let (port, _) = addressed_to(question);
         let side = Side::Downstream(port);
-        let Some(link) = self.kernel.link(side) else {
-            assert!(matches!(question, Question::Resolve { .. }));
-            assert_eq!(packet.len(), 0, "without a link it cannot be sent");
-            return false;
-        };
         match *question {
             Question::Ask { link_local, .. } => {
-                let Ok(Message::Query(query)) = parse(packet) else {
-                    panic!("not a query");
-                };
-                assert_eq!(Some(query.source), link.link_local);
-                assert_eq!(query.destination, link_local);
-                assert_eq!(query.group, Ipv6Addr::UNSPECIFIED);
-                // RFC 3810 §5.1.7, §9.1 and §9.3 ask for this.
-                let QueryVersion::V2 {
-                    suppress_router_processing,
-                    robustness,
-                    query_interval,
-                    ..
-                } = query.version
-                else {
-                    panic!("not MLDv2");
-                };
-                assert!(suppress_router_processing && robustness > 1);
-                assert!(query.max_response_delay < query_interval);
+                self.check_query(packet, side, link_local, Ipv6Addr::UNSPECIFIED);
+            }
+            Question::Query { group, .. } => {
+                let group = group.group();
+                self.check_query(packet, side, group, group);
             }
             Question::Probe { target, .. } => {
                 self.check_solicitation(packet, side, target, target);
@@ -117,7 +94,27 @@ impl Model<'_> {
                 self.check_solicitation(packet, side, group, target);
             }
         }
-        true
+    }
+
+    fn check_query(&self, packet: &[u8], side: Side, destination: Ipv6Addr, group: Ipv6Addr) {
+        let Ok(Message::Query(query)) = parse(packet) else {
+            panic!("not a query");
+        };
+        let link = self.kernel.link(side).expect("a link to ask on");
+        assert_eq!(Some(query.source), link.link_local);
+        assert_eq!((query.destination, query.group), (destination, group));
+        // RFC 3810 §5.1.7, §9.1 and §9.3 ask for this.
+        let QueryVersion::V2 {
+            suppress_router_processing,
+            robustness,
+            query_interval,
+            ..
+        } = query.version
+        else {
+            panic!("not MLDv2");
+        };
+        assert!(suppress_router_processing && robustness > 1);
+        assert!(query.max_response_delay < query_interval);
     }
 
     pub(crate) fn check_solicitation(
@@ -164,5 +161,13 @@ impl Model<'_> {
         let source = link.link_local.expect("an address to send from");
         let mac = Some(link.mac).filter(|mac| *mac != MacAddress([0; 6]));
         (source, mac)
+    }
+}
+
+/// The port that a question goes out of, and the link-layer address it goes to; `None` for a group.
+pub(crate) fn addressed_to(question: &Question) -> (Port, Option<MacAddress>) {
+    match *question {
+        Question::Ask { port, mac, .. } | Question::Probe { port, mac, .. } => (port, Some(mac)),
+        Question::Resolve { port, .. } | Question::Query { port, .. } => (port, None),
     }
 }

@@ -494,6 +494,20 @@ impl Month {
                     self.is_probed(host, target);
                 }
             }
+            Sent::Query { port, group } => {
+                let listens = |host: &Host| {
+                    host.port == port
+                        && host.state == State::Awake
+                        && host.groups().contains(&group_of(group))
+                };
+                if let Some(host) = self.hosts.iter().position(listens)
+                    && self.hosts[host].speaks_mld()
+                {
+                    let delay = self.random.u64(..1000);
+                    let life = self.hosts[host].life;
+                    self.at(delay, Happening::Answer { host, life, port });
+                }
+            }
             Sent::SolicitUpstream { target } => self.solicited_upstream(target),
         }
     }

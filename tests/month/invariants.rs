@@ -59,6 +59,24 @@ impl World {
         self.timeout_millis() + millis(self.config().expiry_interval)
     }
 
+    /// Until when something on a port may be known that was seen at some time. Nobody expires
+    /// unasked: not before all the questions were in vain.
+    fn latest(&self, port: Port, seen: u64) -> u64 {
+        let seen = seen + self.lifetime();
+        if self.downstream(port).is_none() {
+            return seen;
+        }
+        let asked = self.truth.doubted + millis(self.config().expiry_interval);
+        seen.max(asked) + self.patience()
+    }
+
+    /// As above, of any port.
+    fn latest_of_all(&self, seen: u64) -> u64 {
+        let ports = 0..self.config().downstreams.len() as Port;
+        let latest = ports.map(|port| self.latest(port, seen));
+        latest.max().unwrap_or(u64::MAX)
+    }
+
     /// The time that all the questions may take that come before.
     fn patience(&self) -> u64 {
         FIRST_QUESTIONS + ALL_QUESTIONS * self.model.engine.ndp().neighbors().len() as u64
@@ -187,9 +205,9 @@ impl World {
     /// The engine joins a group: somebody must have spoken of it, and not too long ago.
     pub fn check_evidence(&self, group: u32) {
         let mentioned = self.truth.mentioned.get(&group);
-        let latest = self.lifetime() + millis(LEAVE_DELAY);
+        let latest = |seen| self.latest_of_all(seen).saturating_add(millis(LEAVE_DELAY));
         assert!(
-            mentioned.is_some_and(|at| self.now() <= at + latest),
+            mentioned.is_some_and(|at| self.now() <= latest(*at)),
             "{group:06x} is joined, and hosts spoke of it at {mentioned:?}"
         );
     }
@@ -268,7 +286,7 @@ impl World {
     /// A host must have spoken for whatever the engine knows, and not too long ago. If the engine
     /// forgot something, its host must have been silent for long enough.
     fn check_known(&mut self) {
-        let (now, timeout, lifetime) = (self.now(), self.timeout_millis(), self.lifetime());
+        let (now, timeout) = (self.now(), self.timeout_millis());
         let patience = self.patience() + millis(self.config().expiry_interval);
         let mut known = HashMap::new();
         for neighbor in view::known(&self.model.engine) {
@@ -283,7 +301,7 @@ impl World {
             }
             let evidence = self.truth.evidence(key, place);
             assert!(
-                evidence.is_some_and(|seen| now <= seen + lifetime),
+                evidence.is_some_and(|seen| now <= self.latest(place.0, seen)),
                 "{key:x?} of {place:?}, seen at {evidence:?}, is known at {now}"
             );
             // Nobody spoke for the group since its host reported that it left.
@@ -294,7 +312,14 @@ impl World {
                 let latest = self.truth.doubted.max(*revoked) + patience;
                 assert!(
                     now <= latest,
-                    "{key:x?} of {place:?}, revoked at {revoked}, is still known"
+                    "{key:x?} of {place:?}, revoked at {revoked}, is still known at {now}, {patience} {:?} {:?}",
+                    self.model.engine.ndp().neighbors().get(neighbor.identity),
+                    self.model
+                        .engine
+                        .ndp()
+                        .neighbors()
+                        .hosts()
+                        .find(|(s, _)| s.mac == place.1 && s.port == place.0)
                 );
             }
             known.insert(key, place);
@@ -320,7 +345,7 @@ impl World {
         self.truth.known = known;
         for (host, neighbors, _) in view::hosts(&self.model.engine) {
             let heard = self.truth.heard((host.port, host.mac));
-            let is_lately = heard.is_some_and(|heard| now <= heard + lifetime);
+            let is_lately = heard.is_some_and(|heard| now <= self.latest(host.port, heard));
             assert!(neighbors > 0 || is_lately, "{host:?} is still known");
         }
     }
@@ -329,7 +354,6 @@ impl World {
     /// host that answers are joined as fast as the rate allows.
     fn check_groups(&mut self) {
         let now = self.now();
-        let longest = self.lifetime() + millis(LEAVE_DELAY);
         let groups = self.model.engine.ndp().groups();
         let rate = u64::from(self.config().join_rate);
         let longest_wait = 2_000 + 1_000 * groups.len() as u64 / rate;
@@ -343,7 +367,9 @@ impl World {
             let mentioned = self.truth.mentioned.get(&group).copied();
             let mentioned = mentioned.unwrap_or_default();
             assert!(
-                now <= mentioned + longest,
+                now <= self
+                    .latest_of_all(mentioned)
+                    .saturating_add(millis(LEAVE_DELAY)),
                 "{group:06x} stays, of {mentioned}, at {now}"
             );
             for (key, claim) in self.truth.promised_in(group..=group) {

@@ -24,6 +24,7 @@ pub enum Sent {
     Ask { place: Place },
     Probe { place: Place, target: Ipv6Addr },
     Resolve { port: Port, target: Ipv6Addr },
+    Query { port: Port, group: Ipv6Addr },
     SolicitUpstream { target: Ipv6Addr },
 }
 
@@ -41,7 +42,13 @@ impl Sickness {
         match action {
             Action::Ndp(ndp::Action::Join(_) | ndp::Action::Leave(_)) => self.membership,
             Action::Ndp(ndp::Action::Kernel(_)) => self.tables,
-            Action::Ndp(ndp::Action::Ask { .. }) => self.downstream,
+            Action::Ndp(
+                ndp::Action::Ask { .. }
+                | ndp::Action::Solicit {
+                    side: Side::Downstream(_),
+                    ..
+                },
+            ) => self.downstream,
             Action::Mld(mld::Action::Report { .. })
             | Action::Ndp(ndp::Action::Solicit { .. } | ndp::Action::Advertise { .. }) => {
                 self.upstream
@@ -300,12 +307,22 @@ impl World {
                         self.check_solicitation(port, target);
                         Sent::Resolve { port, target }
                     }
+                    Question::Query { port, group, .. } => {
+                        let group = group.group();
+                        Sent::Query { port, group }
+                    }
                 });
             }
-            Action::Ndp(ndp::Action::Solicit { side, target, .. }) => {
-                return Some(match side {
-                    Side::Upstream => Sent::SolicitUpstream { target },
-                    Side::Downstream(port) => Sent::Resolve { port, target },
+            Action::Ndp(ndp::Action::Solicit {
+                side, target, mac, ..
+            }) => {
+                return Some(match (side, mac) {
+                    (Side::Upstream, _) => Sent::SolicitUpstream { target },
+                    (Side::Downstream(port), None) => Sent::Resolve { port, target },
+                    (Side::Downstream(port), Some(mac)) => {
+                        let place = (port, mac);
+                        Sent::Probe { place, target }
+                    }
                 });
             }
             Action::Ndp(ndp::Action::Advertise {

@@ -141,12 +141,11 @@ fn expect_no_instance(router: &Namespace) {
 fn a_line_that_a_user_forges_leads_root_nowhere() {
     let lab = Lab::without_querier();
     let trap = Trap::new(lab.rtr.control_socket.clone());
-    let forged = [trap.path.clone(), format!("{FOLDER}/forged.sock")];
-    let bind = forged.map(|path| {
+    let other = format!("{FOLDER}/forged.sock");
+    let bind = [("one", &trap.path), ("two", &other)].map(|(name, path)| {
         format!(
-            "t{0} = socket.socket(socket.AF_UNIX)\n\
-             t{0}.bind(b'\\0x\\n: 0 0 00010000 0 0 0 {path}\\n')\n",
-            path.len()
+            "{name} = socket.socket(socket.AF_UNIX)\n\
+             {name}.bind(b'\\0x\\n: 0 0 00010000 0 0 0 {path}\\n')\n"
         )
     });
     let program = bind.concat() + "s.bind('')\ns.listen()\nanswer = b''";

@@ -74,6 +74,7 @@ impl EventLoop<'_> {
                     Question::Resolve { port, target, .. } => {
                         (port, None, SolicitedNode::of(target).group())
                     }
+                    Question::Query { port, group, .. } => (port, None, group.group()),
                 };
                 debug!("asking {destination}");
                 let side = Side::Downstream(port);
@@ -82,11 +83,12 @@ impl EventLoop<'_> {
             Action::Ndp(ndp::Action::Solicit {
                 length,
                 side,
-                group,
+                destination,
+                mac,
                 target,
             }) => {
                 debug!("looking for {target}");
-                self.send(side, length, group, None).is_ok()
+                self.send(side, length, destination, mac).is_ok()
             }
             Action::Ndp(ndp::Action::Advertise {
                 length,

@@ -16,7 +16,7 @@ mod upstream_prefixes;
 
 use std::os::fd::AsFd as _;
 
-use log::info;
+use log::{info, warn};
 use nix::sys::signal::Signal;
 use protocol::engine::{self, Engine, Event};
 use protocol::link::{MAX_DOWNSTREAMS, Port, Side};
@@ -50,6 +50,9 @@ pub use news::{begin, take_in};
 const BATCH: usize = 512;
 /// The time until the loop retries what failed: to open a capture, to ask netlink, to log a line.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How late a turn is that counts as a stall: as long as a host has to answer.
+const STALL: Duration = Duration::from_secs(1);
 
 /// A descriptor that the loop waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -214,9 +217,14 @@ impl<'s> EventLoop<'s> {
         if let Some(rest) = self.rest.take() {
             clock::sleep(rest);
         }
-        let ready: Ready<Source, SOURCES> = wait(self.descriptors(), self.timeout())?;
+        let deadline = self.deadline();
+        let timeout = deadline.map(|deadline| deadline.since(clock::now()));
+        let ready: Ready<Source, SOURCES> = wait(self.descriptors(), timeout)?;
         // Read once a turn: on some routers to read the clock is a system call.
-        let began = Moment::now();
+        let mut began = Moment::now();
+        if self.leave_out_stall(began.instant(), deadline) {
+            began = Moment::now();
+        }
         let now = began.instant();
         if ready.contains(&Source::Signals) {
             match self.signals.receive() {
@@ -286,13 +294,29 @@ impl<'s> EventLoop<'s> {
         readable.chain(control)
     }
 
-    /// The time until the one deadline; `None` while nothing is due by itself.
-    fn timeout(&self) -> Option<Duration> {
+    /// Has the loop stood still, because the process was stopped or the system was busy? Then the
+    /// clock leaves that time out: hosts that answered meanwhile were not heard yet. What is reported
+    /// upstream is overdue.
+    fn leave_out_stall(&mut self, now: Instant, deadline: Option<Instant>) -> bool {
+        let late = deadline.map_or(Duration::ZERO, |deadline| now.since(deadline));
+        if late < STALL {
+            return false;
+        }
+        warn!(
+            "this process stood still for {} s, which no host is charged with",
+            late.as_secs()
+        );
+        clock::leave_out(late);
+        self.engine.handle(clock::now(), Event::Stalled);
+        true
+    }
+
+    /// The one deadline; `None` while nothing is due by itself.
+    fn deadline(&self) -> Option<Instant> {
         let engine = self.engine.next_deadline().map(|(deadline, _)| deadline);
         let server = self.control.as_ref().map(|(server, _)| server);
         let client = server.and_then(Server::deadline);
-        let deadline = earliest(&[engine, self.retry, client])?;
-        Some(deadline.since(clock::now()))
+        earliest(&[engine, self.retry, client])
     }
 
     fn try_again(&mut self, now: Instant) {

@@ -6,7 +6,7 @@ use core::net::Ipv6Addr;
 use log::{debug, warn};
 
 use super::log_lines::{Named, warn_of};
-use super::neighbors::{Evidence, Identity, Known, Refusal, Seen, Sender, Sighting};
+use super::neighbors::{Evidence, Identity, Known, Refusal, Seen, Sender};
 use super::solicited::Standing;
 use super::{MAX_OWN, Ndp, Own, address_of, release};
 use crate::config::Learn;
@@ -53,7 +53,8 @@ impl Ndp<'_> {
     ) {
         // RFC 4862 §5.4.2: in Duplicate Address Detection the source is `::`, and the target is the
         // sender's own address.
-        let address = if solicitation.source.is_unspecified() {
+        let detects = solicitation.source.is_unspecified();
+        let address = if detects {
             solicitation.target
         } else {
             solicitation.source
@@ -61,7 +62,7 @@ impl Ndp<'_> {
         let link_local = Some(solicitation.source).filter(Ipv6Addr::is_unicast_link_local);
         // This comes first, before the address makes its sender known.
         self.handle_solicited(cx, sender, solicitation);
-        self.address_seen(cx, sender, link_local, address, Evidence::Heard);
+        self.address_seen(cx, sender, link_local, address, Evidence::Heard, detects);
     }
 
     fn handle_advertisement(
@@ -74,13 +75,13 @@ impl Ndp<'_> {
         let link_local = Some(target).filter(Ipv6Addr::is_unicast_link_local);
         let downstream = cx.links.downstream(sender.port);
         let to_us = |link: &Link| link.link_local == Some(advertisement.destination);
-        let evidence = if advertisement.solicited && downstream.is_some_and(to_us) {
-            self.handle_downstream_answer(cx, sender, target);
-            Evidence::Advertised
+        if advertisement.solicited && downstream.is_some_and(to_us) {
+            let evidence = self.handle_duplicate(cx, sender, target);
+            self.address_seen(cx, sender, link_local, target, evidence, false);
+            self.handle_downstream_answer(sender, target);
         } else {
-            Evidence::Heard
-        };
-        self.address_seen(cx, sender, link_local, target, evidence);
+            self.address_seen(cx, sender, link_local, target, Evidence::Heard, false);
+        }
     }
 
     /// The kernel's neighbor table lists an address of a host downstream.
@@ -91,10 +92,11 @@ impl Ndp<'_> {
         address: Ipv6Addr,
     ) {
         let link_local = Some(address).filter(Ipv6Addr::is_unicast_link_local);
-        self.address_seen(cx, sender, link_local, address, Evidence::Remembered);
+        self.address_seen(cx, sender, link_local, address, Evidence::Remembered, false);
     }
 
-    /// Notes evidence of an address and of its host.
+    /// Notes evidence of an address and of its host. `detects` says that the host detects
+    /// duplicates of it.
     fn address_seen(
         &mut self,
         cx: &mut Context,
@@ -102,10 +104,17 @@ impl Ndp<'_> {
         link_local: Option<Ipv6Addr>,
         address: Ipv6Addr,
         evidence: Evidence,
+        detects: bool,
     ) {
-        let claimant = (sender.port, sender.mac);
-        let learned = self.learns(cx, address) && !self.targets.defends(cx.now, address, claimant);
+        let learned = self.learns(cx, address);
         if !learned && link_local.is_none() {
+            return;
+        }
+        if evidence == Evidence::Remembered
+            && !self.neighbors.has_room_for_remembered()
+            && self.neighbors.get(Identity::Address(address)).is_none()
+        {
+            self.refuse(cx, Refusal::Full, sender, address, evidence);
             return;
         }
         let heard = self
@@ -114,13 +123,7 @@ impl Ndp<'_> {
         match heard {
             None => self.refuse(cx, Refusal::Rate, sender, address, evidence),
             Some(number) if learned => {
-                let identity = Identity::Address(address);
-                let seen = Seen {
-                    identity,
-                    number,
-                    evidence,
-                };
-                self.sighted(cx, sender, seen);
+                self.handle_claim(cx, sender, address, (number, evidence), detects);
             }
             Some(_) => {}
         }
@@ -130,7 +133,7 @@ impl Ndp<'_> {
     pub(super) fn admit_latecomers(&mut self, cx: &mut Context) {
         while let Some((sender, address)) = self.neighbors.next_latecomer(cx.now, &cx.config) {
             let link_local = Some(address).filter(Ipv6Addr::is_unicast_link_local);
-            self.address_seen(cx, sender, link_local, address, Evidence::Heard);
+            self.address_seen(cx, sender, link_local, address, Evidence::Heard, false);
             self.neighbors.end_turn();
         }
     }
@@ -163,29 +166,28 @@ impl Ndp<'_> {
                 continue;
             };
             let neighbors = &mut self.neighbors;
-            let Context { now, config, .. } = cx;
             if !listens {
-                neighbors.listens_no_more(*now, config, number, group);
+                neighbors.listens_no_more(cx.now, number, group);
                 continue;
             }
-            let known = neighbors.listens(*now, config, number, group, answers);
+            let known = neighbors.listens(cx.now, &cx.config, number, group, answers);
             if answers && known != Known::Address {
-                neighbors.claim_elsewhere(*now, config, sender, group);
+                self.claim_elsewhere(cx, sender, number, group);
             }
-            if known == Known::Nothing && config.learn != Learn::Ndp {
+            if known == Known::Nothing && cx.config.learn != Learn::Ndp {
                 let identity = Identity::Listener(group, number);
                 let seen = Seen {
                     identity,
                     number,
                     evidence,
                 };
-                self.sighted(cx, sender, seen);
+                self.admit(cx, sender, seen);
             }
         }
     }
 
-    /// Notes a neighbor seen downstream. The first sighting makes its group wanted.
-    fn sighted(&mut self, cx: &mut Context, sender: Sender, seen: Seen) {
+    /// Takes in a neighbor that is not known, and makes its group wanted.
+    pub(super) fn admit(&mut self, cx: &mut Context, sender: Sender, seen: Seen) {
         let Seen {
             identity,
             number,
@@ -211,10 +213,8 @@ impl Ndp<'_> {
             debug!("evicted {}", Named(identity));
             release(groups, kernel_entries, *now, identity);
         };
-        let sighted = neighbors.sighted(*now, config, seen, has_room, evicted);
-        let was_listener = match sighted {
-            Ok(Sighting::Renewed) => return,
-            Ok(Sighting::New { was_listener }) => was_listener,
+        let was_listener = match neighbors.admit(*now, config, seen, has_room, evicted) {
+            Ok(was_listener) => was_listener,
             Err(refusal) => {
                 self.refuse(cx, refusal, sender, address_of(identity), evidence);
                 return;
@@ -229,7 +229,7 @@ impl Ndp<'_> {
             Evidence::Heard | Evidence::Advertised => Standing::Newcomer,
         };
         let (group, address) = (identity.group(), address_of(identity));
-        let Ok(waits) = groups.acquire(*now, config, group, address, standing) else {
+        let Ok(waits) = groups.acquire(*now, config, group, (number, address), standing) else {
             // Not reached: the table of groups has room, as checked above.
             neighbors.remove(identity);
             return;
@@ -374,9 +374,11 @@ impl Ndp<'_> {
             groups,
             kernel_entries,
             targets,
+            contests,
             ..
         } = self;
         let now = &cx.now;
+        contests.retain(&keep);
         neighbors.retain(&keep, |identity| {
             debug!("{} is no longer to be learned", Named(identity));
             release(groups, kernel_entries, *now, identity);

@@ -1,11 +1,14 @@
 //! Who lives on the LAN, and how the WAN reaches them.
 //!
 //! `learning` makes neighbors of what the engine hears. [`neighbors`] keeps them and asks their
-//! hosts. [`solicited`] has their groups joined upstream. `proxying` has the kernel answer for them
+//! hosts. `claims` decides whose an address is, by [`contests`]. [`solicited`] has their groups joined upstream. `proxying` has the kernel answer for them
 //! through [`kernel_entries`], and finds [`targets`] elsewhere.
 
+mod claims;
+pub mod contests;
 pub mod kernel_entries;
 mod learning;
+mod links;
 mod log_lines;
 pub mod neighbors;
 mod proxying;
@@ -24,10 +27,11 @@ use crate::tables::rate::{Bucket, Throttle};
 use crate::time::Instant;
 use crate::wire::{MacAddress, Query, QueryVersion, SolicitedNode, Sources};
 
+use contests::Contests;
 use kernel_entries::{KernelEntries, KernelTable};
 use log_lines::{Because, Named};
 use neighbors::{
-    ASK_QUERY_INTERVAL, ASK_RESPONSE_DELAY, ASK_ROBUSTNESS, Identity, Neighbors, Question,
+    ASK_QUERY_INTERVAL, ASK_RESPONSE_DELAY, ASK_ROBUSTNESS, Identity, Neighbors, Question, Sender,
 };
 use solicited::Groups;
 use targets::Targets;
@@ -44,11 +48,13 @@ pub enum Action {
     Ask { length: usize, question: Question },
     /// Change one of the kernel's tables.
     Kernel(kernel_entries::Change),
-    /// Send the first `length` octets of the buffer, a Neighbor Solicitation.
+    /// Send the first `length` octets of the buffer, a Neighbor Solicitation, to a host or (without
+    /// `mac`) to a group.
     Solicit {
         length: usize,
         side: Side,
-        group: Ipv6Addr,
+        destination: Ipv6Addr,
+        mac: Option<MacAddress>,
         target: Ipv6Addr,
     },
     /// Send the first `length` octets of the buffer, a Neighbor Advertisement, to a host or
@@ -103,6 +109,7 @@ pub struct Storage {
     neighbors: neighbors::Storage,
     groups: solicited::Storage,
     targets: targets::Storage,
+    contests: contests::Storage,
     kernel_entries: kernel_entries::Storage,
 }
 
@@ -112,6 +119,7 @@ impl Storage {
             neighbors: neighbors::Storage::new(),
             groups: solicited::Storage::new(),
             targets: targets::Storage::new(),
+            contests: contests::Storage::new(),
             kernel_entries: kernel_entries::Storage::new(),
         }
     }
@@ -123,6 +131,7 @@ pub struct Ndp<'t> {
     groups: Groups<'t>,
     kernel_entries: KernelEntries<'t>,
     targets: Targets<'t>,
+    contests: Contests<'t>,
     /// This router's own addresses, which need no proxy.
     own: heapless::Vec<Own, MAX_OWN>,
     lines: Bucket,
@@ -139,6 +148,7 @@ impl<'t> Ndp<'t> {
             neighbors,
             groups,
             targets,
+            contests,
             kernel_entries,
         } = storage;
         Ndp {
@@ -146,6 +156,7 @@ impl<'t> Ndp<'t> {
             groups: Groups::new(groups, seed),
             kernel_entries: KernelEntries::new(kernel_entries, config, seed),
             targets: Targets::new(targets, seed),
+            contests: Contests::new(contests, seed),
             own: heapless::Vec::new(),
             lines: Bucket::new(),
             quota_lines: Throttle::new(),
@@ -154,6 +165,12 @@ impl<'t> Ndp<'t> {
             full_lines: Throttle::new(),
             proxy_lines: Throttle::new(),
         }
+    }
+
+    /// The host downstream that is known with an address.
+    fn owner_of(&self, address: Ipv6Addr) -> Option<Sender> {
+        let neighbor = self.neighbors.get(Identity::Address(address))?;
+        self.neighbors.host_of(neighbor).map(|(owner, _)| owner)
     }
 
     pub fn neighbors(&self) -> &Neighbors<'t> {
@@ -172,6 +189,10 @@ impl<'t> Ndp<'t> {
         &self.targets
     }
 
+    pub fn contests(&self) -> &Contests<'t> {
+        &self.contests
+    }
+
     /// Handles a change of the link on a side, which was like `before`.
     pub(crate) fn handle_link(&mut self, cx: &mut Context, side: Side, before: Option<Link>) {
         let link = cx.links.on(side);
@@ -185,7 +206,7 @@ impl<'t> Ndp<'t> {
             }
             Side::Downstream(port) => {
                 if before.is_none() && link.is_some() {
-                    self.neighbors.ask_all(cx.now, &cx.config, |on| on == port);
+                    self.neighbors.ask_all(cx.now, |on| on == port);
                     self.kernel_entries.retry();
                 }
             }
@@ -194,13 +215,12 @@ impl<'t> Ndp<'t> {
 
     /// The user wants all hosts asked.
     pub(crate) fn handle_renew(&mut self, cx: &Context) {
-        self.neighbors.ask_all(cx.now, &cx.config, |_| true);
+        self.neighbors.ask_all(cx.now, |_| true);
     }
 
     /// The kernel's neighbor table no longer lists an address.
     pub(crate) fn handle_forgotten(&mut self, cx: &Context, address: Ipv6Addr) {
-        self.neighbors
-            .forgotten_by_kernel(cx.now, &cx.config, address);
+        self.neighbors.forgotten_by_kernel(cx.now, address);
     }
 
     /// Another program removed a proxy entry or route that the engine wants.
@@ -219,9 +239,11 @@ impl<'t> Ndp<'t> {
             now,
             config,
             counters,
+            links,
             ..
         } = cx;
-        neighbors.handle_timeout(*now, config, |identity| {
+        let can_send = |port| links.downstream(port).is_some();
+        neighbors.handle_timeout(*now, config, can_send, |identity| {
             counters.count(Counter::Expired);
             debug!("expired {}", Named(identity));
             release(groups, kernel_entries, *now, identity);
@@ -288,11 +310,12 @@ impl<'t> Ndp<'t> {
                 match question {
                     _ if !succeeded => Counter::TransmitFailed,
                     Question::Ask { .. } => Counter::Asked,
+                    Question::Query { .. } => Counter::Asked,
                     Question::Probe { .. } | Question::Resolve { .. } => Counter::Probed,
                 }
             }
             Action::Solicit { target, side, .. } => {
-                self.targets.asked(*target, *side);
+                self.solicited(now, *target, *side);
                 if succeeded {
                     Counter::Solicited
                 } else {
@@ -321,6 +344,7 @@ impl<'t> Ndp<'t> {
             (self.neighbors.next_question(), Reason::Question),
             (self.kernel_entries.next_deadline(), Reason::KernelTable),
             (self.targets.next_deadline(), Reason::Target),
+            (self.contests.next_deadline(), Reason::Target),
             (self.next_announcement(cx), Reason::Announcement),
         ];
         deadlines
@@ -365,7 +389,13 @@ impl<'t> Ndp<'t> {
                 port, link_local, ..
             } => {
                 let source = cx.links.source_on(Side::Downstream(port));
-                source.and_then(|(source, _)| general_query(source, link_local).emit(buffer))
+                let query = |source| query(source, link_local, Ipv6Addr::UNSPECIFIED);
+                source.and_then(|(source, _)| query(source).emit(buffer))
+            }
+            Question::Query { port, group, .. } => {
+                let source = cx.links.source_on(Side::Downstream(port));
+                let group = group.group();
+                source.and_then(|(source, _)| query(source, group, group).emit(buffer))
             }
             Question::Probe { port, target, .. } => {
                 proxying::emit_solicitation(cx, Side::Downstream(port), target, target, buffer)
@@ -381,13 +411,14 @@ impl<'t> Ndp<'t> {
     }
 }
 
-/// A General Query to one host, which makes nobody the link's querier. It carries the defaults,
-/// since a host adopts what it hears (RFC 3810 §6.2).
-fn general_query(source: Ipv6Addr, host: Ipv6Addr) -> Query<'static> {
+/// A General Query to one host, which makes nobody the link's querier, or a Multicast Address
+/// Specific Query to the group. It carries the defaults, since a host adopts what it hears (RFC 3810
+/// §6.2).
+fn query(source: Ipv6Addr, destination: Ipv6Addr, group: Ipv6Addr) -> Query<'static> {
     Query {
         source,
-        destination: host,
-        group: Ipv6Addr::UNSPECIFIED,
+        destination,
+        group,
         max_response_delay: ASK_RESPONSE_DELAY,
         version: QueryVersion::V2 {
             suppress_router_processing: true,

@@ -8,12 +8,12 @@ use core::net::Ipv6Addr;
 use log::{debug, warn};
 
 use super::kernel_entries::{self, KernelEntries, KernelTable, Listing};
-use super::neighbors::{Identity, Neighbor, Refusal, Sender};
+use super::neighbors::{Evidence, Identity, Sender};
 use super::targets::{Ended, Refused, Solicitation, Targets};
 use super::{Action, Ndp, release};
 use crate::context::Context;
 use crate::counters::Counter;
-use crate::link::{Port, Side};
+use crate::link::Side;
 use crate::time::Instant;
 use crate::wire::{
     ALL_NODES, ALL_ROUTERS, MacAddress, Message, NeighborAdvertisement, NeighborSolicitation,
@@ -69,18 +69,11 @@ impl Ndp<'_> {
         // On its own link the target answers by itself.
         let is_on_link = owner.port == sender.port;
         // RFC 6957 §4.2.2: the host that has the address is not answered. It may have moved from
-        // the other link, and must not be taken for its own duplicate.
+        // the other link, and must not be taken for its own duplicate. Another host that wants the
+        // address claims it, and is answered if the owner is still there.
         let is_owner = owner.mac == sender.mac && sender.has_mac();
-        if is_on_link || is_owner || self.targets.is_detecting(target) {
-            return;
-        }
-        if solicitation.source.is_unspecified() {
-            // RFC 6957 §4.2.2: another host that wants the address is answered only if the owner is
-            // still there.
-            let owner = Side::Downstream(owner.port);
-            let verified = self.targets.verify(cx.now, solicitation, owner);
-            count_refusal(cx, verified);
-        } else if neighbor.is_confirmed() {
+        let is_claim = solicitation.source.is_unspecified();
+        if !is_on_link && !is_owner && !is_claim && neighbor.is_confirmed() {
             self.targets.answer(solicitation);
         }
     }
@@ -94,7 +87,13 @@ impl Ndp<'_> {
         mac: MacAddress,
         solicitation: &NeighborSolicitation,
     ) {
-        let target = solicitation.target;
+        let (source, target) = (solicitation.source, solicitation.target);
+        if cx.config.ndp_proxy
+            && self.learns(cx, source)
+            && self.neighbors.get(Identity::Address(source)).is_some()
+        {
+            self.handle_upstream_claim(cx, mac, source, false);
+        }
         let group = self.groups.get(SolicitedNode::of(target));
         if cx.config.ndp_proxy
             && self.learns(cx, target)
@@ -119,21 +118,26 @@ impl Ndp<'_> {
     }
 
     /// A host upstream advertises an address. If a host downstream looked for it, this is the
-    /// answer.
+    /// answer, unless a host downstream holds the address.
     fn handle_upstream_advertisement(
         &mut self,
-        cx: &Context,
+        cx: &mut Context,
         mac: MacAddress,
         advertisement: &NeighborAdvertisement,
     ) {
         let target = advertisement.target;
         let identity = Identity::Address(target);
-        // If both sides claim an address, the confirmed host downstream keeps it. While that host
-        // detects duplicates of the address it does not have it, although it already reports the
-        // address's group by MLD.
-        let neighbor = self.neighbors.get(identity);
-        if neighbor.is_some_and(Neighbor::is_confirmed) && !self.targets.is_detecting(target) {
-            return;
+        if !self.targets.is_present(target) {
+            let is_known = self.neighbors.get(identity).is_some();
+            let is_asked = self.targets.is_asked_upstream(target)
+                || self.contests.asks_claimants(target, Side::Upstream);
+            if cx.config.ndp_proxy && self.learns(cx, target) && (is_known || is_asked) {
+                let to_us = cx.links.source_on(Side::Upstream).map(|(source, _)| source);
+                let answers = advertisement.solicited && to_us == Some(advertisement.destination);
+                if self.handle_upstream_claim(cx, mac, target, answers) {
+                    return;
+                }
+            }
         }
         // RFC 4861 §7.3.1: an advertisement that was not solicited confirms nothing. It does tell
         // of a target that was not known to be there.
@@ -156,34 +160,42 @@ impl Ndp<'_> {
             }
             kernel_entries.set(*now, target, Some(Side::Upstream));
         }
+        if self.contests.asks_holder(target, Side::Upstream) {
+            self.end_contest(target, Side::Upstream);
+        }
     }
 
-    /// A host downstream answers for a target that was asked for. Another host that detects
-    /// duplicates of the target finds one.
-    pub(super) fn handle_downstream_answer(
+    /// A host downstream answers for a target. If another host detects duplicates of the target, it
+    /// finds one. Returns what the answer is evidence of.
+    pub(super) fn handle_duplicate(
         &mut self,
         cx: &Context,
         sender: Sender,
         target: Ipv6Addr,
-    ) {
+    ) -> Evidence {
         let identity = Identity::Address(target);
-        let neighbor = self.neighbors.get(identity);
-        let owner = neighbor.and_then(|neighbor| self.neighbors.host_of(neighbor));
-        let is_anothers = owner.is_some_and(|(owner, _)| owner.mac != sender.mac);
-        let Ndp {
-            neighbors,
-            groups,
-            targets,
-            kernel_entries,
-            ..
-        } = self;
-        let now = &cx.now;
-        if is_anothers && targets.is_detecting(target) && neighbors.remove(identity) {
-            release(groups, kernel_entries, *now, identity);
+        let is_duplicate = self.owner_of(target).is_some_and(|owner| {
+            owner.mac != sender.mac && self.targets.is_detecting(target, owner)
+        });
+        if !is_duplicate {
+            return Evidence::Advertised;
         }
-        targets.answered_downstream(target, sender.port, sender.mac);
+        if self.neighbors.remove(identity) {
+            let (groups, kernel_entries) = (&mut self.groups, &mut self.kernel_entries);
+            release(groups, kernel_entries, cx.now, identity);
+        }
+        Evidence::Answered
+    }
+
+    /// A host downstream has answered for a target. If it has the target, those that look for it
+    /// are told.
+    pub(super) fn handle_downstream_answer(&mut self, sender: Sender, target: Ipv6Addr) {
+        if self.owner_of(target) != Some(sender) {
+            return;
+        }
+        self.targets.answered_downstream(target, sender);
         // The kernel's tables may have waited for the end of the question.
-        neighbors.tell_again(identity);
+        self.neighbors.tell_again(Identity::Address(target));
     }
 
     /// The kernel lists a table. Entries of addresses that are never learned may be another
@@ -200,9 +212,7 @@ impl Ndp<'_> {
                 KernelTable::Proxies => cx.config.ndp_proxy,
                 KernelTable::Routes => cx.config.host_routes && side != Side::Upstream,
             };
-            let neighbor = self.neighbors.get(Identity::Address(address));
-            let owner = neighbor.and_then(|neighbor| self.neighbors.host_of(neighbor));
-            if let Some((owner, _)) = owner.filter(|_| is_of_host) {
+            if let Some(owner) = self.owner_of(address).filter(|_| is_of_host) {
                 self.kernel_entries
                     .keep(address, Side::Downstream(owner.port));
             }
@@ -213,8 +223,8 @@ impl Ndp<'_> {
     /// Has the kernel's tables follow the addresses that were confirmed, or are so no longer, or
     /// moved. Then has new groups joined, first those that hosts have answered for.
     pub(crate) fn settle(&mut self, cx: &mut Context) {
-        while let Some((identity, port)) = self.neighbors.next_changed() {
-            if port.is_some() {
+        while let Some((identity, owner)) = self.neighbors.next_changed() {
+            if owner.is_some() {
                 self.groups.vouch_for(identity.group());
             }
             let Ndp {
@@ -222,7 +232,7 @@ impl Ndp<'_> {
                 targets,
                 ..
             } = self;
-            place_downstream(kernel_entries, targets, cx.now, identity, port);
+            place_downstream(kernel_entries, targets, cx.now, identity, owner);
         }
         self.groups.admit(cx.now, &cx.config);
         let left_out = self.kernel_entries.take_left_out();
@@ -252,7 +262,7 @@ impl Ndp<'_> {
             .iter()
             .filter(|(_, neighbor)| neighbor.is_confirmed())
         {
-            let owner = neighbors.host_of(neighbor).map(|(owner, _)| owner.port);
+            let owner = neighbors.host_of(neighbor).map(|(owner, _)| owner);
             place_downstream(kernel_entries, targets, cx.now, identity, owner);
         }
         for (_, target, _) in targets.present_from(0) {
@@ -299,17 +309,36 @@ impl Ndp<'_> {
         })
     }
 
-    /// The next solicitation for a target.
+    /// The next solicitation for an address that is claimed, or for a target.
     pub(super) fn poll_target(&mut self, cx: &Context, buffer: &mut [u8]) -> Option<Action> {
-        let (target, side) = self.targets.poll_question()?;
-        let group = SolicitedNode::of(target).group();
-        let length = emit_solicitation(cx, side, group, target, buffer);
+        let contested = self.contests.poll_question();
+        let (target, side, mac) = match contested {
+            Some(question) => question,
+            None => {
+                let (target, side) = self.targets.poll_question()?;
+                (target, side, None)
+            }
+        };
+        let destination = match mac {
+            Some(_) => target,
+            None => SolicitedNode::of(target).group(),
+        };
+        let length = emit_solicitation(cx, side, destination, target, buffer);
         Some(Action::Solicit {
             length: length.unwrap_or(0),
             side,
-            group,
+            destination,
+            mac,
             target,
         })
+    }
+
+    /// Notes that an address was solicited.
+    pub(super) fn solicited(&mut self, now: Instant, target: Ipv6Addr, side: Side) {
+        self.neighbors.note_solicited(now, target);
+        if !self.contests.asked(now, target, side) {
+            self.targets.asked(target, side);
+        }
     }
 
     /// The next announcement upstream of an address downstream (RFC 9131 §6.1.2): a router makes an
@@ -347,39 +376,37 @@ impl Ndp<'_> {
         let Ndp {
             neighbors,
             targets,
+            contests,
             kernel_entries,
             ..
         } = self;
-        let Context { now, config, .. } = cx;
+        let now = &cx.now;
         targets.handle_timeout(*now, |address, ended| match ended {
-            Ended::Gone(claimant) => {
+            Ended::Gone => {
                 debug!("{address} is upstream no more");
                 kernel_entries.set(*now, address, None);
-                if let Some((port, mac)) = claimant {
-                    let claim = (Sender { port, mac }, address);
-                    neighbors.postpone(*now, config, claim, Refusal::Rate);
-                }
             }
-            Ended::Unverified => neighbors.left_unanswered(*now, config, address),
             // Nobody else has it, so the kernel's tables wait no more.
             Ended::Unanswered => neighbors.tell_again(Identity::Address(address)),
         });
+        contests.handle_timeout(*now, |address| neighbors.was_silent(*now, address));
     }
 }
 
-/// Has the kernel's tables follow an address downstream. `port` is where it is; `None` where no
-/// host has confirmed it. While a host detects duplicates of an address, the kernel answers nobody
-/// for it (RFC 4862 §5.4.3).
+/// Has the kernel's tables follow an address downstream. `owner` is the host that has it; `None`
+/// where no host has confirmed it. While that host detects duplicates of the address, the kernel
+/// answers nobody for it (RFC 4862 §5.4.3).
 fn place_downstream(
     kernel_entries: &mut KernelEntries<'_>,
     targets: &Targets<'_>,
     now: Instant,
     identity: Identity,
-    port: Option<Port>,
+    owner: Option<Sender>,
 ) {
     if let Identity::Address(address) = identity {
-        let settled = port.filter(|_| !targets.is_detecting(address));
-        kernel_entries.set(now, address, settled.map(Side::Downstream));
+        let settled = owner.filter(|owner| !targets.is_detecting(address, *owner));
+        let side = settled.map(|owner| Side::Downstream(owner.port));
+        kernel_entries.set(now, address, side);
     }
 }
 

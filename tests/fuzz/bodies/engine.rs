@@ -2,19 +2,20 @@
 
 use std::net::Ipv6Addr;
 
-use model::packets::{heard, solicitation};
+use model::packets::{advertisement, heard, solicitation};
 use model::{TABLES, storage};
 use protocol::engine::{Event, Tables};
 use protocol::link::{Port, Prefix, Side};
 use protocol::ndp::kernel_entries::{KernelTable, Listing};
 use protocol::time::Duration;
 use protocol::wire::{
-    Done, MacAddress, NeighborAdvertisement, NeighborSolicitation, Query, QueryVersion, RecordType,
-    ReportBuilder, ReportV1, SolicitedNode, Sources,
+    ALL_NODES, Done, MacAddress, NeighborAdvertisement, NeighborSolicitation, Query, QueryVersion,
+    RecordType, ReportBuilder, ReportV1, SolicitedNode, Sources,
 };
 
 use super::bytes::Bytes;
 use super::frame::mend;
+use super::owner::{ADDRESS, MAC};
 use super::world::{World, config, downstream, upstream};
 
 /// With so many strangers the table is full, and some neighbors give way. That takes long, so few
@@ -113,6 +114,11 @@ impl<'t> Stage<'t> {
             22 => match bytes.octet() % 8 {
                 0 => self.world.handle(Event::OwnUnknown),
                 1 => self.world.handle(Event::OwnKnown),
+                6 => self.claim(bytes),
+                7 => {
+                    let port = self.port(bytes);
+                    self.world.admit_owner(port);
+                }
                 _ => self.world.handle(Event::Renew),
             },
             23 => {
@@ -148,6 +154,26 @@ impl<'t> Stage<'t> {
             }
             _ => self.world.time_out(),
         }
+    }
+
+    /// Somebody claims the owner's address, perhaps in its name.
+    fn claim(&mut self, bytes: &mut Bytes<'_>) {
+        let flags = bytes.octet();
+        let side = match flags & 1 {
+            0 => Side::Downstream(self.port(bytes)),
+            _ => Side::Upstream,
+        };
+        let mac = if flags & 2 == 0 { MAC } else { bytes.mac() };
+        let link = self.world.kernel.link(side);
+        let router = link.and_then(|link| link.link_local);
+        let router = router.unwrap_or(Ipv6Addr::LOCALHOST);
+        let packet = match flags >> 2 & 3 {
+            0 => solicitation(ADDRESS, router),
+            1 => solicitation(Ipv6Addr::UNSPECIFIED, ADDRESS),
+            2 => advertisement(ADDRESS, ALL_NODES, ADDRESS),
+            _ => advertisement(ADDRESS, router, ADDRESS),
+        };
+        self.world.handle(heard(side, mac, &packet));
     }
 
     /// The kernel lists its tables at once, or other things happen meanwhile.
@@ -279,7 +305,7 @@ fn packet<'b>(bytes: &mut Bytes<'_>, buffer: &'b mut [u8; 1500]) -> &'b [u8] {
             let (source, code) = (bytes.link_local(), bytes.octet());
             Query {
                 source,
-                destination: protocol::wire::ALL_NODES,
+                destination: ALL_NODES,
                 group: Ipv6Addr::UNSPECIFIED,
                 max_response_delay: Duration::from_millis(u64::from(code) << 8),
                 version: match kind {

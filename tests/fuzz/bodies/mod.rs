@@ -5,5 +5,6 @@ pub mod engine;
 pub mod frame;
 mod json;
 pub mod netlink;
+mod owner;
 pub mod status;
 mod world;

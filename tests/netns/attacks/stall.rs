@@ -63,6 +63,7 @@ fn who_answers_outlives_a_stall_longer_than_the_timeout() {
             .all(|(host, place)| is_served(&home, host.address, place))
             && unspoken.iter().all(is_kept)
     });
+    assert!(mldproxy.log().contains("stood still"), "{}", mldproxy.log());
     for (host, place) in &hosts {
         watch.expect_only(&mldproxy, host.address, place);
     }

@@ -1,9 +1,10 @@
 //! Which neighbors belong to which host, what a claim changes, and which neighbor gives way.
 
 use core::mem::{Discriminant, discriminant};
+use core::net::Ipv6Addr;
 
 use super::neighbor::{Standing, Step};
-use super::{CAPACITY, Evidence, Identity, Neighbors, Refusal, Seen, Sender};
+use super::{CAPACITY, Evidence, Host, Identity, Neighbors, Refusal, Seen, Sender};
 use crate::config::Config;
 use crate::link::Port;
 use crate::tables::table::Next;
@@ -15,161 +16,134 @@ pub(super) const FAIR_SHARE: u16 = 8;
 /// The most slots that one search for a neighbor or host to displace looks at.
 pub(super) const CANDIDATES: usize = 32;
 
-/// The outcome of a host's claim to a neighbor.
-pub(super) enum Claim {
-    /// The neighbor is the host's already.
-    Own,
-    /// The neighbor becomes the host's, with a new `standing`. It was that of the host with the
-    /// number `before`.
-    HandedOver { before: u16, standing: Standing },
-    /// The neighbor stays with its host.
-    Contested,
-}
-
 impl Neighbors<'_> {
-    /// Decides a host's claim to a neighbor. Any node can claim an address, so a confirmed neighbor
-    /// stays with its host until a round of questions was in vain. If its host's link-layer address
-    /// claims it on another link, the host has moved there.
-    pub(super) fn claim(&self, config: &Config, slot: usize, number: u16) -> Claim {
-        let Some((identity, neighbor)) = self.table.get(slot) else {
-            return Claim::Contested;
-        };
-        if neighbor.host == number {
-            return Claim::Own;
-        }
-        let Some((sender, _)) = self.hosts.entry(number) else {
-            return Claim::Contested;
-        };
-        let quota = match identity {
-            Identity::Address(_) => self.has_room_for_address(config, number),
-            Identity::Listener(..) => false,
-        };
-        let owner = self.hosts.entry(neighbor.host).map(|(owner, _)| owner);
-        let has_moved = owner.is_some_and(|owner| owner.mac == sender.mac) && sender.has_mac();
-        if neighbor.standing == Standing::Confirmed && !has_moved || !quota {
-            return Claim::Contested;
-        }
-        let standing = if neighbor.is_confirmed() && has_moved {
-            Standing::Confirmed
-        } else {
-            Standing::Claimed
-        };
-        Claim::HandedOver {
-            before: neighbor.host,
-            standing,
-        }
-    }
-
-    /// Makes a neighbor another host's. That host is asked as soon as a probe is allowed.
-    pub(super) fn hand_over(
+    /// Makes an address another host's, which has answered for it. Returns false if that host has
+    /// no room for it.
+    pub(crate) fn hand_over(
         &mut self,
         now: Instant,
         config: &Config,
-        slot: usize,
+        address: Ipv6Addr,
         number: u16,
-        standing: Standing,
-    ) {
+    ) -> bool {
+        let Some(slot) = self.table.find(&Identity::Address(address)) else {
+            return false;
+        };
+        if !self.has_room_for_address(config, number) {
+            return false;
+        }
         self.unlink(slot);
         self.link(slot, number);
-        let Some((_, neighbor)) = self.table.get_mut(slot) else {
-            return;
-        };
-        neighbor.due = now.max(neighbor.next_probe(now));
-        neighbor.step = Step::FIRST;
-        self.set_standing(slot, standing);
-        self.note_silence_of_host(slot);
-        self.changed.insert(slot);
-        self.expect_question(now, config, slot);
+        self.renew(now, config, slot, number, true);
+        true
     }
 
-    /// Has a host asked for a confirmed neighbor that it brought along from another link. If the
-    /// host does not answer here, the address is resolved on both links.
-    pub(super) fn ask_after_move(
-        &mut self,
-        now: Instant,
-        config: &Config,
-        slot: usize,
-        before: u16,
-    ) {
-        let port = self.hosts.entry(before).map(|(owner, _)| owner.port);
-        if let Some((_, neighbor)) = self.table.get_mut(slot)
-            && neighbor.is_confirmed()
+    /// May a host on a port that answers have an address of another host at once? It may if a whole
+    /// round of questions was in vain, the last of which went to all hosts on that port.
+    pub(crate) fn is_heir(&self, address: Ipv6Addr, port: Port) -> bool {
+        let neighbor = self.get(Identity::Address(address));
+        neighbor.is_some_and(|neighbor| {
+            let owner = self.hosts.entry(neighbor.host).map(|(owner, _)| owner.port);
+            let is_asked = neighbor.step.is_resolving() && owner == Some(port);
+            neighbor.is_unanswered() && is_asked
+        })
+    }
+
+    /// When an address may be solicited because of something else than its round of questions.
+    pub(crate) fn solicit_at(&self, now: Instant, address: Ipv6Addr) -> Instant {
+        let neighbor = self.get(Identity::Address(address));
+        neighbor.map_or(now, |neighbor| neighbor.solicit_at(now))
+    }
+
+    /// Has the host of an address answered a solicitation of the last second?
+    pub(crate) fn has_just_answered(&self, now: Instant, address: Ipv6Addr) -> bool {
+        let neighbor = self.get(Identity::Address(address));
+        neighbor.is_some_and(|neighbor| {
+            let is_answered =
+                neighbor.standing == Standing::Confirmed && neighbor.step == Step::FIRST;
+            is_answered && neighbor.solicit_at(now) > now
+        })
+    }
+
+    /// Notes that an address was solicited because of something else than its round of questions.
+    pub(crate) fn note_solicited(&mut self, now: Instant, address: Ipv6Addr) {
+        if let Some(slot) = self.table.find(&Identity::Address(address))
+            && let Some((_, neighbor)) = self.table.get_mut(slot)
         {
-            neighbor.claimed = port;
-            self.doubt(now, config, slot);
+            neighbor.note_solicited(now);
         }
     }
 
-    /// Notes a claim to a neighbor that stays with its host. Unless a round of questions is under
-    /// way, one starts, which in the end resolves the address on the claimant's link too. A round
-    /// that was in vain did not ask there, so another one follows it.
-    pub(super) fn contest(&mut self, now: Instant, config: &Config, slot: usize, number: u16) {
-        let Some((claimant, _)) = self.hosts.entry(number) else {
-            return;
-        };
-        if let Some((_, neighbor)) = self.table.get_mut(slot) {
-            neighbor.claimed = Some(claimant.port);
-            if neighbor.step == Step::FIRST || neighbor.step == Step::Over {
-                self.doubt(now, config, slot);
+    /// Has the questions for an address wait, since it is asked for because of a claim.
+    pub(crate) fn hold_questions(&mut self, address: Ipv6Addr, until: Instant) {
+        if let Some(slot) = self.table.find(&Identity::Address(address))
+            && let Some((_, neighbor)) = self.table.get_mut(slot)
+        {
+            neighbor.due = neighbor.due.max(until);
+        }
+    }
+
+    /// Takes a token of a host for a claim to an address of somebody else.
+    pub(crate) fn takes_token(&mut self, now: Instant, config: &Config, number: u16) -> bool {
+        let host = self.hosts.get_mut(number);
+        let host = host.filter(|host| host.has_token(now, config));
+        host.map(|host| host.take_token(now)).is_some()
+    }
+
+    /// The host with a number.
+    pub(crate) fn host_at(&self, number: u16) -> Option<(Sender, &Host)> {
+        self.hosts.entry(number)
+    }
+
+    /// May a host have an address that it is not known with? It may if it is a listener in the
+    /// address's group, or has an address with the same interface identifier.
+    pub(crate) fn may_have(&self, number: u16, address: Ipv6Addr) -> bool {
+        let mut link = self.hosts.get(number).map_or(Next::END, |host| host.first);
+        while let Some((identity, neighbor)) = link.slot().and_then(|slot| self.table.get(slot)) {
+            if suggests(identity, address) {
+                return true;
             }
+            link = neighbor.next;
         }
+        false
     }
 
-    /// Resolves an address on two links at once, since its host has probably moved to `port`.
-    fn look_for(&mut self, now: Instant, config: &Config, slot: usize, port: Port) {
-        let Some((_, neighbor)) = self.table.get_mut(slot) else {
-            return;
-        };
-        neighbor.claimed = Some(port);
-        match neighbor.step {
-            Step::Ask { .. } | Step::Probe { .. } | Step::Over => {
-                neighbor.step = Step::FIRST_RESOLUTION;
-                neighbor.due = now.max(neighbor.next_probe(now));
-                self.expect_question(now, config, slot);
-            }
-            Step::Resolve { .. } => {}
-        }
+    /// The number of a host that [may have](Self::may_have) an address. Looks at every neighbor.
+    pub(crate) fn who_may_have(&self, address: Ipv6Addr) -> Option<u16> {
+        let mut neighbors = self.iter();
+        let first = neighbors.find(|(identity, _)| suggests(*identity, address));
+        first.map(|(_, neighbor)| neighbor.host)
     }
 
-    /// Notes that a host answered on its link for a group. Its link-layer address may have
-    /// addresses in that group on other links, which the host may have brought along.
-    pub(crate) fn claim_elsewhere(
-        &mut self,
-        now: Instant,
+    /// Passes the addresses that a link-layer address has on other links than `sender`'s, in a
+    /// group that it answered for there. It may have brought them along.
+    pub(crate) fn for_each_elsewhere(
+        &self,
         config: &Config,
         sender: Sender,
         group: SolicitedNode,
+        mut found: impl FnMut(Ipv6Addr, Sender),
     ) {
         let ports = Port::try_from(config.downstreams.len()).unwrap_or(Port::MAX);
         for port in (0..ports).filter(|port| *port != sender.port && sender.has_mac()) {
-            let other = self.hosts.find(Sender { port, ..sender });
-            let host = other.and_then(|number| self.hosts.get(number));
+            let owner = Sender { port, ..sender };
+            let host = self
+                .hosts
+                .find(owner)
+                .and_then(|number| self.hosts.get(number));
             let mut link = host.map_or(Next::END, |host| host.first);
             while let Some(slot) = link.slot() {
                 let Some((identity, neighbor)) = self.table.get(slot) else {
                     break;
                 };
                 link = neighbor.next;
-                if matches!(identity, Identity::Address(_)) && identity.group() == group {
-                    self.look_for(now, config, slot, sender.port);
+                if let Identity::Address(address) = identity
+                    && identity.group() == group
+                {
+                    found(address, owner);
                 }
             }
         }
-    }
-
-    /// Does a host's advertisement answer a solicitation for a neighbor? The neighbor's own host
-    /// answers a probe. If that host was silent, any host on the links asked answers a resolution.
-    pub(super) fn is_answer(&self, config: &Config, slot: usize, number: u16) -> bool {
-        let Some((_, neighbor)) = self.table.get(slot) else {
-            return false;
-        };
-        let port = |number| self.hosts.entry(number).map(|(sender, _)| sender.port);
-        let is_resolved = || {
-            neighbor.is_unanswered()
-                && neighbor.step.is_resolving()
-                && (port(number) == port(neighbor.host) || port(number) == neighbor.claimed)
-        };
-        config.probe && neighbor.step.is_beyond_asks() && (neighbor.host == number || is_resolved())
     }
 
     /// Confirms a neighbor whose host has answered for it.
@@ -249,7 +223,6 @@ impl Neighbors<'_> {
     pub(super) fn remove_slot(&mut self, slot: usize) -> Option<Identity> {
         self.unlink(slot);
         self.strangers.remove(slot);
-        self.questions.remove(slot);
         let (identity, _) = self.table.remove(slot)?;
         Some(identity)
     }
@@ -294,8 +267,12 @@ impl Neighbors<'_> {
         if evidence == Evidence::Remembered {
             return Err(Refusal::Full);
         }
-        // A host that has answered has a share of its own, which a flood of strangers cannot use
-        // up.
+        // Each host has a bucket of its own, so that one cannot use up what is for all. Those that
+        // have answered have one together, which a flood of strangers cannot use up.
+        let host = self.hosts.get(number);
+        if !host.is_some_and(|host| host.has_token(now, config)) {
+            return Err(Refusal::Rate);
+        }
         let bucket = if self.has_answered(number) {
             &mut self.residents
         } else if self.latecomers.come_first() {
@@ -306,10 +283,14 @@ impl Neighbors<'_> {
         if !bucket.take(now, config.join_rate, config.join_burst) {
             return Err(Refusal::Rate);
         }
-        match place {
-            Some(place) => Ok(Some(place)),
-            None => self.least_deserving(now, config).map(Some),
+        let place = match place {
+            Some(place) => place,
+            None => self.least_deserving(now, config)?,
+        };
+        if let Some(host) = self.hosts.get_mut(number) {
+            host.take_token(now);
         }
+        Ok(Some(place))
     }
 
     /// The slot of the host's unconfirmed neighbor that was seen longest ago. `kind` limits the
@@ -377,5 +358,13 @@ impl Neighbors<'_> {
         }
         self.hand = hand;
         oldest.map(|(_, slot)| slot)
+    }
+}
+
+/// Does a host that has a neighbor probably have an address too?
+fn suggests(neighbor: Identity, address: Ipv6Addr) -> bool {
+    match neighbor {
+        Identity::Address(other) => other.to_bits() as u64 == address.to_bits() as u64,
+        Identity::Listener(group, _) => group == SolicitedNode::of(address),
     }
 }

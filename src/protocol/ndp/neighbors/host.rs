@@ -5,13 +5,15 @@
 //! the other.
 
 use core::net::Ipv6Addr;
+use core::num::NonZeroU64;
 use core::ops::Range;
 
 use super::belonging::{CANDIDATES, FAIR_SHARE};
-use super::question::{ANSWER_WINDOW, ASKS, Question};
+use super::question::{
+    ANSWER_WINDOW, ASK_INTERVAL, ASK_RESPONSE_DELAY, ASKS, Question, SILENCE, Turn,
+};
 use super::{CAPACITY, Sender};
 use crate::config::Config;
-use crate::link::Port;
 use crate::tables::deadlines::Deadlines;
 use crate::tables::pending::SlotSet;
 use crate::tables::rate::Bucket;
@@ -21,13 +23,48 @@ use crate::wire::MacAddress;
 
 /// The most hosts kept. They are more than there can be neighbors, so a full table has hosts
 /// without any, which may give way to a new host.
-const HOST_CAPACITY: usize = CAPACITY + 256;
+pub(super) const HOST_CAPACITY: usize = CAPACITY + 256;
+
+/// From one new neighbor that displaces another, or one claim to an address of somebody else, to the
+/// next of the same host. As many as the host may have addresses come at once.
+const NEWS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A link-local address in `fe80::/64`. Its interface identifier, which is not all ones, is kept
+/// inverted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkLocal(NonZeroU64);
+
+impl LinkLocal {
+    const PREFIX: u64 = 0xfe80 << 48;
+
+    /// `None` if the address is not one.
+    pub fn new(address: Ipv6Addr) -> Option<Self> {
+        let [prefix, identifier] = halves(address);
+        let inverted = NonZeroU64::new(!identifier)?;
+        (prefix == Self::PREFIX).then_some(LinkLocal(inverted))
+    }
+
+    pub fn address(self) -> Ipv6Addr {
+        let LinkLocal(inverted) = self;
+        let identifier = !inverted.get();
+        Ipv6Addr::from_bits(u128::from(Self::PREFIX) << 64 | u128::from(identifier))
+    }
+}
+
+/// The upper and the lower half of an address.
+fn halves(address: Ipv6Addr) -> [u64; 2] {
+    let bits = address.to_bits();
+    [(bits >> 64) as u64, bits as u64]
+}
 
 /// What is known of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {
     /// The address to which questions go; `None` until the host was heard from one.
-    pub link_local: Option<Ipv6Addr>,
+    pub link_local: Option<LinkLocal>,
+    /// Another address that the host was heard from while it left questions unanswered. It becomes
+    /// the host's by an answer to a question that went there.
+    candidate: Option<LinkLocal>,
     pub last_heard: Instant,
     /// How many neighbors belong to the host.
     pub neighbors: u16,
@@ -39,8 +76,21 @@ pub struct Host {
     pub unanswered: u8,
     /// The host has answered a question.
     pub answered: bool,
+    /// The host was heard, and is not only remembered by the kernel.
+    pub(super) is_heard: bool,
+    /// A whole round of questions for one of its neighbors was in vain, and nothing was heard of
+    /// the host since.
+    pub(super) is_silent: bool,
+    /// The last question went to the candidate.
+    asked_candidate: bool,
     /// When the host was asked last.
     pub(super) asked: Option<Instant>,
+    /// Until when a report answers that question.
+    answer_until: Instant,
+    /// When the host is to be asked on its own account, not for one of its neighbors.
+    pub(super) due: Option<Instant>,
+    /// When the host's bucket of news will be full again.
+    news: Instant,
     /// The first in the list of its neighbors.
     pub(super) first: Next,
 }
@@ -50,22 +100,121 @@ impl Host {
     fn new() -> Self {
         Host {
             link_local: None,
+            candidate: None,
             last_heard: Instant::ZERO,
             neighbors: 0,
             listeners: 0,
             strangers: 0,
             unanswered: 0,
             answered: false,
+            is_heard: false,
+            is_silent: false,
+            asked_candidate: false,
             asked: None,
+            answer_until: Instant::ZERO,
+            due: None,
+            news: Instant::ZERO,
             first: Next::END,
         }
     }
 
-    /// Does a report from `source` answer a question? It does within [`ANSWER_WINDOW`], if the
-    /// question went to that address.
-    pub(super) fn answers(&self, now: Instant, source: Ipv6Addr) -> bool {
-        let lately = |asked| now.since(asked) < ANSWER_WINDOW;
-        self.asked.is_some_and(lately) && self.link_local == Some(source)
+    /// The turn that a question for the host waits for, or one for a neighbor of it.
+    #[inline]
+    pub(super) fn turn(&self, is_confirmed: bool) -> Turn {
+        if self.is_heard && !is_confirmed {
+            Turn::Newcomers
+        } else {
+            Turn::Known
+        }
+    }
+
+    /// Notes the source of a packet. Any node can send from another address in the host's name, so
+    /// the first one stays while the host answers there. Another one is tried.
+    pub(super) fn heard_from(&mut self, source: LinkLocal) {
+        if self.link_local.is_none() {
+            self.link_local = Some(source);
+        } else if self.unanswered > 0 && self.link_local != Some(source) {
+            self.candidate = Some(source);
+        }
+    }
+
+    /// The query to the host: first to its address, and then to the candidate if there is one.
+    pub(super) fn question(&self, sender: Sender, number: u16) -> Option<Question> {
+        let candidate = self.candidate.filter(|_| self.asks_candidate());
+        let Sender { port, mac } = sender;
+        Some(Question::Ask {
+            port,
+            mac,
+            link_local: candidate.or(self.link_local)?.address(),
+            host: number,
+        })
+    }
+
+    fn asks_candidate(&self) -> bool {
+        self.candidate.is_some() && self.unanswered % 2 == 1
+    }
+
+    /// Notes that the query was sent.
+    pub(super) fn asked(&mut self, now: Instant) {
+        self.asked_candidate = self.asks_candidate();
+        self.asked = Some(now);
+        self.answer_until = now.saturating_add(ANSWER_WINDOW);
+        self.unanswered = self.unanswered.saturating_add(1);
+        let is_asked_again = self.unanswered < ASKS;
+        self.due = is_asked_again.then(|| now.saturating_add(ASK_INTERVAL));
+    }
+
+    /// Notes a report from `source`. Does it answer a question? It does if the question went to that
+    /// address, within [`ANSWER_WINDOW`] of it, and for as long as the host may delay the rest of
+    /// its answer after the first part.
+    pub(super) fn reported(&mut self, now: Instant, source: Ipv6Addr) -> bool {
+        let source = LinkLocal::new(source);
+        let asked = if self.asked_candidate {
+            self.candidate
+        } else {
+            self.link_local
+        };
+        let answers = source.is_some() && source == asked && now < self.answer_until;
+        if answers {
+            if self.asked_candidate {
+                (self.link_local, self.candidate) = (source, None);
+                self.asked_candidate = false;
+            }
+            let rest = now.saturating_add(ASK_RESPONSE_DELAY);
+            self.answer_until = self.answer_until.min(rest);
+            self.answered = true;
+            self.due = None;
+        }
+        if source.is_some() && source == self.link_local {
+            // A host that sends reports answers questions, though perhaps not this one.
+            self.unanswered = 0;
+        }
+        answers
+    }
+
+    /// Does the host leave all questions unanswered, once a round for a neighbor was in vain?
+    pub(super) fn leaves_unanswered(&self, now: Instant, config: &Config) -> bool {
+        let is_asked = config.ask && self.link_local.is_some();
+        let is_silent = now.since(self.last_heard) >= SILENCE;
+        is_silent && (self.unanswered >= ASKS || !is_asked)
+    }
+
+    /// Has the host asked as if it had not been asked before.
+    pub(super) fn forget_questions(&mut self) {
+        self.unanswered = 0;
+        self.asked = None;
+        self.is_silent = false;
+    }
+
+    /// Is there a token for a new neighbor that displaces another, or for a claim?
+    pub(super) fn has_token(&self, now: Instant, config: &Config) -> bool {
+        let burst = u32::from(config.per_mac);
+        let most = NEWS_INTERVAL.saturating_mul(burst.saturating_sub(1));
+        self.news.since(now) <= most
+    }
+
+    pub(super) fn take_token(&mut self, now: Instant) {
+        self.news = self.news.max(now).saturating_add(NEWS_INTERVAL);
     }
 
     /// How many of the host's neighbors are addresses.
@@ -89,7 +238,6 @@ impl Key for Sender {
 /// What [`Hosts`] are kept in.
 pub(super) struct Storage {
     table: Table<Sender, Host, HOST_CAPACITY>,
-    due: Deadlines<HOST_CAPACITY>,
     greedy: Deadlines<HOST_CAPACITY>,
 }
 
@@ -97,7 +245,6 @@ impl Storage {
     pub(super) const fn new() -> Self {
         Storage {
             table: Table::new(),
-            due: Deadlines::new(),
             greedy: Deadlines::new(),
         }
     }
@@ -106,8 +253,6 @@ impl Storage {
 /// The hosts. Each has a number for as long as it is known.
 pub(super) struct Hosts<'t> {
     table: &'t mut Table<Sender, Host, HOST_CAPACITY>,
-    /// When each host is to be asked on its own account, not for one of its neighbors.
-    due: &'t mut Deadlines<HOST_CAPACITY>,
     /// The hosts that hold more than [`FAIR_SHARE`], some of it unconfirmed. The host that holds
     /// most comes first.
     greedy: &'t mut Deadlines<HOST_CAPACITY>,
@@ -121,13 +266,11 @@ pub(super) struct Hosts<'t> {
 
 impl<'t> Hosts<'t> {
     pub(super) fn new(storage: &'t mut Storage, hash_key: [u8; 16]) -> Self {
-        let Storage { table, due, greedy } = storage;
+        let Storage { table, greedy } = storage;
         table.begin(hash_key);
-        due.clear();
         greedy.clear();
         Hosts {
             table,
-            due,
             greedy,
             idle: SlotSet::new(),
             hand: 0,
@@ -163,7 +306,11 @@ impl<'t> Hosts<'t> {
     }
 
     pub(super) fn get_mut(&mut self, number: u16) -> Option<&mut Host> {
-        self.table.get_mut(number.into()).map(|(_, host)| host)
+        self.entry_mut(number).map(|(_, host)| host)
+    }
+
+    pub(super) fn entry_mut(&mut self, number: u16) -> Option<(Sender, &mut Host)> {
+        self.table.get_mut(number.into())
     }
 
     /// Adds a host and returns its number. In a full table, a host that `may_displace` displaces
@@ -202,7 +349,7 @@ impl<'t> Hosts<'t> {
                 continue;
             };
             let candidate = (host.last_heard, slot);
-            let is_silent = self.due.get(slot).is_none() || host.unanswered > 0;
+            let is_silent = host.due.is_none() || host.unanswered > 0;
             if is_silent && longest.is_none_or(|longest| candidate < longest) {
                 longest = Some(candidate);
             }
@@ -213,7 +360,6 @@ impl<'t> Hosts<'t> {
 
     fn remove(&mut self, slot: usize) {
         self.idle.remove(slot);
-        self.due.remove(slot);
         self.greedy.remove(slot);
         self.table.remove(slot);
     }
@@ -245,71 +391,9 @@ impl<'t> Hosts<'t> {
         u16::try_from(slot).ok()
     }
 
-    /// Is a host to be asked on its own account?
-    pub(super) fn is_due(&self, number: u16) -> bool {
-        self.due.get(number.into()).is_some()
-    }
-
-    /// Has a host asked at `due` on its own account.
-    pub(super) fn ask_at(&mut self, number: u16, due: Instant) {
-        self.due.set(number.into(), due);
-    }
-
-    /// Has a host asked only for its neighbors from now on.
-    pub(super) fn ask_no_more(&mut self, number: u16) {
-        self.due.remove(number.into());
-    }
-
-    /// When the next host is to be asked on its own account; `None` if none is.
-    pub(super) fn next_question(&self) -> Option<Instant> {
-        self.due.first().map(|(_, due)| due)
-    }
-
-    /// The question to a host on its own account that has been due longest, and since when. Drops
-    /// the questions to hosts that cannot be asked: once a link is back, all hosts on it are asked.
-    pub(super) fn due_question(
-        &mut self,
-        now: Instant,
-        can_send: impl Fn(Port) -> bool,
-    ) -> Option<(Instant, Question)> {
-        while let Some(slot) = self.due.first_due(now) {
-            if let Some((sender, host)) = self.table.get(slot)
-                && let Some(link_local) = host.link_local
-                && can_send(sender.port)
-            {
-                let question = Question::Ask {
-                    port: sender.port,
-                    mac: sender.mac,
-                    link_local,
-                    host: u16::try_from(slot).ok()?,
-                };
-                return Some((self.due.get(slot)?, question));
-            }
-            self.due.remove(slot);
-        }
-        None
-    }
-
     /// All slots that may hold a host.
     pub(super) fn slots(&self) -> Range<usize> {
         self.table.slots()
-    }
-
-    /// Asks every host on these ports that has a link-local address.
-    pub(super) fn ask_all(&mut self, now: Instant, on: impl Fn(Port) -> bool) {
-        for slot in self.table.slots() {
-            let host = self.table.get_mut(slot);
-            let Some((_, host)) = host.filter(|(sender, _)| on(sender.port)) else {
-                continue;
-            };
-            host.unanswered = 0;
-            host.asked = None;
-            if host.link_local.is_some() {
-                self.due.set(slot, now);
-            } else {
-                self.due.remove(slot);
-            }
-        }
     }
 
     /// Removes the host at a slot, if it has no neighbors and was not heard for `timeout`.

@@ -10,10 +10,11 @@
 //!    §5.1.15, §6.2), and it makes nobody a querier.
 //! 2. If no answer names the neighbor, unicast solicitations probe its address (RFC 4861 §7.3.3).
 //! 3. If these are in vain too, multicast solicitations resolve the address anew, for another host
-//!    may have it by now. They go out on the link of its host and on that of the last host that
-//!    claimed it.
+//!    may have it by now, or a bridge may have been made to send unicast frames elsewhere. A
+//!    listener is asked for by Multicast Address Specific Queries to its group.
 //!
-//! An answer renews a neighbor and confirms it. A neighbor without one expires.
+//! An answer renews a neighbor and confirms it. A neighbor without one expires, and none expires
+//! unasked. Who claims an address of another host does not get it: `contests` decide.
 //!
 //! While a table has room, it takes in every newcomer at once. A newcomer that has to displace
 //! another one is taken in at a limited rate.
@@ -37,13 +38,12 @@ use crate::tables::table::{Key, Table};
 use crate::time::Instant;
 use crate::wire::{MacAddress, SolicitedNode};
 
-pub use host::Host;
+pub use host::{Host, LinkLocal};
 pub use neighbor::{Neighbor, Standing, Step};
 pub use question::{
     ASK_QUERY_INTERVAL, ASK_RESPONSE_DELAY, ASK_ROBUSTNESS, ASKS, PROBES, Question, RESOLUTIONS,
 };
 
-use belonging::Claim;
 use host::Hosts;
 use latecomers::Latecomers;
 use question::Questions;
@@ -52,6 +52,9 @@ use sweep::Sweep;
 
 /// The most neighbors kept.
 pub const CAPACITY: usize = 4096;
+/// The most neighbors at which what only the kernel remembers is taken in. The rest of the table is
+/// for hosts that are heard.
+pub const MOST_WITH_REMEMBERED: usize = CAPACITY / 4 * 3;
 
 /// What a neighbor is known by. It makes a group wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,13 +122,15 @@ pub(crate) struct Seen {
     pub(crate) evidence: Evidence,
 }
 
-/// What a sighting changed.
+/// Whose an address or a listener is that a host was seen with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sighting {
-    /// The neighbor was not known. Is it an address that took the place of a listener of its host?
-    New { was_listener: bool },
-    /// The neighbor was known. Unless another host keeps it, its timeout starts anew.
-    Renewed,
+pub(crate) enum Owner {
+    /// It is the host's own, and its timeout has started anew.
+    Itself,
+    /// Another host has it, or claimed it first.
+    Another(Sender),
+    /// It is not known.
+    Nobody,
 }
 
 /// How a host is known in a group.
@@ -249,14 +254,13 @@ impl<'t> Neighbors<'t> {
         self.hosts.iter()
     }
 
-    /// The next neighbor that changed, and the port of its host; `None` for the port if the
-    /// neighbor is not confirmed. Each change is returned once. A removed neighbor is not returned.
-    pub(crate) fn next_changed(&mut self) -> Option<(Identity, Option<Port>)> {
+    /// The next neighbor that changed, and its host; `None` for the host if the neighbor is not
+    /// confirmed. Each change is returned once. A removed neighbor is not returned.
+    pub(crate) fn next_changed(&mut self) -> Option<(Identity, Option<Sender>)> {
         while let Some(slot) = self.changed.take_first() {
             if let Some((identity, neighbor)) = self.table.get(slot) {
-                let host = self.hosts.entry(neighbor.host);
-                let port = host.map(|(sender, _)| sender.port);
-                return Some((identity, port.filter(|_| neighbor.is_confirmed())));
+                let host = self.hosts.entry(neighbor.host).map(|(host, _)| host);
+                return Some((identity, host.filter(|_| neighbor.is_confirmed())));
             }
         }
         None
@@ -287,65 +291,97 @@ impl<'t> Neighbors<'t> {
                 self.hosts.insert(now, config, sender, may_displace)?
             }
         };
+        let source = link_local.and_then(LinkLocal::new);
         // The delay is worth its cost only for a host that can be asked.
-        let again = link_local.map(|_| self.question_delay(config));
+        let again = source.map(|_| self.question_delay(config));
         let host = self.hosts.get_mut(number)?;
         host.last_heard = now;
-        if let Some(again) = again {
-            // A host that answers keeps its link-local address. Any node can send from another one
-            // in the host's name.
-            if host.link_local.is_none() || host.unanswered > 0 {
-                host.link_local = link_local;
-            }
+        let is_new = evidence != Evidence::Remembered && !host.is_heard;
+        if evidence != Evidence::Remembered {
+            host.is_heard = true;
+            host.is_silent = false;
+        }
+        if let (Some(again), Some(source)) = (again, source) {
+            host.heard_from(source);
             // A host with neighbors is asked when they are due. A host without any may have
             // addresses that the engine never heard.
             let lately = |asked: Instant| now < asked.saturating_add(again);
             if config.ask
                 && host.neighbors == 0
                 && !host.asked.is_some_and(lately)
-                && !self.hosts.is_due(number)
+                && host.due.is_none()
             {
-                self.hosts.ask_at(number, now);
+                host.due = Some(now);
+                let turn = host.turn(false);
+                self.questions.expect(turn, number, now);
             }
+        }
+        if is_new {
+            self.questions.note_heard(number);
         }
         self.sweep.expect(now, config);
         Some(number)
     }
 
-    /// Notes that a host, which was [heard](Self::heard), was seen with a neighbor. Passes the
-    /// neighbor that gives way for it to `evicted`. Without `has_room` in its group's table, a new
-    /// neighbor is refused before another one gives way.
+    /// Is there room for a neighbor that only the kernel remembers?
+    pub(crate) fn has_room_for_remembered(&self) -> bool {
+        self.table.len() < MOST_WITH_REMEMBERED
+    }
+
+    /// Whose is a neighbor that a host, which was [heard](Self::heard), was seen with? Renews it if
+    /// it is the host's own. It is confirmed as well if the host `answers` a question, or if the
+    /// evidence answers one of its round.
+    // A known host's packet ends here, so a call would be paid for each.
+    #[inline]
     pub(crate) fn sighted(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        seen: Seen,
+        answers: bool,
+    ) -> Owner {
+        let Seen {
+            identity,
+            number,
+            evidence,
+        } = seen;
+        let Some(slot) = self.table.find(&identity) else {
+            return Owner::Nobody;
+        };
+        let Some((_, neighbor)) = self.table.get(slot) else {
+            return Owner::Nobody;
+        };
+        if neighbor.host != number {
+            let owner = self.hosts.entry(neighbor.host);
+            return owner.map_or(Owner::Nobody, |(owner, _)| Owner::Another(owner));
+        }
+        if evidence != Evidence::Remembered {
+            let answers = answers
+                || evidence == Evidence::Advertised
+                    && config.probe
+                    && neighbor.step.is_beyond_asks();
+            self.renew(now, config, slot, number, answers);
+        }
+        Owner::Itself
+    }
+
+    /// Takes in a neighbor that is not known. Passes the neighbor that gives way for it to
+    /// `evicted`. Without `has_room` in its group's table, the neighbor is refused before another
+    /// one gives way. Returns whether it is an address that took the place of a listener of its
+    /// host.
+    pub(crate) fn admit(
         &mut self,
         now: Instant,
         config: &Config,
         seen: Seen,
         has_room: bool,
         mut evicted: impl FnMut(Identity),
-    ) -> Result<Sighting, Refusal> {
+    ) -> Result<bool, Refusal> {
         let Seen {
             identity,
             number,
             evidence,
         } = seen;
-        if let Some(slot) = self.table.find(&identity) {
-            if evidence == Evidence::Remembered {
-                return Ok(Sighting::Renewed);
-            }
-            let answers = evidence == Evidence::Advertised && self.is_answer(config, slot, number);
-            match self.claim(config, slot, number) {
-                Claim::Own => self.renew(now, config, slot, number, answers),
-                Claim::HandedOver { before, standing } => {
-                    self.hand_over(now, config, slot, number, standing);
-                    self.renew(now, config, slot, number, answers);
-                    if !answers {
-                        self.ask_after_move(now, config, slot, before);
-                    }
-                }
-                Claim::Contested => self.contest(now, config, slot, number),
-            }
-            return Ok(Sighting::Renewed);
-        }
         if !has_room {
             return Err(Refusal::Full);
         }
@@ -386,10 +422,9 @@ impl<'t> Neighbors<'t> {
         if confirmed {
             self.changed.insert(slot);
         }
-        self.expect_question(now, config, slot);
+        self.expect_question(slot);
         self.sweep.expect(now, config);
-        let was_listener = listener.is_some();
-        Ok(Sighting::New { was_listener })
+        Ok(listener.is_some())
     }
 
     /// Renews a neighbor that its host was seen with. Confirms it if the host `answers` a question.
@@ -402,7 +437,7 @@ impl<'t> Neighbors<'t> {
         let due = now.saturating_add(self.question_delay(config));
         if let Some((_, neighbor)) = self.table.get_mut(slot) {
             neighbor.renew(now, due);
-            self.expect_question(now, config, slot);
+            self.expect_question(slot);
         }
     }
 
@@ -413,19 +448,8 @@ impl<'t> Neighbors<'t> {
 
     /// Notes an MLD report of a host. Does it answer a question?
     pub(crate) fn reported(&mut self, now: Instant, number: u16, source: Ipv6Addr) -> bool {
-        let Some(host) = self.hosts.get_mut(number) else {
-            return false;
-        };
-        if host.link_local == Some(source) {
-            // A host that sends reports answers questions, though perhaps not this one.
-            host.unanswered = 0;
-        }
-        let answers = host.answers(now, source);
-        if answers {
-            host.answered = true;
-            self.hosts.ask_no_more(number);
-        }
-        answers
+        let host = self.hosts.get_mut(number);
+        host.is_some_and(|host| host.reported(now, source))
     }
 
     /// Notes that a host reports to listen to a group. Renews the host's neighbors in the group,
@@ -449,7 +473,10 @@ impl<'t> Neighbors<'t> {
             };
             link = neighbor.next;
             if identity.group() == group {
-                let confirms = answers && !neighbor.is_confirmed();
+                // A report answers the query for a group too, wherever the host sends it from.
+                let is_asked =
+                    matches!(identity, Identity::Listener(..)) && neighbor.step.is_resolving();
+                let confirms = (answers || is_asked) && !neighbor.is_confirmed();
                 known = match identity {
                     Identity::Listener(..) if known == Known::Nothing => Known::Listener,
                     Identity::Listener(..) => known,
@@ -464,13 +491,7 @@ impl<'t> Neighbors<'t> {
     /// Notes that a host reports to listen to a group no longer. Any node can send such a report,
     /// so the host is asked first. If it does not answer for its neighbors in the group, they
     /// expire.
-    pub(crate) fn listens_no_more(
-        &mut self,
-        now: Instant,
-        config: &Config,
-        number: u16,
-        group: SolicitedNode,
-    ) {
+    pub(crate) fn listens_no_more(&mut self, now: Instant, number: u16, group: SolicitedNode) {
         let mut link = self.hosts.get(number).map_or(Next::END, |host| host.first);
         while let Some(slot) = link.slot() {
             let Some((identity, neighbor)) = self.table.get_mut(slot) else {
@@ -479,7 +500,7 @@ impl<'t> Neighbors<'t> {
             link = neighbor.next;
             if identity.group() == group && !neighbor.revoked {
                 neighbor.revoked = true;
-                self.doubt(now, config, slot);
+                self.doubt(now, slot);
             }
         }
     }

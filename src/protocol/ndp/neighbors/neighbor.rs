@@ -4,9 +4,8 @@ use super::Identity;
 use super::host::Host;
 use super::question::{ASK_INTERVAL, ASKS, DOUBT_INTERVAL, PROBE_INTERVAL, PROBES, RESOLUTIONS};
 use crate::config::Config;
-use crate::link::Port;
 use crate::tables::table::Next;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// What is known of a neighbor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +19,8 @@ pub struct Neighbor {
     /// Its host reported to have left the group. If a round of questions is in vain, the neighbor
     /// expires without its timeout.
     pub(super) revoked: bool,
-    /// The port of the last host that claimed it since its own host was seen with it.
-    pub(super) claimed: Option<Port>,
+    /// When the address was solicited last, whatever for, in milliseconds modulo 2^32.
+    solicited: u32,
     /// The number of its host.
     pub(super) host: u16,
     /// The next in the list of its host's neighbors.
@@ -35,23 +34,21 @@ pub enum Standing {
     Claimed,
     /// Its host has answered for it.
     Confirmed,
-    /// A whole round of questions was in vain. The next host that answers for it or claims it gets
-    /// it.
+    /// A whole round of questions was in vain. The next host that answers for it gets it.
     Unanswered { was_confirmed: bool },
 }
 
-/// The next question of a round. The engine asks the host, then probes the address, then resolves
-/// it anew.
+/// The next question of a round. The engine asks the host, then probes the address, then asks by
+/// multicast: that question reaches the host whatever a bridge was made to believe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// An MLD query to the host. Of [`ASKS`] in a round, `sent` were sent or passed over.
     Ask { sent: u8 },
     /// A unicast solicitation for the address. Of [`PROBES`] in a round, `sent` were sent.
     Probe { sent: u8 },
-    /// A multicast solicitation for the address. Of [`RESOLUTIONS`] in a round, `sent` were sent.
-    /// Each goes out on the link of the host, and then `elsewhere`: on that of the last host that
-    /// claimed the address.
-    Resolve { sent: u8, elsewhere: bool },
+    /// A multicast solicitation for the address; for a listener a query for its group. Of
+    /// [`RESOLUTIONS`] in a round, `sent` were sent or passed over.
+    Resolve { sent: u8 },
     /// The round has ended.
     Over,
 }
@@ -59,9 +56,9 @@ pub enum Step {
 impl Step {
     /// The first step of a round.
     pub(super) const FIRST: Step = Step::Ask { sent: 0 };
-    pub(super) const FIRST_RESOLUTION: Step = Step::Resolve {
-        sent: 0,
-        elsewhere: false,
+    const FIRST_RESOLUTION: Step = Step::Resolve { sent: 0 };
+    const LAST_RESOLUTION: Step = Step::Resolve {
+        sent: RESOLUTIONS - 1,
     };
 
     /// How many questions of this round were sent or passed over.
@@ -69,7 +66,7 @@ impl Step {
         match self {
             Step::Ask { sent } => sent,
             Step::Probe { sent } => sent.saturating_add(ASKS),
-            Step::Resolve { sent, .. } => sent.saturating_add(ASKS + PROBES),
+            Step::Resolve { sent } => sent.saturating_add(ASKS + PROBES),
             Step::Over => ASKS + PROBES + RESOLUTIONS,
         }
     }
@@ -79,7 +76,7 @@ impl Step {
         self.questions() > ASKS
     }
 
-    /// Was the address resolved anew in this round?
+    /// Was the last question of this round asked by multicast?
     pub(super) fn is_resolving(self) -> bool {
         self.questions() > ASKS + PROBES
     }
@@ -103,7 +100,7 @@ impl Neighbor {
             step: Step::FIRST,
             due,
             revoked: false,
-            claimed: None,
+            solicited: (now.as_millis() as u32).wrapping_sub(PROBE_INTERVAL.as_millis() as u32),
             host: 0,
             next: Next::END,
         }
@@ -131,16 +128,11 @@ impl Neighbor {
     pub(super) fn renew(&mut self, now: Instant, due: Instant) {
         self.last_seen = now;
         self.revoked = false;
-        self.claimed = None;
         self.standing = if self.is_confirmed() {
             Standing::Confirmed
         } else {
             Standing::Claimed
         };
-        if let Step::Resolve { sent, .. } = self.step {
-            let elsewhere = false;
-            self.step = Step::Resolve { sent, elsewhere };
-        }
         // A sighting does not end the round of an unconfirmed neighbor. Only an answer does.
         if self.is_confirmed() {
             self.step = Step::FIRST;
@@ -151,15 +143,14 @@ impl Neighbor {
         }
     }
 
-    /// The earliest time of the next probe. RFC 4861 §7.3.3 allows no two solicitations to a
-    /// neighbor within RetransTimer, whatever causes them. A step that is due within that time
-    /// stays due. Otherwise the time counts from the last sighting: a probe that was answered was
-    /// sent before it.
+    /// The earliest time of the next probe, whatever causes it. A step that is due soon stays due.
+    /// Otherwise the address was seen less than a second ago, or it may be solicited at once.
     pub(super) fn next_probe(&self, now: Instant) -> Instant {
+        let soon = self.solicit_at(now);
         if now < self.due && self.due <= now.saturating_add(PROBE_INTERVAL) {
-            self.due
+            soon.max(self.due)
         } else {
-            self.last_seen.saturating_add(PROBE_INTERVAL)
+            soon.max(self.last_seen.saturating_add(PROBE_INTERVAL))
         }
     }
 
@@ -194,8 +185,30 @@ impl Neighbor {
                 break;
             }
         }
-        let can_be_probed = config.probe && matches!(identity, Identity::Address(_));
-        if !can_be_probed && !matches!(self.step, Step::Ask { .. }) {
+        let is_listener = matches!(identity, Identity::Listener(..));
+        if is_listener && matches!(self.step, Step::Probe { .. }) {
+            self.step = Step::FIRST_RESOLUTION;
+        }
+        let can_be_asked = if is_listener {
+            config.ask
+        } else {
+            config.probe
+        };
+        // Silence of a host counts for all its neighbors. Each is asked for by multicast: once, and
+        // in a second round as often as any other. A round that is late goes on there too.
+        let is_late = self.step != Step::FIRST
+            && can_be_asked
+            && now.since(self.last_seen) >= config.address_timeout;
+        let least = match (host.is_silent, self.is_unanswered()) {
+            (true, false) => Step::LAST_RESOLUTION,
+            (true, true) => Step::FIRST_RESOLUTION,
+            (false, _) if is_late => Step::FIRST_RESOLUTION,
+            (false, _) => Step::FIRST,
+        };
+        if self.due <= now && self.step.questions() < least.questions() {
+            self.step = least;
+        }
+        if !can_be_asked && !matches!(self.step, Step::Ask { .. }) {
             self.step = Step::Over;
         }
         if self.step == Step::Over && self.due <= now {
@@ -203,8 +216,8 @@ impl Neighbor {
         }
     }
 
-    /// Notes that a solicitation for the address was sent. `home` is the port of its host.
-    pub(super) fn asked(&mut self, now: Instant, home: Option<Port>) {
+    /// Notes that a solicitation for the address was sent, or a query for the group.
+    pub(super) fn asked(&mut self, now: Instant) {
         let next = now.saturating_add(PROBE_INTERVAL);
         (self.step, self.due) = match self.step {
             Step::Ask { .. } | Step::Over => return,
@@ -213,25 +226,54 @@ impl Neighbor {
                 (Step::Probe { sent }, next)
             }
             Step::Probe { .. } => (Step::FIRST_RESOLUTION, next),
-            Step::Resolve { sent, elsewhere } => {
-                let is_last = sent.saturating_add(1) >= RESOLUTIONS;
-                if is_last {
-                    // The host has not answered. Any host that answers the last solicitation gets
-                    // the address.
-                    self.leave_unanswered();
-                }
-                let is_elsewhere = |port: Port| Some(port) != home;
-                if self.claimed.is_some_and(is_elsewhere) && !elsewhere {
-                    let elsewhere = true;
-                    (Step::Resolve { sent, elsewhere }, now)
-                } else if is_last {
-                    (Step::Over, next)
-                } else {
-                    let (sent, elsewhere) = (sent.saturating_add(1), false);
-                    (Step::Resolve { sent, elsewhere }, next)
-                }
+            Step::Resolve { sent } if sent.saturating_add(1) < RESOLUTIONS => {
+                let sent = sent.saturating_add(1);
+                (Step::Resolve { sent }, next)
+            }
+            Step::Resolve { .. } => {
+                // The host has not answered. Any host that answers the last solicitation gets the
+                // address.
+                self.leave_unanswered();
+                (Step::Over, next)
             }
         };
+    }
+
+    /// Notes that its host left the questions of a contest unanswered, which are as many as the
+    /// last ones of a round.
+    pub(super) fn was_silent(&mut self, now: Instant) {
+        self.leave_unanswered();
+        if self.step.is_beyond_asks() {
+            (self.step, self.due) = (Step::Over, now);
+        }
+    }
+
+    /// Notes that its host was sent a query, for this neighbor or for another one.
+    pub(super) fn host_asked(&mut self, now: Instant) {
+        if let Step::Ask { sent } = self.step
+            && self.due <= now
+        {
+            self.step = Step::asked_host(sent);
+            self.due = now.saturating_add(ASK_INTERVAL);
+        }
+    }
+
+    /// Notes that the address was solicited.
+    pub(super) fn note_solicited(&mut self, now: Instant) {
+        self.solicited = now.as_millis() as u32;
+    }
+
+    /// When the address may be solicited: RFC 4861 §7.3.3 allows no two solicitations within
+    /// RetransTimer, whatever causes them.
+    pub(super) fn solicit_at(&self, now: Instant) -> Instant {
+        let since = (now.as_millis() as u32).wrapping_sub(self.solicited);
+        let rest = PROBE_INTERVAL.saturating_sub(Duration::from_millis(since.into()));
+        now.saturating_add(rest)
+    }
+
+    /// Was the whole round in vain, and is the time for the last answer over?
+    pub(super) fn is_given_up(&self, now: Instant) -> bool {
+        self.is_unanswered() && (self.step != Step::Over || self.due <= now)
     }
 
     /// Notes that a whole round of questions was in vain.

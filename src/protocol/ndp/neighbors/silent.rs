@@ -60,16 +60,17 @@ impl Neighbors<'_> {
     }
 
     /// Notes that a host was asked, which counts as a question for each of its neighbors.
-    pub(super) fn note_host_asked(&mut self, number: u16) {
+    pub(super) fn note_host_asked(&mut self, now: Instant, number: u16) {
         let Some(host) = self.hosts.get(number) else {
             return;
         };
         let mut link = host.first;
         while let Some(slot) = link.slot() {
-            let Some((_, neighbor)) = self.table.get(slot) else {
+            let Some((_, neighbor)) = self.table.get_mut(slot) else {
                 break;
             };
             link = neighbor.next;
+            neighbor.host_asked(now);
             self.note_asked(slot);
         }
     }

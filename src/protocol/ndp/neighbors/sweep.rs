@@ -3,6 +3,7 @@
 
 use super::{Identity, Neighbors};
 use crate::config::Config;
+use crate::link::Port;
 use crate::time::{Duration, Instant};
 
 /// How many slots one call looks at.
@@ -37,22 +38,31 @@ impl Sweep {
 }
 
 impl Neighbors<'_> {
+    /// Is a neighbor on one of these ports?
+    fn is_on(&self, slot: usize, ports: impl Fn(Port) -> bool) -> bool {
+        let neighbor = self.table.get(slot);
+        let host = neighbor.and_then(|(_, neighbor)| self.hosts.entry(neighbor.host));
+        host.is_some_and(|(sender, _)| ports(sender.port))
+    }
+
     pub(crate) fn next_check(&self) -> Option<Instant> {
         self.sweep.due
     }
 
     /// Continues the sweep if that is due. Removes each neighbor that was last seen an address
-    /// timeout ago or earlier, and each revoked one whose questions were in vain. Passes each to
-    /// `expired`. Removes hosts without neighbors that were not heard for an address timeout.
+    /// timeout ago or earlier, or is revoked, unless questions for it are still open: nobody on a
+    /// link that `can_send` expires unasked. Passes each to `expired`. Removes hosts without neighbors that were not heard for an address timeout.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Instant,
         config: &Config,
+        can_send: impl Fn(Port) -> bool,
         mut expired: impl FnMut(Identity),
     ) {
         if self.sweep.due.is_none_or(|due| now < due) {
             return;
         }
+        let asks_anybody = config.ask || config.probe;
         let began = *self.sweep.began.get_or_insert(now);
         let first = self.sweep.slot;
         let neighbors = self.table.slots().end;
@@ -62,8 +72,8 @@ impl Neighbors<'_> {
             if let Some(host) = slot.checked_sub(neighbors) {
                 self.hosts.expire(now, host, config.address_timeout);
             } else if let Some((_, neighbor)) = self.table.get(slot)
-                && (now.since(neighbor.last_seen) >= config.address_timeout
-                    || neighbor.revoked && neighbor.is_unanswered() && neighbor.due <= now)
+                && (neighbor.is_given_up(now) || !asks_anybody || !self.is_on(slot, &can_send))
+                && (now.since(neighbor.last_seen) >= config.address_timeout || neighbor.revoked)
             {
                 self.remove_slot(slot).map(&mut expired);
             }

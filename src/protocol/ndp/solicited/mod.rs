@@ -40,6 +40,8 @@ pub struct Group {
     pub membership: Membership,
     /// The address that came or went last; the group's own where only a listener to it is known.
     pub address: Ipv6Addr,
+    /// The number of the host for which it was wanted first. That host may have gone since.
+    first_host: u16,
 }
 
 /// The router's membership of a group.
@@ -273,14 +275,30 @@ impl<'t> Groups<'t> {
         Some(group)
     }
 
-    /// The group is wanted once more, because of `address`; of a listener that is the group's own.
+    /// The number of the host for which a group was wanted first; `None` if nobody wants it.
+    pub(crate) fn first_host(&self, group: SolicitedNode) -> Option<u16> {
+        let state = self.get(group).filter(|state| state.members > 0);
+        state.map(|state| state.first_host)
+    }
+
+    /// Notes another host as the first, because that one has gone.
+    pub(crate) fn set_first_host(&mut self, group: SolicitedNode, host: u16) {
+        if let Some(slot) = self.table.find(&group)
+            && let Some((_, state)) = self.table.get_mut(slot)
+        {
+            state.first_host = host;
+        }
+    }
+
+    /// The group is wanted once more, because of `address` of the host with a number; of a listener
+    /// that is the group's own.
     /// Does its join have to wait?
     pub(crate) fn acquire(
         &mut self,
         now: Instant,
         config: &Config,
         group: SolicitedNode,
-        address: Ipv6Addr,
+        (host, address): (u16, Ipv6Addr),
         standing: Standing,
     ) -> Result<bool, Full> {
         let slot = match self.table.find(&group) {
@@ -291,6 +309,9 @@ impl<'t> Groups<'t> {
             self.prefer(slot);
         }
         if let Some((_, state)) = self.table.get_mut(slot) {
+            if state.members == 0 {
+                state.first_host = host;
+            }
             state.members = state.members.saturating_add(1);
             let listens = address.is_multicast();
             state.listeners = state.listeners.saturating_add(listens.into());
@@ -448,6 +469,7 @@ impl<'t> Groups<'t> {
             listeners: 0,
             membership: Membership::Waiting,
             address,
+            first_host: 0,
         };
         let slot = self.table.insert(group, new)?;
         let is_free = standing == Standing::Remembered
@@ -512,8 +534,13 @@ mod tests {
         config.join_burst = 1_000_000;
         for number in 0..CAPACITY {
             let (group, address) = group(number);
-            let acquired =
-                groups.acquire(Instant::ZERO, &config, group, address, Standing::Newcomer);
+            let acquired = groups.acquire(
+                Instant::ZERO,
+                &config,
+                group,
+                (0, address),
+                Standing::Newcomer,
+            );
             assert_eq!(acquired, Ok(false));
             let join = groups.poll_change().unwrap();
             groups.done(Instant::ZERO, &join, true);

@@ -9,14 +9,15 @@
 //! link, and so take the address away from the host. RFC 6957 §4.2.2 compares link-layer addresses
 //! for that reason, which the kernel does not.
 
-mod links;
 mod open;
 mod target;
 
 use core::net::Ipv6Addr;
 
 use crate::config::Config;
-use crate::link::{MAX_DOWNSTREAMS, Port, Side};
+use crate::link::{MAX_DOWNSTREAMS, MAX_LINKS, Port, Side};
+use crate::ndp::links::Links;
+use crate::ndp::neighbors::Sender;
 use crate::tables::deadlines::Deadlines;
 use crate::tables::pending::SlotSet;
 use crate::tables::rate::Bucket;
@@ -24,18 +25,19 @@ use crate::tables::table::Table;
 use crate::time::{Duration, Instant};
 use crate::wire::MacAddress;
 
-pub use target::{Absent, Asked, Ended, Present, Refused, Solicitation, Target, Verifying};
+pub use target::{Absent, Asked, Ended, Opener, Present, Refused, Solicitation, Target};
 
-use links::Links;
 use open::Open;
 
-/// The most targets kept. What [`RATE`] and [`BURST`] allow in [`ABSENT_INTERVAL`] fits.
+/// The most targets kept. What [`RATE`] and [`BURST`] allow one link in [`ABSENT_INTERVAL`] fits. In
+/// a full table, targets that did not answer give way.
 pub const CAPACITY: usize = 2048;
-/// The most targets that are open at once, which is asked for and not yet answered.
+/// The most targets of one link that are open at once, which is asked for and not yet answered.
 pub const MAX_OPEN: usize = 256;
 /// The most open targets of one host.
 pub const MAX_OPEN_OF_HOST: usize = 16;
-/// New targets a second, and at once: each costs a solicitation on every other link.
+/// New targets a second, and at once: each costs a solicitation on every other link. Each link has
+/// an equal share, which the others cannot use up.
 pub const RATE: u32 = 50;
 pub const BURST: u32 = 200;
 /// The time that a target has to answer (`RETRANS_TIMER` of RFC 4861 §10).
@@ -45,10 +47,6 @@ pub const ABSENT_INTERVAL: Duration = Duration::from_secs(30);
 /// The age of its last answer at which a target that a host looks for is asked again
 /// (`REACHABLE_TIME` of RFC 4861 §10).
 pub const REACHABLE_INTERVAL: Duration = Duration::from_secs(30);
-/// From the first question to the second while a host detects duplicates, which takes it a second
-/// (RFC 4862 §5.4, with `RETRANS_TIMER` of RFC 4861 §10): there is time for both answers.
-pub const VERIFICATION_INTERVAL: Duration = Duration::from_millis(400);
-const VERIFICATIONS: u8 = 2;
 /// How often a target that was there is asked (`MAX_MULTICAST_SOLICIT` of RFC 4861 §10).
 pub const ASKS: u8 = 3;
 /// The most answers that wait to be sent.
@@ -86,7 +84,10 @@ pub struct Targets<'t> {
     open: Open<'t>,
     /// Those with a question to be sent.
     to_ask: &'t mut SlotSet<{ CAPACITY / 32 }>,
-    newcomers: Bucket,
+    /// Those that did not answer.
+    absent: SlotSet<{ CAPACITY / 32 }>,
+    /// Limits the new targets of each link.
+    newcomers: [Bucket; MAX_LINKS],
     answers: &'t mut heapless::Deque<Solicitation, MAX_ANSWERS>,
 }
 
@@ -111,7 +112,8 @@ impl<'t> Targets<'t> {
             due,
             open: Open::new(open, hash_key),
             to_ask,
-            newcomers: Bucket::new(),
+            absent: SlotSet::new(),
+            newcomers: [const { Bucket::new() }; MAX_LINKS],
             answers,
         }
     }
@@ -119,6 +121,11 @@ impl<'t> Targets<'t> {
     pub fn get(&self, target: Ipv6Addr) -> Option<&Target> {
         let (_, target) = self.table.get(self.table.find(&target)?)?;
         Some(target)
+    }
+
+    /// Is a target asked for upstream?
+    pub(crate) fn is_asked_upstream(&self, target: Ipv6Addr) -> bool {
+        self.get(target).is_some_and(Target::is_asked_upstream)
     }
 
     pub(crate) fn is_present(&self, target: Ipv6Addr) -> bool {
@@ -138,61 +145,57 @@ impl<'t> Targets<'t> {
         let targets = self.table.iter_from(first);
         targets.filter_map(|(slot, address, target)| match target {
             Target::Present(present) => Some((slot, address, present)),
-            Target::Asked(_) | Target::Verifying(_) | Target::Absent(_) => None,
+            Target::Asked(_) | Target::Absent(_) => None,
         })
     }
 
-    /// Does a host downstream detect duplicates of an address, so that it is not that host's yet?
-    pub fn is_detecting(&self, address: Ipv6Addr) -> bool {
-        self.get(address).is_some_and(Target::is_detecting)
+    /// The host downstream that detects duplicates of an address, so that it is not that host's yet.
+    pub fn detecting(&self, address: Ipv6Addr) -> Option<Opener> {
+        let target = self.get(address)?;
+        target.opened_by().filter(|_| target.is_detecting())
     }
 
-    /// Does a target upstream have an address that a host downstream claims? The router asks it
-    /// whether it is still there. If it is not, the host has the address.
-    pub(crate) fn defends(
+    /// Does this host detect duplicates of an address?
+    pub fn is_detecting(&self, address: Ipv6Addr, host: Sender) -> bool {
+        self.detecting(address) == Some(host.into())
+    }
+
+    /// The link-layer address of a target that is there.
+    pub(crate) fn present_mac(&self, address: Ipv6Addr) -> Option<MacAddress> {
+        match self.get(address)? {
+            Target::Present(present) => Some(present.mac),
+            Target::Asked(_) | Target::Absent(_) => None,
+        }
+    }
+
+    /// When a target may be solicited because of something else than a host that looks for it.
+    pub(crate) fn solicit_at(&self, now: Instant, address: Ipv6Addr) -> Instant {
+        let slot = self.table.find(&address);
+        let target = slot.and_then(|slot| Some((self.table.get(slot)?, self.due.get(slot)?)));
+        match target {
+            Some(((_, Target::Asked(_)), due)) => due.max(now),
+            Some(((_, Target::Present(present)), due)) if present.is_asked() => due.max(now),
+            Some(((_, Target::Present(_) | Target::Absent(_)), _)) | None => now,
+        }
+    }
+
+    /// A host upstream has an address that a host downstream had. It becomes a target that is there
+    /// if there is room for it.
+    pub(crate) fn take_in(
         &mut self,
         now: Instant,
+        config: &Config,
         address: Ipv6Addr,
-        (port, mac): (Port, MacAddress),
-    ) -> bool {
-        let Some(slot) = self.table.find(&address) else {
-            return false;
+        mac: MacAddress,
+    ) {
+        let slot = match self.table.find(&address) {
+            Some(slot) => Some(slot),
+            None => self.insert(address),
         };
-        let Some((_, Target::Present(present))) = self.table.get_mut(slot) else {
-            return false;
-        };
-        if present.mac == mac {
-            return false;
+        if let Some(slot) = slot {
+            let present = Target::Present(Present::new(now, mac));
+            self.change(slot, present, now.saturating_add(config.address_timeout));
         }
-        present.claimant = Some((port, mac));
-        let present = *present;
-        self.renew(now, slot, &present, ANSWER_INTERVAL);
-        true
-    }
-
-    /// A host detects duplicates of an address that another host has, on another link, `owner`. The
-    /// router tells it so only if that one answers now: that one may be gone, or be the same host
-    /// by another interface (RFC 6957 §4.2.2).
-    pub(crate) fn verify(
-        &mut self,
-        now: Instant,
-        solicitation: Solicitation,
-        owner: Side,
-    ) -> Result<(), Refused> {
-        let slot = match self.table.find(&solicitation.target) {
-            Some(slot) => slot,
-            None => self.admit(now, &solicitation)?,
-        };
-        match self.table.get_mut(slot) {
-            // The owner's answer will be for this host too.
-            Some((_, Target::Asked(asked))) => asked.remember_first(solicitation),
-            Some((_, Target::Verifying(_))) => {}
-            Some((_, Target::Absent(_) | Target::Present(_))) | None => {
-                let verifying = Target::Verifying(Verifying::new(owner, solicitation));
-                self.change(slot, verifying, now.saturating_add(VERIFICATION_INTERVAL));
-            }
-        }
-        Ok(())
     }
 
     /// A host looks for a target that no host downstream is known to have.
@@ -211,13 +214,15 @@ impl<'t> Targets<'t> {
         if let Some(link) = target.unasked()
             && link != solicitation.side
         {
-            return self.ask_there_too(now, slot, link, solicitation);
+            return self.ask_there_too(now, config, slot, link, solicitation);
         }
         match target {
-            Target::Asked(asked) => asked.remember(solicitation),
-            // The answer to a host that detects duplicates is heard by all on its link, and any
-            // other one asks again.
-            Target::Verifying(_) | Target::Absent(_) => {}
+            Target::Asked(asked) => {
+                let mut asked = *asked;
+                asked.remember(solicitation);
+                self.replace(slot, Target::Asked(asked));
+            }
+            Target::Absent(_) => {}
             Target::Present(present) => {
                 let present = *present;
                 self.solicited_present(now, slot, present, solicitation);
@@ -226,12 +231,13 @@ impl<'t> Targets<'t> {
         Ok(())
     }
 
-    /// A host looks for a target that is there, upstream.
+    /// A host looks for a target that is there, upstream. One that detects duplicates of it claims
+    /// it, which is contested.
     fn solicited_present(
         &mut self,
         now: Instant,
         slot: usize,
-        mut present: Present,
+        present: Present,
         solicitation: Solicitation,
     ) {
         if solicitation.side == Side::Upstream {
@@ -239,15 +245,6 @@ impl<'t> Targets<'t> {
         } else if !solicitation.source.is_unspecified() {
             self.answer(solicitation);
             self.renew(now, slot, &present, REACHABLE_INTERVAL);
-        } else if solicitation.mac != present.mac {
-            // The host may have the address, if the target answers no more. A host that brings its
-            // own address along from the upstream's link is known by its link-layer address.
-            present.asker = Some(solicitation);
-            if present.is_asked() {
-                self.replace(slot, Target::Present(present));
-            } else if let Some(asked) = present.ask_again() {
-                self.change(slot, asked, now.saturating_add(VERIFICATION_INTERVAL));
-            }
         }
     }
 
@@ -284,16 +281,13 @@ impl<'t> Targets<'t> {
     /// A host downstream turns out to have the target, which is a target no longer. The host that
     /// detects duplicates of the target does not have it yet: until the time for that is over,
     /// another host may answer.
-    pub(crate) fn answered_downstream(&mut self, address: Ipv6Addr, port: Port, mac: MacAddress) {
-        let Some(target) = self.get(address) else {
-            return;
-        };
-        let is_its_own = target.is_detecting() && target.opened_by() == Some(mac);
-        if !target.is_present()
-            && !is_its_own
+    pub(crate) fn answered_downstream(&mut self, address: Ipv6Addr, host: Sender) {
+        if !self.is_present(address)
+            && !self.is_detecting(address, host)
             && let Some(target) = self.remove(address)
         {
-            self.answer_waiting(address, &target, mac, Side::Downstream(port));
+            let side = Side::Downstream(host.port);
+            self.answer_waiting(address, &target, host.mac, side);
         }
     }
 
@@ -370,24 +364,16 @@ impl<'t> Targets<'t> {
                     self.change(slot, asked.unanswered(), absent_until);
                     ended(address, Ended::Unanswered);
                 }
-                Target::Verifying(verifying) => {
-                    if let Some(again) = verifying.ask_again() {
-                        self.change(slot, again, now.saturating_add(VERIFICATION_INTERVAL));
-                    } else {
-                        self.remove_at(slot);
-                        ended(address, Ended::Unverified);
-                    }
-                }
                 Target::Present(present) if !present.is_asked() => {
                     self.remove_at(slot);
-                    ended(address, Ended::Gone(present.claimant));
+                    ended(address, Ended::Gone);
                 }
                 Target::Present(present) => {
                     if let Some(again) = present.ask_again() {
                         self.change(slot, again, now.saturating_add(ANSWER_INTERVAL));
                     } else {
                         self.change(slot, Target::NEW, absent_until);
-                        ended(address, Ended::Gone(present.claimant));
+                        ended(address, Ended::Gone);
                     }
                 }
                 Target::Absent(_) => {
@@ -404,7 +390,7 @@ impl<'t> Targets<'t> {
         config: &Config,
         solicitation: Solicitation,
     ) -> Result<(), Refused> {
-        let slot = self.admit(now, &solicitation)?;
+        let slot = self.admit(now, config, &solicitation)?;
         let to_ask = Links::all_but(solicitation.side, config.downstreams.len());
         let asked = Asked::new(to_ask, Some(solicitation.side), solicitation);
         self.change(
@@ -420,11 +406,12 @@ impl<'t> Targets<'t> {
     fn ask_there_too(
         &mut self,
         now: Instant,
+        config: &Config,
         slot: usize,
         link: Side,
         solicitation: Solicitation,
     ) -> Result<(), Refused> {
-        self.take_token(now, solicitation.mac)?;
+        self.take_token(now, config, solicitation.into())?;
         let (_, target) = self.table.get(slot).ok_or(Refused)?;
         let asked = Target::Asked(target.asked_there_too(link, solicitation));
         self.change(slot, asked, now.saturating_add(ANSWER_INTERVAL));
@@ -432,15 +419,32 @@ impl<'t> Targets<'t> {
     }
 
     /// A slot for a new target of a host.
-    fn admit(&mut self, now: Instant, solicitation: &Solicitation) -> Result<usize, Refused> {
-        self.take_token(now, solicitation.mac)?;
-        let inserted = self.table.insert(solicitation.target, Target::NEW);
-        inserted.map_err(|_| Refused)
+    fn admit(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        solicitation: &Solicitation,
+    ) -> Result<usize, Refused> {
+        self.take_token(now, config, (*solicitation).into())?;
+        self.insert(solicitation.target).ok_or(Refused)
+    }
+
+    /// A slot for a new target; in a full table that of one that did not answer.
+    fn insert(&mut self, address: Ipv6Addr) -> Option<usize> {
+        if self.table.len() >= CAPACITY
+            && let Some(slot) = self.absent.first()
+        {
+            self.remove_at(slot);
+        }
+        self.table.insert(address, Target::NEW).ok()
     }
 
     /// May a host have one more target asked for?
-    fn take_token(&mut self, now: Instant, host: MacAddress) -> Result<(), Refused> {
-        let is_free = self.open.has_room_for(host) && self.newcomers.take(now, RATE, BURST);
+    fn take_token(&mut self, now: Instant, config: &Config, host: Opener) -> Result<(), Refused> {
+        let links = u32::try_from(config.downstreams.len()).unwrap_or(u32::MAX);
+        let share = |all: u32| all.div_ceil(links.saturating_add(1));
+        let bucket = self.newcomers.get_mut(host.side.place()).ok_or(Refused)?;
+        let is_free = self.open.has_room_for(host) && bucket.take(now, share(RATE), share(BURST));
         is_free.then_some(()).ok_or(Refused)
     }
 
@@ -487,6 +491,8 @@ impl<'t> Targets<'t> {
         if let Some((_, known)) = self.table.get_mut(slot) {
             let before = core::mem::replace(known, target);
             self.open.change(before.opened_by(), target.opened_by());
+            let is_absent = matches!(target, Target::Absent(_));
+            self.absent.set(slot, is_absent);
             self.note_question(slot);
         }
     }
@@ -496,6 +502,7 @@ impl<'t> Targets<'t> {
         self.open.change(target.opened_by(), None);
         self.due.remove(slot);
         self.to_ask.remove(slot);
+        self.absent.remove(slot);
         Some(target)
     }
 

@@ -1,41 +1,48 @@
-//! How many targets are open, which is asked for and not yet answered: in all, and of each host.
+//! How many targets are open, which is asked for and not yet answered: of each link, and of each
+//! host.
 
+use super::target::Opener;
 use super::{CAPACITY, MAX_OPEN, MAX_OPEN_OF_HOST};
+use crate::link::MAX_LINKS;
 use crate::tables::table::{Key, Table};
 use crate::wire::MacAddress;
 
 /// The open targets of each host that has some.
-pub type Storage = Table<MacAddress, u16, CAPACITY>;
+pub type Storage = Table<Opener, u16, CAPACITY>;
 
-impl Key for MacAddress {
+impl Key for Opener {
     fn bits(&self) -> u128 {
-        let MacAddress(octets) = *self;
+        let MacAddress(octets) = self.mac;
+        let place = self.side.place() as u128;
         octets
             .into_iter()
-            .fold(0, |bits, octet| bits << 8 | u128::from(octet))
+            .fold(place, |bits, octet| bits << 8 | u128::from(octet))
     }
 }
 
 /// Counts the open targets.
 pub struct Open<'t> {
     of_host: &'t mut Storage,
-    count: usize,
+    of_link: [u16; MAX_LINKS],
 }
 
 impl<'t> Open<'t> {
     /// No open targets, in a storage whose hash gets a key.
     pub fn new(of_host: &'t mut Storage, hash_key: [u8; 16]) -> Self {
         of_host.begin(hash_key);
-        Open { of_host, count: 0 }
+        let of_link = [0; MAX_LINKS];
+        Open { of_host, of_link }
     }
 
     /// May a host have one more open target?
-    pub fn has_room_for(&self, host: MacAddress) -> bool {
-        self.count < MAX_OPEN && usize::from(self.of(host)) < MAX_OPEN_OF_HOST
+    pub fn has_room_for(&self, host: Opener) -> bool {
+        let of_link = self.of_link.get(host.side.place());
+        of_link.is_some_and(|count| usize::from(*count) < MAX_OPEN)
+            && usize::from(self.of(host)) < MAX_OPEN_OF_HOST
     }
 
     /// A target was an open one of a host, and is now another's; `None` where it is not open.
-    pub fn change(&mut self, before: Option<MacAddress>, after: Option<MacAddress>) {
+    pub fn change(&mut self, before: Option<Opener>, after: Option<Opener>) {
         if before == after {
             return;
         }
@@ -47,14 +54,16 @@ impl<'t> Open<'t> {
         }
     }
 
-    fn of(&self, host: MacAddress) -> u16 {
+    fn of(&self, host: Opener) -> u16 {
         let slot = self.of_host.find(&host);
         let entry = slot.and_then(|slot| self.of_host.get(slot));
         entry.map_or(0, |(_, count)| *count)
     }
 
-    fn open(&mut self, host: MacAddress) {
-        self.count = self.count.saturating_add(1);
+    fn open(&mut self, host: Opener) {
+        if let Some(count) = self.of_link.get_mut(host.side.place()) {
+            *count = count.saturating_add(1);
+        }
         match self.of_host.find(&host) {
             Some(slot) => {
                 if let Some((_, count)) = self.of_host.get_mut(slot) {
@@ -66,8 +75,10 @@ impl<'t> Open<'t> {
         }
     }
 
-    fn close(&mut self, host: MacAddress) {
-        self.count = self.count.saturating_sub(1);
+    fn close(&mut self, host: Opener) {
+        if let Some(count) = self.of_link.get_mut(host.side.place()) {
+            *count = count.saturating_sub(1);
+        }
         let Some(slot) = self.of_host.find(&host) else {
             return;
         };
@@ -83,12 +94,16 @@ impl<'t> Open<'t> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::Side;
 
     #[test]
     fn a_host_has_as_many_open_targets_as_were_opened_and_not_closed() {
         let storage = &mut Table::new();
         let mut open = Open::new(storage, [7; 16]);
-        let [one, other] = [1, 2].map(|octet| MacAddress([octet; 6]));
+        let [one, other] = [1, 2].map(|octet| Opener {
+            side: Side::Downstream(octet),
+            mac: MacAddress([octet; 6]),
+        });
         for _ in 0..MAX_OPEN_OF_HOST {
             assert!(open.has_room_for(one));
             open.change(None, Some(one));
@@ -100,7 +115,10 @@ mod tests {
         assert!(open.has_room_for(one));
         assert_eq!((open.of(one), open.of(other)), (15, 1));
         open.change(Some(other), None);
-        assert_eq!((open.of(other), open.count), (0, MAX_OPEN_OF_HOST - 1));
+        assert_eq!(
+            (open.of(other), open.of_link[2..4].iter().sum()),
+            (0, 15_u16)
+        );
         for _ in 1..MAX_OPEN_OF_HOST {
             open.change(Some(one), None);
         }

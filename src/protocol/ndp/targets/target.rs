@@ -2,9 +2,10 @@
 
 use core::net::Ipv6Addr;
 
-use super::links::Links;
-use super::{ASKS, VERIFICATIONS};
-use crate::link::{Port, Side};
+use super::ASKS;
+use crate::link::Side;
+use crate::ndp::links::Links;
+use crate::ndp::neighbors::Sender;
 use crate::time::Instant;
 use crate::wire::MacAddress;
 
@@ -26,23 +27,43 @@ pub struct Solicitation {
 pub enum Ended {
     /// Nobody has it.
     Unanswered,
-    /// The host downstream that has it did not answer in time.
-    Unverified,
-    /// It was upstream; the host downstream that has claimed it since.
-    Gone(Option<(Port, MacAddress)>),
+    /// It was upstream.
+    Gone,
 }
 
 /// Why a target is not asked for: a limit is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
 
+/// The host for which a target is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opener {
+    pub side: Side,
+    pub mac: MacAddress,
+}
+
+impl From<Solicitation> for Opener {
+    fn from(solicitation: Solicitation) -> Self {
+        let Solicitation { side, mac, .. } = solicitation;
+        Opener { side, mac }
+    }
+}
+
+impl From<Sender> for Opener {
+    fn from(host: Sender) -> Self {
+        let side = Side::Downstream(host.port);
+        Opener {
+            side,
+            mac: host.mac,
+        }
+    }
+}
+
 /// What is known of a target that a host looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The router asks for it on the links where it may be.
     Asked(Asked),
-    /// A host downstream has it, and is asked whether it still does, because another host wants it.
-    Verifying(Verifying),
     /// It did not answer.
     Absent(Absent),
     /// It is there, upstream.
@@ -61,21 +82,8 @@ pub struct Asked {
     asker: Option<Solicitation>,
     /// The downstreams where hosts detect duplicates of it.
     duplicates: Links,
-    /// The host that it is asked for.
-    host: MacAddress,
-}
-
-/// A target whose owner is to show that it is still there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verifying {
-    /// The link of its owner.
-    owner: Side,
-    /// The host that detects duplicates of it, which an answer goes to.
-    pub(super) asker: Solicitation,
-    /// Questions so far, 1 to [`VERIFICATIONS`].
-    asks: u8,
-    /// Is the last of them still to be sent?
-    to_ask: bool,
+    /// The host that it is asked for: the first that detects duplicates of it, or that looks for it.
+    host: Opener,
 }
 
 /// A target that did not answer.
@@ -95,10 +103,6 @@ pub struct Present {
     asks: u8,
     /// Is the last of them still to be sent?
     to_ask: bool,
-    /// The last host that detected duplicates of it since then, which an answer goes to.
-    pub(super) asker: Option<Solicitation>,
-    /// The last host downstream that claimed it since then.
-    pub(super) claimant: Option<(Port, MacAddress)>,
 }
 
 impl Target {
@@ -108,7 +112,14 @@ impl Target {
     pub fn is_present(&self) -> bool {
         match self {
             Target::Present(_) => true,
-            Target::Asked(_) | Target::Verifying(_) | Target::Absent(_) => false,
+            Target::Asked(_) | Target::Absent(_) => false,
+        }
+    }
+
+    pub(super) fn is_asked_upstream(&self) -> bool {
+        match self {
+            Target::Asked(asked) => asked.unasked != Some(Side::Upstream),
+            Target::Absent(_) | Target::Present(_) => false,
         }
     }
 
@@ -116,15 +127,14 @@ impl Target {
     pub(super) fn is_detecting(&self) -> bool {
         match self {
             Target::Asked(asked) => asked.duplicates != Links::NONE,
-            Target::Verifying(_) | Target::Absent(_) | Target::Present(_) => false,
+            Target::Absent(_) | Target::Present(_) => false,
         }
     }
 
     /// The host whose open target it is; `None` where it is not open.
-    pub(super) fn opened_by(&self) -> Option<MacAddress> {
+    pub(super) fn opened_by(&self) -> Option<Opener> {
         match self {
             Target::Asked(asked) => Some(asked.host),
-            Target::Verifying(verifying) => Some(verifying.asker.mac),
             Target::Absent(_) | Target::Present(_) => None,
         }
     }
@@ -134,7 +144,7 @@ impl Target {
         match self {
             Target::Asked(asked) => asked.unasked,
             Target::Absent(absent) => absent.unasked,
-            Target::Verifying(_) | Target::Present(_) => None,
+            Target::Present(_) => None,
         }
     }
 
@@ -142,19 +152,15 @@ impl Target {
     pub(super) fn asker(&self) -> Option<Solicitation> {
         match self {
             Target::Asked(asked) => asked.asker,
-            Target::Verifying(verifying) => Some(verifying.asker),
-            Target::Present(present) => present.asker,
-            Target::Absent(_) => None,
+            Target::Absent(_) | Target::Present(_) => None,
         }
     }
 
     /// The downstreams where its host detects duplicates of it, and that host.
     pub(super) fn duplicates(&self) -> (Links, MacAddress) {
         match self {
-            Target::Asked(asked) => (asked.duplicates, asked.host),
-            Target::Verifying(_) | Target::Absent(_) | Target::Present(_) => {
-                (Links::NONE, MacAddress([0; 6]))
-            }
+            Target::Asked(asked) => (asked.duplicates, asked.host.mac),
+            Target::Absent(_) | Target::Present(_) => (Links::NONE, MacAddress([0; 6])),
         }
     }
 
@@ -162,7 +168,6 @@ impl Target {
     pub(super) fn question(&self) -> Option<Side> {
         match self {
             Target::Asked(asked) => asked.to_ask.first(),
-            Target::Verifying(verifying) => verifying.to_ask.then_some(verifying.owner),
             Target::Present(present) => present.to_ask.then_some(Side::Upstream),
             Target::Absent(_) => None,
         }
@@ -172,7 +177,6 @@ impl Target {
     pub(super) fn asked_on(&mut self, side: Side) {
         match self {
             Target::Asked(asked) => asked.to_ask.remove(side),
-            Target::Verifying(verifying) => verifying.to_ask = false,
             Target::Present(present) => present.to_ask = false,
             Target::Absent(_) => {}
         }
@@ -182,16 +186,10 @@ impl Target {
     pub(super) fn asked_there_too(&self, link: Side, solicitation: Solicitation) -> Asked {
         let mut asked = match self {
             Target::Asked(asked) => *asked,
-            Target::Verifying(_) | Target::Absent(_) | Target::Present(_) => {
-                Asked::new(Links::NONE, None, solicitation)
-            }
+            Target::Absent(_) | Target::Present(_) => Asked::new(Links::NONE, None, solicitation),
         };
         asked.to_ask.insert(link);
         asked.unasked = None;
-        // A host that detects duplicates stays known as the one that does.
-        if asked.duplicates == Links::NONE {
-            asked.host = solicitation.mac;
-        }
         asked.remember(solicitation);
         asked
     }
@@ -204,7 +202,7 @@ impl Asked {
             unasked,
             asker: None,
             duplicates: Links::NONE,
-            host: solicitation.mac,
+            host: solicitation.into(),
         };
         asked.remember(solicitation);
         asked
@@ -215,6 +213,10 @@ impl Asked {
         if solicitation.side == Side::Upstream {
             // The kernel answers there, once the target is known.
         } else if solicitation.source.is_unspecified() {
+            // The first host that detects duplicates stays known as the one that does.
+            if self.duplicates == Links::NONE {
+                self.host = solicitation.into();
+            }
             self.duplicates.insert(solicitation.side);
         } else {
             self.remember_first(solicitation);
@@ -234,27 +236,6 @@ impl Asked {
     }
 }
 
-impl Verifying {
-    pub(super) fn new(owner: Side, asker: Solicitation) -> Self {
-        Verifying {
-            owner,
-            asker,
-            asks: 1,
-            to_ask: true,
-        }
-    }
-
-    /// As it is once its owner is asked again; `None` where it was asked often enough.
-    pub(super) fn ask_again(&self) -> Option<Target> {
-        let again = Verifying {
-            asks: self.asks.saturating_add(1),
-            to_ask: true,
-            ..*self
-        };
-        (self.asks < VERIFICATIONS).then_some(Target::Verifying(again))
-    }
-}
-
 impl Present {
     pub(super) fn new(now: Instant, mac: MacAddress) -> Self {
         Present {
@@ -262,8 +243,6 @@ impl Present {
             last_seen: now,
             asks: 0,
             to_ask: false,
-            asker: None,
-            claimant: None,
         }
     }
 
