@@ -154,7 +154,7 @@ fn with_targets(targets: u16) -> (Engine<'static>, Instant) {
     let mut engine = engine(FRAMES, Setup::Proxying);
     let targets = targets.min(targets::CAPACITY as u16 - FRAMES);
     for number in 0..targets {
-        let now = later(NOW, number);
+        let now = later(NOW, 2 * number);
         look_for(&mut engine, now, number);
         let advertisement = NeighborAdvertisement {
             source: target(number),
@@ -177,7 +177,7 @@ fn with_targets(targets: u16) -> (Engine<'static>, Instant) {
     }
     let present = engine.ndp().targets().present_from(0).count();
     assert_eq!(present, usize::from(targets));
-    (engine, later(NOW, targets))
+    (engine, later(NOW, 2 * targets))
 }
 
 const GATEWAY: MacAddress = MacAddress([2, 0, 0, 1, 0, 0]);

@@ -546,6 +546,22 @@ fn who_is_said_to_leave_is_asked_first_and_gone_within_a_minute() {
     }
 }
 
+/// Whoever wants a listener confirmed could otherwise report it twice.
+#[test]
+fn a_report_confirms_a_listener_only_while_its_group_or_its_host_is_asked() {
+    for (seconds, confirms) in [(0, false), (5, true), (6, true), (60, false)] {
+        let mut stage = Stage::with(|config| config.learn = protocol::config::Learn::Mld);
+        let other = "fe80::2:2".parse().unwrap();
+        let report = report(other, &[(RecordType::ModeIsExclude, group(1))]);
+        stage.speaks();
+        stage.receive(&report);
+        stage.pass(seconds);
+        stage.receive(&report);
+        let known = view::known(&stage.engine).next().unwrap();
+        assert_eq!(known.is_confirmed, confirms, "after {seconds} s");
+    }
+}
+
 #[test]
 fn reports_of_both_versions_join_where_mld_is_learned_from() {
     use protocol::config::Learn;

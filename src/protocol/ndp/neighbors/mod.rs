@@ -473,15 +473,15 @@ impl<'t> Neighbors<'t> {
             };
             link = neighbor.next;
             if identity.group() == group {
-                // A report answers the query for a group too, wherever the host sends it from.
-                let is_asked =
-                    matches!(identity, Identity::Listener(..)) && neighbor.step.is_resolving();
-                let confirms = (answers || is_asked) && !neighbor.is_confirmed();
                 known = match identity {
                     Identity::Listener(..) if known == Known::Nothing => Known::Listener,
                     Identity::Listener(..) => known,
                     Identity::Address(_) => Known::Address,
                 };
+                // A report answers the query for a group too, wherever the host sends it from.
+                let is_asked =
+                    matches!(identity, Identity::Listener(..)) && neighbor.is_group_asked_for(now);
+                let confirms = (answers || is_asked) && !neighbor.is_confirmed();
                 self.renew(now, config, slot, number, confirms);
             }
         }

@@ -271,6 +271,15 @@ impl Neighbor {
         now.saturating_add(rest)
     }
 
+    /// Was its group asked for, so that a report of it is an answer?
+    pub(super) fn is_group_asked_for(&self, now: Instant) -> bool {
+        match self.step {
+            Step::Resolve { sent } => sent > 0,
+            Step::Over => self.is_unanswered() && now < self.due,
+            Step::Ask { .. } | Step::Probe { .. } => false,
+        }
+    }
+
     /// Was the whole round in vain, and is the time for the last answer over?
     pub(super) fn is_given_up(&self, now: Instant) -> bool {
         self.is_unanswered() && (self.step != Step::Over || self.due <= now)
