@@ -135,6 +135,32 @@ fn a_host_that_does_not_answer_where_it_was_asked_is_asked_at_its_new_link_local
     assert_eq!(stage.asked(), questions(&[(0, "?fe80::2:2")]));
 }
 
+/// Who sends in a host's name from another address is asked there once, and then only if the host
+/// leaves another question unanswered.
+#[test]
+fn an_answer_from_a_hosts_own_address_ends_the_trial_of_another_one() {
+    let mut stage = Stage::with_a_host();
+    let other: Ipv6Addr = "fe80::bad".parse().unwrap();
+    for _ in 0..20 {
+        stage.pass(150);
+        // Before the host answers, somebody else sends in its name.
+        stage.receive(&solicitation(other, ROUTER));
+        stage.reports(&[1]);
+    }
+    let asked = stage.asked();
+    assert!(asked.len() >= 20, "{asked:?}");
+    assert!(asked.iter().all(|(_, question)| question == "?fe80::1:1"));
+    // It is asked there in the end, and its answer counts.
+    stage.pass(150);
+    stage.receive(&solicitation(other, ROUTER));
+    stage.pass(2);
+    let twice = questions(&[(0, "?fe80::1:1"), (2000, "?fe80::bad")]);
+    assert_eq!(stage.asked(), twice);
+    stage.receive(&report(other, &[(RecordType::ModeIsExclude, group(1))]));
+    stage.pass(150);
+    assert_eq!(stage.asked(), questions(&[(0, "?fe80::bad")]));
+}
+
 #[test]
 fn a_host_without_addresses_is_asked_again_after_half_a_timeout_when_it_speaks() {
     let mut stage = Stage::with_defaults();
@@ -612,6 +638,17 @@ fn a_renewal_asks_all_hosts_and_reports_all_groups() {
     stage.handle(Event::Renew);
     assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
     assert_eq!(stage.reports.len(), 1);
+}
+
+/// The querier's clock ran on while the caller stood still. No host is asked for that.
+#[test]
+fn a_stall_has_all_groups_reported() {
+    let mut stage = Stage::with_a_host();
+    stage.pass(10);
+    stage.asked();
+    stage.reports.clear();
+    stage.handle(Event::Stalled);
+    assert_eq!((stage.asked().len(), stage.reports.len()), (0, 1));
 }
 
 #[test]

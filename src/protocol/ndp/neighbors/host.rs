@@ -188,6 +188,7 @@ impl Host {
         if source.is_some() && source == self.link_local {
             // A host that sends reports answers questions, though perhaps not this one.
             self.unanswered = 0;
+            self.candidate = None;
         }
         answers
     }
