@@ -507,6 +507,26 @@ fn a_new_host_takes_the_place_of_the_one_without_addresses_that_was_silent_longe
     assert_eq!(stage.addresses(), [address(0), address(most)].into());
 }
 
+/// Addresses with the same last 24 bits have one group. Who else may have one of them takes a look
+/// at every neighbor.
+#[test]
+fn claims_in_the_group_of_another_host_cause_no_more_searches_than_the_rate_allows() {
+    let mut stage = Stage::with_defaults();
+    stage.seen_from(mac(0), address(1));
+    let twin = |number: u32| {
+        let high = u128::from(number + 1) << 24;
+        Ipv6Addr::from_bits(address(1).to_bits() ^ high)
+    };
+    for number in 0..1000 {
+        stage.seen_from(mac(1 + number), twin(number));
+    }
+    assert_eq!(stage.addresses().len(), 21);
+    assert_eq!(stage.count(Counter::RefusedRate), 980);
+    // They are taken in later.
+    stage.pass(100);
+    assert!(stage.addresses().len() > 900, "{}", stage.addresses().len());
+}
+
 #[test]
 fn excluded_prefixes_and_own_addresses_are_not_learned() {
     let mut stage = Stage::with(|config| {

@@ -9,13 +9,18 @@ use core::net::Ipv6Addr;
 use log::log;
 
 use super::contests::Claim;
-use super::neighbors::{Evidence, Identity, Owner, Seen, Sender};
-use super::targets::Solicitation;
+use super::neighbors::{Evidence, Identity, Owner, Refusal, Seen, Sender};
+use super::targets::{Refused, Solicitation};
 use super::{Ndp, log_lines, release};
 use crate::context::Context;
 use crate::counters::Counter;
 use crate::link::Side;
+use crate::time::Instant;
 use crate::wire::{MacAddress, SolicitedNode};
+
+/// How many searches through all neighbors claims may cause, in a second and at once.
+const SEARCH_RATE: u32 = 10;
+const SEARCH_BURST: u32 = 20;
 
 impl Ndp<'_> {
     /// A host downstream was seen with an address. `detects` says that it detects duplicates of the
@@ -94,7 +99,10 @@ impl Ndp<'_> {
         let holder = match self.targets.present_mac(address) {
             Some(mac) => Some((Side::Upstream, mac)),
             None => {
-                let listener = self.listener_of(address, Some(seen.number));
+                let Ok(listener) = self.listener_of(cx.now, address, Some(seen.number)) else {
+                    self.refuse(cx, Refusal::Rate, sender, address, seen.evidence);
+                    return;
+                };
                 listener.map(|owner| (Side::Downstream(owner.port), owner.mac))
             }
         };
@@ -157,20 +165,26 @@ impl Ndp<'_> {
         answers: bool,
     ) -> bool {
         let identity = Identity::Address(address);
-        let known = self.owner_of(address);
-        let Some(owner) = known.or_else(|| self.listener_of(address, None)) else {
-            return false;
+        let owner = match self.owner_of(address) {
+            Some(owner) => owner,
+            None => match self.listener_of(cx.now, address, None) {
+                Ok(Some(owner)) => owner,
+                Ok(None) => return false,
+                Err(Refused) => return true,
+            },
         };
         // While a host detects duplicates of the address it does not have it, although it already
         // reports the address's group by MLD.
         if self.targets.is_detecting(address, owner) {
             return false;
         }
-        if answers && self.contests.asks_claimants(address, Side::Upstream) {
+        if answers
+            && self.contests.asks_claimants(address, Side::Upstream)
+            && self.targets.take_in(cx.now, &cx.config, address, mac)
+        {
             if self.neighbors.remove(identity) {
                 release(&mut self.groups, &mut self.kernel_entries, cx.now, identity);
             }
-            self.targets.take_in(cx.now, &cx.config, address, mac);
             let there = Some(Side::Upstream);
             self.kernel_entries.set(cx.now, address, there);
             self.has_moved(cx, address, Side::Upstream);
@@ -251,22 +265,38 @@ impl Ndp<'_> {
 
     /// The host downstream that an address which nobody is known with probably belongs to, by MLD or
     /// by another address: of several hosts in the address's group, the first. `None` if it is the
-    /// one with this `number`, or if there is none.
-    fn listener_of(&mut self, address: Ipv6Addr, number: Option<u16>) -> Option<Sender> {
+    /// one with this `number`, or if there is none. An error if it cannot be looked for now.
+    fn listener_of(
+        &mut self,
+        now: Instant,
+        address: Ipv6Addr,
+        number: Option<u16>,
+    ) -> Result<Option<Sender>, Refused> {
         let group = SolicitedNode::of(address);
-        let first = self.groups.first_host(group)?;
+        let Some(first) = self.groups.first_host(group) else {
+            return Ok(None);
+        };
         if Some(first) == number {
-            return None;
+            return Ok(None);
         }
         let holder = if self.neighbors.may_have(first, address) {
             first
         } else {
-            // That one has gone, or has something else in the group, which is rare.
-            let next = self.neighbors.who_may_have(address)?;
+            // That one has gone, or has something else in the group, which is rare. To look at every
+            // neighbor for the next one costs much, and a claimant may ask for it.
+            if !self.searches.take(now, SEARCH_RATE, SEARCH_BURST) {
+                return Err(Refused);
+            }
+            let Some(next) = self.neighbors.who_may_have(address) else {
+                return Ok(None);
+            };
             self.groups.set_first_host(group, next);
             next
         };
-        let (sender, _) = self.neighbors.host_at(holder)?;
-        (Some(holder) != number).then_some(sender)
+        let holder = self
+            .neighbors
+            .host_at(holder)
+            .filter(|_| Some(holder) != number);
+        Ok(holder.map(|(sender, _)| sender))
     }
 }

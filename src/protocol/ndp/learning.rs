@@ -268,7 +268,7 @@ impl Ndp<'_> {
     /// Counts a refusal and logs it. The address by which the host was heard waits for another
     /// attempt, unless the kernel remembers it and tells of it again. A group does not wait, since
     /// the host is asked for its groups.
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         cx: &mut Context,
         refusal: Refusal,

@@ -132,6 +132,8 @@ pub struct Ndp<'t> {
     kernel_entries: KernelEntries<'t>,
     targets: Targets<'t>,
     contests: Contests<'t>,
+    /// Limits the searches for who may have an address.
+    searches: Bucket,
     /// This router's own addresses, which need no proxy.
     own: heapless::Vec<Own, MAX_OWN>,
     lines: Bucket,
@@ -157,6 +159,7 @@ impl<'t> Ndp<'t> {
             kernel_entries: KernelEntries::new(kernel_entries, config, seed),
             targets: Targets::new(targets, seed),
             contests: Contests::new(contests, seed),
+            searches: Bucket::new(),
             own: heapless::Vec::new(),
             lines: Bucket::new(),
             quota_lines: Throttle::new(),

@@ -179,15 +179,15 @@ impl<'t> Targets<'t> {
         }
     }
 
-    /// A host upstream has an address that a host downstream had. It becomes a target that is there
-    /// if there is room for it.
+    /// A host upstream has an address that a host downstream had. It becomes a target that is there.
+    /// Returns false if there is no room for it.
     pub(crate) fn take_in(
         &mut self,
         now: Instant,
         config: &Config,
         address: Ipv6Addr,
         mac: MacAddress,
-    ) {
+    ) -> bool {
         let slot = match self.table.find(&address) {
             Some(slot) => Some(slot),
             None => self.insert(address),
@@ -196,6 +196,7 @@ impl<'t> Targets<'t> {
             let present = Target::Present(Present::new(now, mac));
             self.change(slot, present, now.saturating_add(config.address_timeout));
         }
+        slot.is_some()
     }
 
     /// A host looks for a target that no host downstream is known to have.
