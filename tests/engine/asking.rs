@@ -572,6 +572,36 @@ fn who_is_said_to_leave_is_asked_first_and_gone_within_a_minute() {
     }
 }
 
+/// Somebody on the host's link sends in its name, from another link-local address, as many groups as
+/// the host may listen to.
+#[test]
+fn made_up_groups_in_a_hosts_name_are_not_confirmed_and_leave_room_for_its_own() {
+    let mut stage = Stage::with(|config| config.learn = protocol::config::Learn::Mld);
+    let groups = |numbers: std::ops::Range<u32>| {
+        let records = numbers.map(|number| (RecordType::ModeIsExclude, group(number)));
+        records.collect::<Vec<_>>()
+    };
+    let forged = report("fe80::bad".parse().unwrap(), &groups(100..162));
+    let answer = |stage: &mut Stage, own: u32| {
+        for (_, question) in stage.asked() {
+            if question == "?fe80::1:1" {
+                stage.receive(&report(FE80_1, &groups(1..own)));
+            }
+        }
+    };
+    stage.speaks();
+    for second in 0..400 {
+        stage.receive(&forged);
+        answer(&mut stage, if second < 200 { 3 } else { 5 });
+        stage.pass(1);
+    }
+    let confirmed = view::known(&stage.engine).filter(|known| known.is_confirmed);
+    let confirmed: Vec<_> = confirmed.map(|known| known.identity.group()).collect();
+    let own = [1, 2, 3, 4].map(|number| SolicitedNode::of(address(number)));
+    assert_eq!(confirmed.len(), own.len(), "{confirmed:?}");
+    assert!(own.iter().all(|group| confirmed.contains(group)));
+}
+
 /// Whoever wants a listener confirmed could otherwise report it twice.
 #[test]
 fn a_report_confirms_a_listener_only_while_its_group_or_its_host_is_asked() {

@@ -6,7 +6,7 @@ use core::net::Ipv6Addr;
 use log::{debug, warn};
 
 use super::log_lines::{Named, warn_of};
-use super::neighbors::{Evidence, Identity, Known, Refusal, Seen, Sender};
+use super::neighbors::{Answers, Evidence, Identity, Known, Refusal, Seen, Sender};
 use super::solicited::Standing;
 use super::{MAX_OWN, Ndp, Own, address_of, release};
 use crate::config::Learn;
@@ -156,7 +156,7 @@ impl Ndp<'_> {
             return;
         };
         let answers = self.neighbors.reported(cx.now, number, source);
-        let evidence = if answers {
+        let evidence = if answers == Answers::OfHost {
             Evidence::Answered
         } else {
             Evidence::Heard
@@ -171,7 +171,7 @@ impl Ndp<'_> {
                 continue;
             }
             let known = neighbors.listens(cx.now, &cx.config, number, group, answers);
-            if answers && known != Known::Address {
+            if answers == Answers::OfHost && known != Known::Address {
                 self.claim_elsewhere(cx, sender, number, group);
             }
             if known == Known::Nothing && cx.config.learn != Learn::Ndp {

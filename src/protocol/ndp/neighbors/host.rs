@@ -12,7 +12,7 @@ use super::belonging::{CANDIDATES, FAIR_SHARE};
 use super::question::{
     ANSWER_WINDOW, ASK_INTERVAL, ASK_RESPONSE_DELAY, ASKS, Question, SILENCE, Turn,
 };
-use super::{CAPACITY, Sender};
+use super::{Answers, CAPACITY, Sender};
 use crate::config::Config;
 use crate::tables::deadlines::Deadlines;
 use crate::tables::pending::SlotSet;
@@ -164,28 +164,35 @@ impl Host {
         self.due = is_asked_again.then(|| now.saturating_add(ASK_INTERVAL));
     }
 
-    /// Notes a report from `source`. Does it answer a question? It does if the question went to that
-    /// address, within [`ANSWER_WINDOW`] of it, and for as long as the host may delay the rest of
-    /// its answer after the first part.
-    pub(super) fn reported(&mut self, now: Instant, source: Ipv6Addr) -> bool {
-        let source = LinkLocal::new(source);
-        let asked = if self.asked_candidate {
-            self.candidate
-        } else {
-            self.link_local
+    /// Notes a report from `source`. It answers the query to the host if that went to this address,
+    /// within [`ANSWER_WINDOW`] of it, and for as long as the host may delay the rest of its answer
+    /// after the first part. From the host's address, it answers those for groups.
+    pub(super) fn reported(&mut self, now: Instant, source: Ipv6Addr) -> Answers {
+        let Some(source) = LinkLocal::new(source) else {
+            return Answers::Nothing;
         };
-        let answers = source.is_some() && source == asked && now < self.answer_until;
-        if answers {
-            if self.asked_candidate {
-                (self.link_local, self.candidate) = (source, None);
-                self.asked_candidate = false;
-            }
+        let is_known = self.link_local == Some(source);
+        let is_asked = if self.asked_candidate {
+            self.candidate == Some(source)
+        } else {
+            is_known
+        };
+        let answers = if is_asked && now < self.answer_until {
+            Answers::OfHost
+        } else if is_known {
+            Answers::OfGroups
+        } else {
+            Answers::Nothing
+        };
+        if answers == Answers::OfHost {
+            self.link_local = Some(source);
+            self.asked_candidate = false;
             let rest = now.saturating_add(ASK_RESPONSE_DELAY);
             self.answer_until = self.answer_until.min(rest);
             self.answered = true;
             self.due = None;
         }
-        if source.is_some() && source == self.link_local {
+        if self.link_local == Some(source) {
             // A host that sends reports answers questions, though perhaps not this one.
             self.unanswered = 0;
             self.candidate = None;

@@ -133,6 +133,17 @@ pub(crate) enum Owner {
     Nobody,
 }
 
+/// What a report may answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// It comes from an address that no question was sent for.
+    Nothing,
+    /// The queries for single groups, if any was sent.
+    OfGroups,
+    /// The query to the host.
+    OfHost,
+}
+
 /// How a host is known in a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
@@ -446,21 +457,21 @@ impl<'t> Neighbors<'t> {
         self.hosts.get(number).is_some_and(|host| host.answered)
     }
 
-    /// Notes an MLD report of a host. Does it answer a question?
-    pub(crate) fn reported(&mut self, now: Instant, number: u16, source: Ipv6Addr) -> bool {
+    /// Notes an MLD report of a host. What does it answer?
+    pub(crate) fn reported(&mut self, now: Instant, number: u16, source: Ipv6Addr) -> Answers {
         let host = self.hosts.get_mut(number);
-        host.is_some_and(|host| host.reported(now, source))
+        host.map_or(Answers::Nothing, |host| host.reported(now, source))
     }
 
     /// Notes that a host reports to listen to a group. Renews the host's neighbors in the group,
-    /// and confirms them if the report `answers` a question. Returns how the host is known there.
+    /// and confirms them if that `answers` a question. Returns how the host is known there.
     pub(crate) fn listens(
         &mut self,
         now: Instant,
         config: &Config,
         number: u16,
         group: SolicitedNode,
-        answers: bool,
+        answers: Answers,
     ) -> Known {
         let Some(host) = self.hosts.get(number) else {
             return Known::Nothing;
@@ -478,10 +489,15 @@ impl<'t> Neighbors<'t> {
                     Identity::Listener(..) => known,
                     Identity::Address(_) => Known::Address,
                 };
-                // A report answers the query for a group too, wherever the host sends it from.
-                let is_asked =
-                    matches!(identity, Identity::Listener(..)) && neighbor.is_group_asked_for(now);
-                let confirms = (answers || is_asked) && !neighbor.is_confirmed();
+                let confirms = match answers {
+                    Answers::Nothing => false,
+                    Answers::OfGroups => {
+                        matches!(identity, Identity::Listener(..))
+                            && neighbor.is_group_asked_for(now)
+                    }
+                    Answers::OfHost => true,
+                };
+                let confirms = confirms && !neighbor.is_confirmed();
                 self.renew(now, config, slot, number, confirms);
             }
         }
