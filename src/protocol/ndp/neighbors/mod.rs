@@ -401,7 +401,12 @@ impl<'t> Neighbors<'t> {
             Identity::Address(_) => Identity::Listener(identity.group(), number),
             Identity::Listener(..) => identity,
         };
-        let listener = self.table.find(&listener);
+        // Most new hosts listen to nothing yet, and need no search.
+        let host = self.hosts.get(number);
+        let listener = match host {
+            Some(host) if host.listeners > 0 => self.table.find(&listener),
+            Some(_) | None => None,
+        };
         let was_confirmed = listener
             .and_then(|slot| self.table.get(slot))
             .is_some_and(|(_, listener)| listener.is_confirmed());
