@@ -579,6 +579,13 @@ fn a_claim_on_another_link_without_link_layer_addresses_is_anothers() {
     assert_eq!(stage.sent(), [format!("lan0 ?{}", address(1))]);
     stage.detects_duplicates(1, nobody, address(1));
     assert_eq!(stage.sent(), [format!("lan0 ?{}", address(1))]);
+    stage.receive_on(0, nobody, &advertisement(address(1), ROUTER, address(1)));
+    stage.sent();
+    // Nobody can be asked by unicast there, so the next question waits for a second.
+    stage.detects_duplicates(1, nobody, address(1));
+    assert_eq!(stage.sent(), [""; 0]);
+    stage.pass(1);
+    assert_eq!(stage.sent(), [format!("lan0 ?{}", address(1))]);
 }
 
 #[test]

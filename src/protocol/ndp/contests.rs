@@ -204,7 +204,8 @@ impl<'t> Contests<'t> {
             if contest.asker.is_none() {
                 contest.asker = asker;
             }
-            if contest.stage == Stage::Settled && contest.asker.is_some() && !contest.is_nudged {
+            let wants_nudge = contest.asker.is_some() && mac.is_some();
+            if contest.stage == Stage::Settled && wants_nudge && !contest.is_nudged {
                 contest.nudge = mac;
                 contest.begin_nudge();
                 self.to_ask.insert(slot);
