@@ -30,6 +30,15 @@ impl Stage {
         stage
     }
 
+    /// As [`Self::with_a_host`], some time after all was asked and reported.
+    fn at_rest() -> Stage {
+        let mut stage = Stage::with_a_host();
+        stage.pass(10);
+        stage.asked();
+        stage.reports.clear();
+        stage
+    }
+
     /// The host solicits the router from its link-local address.
     fn speaks(&mut self) {
         self.receive(&solicitation(FE80_1, ROUTER));
@@ -661,10 +670,7 @@ fn reports_of_both_versions_join_where_mld_is_learned_from() {
 
 #[test]
 fn a_renewal_asks_all_hosts_and_reports_all_groups() {
-    let mut stage = Stage::with_a_host();
-    stage.pass(10);
-    stage.asked();
-    stage.reports.clear();
+    let mut stage = Stage::at_rest();
     stage.handle(Event::Renew);
     assert_eq!(stage.asked(), questions(&[(0, "?fe80::1:1")]));
     assert_eq!(stage.reports.len(), 1);
@@ -673,10 +679,7 @@ fn a_renewal_asks_all_hosts_and_reports_all_groups() {
 /// The querier's clock ran on while the caller stood still. No host is asked for that.
 #[test]
 fn a_stall_has_all_groups_reported() {
-    let mut stage = Stage::with_a_host();
-    stage.pass(10);
-    stage.asked();
-    stage.reports.clear();
+    let mut stage = Stage::at_rest();
     stage.handle(Event::Stalled);
     assert_eq!((stage.asked().len(), stage.reports.len()), (0, 1));
 }

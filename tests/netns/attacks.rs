@@ -249,22 +249,11 @@ fn router_on(home: &Home, interface: &str) -> (Ipv6Addr, [u8; 6]) {
     let rtr = &home.lab.rtr;
     let mac = Tap::open(rtr, interface).mac();
     let link_local = if interface == UPSTREAM {
-        link_local_of(rtr, UPSTREAM)
+        rtr.link_local_of(UPSTREAM)
     } else {
         LAN_ROUTER
     };
     (link_local, mac)
-}
-
-/// The first link-local address of an interface.
-fn link_local_of(namespace: &Namespace, interface: &str) -> Ipv6Addr {
-    let shown = namespace.run(&format!("ip -6 -o addr show dev {interface} scope link"));
-    let address = shown
-        .split_once("inet6 ")
-        .and_then(|(_, rest)| rest.split_once('/'));
-    address
-        .and_then(|(address, _)| address.parse().ok())
-        .expect("the interface has a link-local address")
 }
 
 /// Every change of the router's host routes, as its kernel tells of it.

@@ -61,21 +61,13 @@ fn answer_of_host<'l>(lab: &Lab, lines: &'l [String]) -> Vec<&'l str> {
         .mac()
         .map(|octet| format!("{octet:02x}"))
         .join(":");
-    let host = format!("{} {mac} listens to ", lab_host(lab));
+    let host = format!("{} {mac} listens to ", lab.lan.link_local_of("eth0"));
     let mut answers = lines.iter().filter_map(|line| line.strip_prefix(&host));
     let groups = answers
         .next()
         .unwrap_or_else(|| panic!("no {host:?} in {lines:#?}"));
     assert_eq!(answers.next(), None, "one line a host: {lines:#?}");
     groups.split(' ').collect()
-}
-
-/// The link-local address of the LAN's host.
-fn lab_host(lab: &Lab) -> Ipv6Addr {
-    let shown = lab.lan.run("ip -6 -o addr show dev eth0 scope link");
-    let (_, address) = shown.split_once("inet6 ").expect("an address");
-    let (address, _) = address.split_once('/').expect("a prefix length");
-    address.parse().expect("an address")
 }
 
 fn group_of_host() -> String {
@@ -93,7 +85,7 @@ fn a_general_query_is_answered_with_all_groups() {
     let source = source.unwrap_or_else(|| panic!("{lines:#?}"));
     let groups = answer_of_host(&lab, &lines);
     assert!(groups.contains(&group_of_host().as_str()), "{lines:#?}");
-    let own = solicited_node(lab_host(&lab)).to_string();
+    let own = solicited_node(lab.lan.link_local_of("eth0")).to_string();
     assert!(groups.contains(&own.as_str()), "{lines:#?}");
     let last = lines.last().expect("a summary");
     assert_eq!(*last, format!("1 listeners, {} groups", groups.len()));

@@ -9,7 +9,7 @@ use protocol::wire::{ALL_MLDV2_ROUTERS, RecordType};
 
 use super::{
     Answers, Claim, LAN, Thief, Watch, add_unspoken, always, counter, expect_groups, is_served,
-    link_local_of, mac_of, report, silence,
+    mac_of, report, silence,
 };
 use crate::both_ways::home::{Home, Machine, free};
 use crate::lab::{Process, UPSTREAM, eventually, solicited_node};
@@ -63,7 +63,7 @@ impl Silent {
         let mut forger = Thief::at(home, &home.lans[0][1], LAN, &targets)
             .posing_as(self.victim())
             .answering(Answers::None);
-        forger.link_local = link_local_of(&self.victim().namespace, "eth0");
+        forger.link_local = self.victim().namespace.link_local_of("eth0");
         forger
     }
 

@@ -36,18 +36,6 @@ fn advertise(tap: &Tap, router: Option<(Ipv6Addr, [u8; 6])>, target: Ipv6Addr) {
     });
 }
 
-/// A link-local address of the router.
-fn link_local(home: &Home, interface: &str) -> Ipv6Addr {
-    let show = format!("ip -6 -o addr show dev {interface} scope link");
-    let shown = home.lab.rtr.run(&show);
-    let address = shown
-        .split_once("inet6 ")
-        .and_then(|(_, rest)| rest.split_once('/'));
-    address
-        .and_then(|(address, _)| address.parse().ok())
-        .expect("the interface has a link-local address")
-}
-
 fn who_answers_for_everything_upstream_takes_no_confirmed_address() {
     let home = Home::new(2);
     let mldproxy = home.start(&[]);
@@ -56,7 +44,7 @@ fn who_answers_for_everything_upstream_takes_no_confirmed_address() {
     };
     let elsewhere = &home.lans[1][0];
     home.confirm(host);
-    let router = (link_local(&home, UPSTREAM), home.upstream().mac());
+    let router = (home.lab.rtr.link_local_of(UPSTREAM), home.upstream().mac());
     let tap = home.pc.tap();
     for round in 0..3 {
         for _ in 0..10 {

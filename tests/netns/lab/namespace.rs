@@ -150,6 +150,17 @@ impl Namespace {
         outputs
     }
 
+    /// The first link-local address of an interface.
+    pub fn link_local_of(&self, interface: &str) -> Ipv6Addr {
+        let shown = self.run(&format!("ip -6 -o addr show dev {interface} scope link"));
+        let address = shown
+            .split_once("inet6 ")
+            .and_then(|(_, rest)| rest.split_once('/'));
+        address
+            .and_then(|(address, _)| address.parse().ok())
+            .expect("the interface has a link-local address")
+    }
+
     /// Runs many commands of `ip` in one process. They come one a line, without the word `ip`.
     #[track_caller]
     pub fn batch(&self, commands: &str) {
