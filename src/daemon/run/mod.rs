@@ -295,8 +295,8 @@ impl<'s> EventLoop<'s> {
     }
 
     /// Has the loop stood still, because the process was stopped or the system was busy? Then the
-    /// clock leaves that time out: hosts that answered meanwhile were not heard yet. What is reported
-    /// upstream is overdue.
+    /// clock leaves that time out: hosts that answered meanwhile were not heard yet. What is
+    /// reported upstream is overdue.
     fn leave_out_stall(&mut self, now: Instant, deadline: Option<Instant>) -> bool {
         let late = deadline.map_or(Duration::ZERO, |deadline| now.since(deadline));
         if late < STALL {

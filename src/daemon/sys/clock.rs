@@ -1,5 +1,5 @@
-//! The monotonic clock, the only one that the loop uses. It leaves out the time for which the process
-//! stood still.
+//! The monotonic clock, the only one that the loop uses. It leaves out the time for which the
+//! process stood still.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use protocol::time::Instant;
 
-/// The milliseconds that are left out. Some routers have no 64-bit atomic numbers; this one is enough
-/// for 49 days.
+/// The milliseconds that are left out. Some routers have no 64-bit atomic numbers; this one is
+/// enough for 49 days.
 static LEFT_OUT: AtomicU32 = AtomicU32::new(0);
 
 /// The time since the system started, to the nanosecond.

@@ -19,7 +19,8 @@ impl Signals {
         ] {
             signals.add(signal);
         }
-        // Otherwise a terminal with `stty tostop` stops a daemon in the background that writes to it.
+        // Otherwise a terminal with `stty tostop` stops a daemon in the background that writes to
+        // it.
         let mut blocked = signals;
         blocked.add(Signal::SIGTTOU);
         blocked.thread_block()?;

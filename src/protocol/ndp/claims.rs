@@ -133,8 +133,8 @@ impl Ndp<'_> {
         }
     }
 
-    /// A host has answered on its link for a group. Its link-layer address may have addresses in that
-    /// group on other links, which the host may have brought along: it claims them.
+    /// A host has answered on its link for a group. Its link-layer address may have addresses in
+    /// that group on other links, which the host may have brought along: it claims them.
     pub(super) fn claim_elsewhere(
         &mut self,
         cx: &mut Context,
@@ -241,10 +241,7 @@ impl Ndp<'_> {
         let admit =
             || number.is_none_or(|number| neighbors.takes_token(cx.now, &cx.config, number));
         match self.contests.claim(cx.now, claim, admit) {
-            Ok(()) => {
-                let until = self.contests.holder_asked_until(address);
-                self.neighbors.hold_questions(address, until);
-            }
+            Ok(until) => self.neighbors.hold_questions(address, until),
             Err(_) => cx.counters.count(Counter::RefusedTarget),
         }
     }
@@ -263,9 +260,9 @@ impl Ndp<'_> {
         );
     }
 
-    /// The host downstream that an address which nobody is known with probably belongs to, by MLD or
-    /// by another address: of several hosts in the address's group, the first. `None` if it is the
-    /// one with this `number`, or if there is none. An error if it cannot be looked for now.
+    /// The host downstream that an address which nobody is known with probably belongs to, by MLD
+    /// or by another address: of several hosts in the address's group, the first. `None` if it is
+    /// the one with this `number`, or if there is none. An error if it cannot be looked for now.
     fn listener_of(
         &mut self,
         now: Instant,
@@ -282,8 +279,8 @@ impl Ndp<'_> {
         let holder = if self.neighbors.may_have(first, address) {
             first
         } else {
-            // That one has gone, or has something else in the group, which is rare. To look at every
-            // neighbor for the next one costs much, and a claimant may ask for it.
+            // That one has gone, or has something else in the group, which is rare. To look at
+            // every neighbor for the next one costs much, and a claimant may ask for it.
             if !self.searches.take(now, SEARCH_RATE, SEARCH_BURST) {
                 return Err(Refused);
             }

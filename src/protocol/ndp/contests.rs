@@ -6,8 +6,8 @@
 //! the holder answers, the claim is void. After silence the router asks on the links where the
 //! address was claimed, and whoever answers there has the address.
 //!
-//! RFC 4861 §7.3.3 allows one solicitation a second, and RFC 4862 §5.4 has a host silent for as long
-//! as it detects duplicates. Three questions are enough for a holder that has just begun to.
+//! RFC 4861 §7.3.3 allows one solicitation a second, and RFC 4862 §5.4 has a host silent for as
+//! long as it detects duplicates. Three questions are enough for a holder that has just begun to.
 
 use core::net::Ipv6Addr;
 
@@ -45,7 +45,8 @@ pub struct Contest {
     nudge: Option<MacAddress>,
     /// The links where the address was claimed.
     claims: Links,
-    /// Those where it was claimed after the last question. An answer may be older than these claims.
+    /// Those where it was claimed after the last question. An answer may be older than these
+    /// claims.
     late: Links,
     /// The first of them, which counts for [`MAX_OF_LINK`].
     first: Side,
@@ -157,17 +158,9 @@ impl<'t> Contests<'t> {
         })
     }
 
-    /// Until when the holder of an address is asked, if it does not answer.
-    pub(super) fn holder_asked_until(&self, address: Ipv6Addr) -> Instant {
-        let slot = self.table.find(&address);
-        let due = slot.and_then(|slot| self.due.get(slot));
-        let all = INTERVAL.saturating_mul(ASKS.into());
-        due.map_or(Instant::ZERO, |due| due.saturating_add(all))
-    }
-
-    /// Notes that somebody else than the holder has answered the question of a contest, and so claims
-    /// the address. Returns false if the address is not contested. An answer after that of the holder
-    /// claims nothing.
+    /// Notes that somebody else than the holder has answered the question of a contest, and so
+    /// claims the address. Returns false if the address is not contested. An answer after that of
+    /// the holder claims nothing.
     pub(super) fn note_answer(&mut self, address: Ipv6Addr, on: Side) -> bool {
         let slot = self.table.find(&address);
         let Some((_, contest)) = slot.and_then(|slot| self.table.get_mut(slot)) else {
@@ -179,15 +172,16 @@ impl<'t> Contests<'t> {
         true
     }
 
-    /// Notes a claim. `admit` is asked whether the claimant may start one more contest. A holder that
-    /// has just answered is asked again all the same, a second after it was asked last, and by unicast
-    /// at once if the claimant detects duplicates: the holder may be gone since, or have moved.
+    /// Notes a claim. `admit` is asked whether the claimant may start one more contest. A holder
+    /// that has just answered is asked again all the same, a second after it was asked last, and by
+    /// unicast at once if the claimant detects duplicates: the holder may be gone since, or have
+    /// moved. Returns until when the holder is asked, if it does not answer.
     pub(super) fn claim(
         &mut self,
         now: Instant,
         claim: Claim,
         admit: impl FnOnce() -> bool,
-    ) -> Result<(), Refused> {
+    ) -> Result<Instant, Refused> {
         let Claim {
             address,
             on,
@@ -210,7 +204,7 @@ impl<'t> Contests<'t> {
                 contest.begin_nudge();
                 self.to_ask.insert(slot);
             }
-            return Ok(());
+            return Ok(self.asked_until(slot));
         }
         let count = self.of_link.get_mut(on.place()).ok_or(Refused)?;
         if *count >= MAX_OF_LINK || !admit() {
@@ -240,7 +234,13 @@ impl<'t> Contests<'t> {
         self.to_ask.set(slot, has_question);
         self.due.set(slot, not_before);
         self.handle_timeout(now, |_| {});
-        Ok(())
+        Ok(self.asked_until(slot))
+    }
+
+    fn asked_until(&self, slot: usize) -> Instant {
+        let all = INTERVAL.saturating_mul(ASKS.into());
+        let due = self.due.get(slot);
+        due.map_or(Instant::ZERO, |due| due.saturating_add(all))
     }
 
     /// Ends the contest of an address, which somebody on a link has answered for. Returns the

@@ -1,8 +1,9 @@
 //! Who lives on the LAN, and how the WAN reaches them.
 //!
 //! `learning` makes neighbors of what the engine hears. [`neighbors`] keeps them and asks their
-//! hosts. `claims` decides whose an address is, by [`contests`]. [`solicited`] has their groups joined upstream. `proxying` has the kernel answer for them
-//! through [`kernel_entries`], and finds [`targets`] elsewhere.
+//! hosts. `claims` decides whose an address is, by [`contests`]. [`solicited`] has their groups
+//! joined upstream. `proxying` has the kernel answer for them through [`kernel_entries`], and finds
+//! [`targets`] elsewhere.
 
 mod claims;
 pub mod contests;
@@ -415,8 +416,8 @@ impl<'t> Ndp<'t> {
 }
 
 /// A General Query to one host, which makes nobody the link's querier, or a Multicast Address
-/// Specific Query to the group. It carries the defaults, since a host adopts what it hears (RFC 3810
-/// §6.2).
+/// Specific Query to the group. It carries the defaults, since a host adopts what it hears (RFC
+/// 3810 §6.2).
 fn query(source: Ipv6Addr, destination: Ipv6Addr, group: Ipv6Addr) -> Query<'static> {
     Query {
         source,

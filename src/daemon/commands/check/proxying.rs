@@ -22,7 +22,8 @@ const PROXIES: &[&str] = &[
     "ndp-proxy-go",
 ];
 
-/// `socket` is the path of the instance's control socket, where that is not in the program's folder.
+/// `socket` is the path of the instance's control socket, where that is not in the program's
+/// folder.
 pub fn check(snapshot: &Snapshot, socket: Option<&str>, findings: &mut Findings) -> Instance {
     let upstream = snapshot.interfaces.upstream_interface();
     let name = upstream.name.as_str();

@@ -3,7 +3,7 @@
 use core::mem::{Discriminant, discriminant};
 use core::net::Ipv6Addr;
 
-use super::neighbor::{Standing, Step};
+use super::neighbor::{Neighbor, Standing, Step};
 use super::{CAPACITY, Evidence, Host, Identity, Neighbors, Refusal, Seen, Sender};
 use crate::config::Config;
 use crate::link::Port;
@@ -17,6 +17,13 @@ pub(super) const FAIR_SHARE: u16 = 8;
 pub(super) const CANDIDATES: usize = 32;
 
 impl Neighbors<'_> {
+    /// A known address, with its slot.
+    pub(super) fn address_mut(&mut self, address: Ipv6Addr) -> Option<(usize, &mut Neighbor)> {
+        let slot = self.table.find(&Identity::Address(address))?;
+        let (_, neighbor) = self.table.get_mut(slot)?;
+        Some((slot, neighbor))
+    }
+
     /// Makes an address another host's, which has answered for it. Returns false if that host has
     /// no room for it.
     pub(crate) fn hand_over(
@@ -26,7 +33,7 @@ impl Neighbors<'_> {
         address: Ipv6Addr,
         number: u16,
     ) -> bool {
-        let Some(slot) = self.table.find(&Identity::Address(address)) else {
+        let Some((slot, _)) = self.address_mut(address) else {
             return false;
         };
         if !self.has_room_for_address(config, number) {
@@ -67,18 +74,14 @@ impl Neighbors<'_> {
 
     /// Notes that an address was solicited because of something else than its round of questions.
     pub(crate) fn note_solicited(&mut self, now: Instant, address: Ipv6Addr) {
-        if let Some(slot) = self.table.find(&Identity::Address(address))
-            && let Some((_, neighbor)) = self.table.get_mut(slot)
-        {
+        if let Some((_, neighbor)) = self.address_mut(address) {
             neighbor.note_solicited(now);
         }
     }
 
     /// Has the questions for an address wait, since it is asked for because of a claim.
     pub(crate) fn hold_questions(&mut self, address: Ipv6Addr, until: Instant) {
-        if let Some(slot) = self.table.find(&Identity::Address(address))
-            && let Some((_, neighbor)) = self.table.get_mut(slot)
-        {
+        if let Some((_, neighbor)) = self.address_mut(address) {
             neighbor.due = neighbor.due.max(until);
         }
     }

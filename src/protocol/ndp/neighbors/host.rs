@@ -25,8 +25,8 @@ use crate::wire::MacAddress;
 /// without any, which may give way to a new host.
 pub(super) const HOST_CAPACITY: usize = CAPACITY + 256;
 
-/// From one new neighbor that displaces another, or one claim to an address of somebody else, to the
-/// next of the same host. As many as the host may have addresses come at once.
+/// From one new neighbor that displaces another, or one claim to an address of somebody else, to
+/// the next of the same host. As many as the host may have addresses come at once.
 const NEWS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A link-local address in `fe80::/64`. Its interface identifier, which is not all ones, is kept

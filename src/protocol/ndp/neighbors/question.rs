@@ -100,8 +100,9 @@ impl Storage {
 }
 
 /// When each host is to be looked at, by its number. One of its questions is due at that time or
-/// later: a sighting postpones the question but not the look, since sightings are far more frequent.
-/// A host that was asked goes behind all others that wait, however much of it is to be asked.
+/// later: a sighting postpones the question but not the look, since sightings are far more
+/// frequent. A host that was asked goes behind all others that wait, however much of it is to be
+/// asked.
 pub(super) struct Questions<'t> {
     newcomers: &'t mut Deadlines<HOST_CAPACITY>,
     known: &'t mut Deadlines<HOST_CAPACITY>,
@@ -213,8 +214,8 @@ impl Neighbors<'_> {
         None
     }
 
-    /// Looks at a host for what is to be asked in a turn. If it turns out to be silent, that changes
-    /// what is to be asked.
+    /// Looks at a host for what is to be asked in a turn. If it turns out to be silent, that
+    /// changes what is to be asked.
     fn look_at(
         &mut self,
         now: Instant,
@@ -349,9 +350,7 @@ impl Neighbors<'_> {
 
     /// Notes that the host of an address left the questions of a contest unanswered.
     pub(crate) fn was_silent(&mut self, now: Instant, address: Ipv6Addr) {
-        if let Some(slot) = self.table.find(&Identity::Address(address))
-            && let Some((_, neighbor)) = self.table.get_mut(slot)
-        {
+        if let Some((slot, neighbor)) = self.address_mut(address) {
             neighbor.was_silent(now);
             self.note_asked(slot);
             self.expect_question(slot);
@@ -372,9 +371,7 @@ impl Neighbors<'_> {
             }
         }
         for slot in self.table.slots() {
-            let neighbor = self.table.get(slot);
-            let host = neighbor.and_then(|(_, neighbor)| self.hosts.entry(neighbor.host));
-            if host.is_some_and(|(sender, _)| on(sender.port)) {
+            if self.is_on(slot, &on) {
                 self.doubt(now, slot);
             }
         }

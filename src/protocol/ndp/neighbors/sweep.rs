@@ -39,7 +39,7 @@ impl Sweep {
 
 impl Neighbors<'_> {
     /// Is a neighbor on one of these ports?
-    fn is_on(&self, slot: usize, ports: impl Fn(Port) -> bool) -> bool {
+    pub(super) fn is_on(&self, slot: usize, ports: impl Fn(Port) -> bool) -> bool {
         let neighbor = self.table.get(slot);
         let host = neighbor.and_then(|(_, neighbor)| self.hosts.entry(neighbor.host));
         host.is_some_and(|(sender, _)| ports(sender.port))
@@ -51,7 +51,8 @@ impl Neighbors<'_> {
 
     /// Continues the sweep if that is due. Removes each neighbor that was last seen an address
     /// timeout ago or earlier, or is revoked, unless questions for it are still open: nobody on a
-    /// link that `can_send` expires unasked. Passes each to `expired`. Removes hosts without neighbors that were not heard for an address timeout.
+    /// link that `can_send` expires unasked. Passes each to `expired`. Removes hosts without
+    /// neighbors that were not heard for an address timeout.
     pub(crate) fn handle_timeout(
         &mut self,
         now: Instant,

@@ -29,8 +29,8 @@ pub use target::{Absent, Asked, Ended, Opener, Present, Refused, Solicitation, T
 
 use open::Open;
 
-/// The most targets kept. What [`RATE`] and [`BURST`] allow one link in [`ABSENT_INTERVAL`] fits. In
-/// a full table, targets that did not answer give way.
+/// The most targets kept. What [`RATE`] and [`BURST`] allow one link in [`ABSENT_INTERVAL`] fits.
+/// In a full table, targets that did not answer give way.
 pub const CAPACITY: usize = 2048;
 /// The most targets of one link that are open at once, which is asked for and not yet answered.
 pub const MAX_OPEN: usize = 256;
@@ -149,7 +149,8 @@ impl<'t> Targets<'t> {
         })
     }
 
-    /// The host downstream that detects duplicates of an address, so that it is not that host's yet.
+    /// The host downstream that detects duplicates of an address, so that it is not that host's
+    /// yet.
     pub fn detecting(&self, address: Ipv6Addr) -> Option<Opener> {
         let target = self.get(address)?;
         target.opened_by().filter(|_| target.is_detecting())
@@ -179,8 +180,8 @@ impl<'t> Targets<'t> {
         }
     }
 
-    /// A host upstream has an address that a host downstream had. It becomes a target that is there.
-    /// Returns false if there is no room for it.
+    /// A host upstream has an address that a host downstream had. It becomes a target that is
+    /// there. Returns false if there is no room for it.
     pub(crate) fn take_in(
         &mut self,
         now: Instant,

@@ -82,7 +82,8 @@ pub struct Asked {
     asker: Option<Solicitation>,
     /// The downstreams where hosts detect duplicates of it.
     duplicates: Links,
-    /// The host that it is asked for: the first that detects duplicates of it, or that looks for it.
+    /// The host that it is asked for: the first that detects duplicates of it, or that looks for
+    /// it.
     host: Opener,
 }
 
