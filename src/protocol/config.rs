@@ -1,10 +1,18 @@
 //! The settings. Every default is a named constant with its source.
 
+mod proxy;
+
 use core::fmt;
 use core::net::Ipv6Addr;
 
 use crate::link::{InterfaceName, MAX_DOWNSTREAMS, Prefix};
 use crate::time::Duration;
+
+pub use proxy::{
+    Forward, LAST_LISTENER_INTERVAL, MAX_GROUPS, MAX_LAST_LISTENER_INTERVAL, MAX_QUERY_INTERVAL,
+    MAX_ROBUSTNESS, MAX_SOURCES, MOST_GROUPS, ProxyConfig, QUERY_INTERVAL, QuerierMode, ROBUSTNESS,
+    Scope, is_source_specific,
+};
 
 /// The time from the last sighting of an address to its expiry. It exceeds two query intervals of
 /// 125 s, and the 260 s of a Multicast Address Listening Interval (RFC 3810 §9.4). So a gateway
@@ -74,6 +82,8 @@ pub struct Config {
     /// The engine advertises an address upstream once the host first confirmed it (RFC 9131), so
     /// that the gateway need not solicit it.
     pub announce: bool,
+    /// The MLD proxy; `None` while it is off.
+    pub mld_proxy: Option<ProxyConfig>,
 }
 
 /// The messages that the engine learns hosts from.
@@ -128,6 +138,7 @@ impl Config {
             ndp_proxy: false,
             host_routes: false,
             announce: false,
+            mld_proxy: None,
         };
         // The empty list has room.
         let _ = config.prefixes.push(GLOBAL_UNICAST);
