@@ -65,14 +65,23 @@ pub struct HostSide {
     v1_until: Option<Instant>,
     /// When the next refresh starts; `None` while no group is joined.
     next_refresh: Option<Instant>,
-    /// The slot from which the refresh under way is still to report groups; `None` where none is
-    /// under way.
-    report_from: Option<usize>,
-    /// What `report_from` becomes once the report polled last is sent.
+    refresh: Refresh,
+    /// The slot from which the refresh goes on once the report polled last is sent; `None` where
+    /// that ends it.
     report_next: Option<usize>,
-    /// No report is sent before then: one failed, or MLDv1 reports are paced.
-    report_at: Option<Instant>,
     last_report: Option<Instant>,
+}
+
+/// How far a report of all groups is. The groups from a slot on are still to be reported.
+#[derive(Clone, Copy)]
+enum Refresh {
+    /// None is under way.
+    Done,
+    /// The next report is to be sent now.
+    Due { from: usize },
+    /// The next report is sent at a time: one failed, MLDv1 reports are paced, or a query is
+    /// answered.
+    Waits { from: usize, until: Instant },
 }
 
 impl HostSide {
@@ -85,9 +94,8 @@ impl HostSide {
             silence_at: None,
             v1_until: None,
             next_refresh: None,
-            report_from: None,
+            refresh: Refresh::Done,
             report_next: None,
-            report_at: None,
             last_report: None,
         }
     }
@@ -217,7 +225,8 @@ impl HostSide {
         self.silence_at = Some(now.saturating_add(self.querier_timeout()));
         if self.report_change(before, config, changed) {
             let delay = self.share_of(cx, query.max_response_delay);
-            self.report_at = Some(now.saturating_add(delay));
+            let until = now.saturating_add(delay);
+            self.refresh = Refresh::Waits { from: 0, until };
         }
     }
 
@@ -231,24 +240,22 @@ impl HostSide {
 
     /// Reports all groups now.
     pub(crate) fn report_all(&mut self) {
-        self.report_from = Some(0);
-        self.report_at = None;
+        self.refresh = Refresh::Due { from: 0 };
     }
 
     /// The kernel answers a General Query in another version than the one in force. The router
     /// reports all groups in this one too, `delay` after `now`, unless a refresh is under way.
     pub(crate) fn answer(&mut self, now: Instant, delay: Duration) {
-        if self.report_from.is_none() {
-            self.report_from = Some(0);
-            self.report_at = Some(now.saturating_add(delay));
+        if matches!(self.refresh, Refresh::Done) {
+            let until = now.saturating_add(delay);
+            self.refresh = Refresh::Waits { from: 0, until };
         }
     }
 
     /// No group is joined any more.
     pub(crate) fn stop(&mut self) {
         self.next_refresh = None;
-        self.report_from = None;
-        self.report_at = None;
+        self.refresh = Refresh::Done;
     }
 
     /// Builds the next report of the refresh under way; its length, and where it goes.
@@ -264,7 +271,9 @@ impl HostSide {
     where
         I: Iterator<Item = (usize, SolicitedNode)>,
     {
-        let first = self.report_from.filter(|_| self.report_at.is_none())?;
+        let Refresh::Due { from: first } = self.refresh else {
+            return None;
+        };
         let source = cx.links.upstream()?.link_local?;
         let buffer = packet(cx, buffer)?;
 
@@ -289,7 +298,7 @@ impl HostSide {
             }
         };
         if report.is_none() {
-            self.report_from = None;
+            self.refresh = Refresh::Done;
         }
         report
     }
@@ -299,40 +308,54 @@ impl HostSide {
     /// interval.
     pub(crate) fn done(&mut self, cx: &Context, groups: usize, succeeded: bool) {
         let Context { now, config, .. } = cx;
-        if !succeeded {
-            self.report_at = Some(now.saturating_add(RETRY_INTERVAL));
-            return;
+        if succeeded {
+            self.last_report = Some(*now);
         }
-        self.last_report = Some(*now);
-        self.report_from = self.report_next;
-        if self.report_from.is_some() && self.version(config) == MldVersion::V1 {
-            let groups = u32::try_from(groups).unwrap_or(u32::MAX);
-            let interval = Some(config.refresh_interval).filter(|interval| !interval.is_zero());
-            let pace = interval.and_then(|interval| interval.checked_div(groups));
-            let pace = pace.unwrap_or(V1_PACE);
-            // At least the unit of time, so that the deadline lies in the future.
-            let pace = pace.clamp(LEAST_PACE, V1_PACE);
-            self.report_at = Some(now.saturating_add(pace));
-        }
+        self.refresh = match (self.refresh, self.report_next) {
+            (Refresh::Due { from }, _) if !succeeded => Refresh::Waits {
+                from,
+                until: now.saturating_add(RETRY_INTERVAL),
+            },
+            (Refresh::Due { .. }, Some(from)) if self.version(config) == MldVersion::V1 => {
+                let groups = u32::try_from(groups).unwrap_or(u32::MAX);
+                let interval = Some(config.refresh_interval).filter(|interval| !interval.is_zero());
+                let pace = interval.and_then(|interval| interval.checked_div(groups));
+                let pace = pace.unwrap_or(V1_PACE);
+                // At least the unit of time, so that the deadline lies in the future.
+                let pace = pace.clamp(LEAST_PACE, V1_PACE);
+                let until = now.saturating_add(pace);
+                Refresh::Waits { from, until }
+            }
+            (Refresh::Due { .. }, Some(from)) => Refresh::Due { from },
+            (Refresh::Due { .. }, None) => Refresh::Done,
+            (refresh @ (Refresh::Done | Refresh::Waits { .. }), _) => refresh,
+        };
     }
 
     /// When to send the next report, to start the next refresh, to change the version, or to log
     /// the silence of the querier.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let report = self.report_at.filter(|_| self.report_from.is_some());
+        let report = match self.refresh {
+            Refresh::Waits { until, .. } => Some(until),
+            Refresh::Done | Refresh::Due { .. } => None,
+        };
         earliest(&[report, self.next_refresh, self.v1_until, self.silence_at])
     }
 
     pub(crate) fn handle_timeout(&mut self, cx: &Context, mut changed: impl FnMut(Change)) {
         let Context { now, config, .. } = cx;
         let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= *now);
-        if due(self.report_at) {
-            self.report_at = None;
+        if let Refresh::Waits { from, until } = self.refresh
+            && until <= *now
+        {
+            self.refresh = Refresh::Due { from };
         }
         if due(self.next_refresh) {
             self.next_refresh = Some(now.saturating_add(config.refresh_interval));
             // A refresh that is still under way goes on.
-            self.report_from.get_or_insert(0);
+            if matches!(self.refresh, Refresh::Done) {
+                self.refresh = Refresh::Due { from: 0 };
+            }
         }
         if due(self.silence_at) {
             self.silence_at = None;
