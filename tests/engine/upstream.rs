@@ -5,13 +5,15 @@ use std::net::Ipv6Addr;
 use model::packets;
 use protocol::config::{MldMode, MldVersion};
 use protocol::counters::Counter;
-use protocol::engine::{Action, BUFFER_LENGTH, Reason};
+use protocol::engine::{Action, BUFFER_LENGTH, Event, Reason};
 use protocol::link::{Link, Side};
 use protocol::time::Duration;
 use protocol::wire::{QueryVersion, RecordType};
 use protocol::{mld, ndp};
 
-use crate::stage::{GATEWAY, Stage, UPSTREAM, address, group, report};
+use crate::stage::{
+    GATEWAY, HOST, LINK_LOCAL, Stage, UPSTREAM, address, group, heard, report, solicitation,
+};
 
 const QUERIER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xaa);
 
@@ -33,7 +35,7 @@ impl Stage {
     fn query_for(&mut self, source: Ipv6Addr, group: Ipv6Addr, version: QueryVersion<'_>) {
         let packet = &packets::query(source, group, version);
         let mac = GATEWAY;
-        self.handle(packets::heard(Side::Upstream, mac, packet));
+        self.handle(heard(Side::Upstream, mac, packet));
     }
 
     /// The records and Dones since the last call.
@@ -137,7 +139,7 @@ fn what_others_report_upstream_changes_nothing() {
     let changes = stage.changes.clone();
     for record_type in [RecordType::ModeIsExclude, RecordType::ChangeToInclude] {
         let packet = report(QUERIER, &[(record_type, group(1)), (record_type, group(2))]);
-        stage.handle(packets::heard(Side::Upstream, GATEWAY, &packet));
+        stage.handle(heard(Side::Upstream, GATEWAY, &packet));
     }
     stage.pass(59);
     assert_eq!(stage.changes, changes);
@@ -186,8 +188,8 @@ fn no_report_is_sent_upon_a_general_query_and_each_node_waits_for_its_own_time()
             link_local,
             ..UPSTREAM
         }));
-        stage.fail_if(|action| matches!(action, Action::Mld(mld::Action::Report { .. })));
         stage.seen(address(1));
+        stage.fail_if(|action| matches!(action, Action::Mld(mld::Action::Report { .. })));
         for version in [MldVersion::V2, MldVersion::V1] {
             stage.query(version);
             assert_eq!(stage.count(Counter::TransmitFailed), 0, "{version:?}");
@@ -271,6 +273,92 @@ fn another_upstream_starts_with_the_default_variables() {
     assert_eq!(stage.engine.mld().host().querier_timeout().as_secs(), 260);
 }
 
+/// RFC 3810 §6.1: a change is reported at once. The kernel reports it in MLDv2 some milliseconds
+/// later, and repeats that.
+#[test]
+fn a_join_is_reported_once_ahead_of_the_kernel_and_a_leave_by_the_kernel_alone() {
+    for mode in [MldMode::Auto, MldMode::V2] {
+        let mut stage = fixed(mode);
+        stage.seen(address(1));
+        assert_eq!(stage.said(), [format!("TO_EX {}", group(1))], "at once");
+        stage.pass(400);
+        assert!(stage.kernel.joined.is_empty());
+        assert_eq!(stage.said(), [""; 0], "{mode:?}");
+        assert_eq!(stage.count(Counter::Reported), 1);
+    }
+    // In MLDv1 the kernel reports at once by itself.
+    for mode in [MldMode::Auto, MldMode::V1] {
+        let mut stage = fixed(mode);
+        stage.query(MldVersion::V1);
+        stage.pass(10);
+        stage.seen(address(1));
+        stage.pass(200);
+        assert!(stage.kernel.joined.contains(&group(1)));
+        assert_eq!(stage.count(Counter::Reported), 0, "{mode:?}");
+    }
+}
+
+#[test]
+fn joins_at_once_share_reports_also_where_none_can_be_sent() {
+    for (joins, reports) in [(1, 1), (72, 1), (73, 2), (200, 3), (4096, 57)] {
+        for fails in [false, true] {
+            let mut stage = fixed(MldMode::Auto);
+            stage.fail_if(move |action| fails && matches!(action, Action::Mld(_)));
+            for number in 0..joins {
+                let solicitation = solicitation(address(number), LINK_LOCAL);
+                stage.tell(heard(Side::Downstream(0), HOST, &solicitation));
+            }
+            stage.drain();
+            assert_eq!(stage.kernel.joined.len(), joins as usize);
+            // The kernel reports what could not be sent.
+            stage.pass(59);
+            let (sent, failed) = if fails { (0, reports) } else { (reports, 0) };
+            assert_eq!(stage.count(Counter::Reported), sent, "{joins}");
+            assert_eq!(stage.count(Counter::TransmitFailed), failed, "{joins}");
+        }
+    }
+}
+
+#[test]
+fn a_join_that_the_refresh_reports_anyway_is_not_reported_twice() {
+    let mut stage = fixed(MldMode::Auto);
+    for number in 0..100 {
+        stage.seen(address(number));
+    }
+    stage.said.clear();
+    // Every group is joined anew, and all are reported.
+    let index = 8;
+    stage.upstream(None);
+    stage.upstream(Some(Link { index, ..UPSTREAM }));
+    assert_eq!(stage.kernel.joined.len(), 100);
+    assert_eq!(stage.said(), [""; 0]);
+    assert_eq!(stage.reports.len(), 2);
+    // Where the refresh cannot be sent, it is tried again later, and the join is reported alone.
+    stage.fail_if(|action| matches!(action, Action::Mld(_)));
+    stage.handle(Event::Renew);
+    stage.fail_if(|_| false);
+    stage.seen(address(100));
+    assert_eq!(stage.said(), [format!("TO_EX {}", group(100))]);
+    assert_eq!(stage.reports.len(), 2);
+}
+
+/// The kernel reports from `::` then, which no querier heeds (RFC 3810 §5.2.13).
+#[test]
+fn a_join_without_an_address_to_report_from_is_reported_once_there_is_one() {
+    let mut stage = Stage::without_upstream();
+    let link_local = None;
+    stage.upstream(Some(Link {
+        link_local,
+        ..UPSTREAM
+    }));
+    stage.seen(address(1));
+    assert!(stage.kernel.joined.contains(&group(1)));
+    assert_eq!(stage.count(Counter::Reported), 0);
+    stage.upstream(Some(UPSTREAM));
+    assert_eq!(stage.said(), [""; 0]);
+    assert_eq!(stage.reports, [(1000, vec![group(1)])]);
+}
+
 /// RFC 2710 §4: a join is reported at once and once more after 10 s, a leave by a Done.
 #[test]
 fn a_fixed_version_1_reports_joins_and_leaves_at_once() {
@@ -302,7 +390,8 @@ fn a_fixed_version_1_reports_joins_and_leaves_at_once() {
 fn a_fixed_version_2_reports_joins_and_leaves_at_once_and_as_often_as_the_robustness_says() {
     let mut stage = fixed(MldMode::V2);
     stage.seen(address(1));
-    assert_eq!(stage.said(), [""; 0], "the kernel reports the join");
+    let joined = format!("TO_EX {}", group(1));
+    assert_eq!(stage.said(), [joined], "the kernel reports the join again");
     stage.query_for(QUERIER, Ipv6Addr::UNSPECIFIED, packets::v2(3, 125));
     assert_eq!(stage.said(), [""; 0]);
     stage.query(MldVersion::V1);
@@ -382,6 +471,7 @@ fn at_the_end_every_group_is_reported_as_left_in_the_fixed_version() {
     }
     let mut stage = fixed(MldMode::Auto);
     stage.seen(address(1));
+    stage.said.clear();
     stage.end();
     stage.drain();
     assert_eq!(stage.said(), [""; 0], "the kernel reports the leave");

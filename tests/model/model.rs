@@ -1,6 +1,6 @@
 //! The engine in stepped time, and the kernel that carries out its actions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use protocol::config::Config;
@@ -58,6 +58,9 @@ pub struct Model<'t> {
     /// How many neighbors were known, learned and expired when the model last counted.
     seen: (usize, u64, u64),
     last_question: Option<Instant>,
+    /// The groups that were joined since the actions were drained last and that no report has named
+    /// as joined.
+    pub(crate) unreported: BTreeSet<Ipv6Addr>,
     /// The deadline after the last action. It may have passed since, unseen.
     due: Option<Instant>,
 }
@@ -84,6 +87,7 @@ impl<'t> Model<'t> {
             idle: BTreeMap::new(),
             seen: (0, 0, 0),
             last_question: None,
+            unreported: BTreeSet::new(),
             due: None,
         }
     }
@@ -236,6 +240,7 @@ impl<'t> Model<'t> {
         let mut buffer = [0; BUFFER_LENGTH];
         let mut again = [0; BUFFER_LENGTH];
         let mut limit = FEW;
+        let mut has_failed = false;
         for actions in 0.. {
             let Some(action) = self.engine.poll_action(&mut buffer) else {
                 break;
@@ -249,6 +254,7 @@ impl<'t> Model<'t> {
             assert!(again == buffer, "the same octets until it is done");
             let succeeded = self.carry_out(&action, &buffer);
             self.engine.done(self.now, &action, succeeded);
+            has_failed |= matches!(action, Action::Mld(_)) && !succeeded;
             let packet = match action {
                 Action::Mld(mld::Action::Report { length, .. })
                 | Action::Ndp(
@@ -267,6 +273,10 @@ impl<'t> Model<'t> {
                 succeeded,
             });
         }
+        if !has_failed {
+            self.check_joins_are_reported();
+        }
+        self.unreported.clear();
     }
 
     /// Returns whether the action succeeded.
@@ -283,6 +293,7 @@ impl<'t> Model<'t> {
                 assert!(is_new, "{group} is joined twice");
                 if !fails {
                     self.kernel.joined.insert(group);
+                    self.unreported.insert(group);
                 }
             }
             Action::Ndp(ndp::Action::Leave(change)) => {
@@ -290,6 +301,7 @@ impl<'t> Model<'t> {
                 self.check_leave(change.group.group());
                 if !fails {
                     self.kernel.joined.remove(&change.group.group());
+                    self.unreported.remove(&change.group.group());
                 }
             }
             Action::Ndp(ndp::Action::Kernel(change)) => {

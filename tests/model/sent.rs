@@ -3,7 +3,7 @@
 
 use std::net::Ipv6Addr;
 
-use protocol::config::MldMode;
+use protocol::config::{MldMode, MldVersion};
 use protocol::link::{Port, Side};
 use protocol::ndp::neighbors::Question;
 use protocol::wire::{
@@ -14,12 +14,16 @@ use protocol::wire::{
 use crate::Model;
 
 impl Model<'_> {
-    /// A report tells what is so: joined groups as joined, and groups that nobody wants as left.
-    pub(crate) fn check_report(&self, packet: &[u8], destination: Ipv6Addr) {
+    /// A report tells what is so, in the version in force: joined groups as joined, and groups that
+    /// nobody wants as left.
+    pub(crate) fn check_report(&mut self, packet: &[u8], destination: Ipv6Addr) {
         let upstream = self.kernel.link(Side::Upstream).expect("reports go there");
         let mtu = usize::try_from(upstream.mtu).unwrap_or(usize::MAX);
         assert!(packet.len() <= mtu.clamp(1280, 1500));
-        let source = match parse(packet) {
+        let link_local = upstream.link_local;
+        let config = self.engine.config();
+        let (mode, in_force) = (config.mld_mode, self.engine.mld().host().version(config));
+        let (version, source) = match parse(packet) {
             Ok(Message::ReportV2(report)) => {
                 assert_eq!(destination, ALL_MLDV2_ROUTERS);
                 let mut is_refresh = None;
@@ -28,6 +32,11 @@ impl Model<'_> {
                         RecordType::ChangeToInclude => self.check_left(record.group),
                         RecordType::ModeIsExclude | RecordType::ChangeToExclude => {
                             self.check_joined(record.group);
+                            let is_first = self.unreported.remove(&record.group);
+                            let is_change = record.record_type == RecordType::ChangeToExclude;
+                            // The kernel repeats it.
+                            let is_once = is_first || !is_change || mode != MldMode::Auto;
+                            assert!(is_once, "{}: a join is reported twice", record.group);
                         }
                         other => panic!("{other:?}"),
                     }
@@ -39,21 +48,35 @@ impl Model<'_> {
                         "a refresh and a change in one report"
                     );
                 }
-                report.source
+                (MldVersion::V2, report.source)
             }
             Ok(Message::ReportV1(report)) => {
                 assert_eq!(report.group, destination);
                 self.check_joined(report.group);
-                report.source
+                (MldVersion::V1, report.source)
             }
             Ok(Message::Done(done)) => {
                 assert_eq!(destination, ALL_ROUTERS);
                 self.check_left(done.group);
-                done.source
+                (MldVersion::V1, done.source)
             }
             other => panic!("not a report: {other:?}"),
         };
-        assert_eq!(Some(source), upstream.link_local);
+        assert_eq!(version, in_force);
+        assert_eq!(Some(source), link_local);
+    }
+
+    /// Where the kernel reports joins late, the engine reported those since the last time at once,
+    /// by a change or by a refresh.
+    pub(crate) fn check_joins_are_reported(&self) {
+        let config = self.engine.config();
+        let version = self.engine.mld().host().version(config);
+        let upstream = self.kernel.link(Side::Upstream);
+        let has_source = upstream.is_some_and(|link| link.link_local.is_some());
+        if config.mld_mode == MldMode::Auto && version == MldVersion::V2 && has_source {
+            let unreported = &self.unreported;
+            assert!(unreported.is_empty(), "not reported: {unreported:?}");
+        }
     }
 
     fn check_joined(&self, group: Ipv6Addr) {

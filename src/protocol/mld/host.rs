@@ -243,6 +243,11 @@ impl HostSide {
         self.refresh = Refresh::Due { from: 0 };
     }
 
+    /// Is the group at a slot among those that the refresh reports next?
+    pub(crate) fn is_about_to_report(&self, slot: usize) -> bool {
+        matches!(self.refresh, Refresh::Due { from } if from <= slot)
+    }
+
     /// The kernel answers a General Query in another version than the one in force. The router
     /// reports all groups in this one too, `delay` after `now`, unless a refresh is under way.
     pub(crate) fn answer(&mut self, now: Instant, delay: Duration) {

@@ -2,8 +2,8 @@
 //!
 //! The kernel is the member. It reports each join and leave and answers queries (RFC 3810 §6). The
 //! router does what the kernel does not: [`host`] reports every group now and then although no
-//! querier asks, and [`state_changes`] reports joins and leaves in a version that the kernel does
-//! not speak.
+//! querier asks, and [`state_changes`] reports joins without the kernel's delay, and joins and
+//! leaves in a version that the kernel does not speak.
 
 pub mod host;
 pub mod state_changes;
@@ -21,7 +21,7 @@ use crate::time::{Duration, Instant, earliest};
 use crate::wire::{Query, SolicitedNode};
 
 use host::HostSide;
-use state_changes::{StateChanges, Voice};
+use state_changes::{Share, StateChanges, Voice};
 
 /// The shortest time from a query to its answer in another version than the kernel's: ten answers a
 /// second.
@@ -56,17 +56,17 @@ pub trait Memberships {
     fn at(&self, slot: usize) -> Option<SolicitedNode>;
 }
 
-/// Which groups the report polled last names.
+/// Which groups the report polled last names, and how it reports a change.
 #[derive(Clone, Copy)]
 enum Reporting {
     /// All groups joined.
     All,
     /// Those joined just now.
-    Joins,
+    Joins(Voice),
     /// Those about to be left.
-    Leaves,
+    Leaves(Voice),
     /// All groups joined, which are left in the end.
-    LastLeaves,
+    LastLeaves(Voice),
 }
 
 /// What [`Mld`] is kept in.
@@ -170,7 +170,10 @@ impl<'t> Mld<'t> {
         joined: bool,
     ) {
         if joined {
+            // The kernel's report and one of the refresh are enough.
+            let is_refreshed = self.host.is_about_to_report(slot);
             let voice = self.voice(cx);
+            let voice = voice.filter(|voice| voice.is_sole() || !is_refreshed);
             self.state_changes.joined(slot, group, voice.as_ref());
             self.host.start(cx.now, cx.config.refresh_interval);
         } else {
@@ -198,7 +201,7 @@ impl<'t> Mld<'t> {
         if !self.state_changes.is_told(slot) {
             return;
         }
-        let voice = self.voice(cx);
+        let voice = self.sole_voice(cx);
         self.state_changes.joined(slot, group, voice.as_ref());
         if voice.is_none() {
             self.host.report_all();
@@ -228,14 +231,14 @@ impl<'t> Mld<'t> {
         slot: usize,
         buffer: &mut [u8],
     ) -> Option<Action> {
-        let voice = self.voice(cx)?;
+        let voice = self.sole_voice(cx)?;
         let buffer = host::packet(cx, buffer)?;
         let leaving_from = |first| groups.leaving_from(first);
         let report = self
             .state_changes
             .poll_leaves(&voice, slot, leaving_from, buffer);
         let (length, group) = report?;
-        self.reporting = Reporting::Leaves;
+        self.reporting = Reporting::Leaves(voice);
         Some(Action::Report { length, group })
     }
 
@@ -247,14 +250,14 @@ impl<'t> Mld<'t> {
         groups: &impl Memberships,
         buffer: &mut [u8],
     ) -> Option<Action> {
-        let voice = self.voice(cx)?;
+        let voice = self.sole_voice(cx)?;
         let buffer = host::packet(cx, buffer)?;
         let joined_from = |first| groups.joined_from(first);
         let report = self
             .state_changes
             .poll_last_leaves(&voice, joined_from, buffer);
         let (length, group) = report?;
-        self.reporting = Reporting::LastLeaves;
+        self.reporting = Reporting::LastLeaves(voice);
         Some(Action::Report { length, group })
     }
 
@@ -271,7 +274,7 @@ impl<'t> Mld<'t> {
                 self.state_changes
                     .poll_report(&voice, |slot| groups.at(slot), buffer)
         {
-            self.reporting = Reporting::Joins;
+            self.reporting = Reporting::Joins(voice);
             return Some(Action::Report { length, group });
         }
         self.reporting = Reporting::All;
@@ -294,22 +297,17 @@ impl<'t> Mld<'t> {
         } else {
             Counter::TransmitFailed
         });
-        match (self.reporting, self.voice(cx)) {
-            (Reporting::Joins, Some(voice)) => {
-                self.state_changes.done(cx.now, &voice, succeeded);
-            }
-            (Reporting::Leaves, Some(voice)) => {
+        match self.reporting {
+            Reporting::Joins(voice) => self.state_changes.done(cx.now, &voice, succeeded),
+            Reporting::Leaves(voice) => {
                 let leaving_from = |first| groups.leaving_from(first);
                 self.state_changes.leaves_done(cx.now, &voice, leaving_from);
             }
-            (Reporting::LastLeaves, Some(voice)) => {
+            Reporting::LastLeaves(voice) => {
                 let joined_from = |first| groups.joined_from(first);
                 self.state_changes.leaves_done(cx.now, &voice, joined_from);
             }
-            (Reporting::All, _)
-            | (Reporting::Joins | Reporting::Leaves | Reporting::LastLeaves, None) => {
-                self.host.done(cx, groups.len(), succeeded);
-            }
+            Reporting::All => self.host.done(cx, groups.len(), succeeded),
         }
     }
 
@@ -320,15 +318,29 @@ impl<'t> Mld<'t> {
         ])
     }
 
-    /// How joins and leaves are to be reported; `None` if the kernel reports them in the version in
+    /// How the router reports joins; `None` if the kernel reports them at once in the version in
     /// force, and while there is no address to report from.
     fn voice(&self, cx: &Context) -> Option<Voice> {
         let source = cx.links.upstream()?.link_local?;
-        self.host.kernel_differs(&cx.config).then(|| Voice {
-            version: self.host.version(&cx.config),
+        let version = self.host.version(&cx.config);
+        let share = match version {
+            _ if self.host.kernel_differs(&cx.config) => Share::All {
+                robustness: self.host.robustness(),
+            },
+            MldVersion::V1 => return None,
+            MldVersion::V2 => Share::FirstOfJoins,
+        };
+        Some(Voice {
+            version,
             source,
-            robustness: self.host.robustness(),
+            share,
         })
+    }
+
+    /// How the router reports joins and leaves alone; `None` if the kernel reports them in the
+    /// version in force, and while there is no address to report from.
+    fn sole_voice(&self, cx: &Context) -> Option<Voice> {
+        self.voice(cx).filter(Voice::is_sole)
     }
 }
 

@@ -1,14 +1,16 @@
-//! Joins and leaves upstream, reported in a version of MLD that the kernel does not speak there.
+//! Joins and leaves upstream, reported beside the kernel.
 //!
-//! The kernel reports each join and leave in the version that it heard. If the user fixed another
-//! version, the router reports them in that one as well: a join at once and some times again, a
-//! leave before it is carried out (RFC 2710 §4, RFC 3810 §6.1).
+//! The kernel reports each join and leave in the version that it heard. In MLDv2 its first report
+//! of a join comes two to three ticks of its clock late, 8 to 30 ms, so the router reports the join
+//! once by itself. If the user fixed another version than the kernel's, the router reports joins
+//! and leaves in that one: a join at once and some times again, a leave before it is carried out
+//! (RFC 2710 §4, RFC 3810 §6.1).
 
 use core::net::Ipv6Addr;
 
 use crate::config::MldVersion;
 use crate::tables::pending::SlotSet;
-use crate::time::{Duration, Instant, bring_forward, earliest};
+use crate::time::{Duration, Instant, earliest};
 use crate::wire::{
     ALL_MLDV2_ROUTERS, ALL_ROUTERS, Done, RecordType, ReportBuilder, ReportV1, SolicitedNode,
 };
@@ -31,8 +33,20 @@ const MAX_LEAVES: usize = 128;
 pub struct Voice {
     pub version: MldVersion,
     pub source: Ipv6Addr,
-    /// The robustness variable: how often a change is reported.
-    pub robustness: u8,
+    pub share: Share,
+}
+
+/// Which reports of changes are the router's own, beside the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// The first report of each join. The kernel speaks the same version: it reports the join a
+    /// little later and repeats that (RFC 3810 §6.1), and reports each leave.
+    FirstOfJoins,
+    /// All. The kernel speaks another version.
+    All {
+        /// The robustness variable: how often a change is reported.
+        robustness: u8,
+    },
 }
 
 /// The most groups, each with a slot.
@@ -70,10 +84,7 @@ pub struct StateChanges<'t> {
     /// Groups left, and how often that is still to be reported.
     left: heapless::Vec<(SolicitedNode, u8), MAX_REPEATED_LEAVES>,
     left_are_due: bool,
-    /// When what waits is to be reported again; `None` while nothing waits.
-    repeat_at: Option<Instant>,
-    /// That time has come.
-    repeat_is_due: bool,
+    repeat: Repeat,
     /// No join is reported before then: a report failed, or MLDv1 reports are paced.
     report_at: Option<Instant>,
     /// How many groups the report polled last names.
@@ -82,6 +93,16 @@ pub struct StateChanges<'t> {
     leaves_from: usize,
     /// The slot from which the last leaves, of all groups, are still to be reported.
     last_from: usize,
+}
+
+/// When what waits is to be reported again.
+#[derive(Clone, Copy)]
+enum Repeat {
+    /// Nothing waits.
+    Never,
+    At(Instant),
+    /// Once all that is due is reported, which is something as long as this lasts.
+    Due,
 }
 
 impl<'t> StateChanges<'t> {
@@ -102,8 +123,7 @@ impl<'t> StateChanges<'t> {
             told,
             left: heapless::Vec::new(),
             left_are_due: false,
-            repeat_at: None,
-            repeat_is_due: false,
+            repeat: Repeat::Never,
             report_at: None,
             polled: 0,
             leaves_from: 0,
@@ -118,10 +138,11 @@ impl<'t> StateChanges<'t> {
         self.told.clear();
         self.left.clear();
         self.left_are_due = false;
+        self.repeat = Repeat::Never;
     }
 
     /// A group was joined, or is wanted again after its leave was reported and before that was
-    /// carried out. `None` as the voice means that the kernel reports the join, or that nobody can.
+    /// carried out. `None` as the voice means that the kernel alone reports it, or that nobody can.
     pub(crate) fn joined(&mut self, slot: usize, group: SolicitedNode, voice: Option<&Voice>) {
         self.left.retain(|(left, _)| *left != group);
         self.told.remove(slot);
@@ -141,7 +162,7 @@ impl<'t> StateChanges<'t> {
             *times = 1;
         }
         self.waiting.insert(slot);
-        bring_forward(&mut self.repeat_at, now.saturating_add(delay));
+        self.repeat.bring_forward(now.saturating_add(delay));
     }
 
     /// A group was left.
@@ -149,6 +170,7 @@ impl<'t> StateChanges<'t> {
         self.told.remove(slot);
         self.due.remove(slot);
         self.waiting.remove(slot);
+        self.repeat();
     }
 
     /// Was the leave reported?
@@ -238,8 +260,7 @@ impl<'t> StateChanges<'t> {
                 && times > 0
                 && self.left.push((group, times)).is_ok()
             {
-                self.repeat_at
-                    .get_or_insert(now.saturating_add(REPEAT_INTERVAL_V2));
+                self.repeat.start(now.saturating_add(REPEAT_INTERVAL_V2));
             }
         }
     }
@@ -277,9 +298,10 @@ impl<'t> StateChanges<'t> {
         }
     }
 
-    /// The report polled last was sent, or could not be and is to be tried again.
+    /// The report polled last was sent, or could not be and is to be tried again. A report ahead of
+    /// the kernel's is not tried again.
     pub(crate) fn done(&mut self, now: Instant, voice: &Voice, succeeded: bool) {
-        if !succeeded {
+        if !succeeded && voice.is_sole() {
             self.report_at = Some(now.saturating_add(RETRY_INTERVAL));
             return;
         }
@@ -295,7 +317,7 @@ impl<'t> StateChanges<'t> {
             }
             self.left.retain(|(_, times)| *times > 0);
             if !self.left.is_empty() {
-                self.repeat_at.get_or_insert(repeat_at);
+                self.repeat.start(repeat_at);
             }
         }
         for _ in 0..self.polled {
@@ -306,7 +328,7 @@ impl<'t> StateChanges<'t> {
                 *times = times.saturating_sub(1);
                 if *times > 0 {
                     self.waiting.insert(slot);
-                    self.repeat_at.get_or_insert(repeat_at);
+                    self.repeat.start(repeat_at);
                 }
             }
         }
@@ -317,7 +339,7 @@ impl<'t> StateChanges<'t> {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        earliest(&[self.report_at, self.repeat_at])
+        earliest(&[self.report_at, self.repeat.at()])
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
@@ -325,29 +347,59 @@ impl<'t> StateChanges<'t> {
         if due(self.report_at) {
             self.report_at = None;
         }
-        if due(self.repeat_at) {
-            self.repeat_at = None;
-            self.repeat_is_due = true;
+        if due(self.repeat.at()) {
+            self.repeat = Repeat::Due;
             self.repeat();
         }
     }
 
     /// Once all that was never reported is, has those reported again that wait for it.
     fn repeat(&mut self) {
-        if self.repeat_is_due && self.due.is_empty() {
-            self.repeat_is_due = false;
+        if matches!(self.repeat, Repeat::Due) && self.due.is_empty() {
+            self.repeat = Repeat::Never;
             core::mem::swap(&mut self.due, &mut self.waiting);
             self.left_are_due = !self.left.is_empty();
         }
     }
 }
 
+impl Repeat {
+    fn at(self) -> Option<Instant> {
+        match self {
+            Repeat::At(at) => Some(at),
+            Repeat::Never | Repeat::Due => None,
+        }
+    }
+
+    /// Something waits until then, or for what others wait for already.
+    fn start(&mut self, at: Instant) {
+        if matches!(self, Repeat::Never) {
+            *self = Repeat::At(at);
+        }
+    }
+
+    /// Something waits until then at the latest.
+    fn bring_forward(&mut self, at: Instant) {
+        match self {
+            Repeat::Never => *self = Repeat::At(at),
+            Repeat::At(earlier) => *earlier = at.min(*earlier),
+            Repeat::Due => {}
+        }
+    }
+}
+
 impl Voice {
+    /// Does the router report alone in this version?
+    pub(crate) fn is_sole(&self) -> bool {
+        matches!(self.share, Share::All { .. })
+    }
+
     /// How often a join is reported. RFC 2710 §4: an MLDv1 report is repeated "once or twice".
     fn repetitions(&self) -> u8 {
-        match self.version {
-            MldVersion::V1 => self.robustness.min(3),
-            MldVersion::V2 => self.robustness,
+        match (self.share, self.version) {
+            (Share::FirstOfJoins, MldVersion::V1 | MldVersion::V2) => 1,
+            (Share::All { robustness }, MldVersion::V1) => robustness.min(3),
+            (Share::All { robustness }, MldVersion::V2) => robustness,
         }
     }
 }
@@ -359,7 +411,7 @@ mod tests {
     const VOICE: Voice = Voice {
         version: MldVersion::V2,
         source: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
-        robustness: 2,
+        share: Share::All { robustness: 2 },
     };
 
     /// Each slot from one on is of a group that is about to be left.
