@@ -1,7 +1,7 @@
-//! Fixed storage, without allocation: tables, sets of their slots, deadlines of their slots, and
-//! rates.
+//! Fixed storage: keyed tables, pools, sets of slots, deadlines, and rates.
 
 pub mod deadlines;
 pub mod pending;
+pub mod pool;
 pub mod rate;
 pub mod table;

@@ -212,6 +212,11 @@ impl<const WORDS: usize> Pending<WORDS> {
         self.ready.first()
     }
 
+    /// All slots with an action to try now, from the lowest on.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
+        self.ready.iter()
+    }
+
     /// Notes that the action of a slot failed. All that failed are retried together, at the
     /// `retry_at` of the first failure.
     pub(crate) fn fail(&mut self, slot: usize, retry_at: Instant) {
