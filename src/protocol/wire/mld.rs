@@ -269,6 +269,25 @@ impl<'a> Sources<'a> {
             .map(Sources)
     }
 
+    /// Writes addresses to `octets`, as many as fit, and returns the list of them.
+    pub fn write(addresses: impl Iterator<Item = Ipv6Addr>, octets: &'a mut [u8]) -> Self {
+        let mut length: usize = 0;
+        let (free, _) = octets.as_chunks_mut::<ADDRESS_LENGTH>();
+        for (place, address) in free.iter_mut().zip(addresses) {
+            *place = address.octets();
+            length = length.saturating_add(ADDRESS_LENGTH);
+        }
+        Sources(octets.get(..length).unwrap_or_default())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn contains(&self, address: Ipv6Addr) -> bool {
+        self.iter().any(|source| source == address)
+    }
+
     pub fn count(&self) -> u16 {
         let (addresses, _) = self.0.as_chunks::<ADDRESS_LENGTH>();
         u16::try_from(addresses.len()).unwrap_or(u16::MAX)
@@ -299,29 +318,44 @@ impl<'b> ReportBuilder<'b> {
         }
     }
 
-    /// Adds a record without sources and without auxiliary data. Returns false, and adds nothing,
-    /// if the record does not fit.
+    /// Adds a record without sources, as [`Self::push_with`] does.
     #[must_use]
     pub fn push(&mut self, record_type: RecordType, group: Ipv6Addr) -> bool {
-        let free: Option<&mut [u8; MLDV2_RECORD_LENGTH]> = self
-            .buffer
-            .get_mut(self.length..)
-            .and_then(<[u8]>::first_chunk_mut);
-        let (Some(record), Some(count)) = (free, self.count.checked_add(1)) else {
+        self.push_with(record_type, group, Sources::default())
+    }
+
+    /// Adds a record without auxiliary data. Returns false, and adds nothing, if the record does
+    /// not fit.
+    #[must_use]
+    pub fn push_with(
+        &mut self,
+        record_type: RecordType,
+        group: Ipv6Addr,
+        sources: Sources<'_>,
+    ) -> bool {
+        let behind = self.buffer.get_mut(self.length..).unwrap_or_default();
+        let free = behind.split_first_chunk_mut::<MLDV2_RECORD_LENGTH>();
+        let (Some((record, rest)), Some(count)) = (free, self.count.checked_add(1)) else {
+            return false;
+        };
+        let Some(list) = rest.get_mut(..sources.0.len()) else {
             return false;
         };
         *record = [0; MLDV2_RECORD_LENGTH];
         record[0] = record_type.into();
+        record[2..4].copy_from_slice(&sources.count().to_be_bytes());
         record[4..].copy_from_slice(&group.octets());
+        list.copy_from_slice(sources.0);
         self.count = count;
-        self.length = self.length.saturating_add(MLDV2_RECORD_LENGTH);
+        let length = MLDV2_RECORD_LENGTH.saturating_add(sources.0.len());
+        self.length = self.length.saturating_add(length);
         true
     }
 
     /// Writes the headers. Returns the length of the packet in octets; `None` if the report has no
     /// records, or if the buffer is too small.
     pub fn finish(self, source: Ipv6Addr) -> Option<usize> {
-        let records = MLDV2_RECORD_LENGTH.checked_mul(self.count.into())?;
+        let records = self.length.checked_sub(MLDV2_REPORT_OVERHEAD)?;
         let length = V2_REPORT_HEADER_LENGTH.checked_add(records)?;
         if self.count == 0 {
             return None;
