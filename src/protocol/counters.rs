@@ -76,6 +76,30 @@ counters! {
     Answered = "answers",
     /// Addresses announced upstream.
     Announced = "announcements",
+    /// Queries sent downstream as the querier.
+    QuerySent = "queries_sent",
+    /// Groups joined upstream for listeners.
+    StreamJoined = "streams_joined",
+    /// Groups left upstream that nobody listens to any more.
+    StreamLeft = "streams_left",
+    /// Changes of the sources of a group joined for listeners.
+    FilterChanged = "filters_changed",
+    /// Forwarding entries written to the kernel.
+    ForwardingWritten = "forwarding_written",
+    /// Forwarding entries removed from the kernel.
+    ForwardingRemoved = "forwarding_removed",
+    /// Changes of forwarding entries that failed; each is retried.
+    ForwardingFailed = "forwarding_failures",
+    /// Groups of listeners refused because their host had as many as it may.
+    RefusedGroupQuota = "refused_groups_per_mac",
+    /// Groups of listeners refused because they came faster than the join rate.
+    RefusedGroupRate = "refused_groups_rate",
+    /// Groups of listeners refused because a link had as many as it may.
+    RefusedGroup = "refused_groups",
+    /// Sources of groups refused because a group had as many as it may.
+    RefusedSource = "refused_sources",
+    /// Records ignored because they name no sources for a source-specific group (RFC 4604 §2.2.3).
+    NotSourceSpecific = "not_source_specific",
     /// Packets that could not be sent; each is retried.
     TransmitFailed = "transmit_failures",
 }

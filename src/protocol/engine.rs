@@ -52,6 +52,8 @@ pub enum Event<'a> {
     Own {
         index: u32,
         address: Ipv6Addr,
+        /// Of the prefix on the interface's link, 0 to 128; 128 where none is.
+        prefix_length: u8,
         present: bool,
     },
     /// The caller is about to tell all own addresses anew. Until [`Event::OwnKnown`], those known
@@ -66,6 +68,15 @@ pub enum Event<'a> {
     Listed(KernelTable, Listing),
     /// Another program removed a proxy entry or route that the engine wants.
     Removed(KernelTable, Ipv6Addr, Side),
+    /// The kernel forwards multicast packets by the interface on a side, or no longer. An interface
+    /// that was replaced is told of anew.
+    Forwarding { side: Side, present: bool },
+    /// The kernel has counted this on a forwarding entry; `::` stands for any source.
+    Counted {
+        source: Ipv6Addr,
+        group: Ipv6Addr,
+        counts: mld::proxy::Counts,
+    },
     /// The user wants all hosts asked and all groups reported anew.
     Renew,
     /// The caller stood still, and has set its clock back by that time. All groups are reported
@@ -119,7 +130,7 @@ impl<'t> Engine<'t> {
     pub fn new(tables: &'t mut Tables, config: Config, seed: [u8; 16]) -> Self {
         Engine {
             ndp: Ndp::new(&mut tables.ndp, &config, seed),
-            mld: Mld::new(&mut tables.mld),
+            mld: Mld::new(&mut tables.mld, seed),
             context: Context::new(config),
         }
     }
@@ -145,17 +156,32 @@ impl<'t> Engine<'t> {
             Event::Own {
                 index,
                 address,
+                prefix_length,
                 present,
-            } => ndp.handle_own(context, index, address, present),
+            } => {
+                ndp.handle_own(context, index, (address, prefix_length), present);
+                mld.streams_mut().handle_own();
+            }
             Event::OwnUnknown => ndp.handle_own_unknown(),
-            Event::OwnKnown => ndp.handle_own_known(),
+            Event::OwnKnown => {
+                ndp.handle_own_known();
+                mld.streams_mut().handle_own();
+            }
             Event::UpstreamPrefixes(prefixes) => ndp.handle_prefixes(context, prefixes),
             Event::Listed(table, listing) => ndp.handle_listed(context, table, listing),
             Event::Removed(table, address, side) => ndp.handle_removed(table, address, side),
-            Event::Stalled => mld.handle_renew(),
+            Event::Forwarding { side, present } => {
+                mld.streams_mut().handle_interface(context, side, present);
+            }
+            Event::Counted {
+                source,
+                group,
+                counts,
+            } => mld.streams_mut().handle_counted(source, group, counts),
+            Event::Stalled => mld.handle_renew(context),
             Event::Renew => {
                 ndp.handle_renew(context);
-                mld.handle_renew();
+                mld.handle_renew(context);
             }
         }
         self.settle();
@@ -219,7 +245,8 @@ impl<'t> Engine<'t> {
     pub fn next_deadline(&self) -> Option<(Instant, Reason)> {
         let ndp = self.ndp.next_deadline(&self.context);
         let ndp = ndp.map(|(due, reason)| (due, Reason::Ndp(reason)));
-        let mld = self.mld.next_deadline().map(|due| (due, Reason::Mld));
+        let mld = self.mld.next_deadline(&self.context);
+        let mld = mld.map(|due| (due, Reason::Mld));
         ndp.into_iter().chain(mld).min_by_key(|(due, _)| *due)
     }
 
@@ -252,7 +279,11 @@ impl<'t> Engine<'t> {
     fn handle_message(&mut self, side: Side, mac: MacAddress, message: &Message<'_>) {
         let Engine { context, ndp, mld } = self;
         match side {
-            Side::Downstream(port) => ndp.handle_message(context, Sender { port, mac }, message),
+            Side::Downstream(port) => {
+                ndp.handle_message(context, Sender { port, mac }, message);
+                mld.streams_mut()
+                    .handle_message(context, (port, mac), message);
+            }
             Side::Upstream => match message {
                 Message::Query(query) => mld.handle_query(context, ndp.groups(), query),
                 Message::NeighborSolicitation(_) | Message::NeighborAdvertisement(_) => {
@@ -268,8 +299,9 @@ impl<'t> Engine<'t> {
         let Engine { context, ndp, mld } = self;
         let before = context.links.set(side, link);
         ndp.handle_link(context, side, before);
-        if side == Side::Upstream {
-            mld.handle_upstream(context, ndp.groups(), before);
+        match side {
+            Side::Upstream => mld.handle_upstream(context, ndp.groups(), before),
+            Side::Downstream(port) => mld.streams_mut().handle_link(context, port, before),
         }
     }
 
@@ -280,6 +312,22 @@ impl<'t> Engine<'t> {
         while let Some((slot, group)) = ndp.next_resumed() {
             mld.handle_resumed(context, slot, group);
         }
+        mld.settle(context, &Whereabouts { ndp });
+    }
+}
+
+/// Where the sources of streams are, as far as Neighbor Discovery knows.
+struct Whereabouts<'a, 't> {
+    ndp: &'a Ndp<'t>,
+}
+
+impl mld::proxy::Whereabouts for Whereabouts<'_, '_> {
+    fn side_of(&self, links: &Links, source: Ipv6Addr) -> Side {
+        self.ndp.side_of(links, source)
+    }
+
+    fn may_move(&self, source: Ipv6Addr) -> bool {
+        self.ndp.is_on_link(source)
     }
 }
 

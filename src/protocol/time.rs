@@ -1,6 +1,11 @@
 //! Time in milliseconds since a moment that the caller chooses. The core has no clock: the caller
 //! passes the time in. Arithmetic saturates.
 
+/// Sets a deadline to `due`, unless it is earlier already.
+pub(crate) fn bring_forward(deadline: &mut Option<Instant>, due: Instant) {
+    *deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
+}
+
 /// The earliest of some deadlines; `None` if all are `None`.
 pub fn earliest(deadlines: &[Option<Instant>]) -> Option<Instant> {
     deadlines.iter().copied().flatten().min()

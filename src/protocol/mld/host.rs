@@ -6,12 +6,14 @@
 
 use core::net::Ipv6Addr;
 
-use crate::config::{Config, MldMode, MldVersion};
+use super::proxy::Proxy;
+use super::state_changes;
+use crate::config::{Config, MAX_SOURCES, MldMode, MldVersion};
 use crate::context::Context;
 use crate::link::Link;
 use crate::time::{Duration, Instant, earliest};
 use crate::wire::{
-    IPV6_MIN_MTU, Query, QueryVersion, RecordType, ReportBuilder, ReportV1, SolicitedNode,
+    IPV6_MIN_MTU, Query, QueryVersion, RecordType, ReportBuilder, ReportV1, Sources,
 };
 
 /// The largest packet sent, in octets: an Ethernet's MTU. The upstream's may be larger, and that of
@@ -49,6 +51,29 @@ pub enum Change {
     /// A query was heard again, or for the first time.
     QuerierHeard(Ipv6Addr),
 }
+
+/// A group that the refresh reports.
+#[derive(Clone, Copy)]
+pub(crate) struct Listed {
+    /// The refresh goes through the groups in the order of their places: the slots of the
+    /// solicited-node groups, and behind them those of streams.
+    pub place: usize,
+    pub group: Ipv6Addr,
+    /// Of the record in MLDv2.
+    pub record_type: RecordType,
+}
+
+impl Listed {
+    fn write_sources<'o>(&self, proxy: &Proxy<'_>, octets: &'o mut [u8]) -> Sources<'o> {
+        match self.place.checked_sub(state_changes::CAPACITY) {
+            Some(slot) => proxy.write_current(slot, octets),
+            None => Sources::default(),
+        }
+    }
+}
+
+/// The octets of the longest list of sources.
+const LIST_LENGTH: usize = 16 * MAX_SOURCES as usize;
 
 /// The state of the refresh and of the querier.
 pub struct HostSide {
@@ -130,7 +155,8 @@ impl HostSide {
         self.version(config) != self.heard_version()
     }
 
-    fn heard_version(&self) -> MldVersion {
+    /// The version of the queries heard, which the kernel speaks.
+    pub(crate) fn heard_version(&self) -> MldVersion {
         match self.v1_until {
             Some(_) => MldVersion::V1,
             None => MldVersion::V2,
@@ -264,37 +290,38 @@ impl HostSide {
     }
 
     /// Builds the next report of the refresh under way; its length, and where it goes.
-    /// `groups_from` gives the groups from a slot on. An MLDv2 report holds as many current-state
-    /// records IS_EX{} (RFC 3810 §5.2.12) as fit, an MLDv1 report is of one group. The same one
-    /// again until [`Self::done`] is told of it.
+    /// `listed_from` gives the groups from a place on, and `proxy` has the sources of streams. An
+    /// MLDv2 report holds as many current-state records (RFC 3810 §5.2.12) as fit, an MLDv1 report
+    /// is of one group. The same one again until [`Self::done`] is told of it.
     pub(crate) fn poll_report<I>(
         &mut self,
         cx: &Context,
-        groups_from: impl FnOnce(usize) -> I,
+        listed_from: impl FnOnce(usize) -> I,
+        proxy: &Proxy<'_>,
         buffer: &mut [u8],
     ) -> Option<(usize, Ipv6Addr)>
     where
-        I: Iterator<Item = (usize, SolicitedNode)>,
+        I: Iterator<Item = Listed>,
     {
         let Refresh::Due { from: first } = self.refresh else {
             return None;
         };
         let source = cx.links.upstream()?.link_local?;
-        let buffer = packet(cx, buffer)?;
 
         self.report_next = None;
-        let mut groups = groups_from(first);
+        let mut groups = listed_from(first);
         let report = match self.version(&cx.config) {
-            MldVersion::V1 => groups.next().and_then(|(slot, group)| {
-                self.report_next = groups.next().map(|_| slot.saturating_add(1));
-                let group = group.group();
+            MldVersion::V1 => groups.next().and_then(|Listed { place, group, .. }| {
+                self.report_next = groups.next().map(|_| place.saturating_add(1));
                 Some((ReportV1 { source, group }.emit(buffer)?, group))
             }),
             MldVersion::V2 => {
                 let mut report = ReportBuilder::new(buffer);
-                for (slot, group) in groups {
-                    if !report.push(RecordType::ModeIsExclude, group.group()) {
-                        self.report_next = Some(slot);
+                for listed in groups {
+                    let mut octets = [0; LIST_LENGTH];
+                    let sources = listed.write_sources(proxy, &mut octets);
+                    if !report.push_with(listed.record_type, listed.group, sources) {
+                        self.report_next = Some(listed.place);
                         break;
                     }
                 }

@@ -1,12 +1,18 @@
-//! Multicast Listener Discovery: the host side upstream.
+//! Multicast Listener Discovery: the host side upstream, and with the MLD proxy the router side
+//! downstream.
 //!
 //! The kernel is the member. It reports each join and leave and answers queries (RFC 3810 §6). The
 //! router does what the kernel does not: [`host`] reports every group now and then although no
 //! querier asks, and [`state_changes`] reports joins without the kernel's delay, and joins and
 //! leaves in a version that the kernel does not speak.
 
+pub mod filter;
 pub mod host;
+pub mod members;
+pub mod proxy;
+pub mod querier;
 pub mod state_changes;
+pub mod streams;
 
 use core::net::Ipv6Addr;
 
@@ -18,10 +24,14 @@ use crate::counters::Counter;
 use crate::link::Link;
 use crate::tables::rate::Throttle;
 use crate::time::{Duration, Instant, earliest};
-use crate::wire::{Query, SolicitedNode};
+use crate::wire::{Query, RecordType, SolicitedNode};
 
-use host::HostSide;
+use filter::FilterMode;
+use host::{HostSide, Listed};
+use proxy::upstream::Manner;
+use proxy::{Proxy, Versions, Whereabouts};
 use state_changes::{Share, StateChanges, Voice};
+use streams::Streams;
 
 /// The shortest time from a query to its answer in another version than the kernel's: ten answers a
 /// second.
@@ -30,9 +40,13 @@ const MIN_ANSWER_DELAY: Duration = Duration::from_millis(100);
 /// Something to be done outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
+    Streams(streams::Action),
     /// Send the first `length` octets of the buffer, an IPv6 packet, out of the upstream to this
     /// multicast address.
-    Report { length: usize, group: Ipv6Addr },
+    Report {
+        length: usize,
+        group: Ipv6Addr,
+    },
 }
 
 /// The groups that the router is a member of upstream. Each has a slot, below
@@ -59,6 +73,8 @@ pub trait Memberships {
 /// Which groups the report polled last names, and how it reports a change.
 #[derive(Clone, Copy)]
 enum Reporting {
+    /// Those of streams whose membership changed.
+    Streams(Manner),
     /// All groups joined.
     All,
     /// Those joined just now.
@@ -72,12 +88,14 @@ enum Reporting {
 /// What [`Mld`] is kept in.
 pub struct Storage {
     state_changes: state_changes::Storage,
+    streams: streams::Storage,
 }
 
 impl Storage {
     pub(crate) const fn new() -> Self {
         Storage {
             state_changes: state_changes::Storage::new(),
+            streams: streams::Storage::new(),
         }
     }
 }
@@ -86,6 +104,7 @@ impl Storage {
 pub struct Mld<'t> {
     host: HostSide,
     state_changes: StateChanges<'t>,
+    streams: Streams<'t>,
     reporting: Reporting,
     /// Every group is about to be left.
     ending: bool,
@@ -93,10 +112,11 @@ pub struct Mld<'t> {
 }
 
 impl<'t> Mld<'t> {
-    pub(crate) fn new(storage: &'t mut Storage) -> Self {
+    pub(crate) fn new(storage: &'t mut Storage, hash_key: [u8; 16]) -> Self {
         Mld {
             host: HostSide::new(),
             state_changes: StateChanges::new(&mut storage.state_changes),
+            streams: Streams::new(&mut storage.streams, hash_key),
             reporting: Reporting::All,
             ending: false,
             querier_lines: Throttle::new(),
@@ -105,6 +125,15 @@ impl<'t> Mld<'t> {
 
     pub fn host(&self) -> &HostSide {
         &self.host
+    }
+
+    /// The MLD proxy.
+    pub fn streams(&self) -> &Streams<'t> {
+        &self.streams
+    }
+
+    pub(crate) fn streams_mut(&mut self) -> &mut Streams<'t> {
+        &mut self.streams
     }
 
     /// A query was heard upstream. If the kernel answers it in another version than the one in
@@ -119,6 +148,7 @@ impl<'t> Mld<'t> {
         let Mld {
             host,
             state_changes,
+            streams,
             querier_lines,
             ..
         } = self;
@@ -141,6 +171,8 @@ impl<'t> Mld<'t> {
             && let Some(slot) = groups.joined_slot(group)
         {
             state_changes.asked_for(cx.now, slot, delay);
+        } else if streams.proxy().is_member(query.group) {
+            host.answer(cx.now, delay);
         }
     }
 
@@ -154,9 +186,15 @@ impl<'t> Mld<'t> {
         let index = |link: Option<&Link>| link.map(|link| link.index);
         if index(before.as_ref()) != index(cx.links.upstream()) {
             self.state_changes.clear();
+            self.streams.handle_upstream();
         }
         self.host.upstream_changed(cx, before);
-        if groups.is_empty() {
+        self.stop_if_empty(groups);
+    }
+
+    /// Where no group is joined any more, there is nothing to refresh.
+    fn stop_if_empty(&mut self, groups: &impl Memberships) {
+        if groups.is_empty() && self.streams.proxy().joined() == 0 {
             self.host.stop();
         }
     }
@@ -178,20 +216,29 @@ impl<'t> Mld<'t> {
             self.host.start(cx.now, cx.config.refresh_interval);
         } else {
             self.state_changes.left(slot);
-            if groups.is_empty() {
-                self.host.stop();
-            }
+            self.stop_if_empty(groups);
         }
     }
 
     /// Somebody wants all groups reported anew.
-    pub(crate) fn handle_renew(&mut self) {
+    pub(crate) fn handle_renew(&mut self, cx: &Context) {
         self.host.report_all();
+        self.streams.handle_renew(cx);
     }
 
     pub(crate) fn handle_timeout(&mut self, cx: &Context) {
         self.state_changes.handle_timeout(cx.now);
         self.host.handle_timeout(cx, log_change);
+        self.streams.handle_timeout(cx);
+    }
+
+    /// Derives what listeners make the router want from what has changed.
+    pub(crate) fn settle(&mut self, cx: &mut Context, whereabouts: &impl Whereabouts) {
+        let versions = Versions {
+            in_force: self.host.version(&cx.config),
+            of_kernel: self.host.heard_version(),
+        };
+        self.streams.settle(cx, whereabouts, versions);
     }
 
     /// A group is wanted again that was to be left. If its leave was reported, the querier believes
@@ -261,29 +308,51 @@ impl<'t> Mld<'t> {
         Some(Action::Report { length, group })
     }
 
-    /// The next report. The same one again until [`Self::done`] is told of it.
+    /// The next action. The same one again until [`Self::done`] is told of it.
     pub(crate) fn poll_action(
         &mut self,
         cx: &Context,
         groups: &impl Memberships,
         buffer: &mut [u8],
     ) -> Option<Action> {
-        if let Some(voice) = self.voice(cx)
-            && let Some(buffer) = host::packet(cx, buffer)
+        if let Some(change) = self.streams.poll_change(cx, groups.len()) {
+            return Some(Action::Streams(change));
+        }
+        self.poll_report(cx, groups, buffer)
+            .or_else(|| self.streams.poll_query(cx, buffer).map(Action::Streams))
+    }
+
+    fn poll_report(
+        &mut self,
+        cx: &Context,
+        groups: &impl Memberships,
+        buffer: &mut [u8],
+    ) -> Option<Action> {
+        let voice = self.voice(cx);
+        let manner = voice.as_ref().map(Manner::of);
+        let packet = host::packet(cx, buffer)?;
+        if let Some((length, group)) = self.streams.poll_report(manner.as_ref(), packet)
+            && let Some(manner) = manner
+        {
+            self.reporting = Reporting::Streams(manner);
+            return Some(Action::Report { length, group });
+        }
+        if let Some(voice) = voice
             && let Some((length, group)) =
                 self.state_changes
-                    .poll_report(&voice, |slot| groups.at(slot), buffer)
+                    .poll_report(&voice, |slot| groups.at(slot), packet)
         {
             self.reporting = Reporting::Joins(voice);
             return Some(Action::Report { length, group });
         }
         self.reporting = Reporting::All;
-        let groups_from = |first| groups.joined_from(first);
-        let (length, group) = self.host.poll_report(cx, groups_from, buffer)?;
+        let proxy = self.streams.proxy();
+        let listed_from = |first| listed_from(groups, proxy, first);
+        let (length, group) = self.host.poll_report(cx, listed_from, proxy, packet)?;
         Some(Action::Report { length, group })
     }
 
-    /// The report polled last was sent, or could not be and is to be tried again later.
+    /// The action polled last was carried out, or could not be and is to be tried again later.
     pub(crate) fn done(
         &mut self,
         cx: &mut Context,
@@ -291,13 +360,21 @@ impl<'t> Mld<'t> {
         action: &Action,
         succeeded: bool,
     ) {
-        let Action::Report { .. } = action;
+        if let Action::Streams(action) = action {
+            self.streams.done(cx, action, succeeded);
+            match self.streams.proxy().joined() {
+                0 => self.stop_if_empty(groups),
+                _ => self.host.start(cx.now, cx.config.refresh_interval),
+            }
+            return;
+        }
         cx.counters.count(if succeeded {
             Counter::Reported
         } else {
             Counter::TransmitFailed
         });
         match self.reporting {
+            Reporting::Streams(manner) => self.streams.report_done(cx.now, &manner),
             Reporting::Joins(voice) => self.state_changes.done(cx.now, &voice, succeeded),
             Reporting::Leaves(voice) => {
                 let leaving_from = |first| groups.leaving_from(first);
@@ -307,14 +384,19 @@ impl<'t> Mld<'t> {
                 let joined_from = |first| groups.joined_from(first);
                 self.state_changes.leaves_done(cx.now, &voice, joined_from);
             }
-            Reporting::All => self.host.done(cx, groups.len(), succeeded),
+            Reporting::All => {
+                let streams = self.streams.proxy().joined().into();
+                let all = groups.len().saturating_add(streams);
+                self.host.done(cx, all, succeeded);
+            }
         }
     }
 
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+    pub(crate) fn next_deadline(&self, cx: &Context) -> Option<Instant> {
         earliest(&[
             self.host.next_deadline(),
             self.state_changes.next_deadline(),
+            self.streams.next_deadline(cx),
         ])
     }
 
@@ -341,6 +423,40 @@ impl<'t> Mld<'t> {
     /// version in force, and while there is no address to report from.
     fn sole_voice(&self, cx: &Context) -> Option<Voice> {
         self.voice(cx).filter(Voice::is_sole)
+    }
+}
+
+/// The groups that the router is a member of upstream, from a place in the refresh on: first the
+/// solicited-node groups by their slots, then those of streams.
+fn listed_from(
+    groups: &impl Memberships,
+    proxy: &Proxy<'_>,
+    first: usize,
+) -> impl Iterator<Item = Listed> {
+    let solicited = groups.joined_from(first).map(|(slot, group)| Listed {
+        place: slot,
+        group: group.group(),
+        record_type: RecordType::ModeIsExclude,
+    });
+    let streams = proxy.current_from(first.saturating_sub(state_changes::CAPACITY));
+    let streams = streams.map(|current| Listed {
+        place: current.slot.saturating_add(state_changes::CAPACITY),
+        group: current.group,
+        record_type: match current.mode {
+            FilterMode::Include => RecordType::ModeIsInclude,
+            FilterMode::Exclude => RecordType::ModeIsExclude,
+        },
+    });
+    solicited.chain(streams)
+}
+
+impl Manner {
+    fn of(voice: &Voice) -> Self {
+        Manner {
+            version: voice.version,
+            source: voice.source,
+            times: voice.repetitions(),
+        }
     }
 }
 

@@ -395,7 +395,7 @@ impl Voice {
     }
 
     /// How often a join is reported. RFC 2710 §4: an MLDv1 report is repeated "once or twice".
-    fn repetitions(&self) -> u8 {
+    pub(crate) fn repetitions(&self) -> u8 {
         match (self.share, self.version) {
             (Share::FirstOfJoins, MldVersion::V1 | MldVersion::V2) => 1,
             (Share::All { robustness }, MldVersion::V1) => robustness.min(3),

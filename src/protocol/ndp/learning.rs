@@ -314,7 +314,7 @@ impl Ndp<'_> {
         &mut self,
         cx: &mut Context,
         index: u32,
-        address: Ipv6Addr,
+        (address, prefix_length): (Ipv6Addr, u8),
         present: bool,
     ) {
         if address.is_unicast_link_local() || address.is_loopback() {
@@ -331,6 +331,7 @@ impl Ndp<'_> {
         let own = Own {
             index,
             address,
+            prefix_length,
             told,
         };
         if self.own.push(own).is_err() {

@@ -15,6 +15,7 @@ pub mod neighbors;
 mod proxying;
 pub mod solicited;
 pub mod targets;
+mod whereabouts;
 
 use core::net::Ipv6Addr;
 
@@ -101,6 +102,7 @@ const LINE_BURST: u32 = 500;
 struct Own {
     index: u32,
     address: Ipv6Addr,
+    prefix_length: u8,
     /// The caller has told it since it began to tell all own addresses anew.
     told: bool,
 }

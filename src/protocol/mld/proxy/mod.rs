@@ -1,0 +1,591 @@
+//! The proxy: what the listeners downstream make the router want upstream, and what the kernel is
+//! to forward (RFC 4605 §4.1, §4.2).
+//!
+//! All of it is derived from the [`Members`], the links, and where sources are. Packets of a stream
+//! change nothing, so none ever waits for this process. [`upstream`] has the memberships, and
+//! [`entries`] the kernel's forwarding entries.
+
+pub mod entries;
+pub mod upstream;
+
+use core::net::Ipv6Addr;
+
+use super::filter::FilterMode;
+use super::members::{GROUPS, Members, Mode, SourceState};
+use crate::config::{MldVersion, ProxyConfig, is_source_specific};
+use crate::context::Links;
+use crate::link::Side;
+use crate::tables::pending::{Pending, SlotSet};
+use crate::tables::pool::Pool;
+use crate::tables::table::{Next, Table};
+use crate::time::Instant;
+
+use entries::{Base, Entry, HOME, Installed, UPSTREAM, UPSTREAM_NUMBER, bit_of, number_of};
+
+/// The most groups kept: those with listeners, and some that are still to be left.
+pub const CAPACITY: usize = GROUPS + 512;
+/// The most sources of all groups, on all links together.
+pub const FLOWS: usize = 8192;
+const GROUP_WORDS: usize = CAPACITY / 32;
+const FLOW_WORDS: usize = FLOWS / 32;
+
+/// A group that listeners want, merged over all links.
+#[derive(Clone, Copy)]
+pub struct Merged {
+    /// The filter that is wanted upstream; `None` for no membership.
+    wanted: Option<FilterMode>,
+    /// That of the kernel's membership.
+    joined: Option<FilterMode>,
+    /// That of the last state-change report.
+    told: Option<FilterMode>,
+    /// How often the change is still to be reported.
+    times: u8,
+    /// The forwarding entry for any source.
+    any: Forwarding,
+    first_flow: Next,
+}
+
+/// A source of a group.
+#[derive(Clone, Copy)]
+pub struct Flow {
+    pub source: Ipv6Addr,
+    /// The slot of the group.
+    group: u16,
+    /// Is the source in the list of the filter upstream: as wanted, of the kernel's membership, and
+    /// of the last state-change report?
+    wanted: bool,
+    joined: bool,
+    told: bool,
+    /// The forwarding entry for this source.
+    exact: Forwarding,
+    /// The links on which the source is included, and on which it is excluded.
+    included: u32,
+    excluded: u32,
+    next: Next,
+}
+
+/// A forwarding entry, as wanted and as it is in the kernel, with what the kernel counted.
+#[derive(Clone, Copy)]
+pub struct Forwarding {
+    wanted: Option<Entry>,
+    installed: Installed,
+    pub counts: Counts,
+}
+
+/// What the kernel counted on a forwarding entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub packets: u64,
+    pub octets: u64,
+    /// Packets that came from another side than the source's.
+    pub wrong_side: u64,
+    /// When the last packet came; `None` if none did since the entry was made.
+    pub last: Option<Instant>,
+}
+
+impl Forwarding {
+    const NONE: Forwarding = Forwarding {
+        wanted: None,
+        installed: Installed::No,
+        counts: Counts {
+            packets: 0,
+            octets: 0,
+            wrong_side: 0,
+            last: None,
+        },
+    };
+
+    fn is_unused(&self) -> bool {
+        self.wanted.is_none() && self.installed == Installed::No
+    }
+
+    /// The entry as it is in the kernel; `None` if there is none.
+    pub fn installed(&self) -> Option<Entry> {
+        match self.installed {
+            Installed::No => None,
+            Installed::Yes(entry) | Installed::Unsure(entry) => Some(entry),
+        }
+    }
+}
+
+impl Merged {
+    /// The filter that is wanted upstream; `None` for no membership.
+    pub fn wanted(&self) -> Option<FilterMode> {
+        self.wanted
+    }
+
+    /// The filter of the kernel's membership upstream.
+    pub fn joined(&self) -> Option<FilterMode> {
+        self.joined
+    }
+
+    pub fn any(&self) -> &Forwarding {
+        &self.any
+    }
+}
+
+impl Flow {
+    /// Is the source in the list of the kernel's membership upstream?
+    pub fn is_joined(&self) -> bool {
+        self.joined
+    }
+
+    pub fn exact(&self) -> &Forwarding {
+        &self.exact
+    }
+}
+
+/// Where the source of a stream is.
+pub trait Whereabouts {
+    fn side_of(&self, links: &Links, source: Ipv6Addr) -> Side;
+
+    /// Is the source on a link of this router, so that it may move to another one?
+    fn may_move(&self, source: Ipv6Addr) -> bool;
+}
+
+/// What the merge depends on besides the listeners.
+pub(crate) struct Surroundings<'a, W> {
+    pub config: &'a ProxyConfig,
+    pub whereabouts: &'a W,
+    pub links: &'a Links,
+    pub versions: Versions,
+    /// The downstreams, by their numbers as interfaces, on which streams are forwarded.
+    pub forwarded: u32,
+}
+
+/// What [`Proxy`] is kept in.
+pub struct Storage {
+    groups: Table<Ipv6Addr, Merged, CAPACITY>,
+    flows: Pool<Flow, FLOWS>,
+    stale: SlotSet<GROUP_WORDS>,
+    memberships: Pending<GROUP_WORDS>,
+    changes: SlotSet<GROUP_WORDS>,
+    repeats: SlotSet<GROUP_WORDS>,
+    any_entries: Pending<GROUP_WORDS>,
+    exact_entries: Pending<FLOW_WORDS>,
+}
+
+impl Storage {
+    pub(crate) const fn new() -> Self {
+        Storage {
+            groups: Table::new(),
+            flows: Pool::new(),
+            stale: SlotSet::new(),
+            memberships: Pending::new(),
+            changes: SlotSet::new(),
+            repeats: SlotSet::new(),
+            any_entries: Pending::new(),
+            exact_entries: Pending::new(),
+        }
+    }
+}
+
+/// The groups that are wanted upstream and forwarded.
+pub struct Proxy<'t> {
+    groups: &'t mut Table<Ipv6Addr, Merged, CAPACITY>,
+    flows: &'t mut Pool<Flow, FLOWS>,
+    /// Groups whose listeners or surroundings changed since they were merged.
+    stale: &'t mut SlotSet<GROUP_WORDS>,
+    /// Groups whose membership upstream is to be changed.
+    memberships: &'t mut Pending<GROUP_WORDS>,
+    /// Groups whose change is to be reported now, and those whose change is reported again at
+    /// `repeat_at`.
+    changes: &'t mut SlotSet<GROUP_WORDS>,
+    repeats: &'t mut SlotSet<GROUP_WORDS>,
+    repeat_at: Option<Instant>,
+    any_entries: &'t mut Pending<GROUP_WORDS>,
+    exact_entries: &'t mut Pending<FLOW_WORDS>,
+    base: Base,
+    versions: Versions,
+    /// How many groups the report polled last tells of.
+    polled: usize,
+    /// How many groups the kernel is a member of.
+    joined: u16,
+    /// Groups that found no room. They are merged once there is some.
+    refused: bool,
+}
+
+/// The versions of MLD upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Versions {
+    /// The one in force.
+    pub in_force: MldVersion,
+    /// The one that the kernel speaks.
+    pub of_kernel: MldVersion,
+}
+
+impl<'t> Proxy<'t> {
+    pub(crate) fn new(storage: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+        let Storage {
+            groups,
+            flows,
+            stale,
+            memberships,
+            changes,
+            repeats,
+            any_entries,
+            exact_entries,
+        } = storage;
+        groups.begin(hash_key);
+        flows.clear();
+        stale.clear();
+        memberships.clear();
+        changes.clear();
+        repeats.clear();
+        any_entries.clear();
+        exact_entries.clear();
+        Proxy {
+            groups,
+            flows,
+            stale,
+            memberships,
+            changes,
+            repeats,
+            repeat_at: None,
+            any_entries,
+            exact_entries,
+            base: Base::new(),
+            versions: Versions {
+                in_force: MldVersion::V2,
+                of_kernel: MldVersion::V2,
+            },
+            polled: 0,
+            joined: 0,
+            refused: false,
+        }
+    }
+
+    /// How many groups the kernel is a member of upstream.
+    pub fn joined(&self) -> u16 {
+        self.joined
+    }
+
+    pub fn get(&self, group: Ipv6Addr) -> Option<&Merged> {
+        let (_, merged) = self.groups.get(self.groups.find(&group)?)?;
+        Some(merged)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Ipv6Addr, &Merged)> {
+        self.groups
+            .iter_from(0)
+            .map(|(_, group, merged)| (group, merged))
+    }
+
+    /// The sources of a group for which there is more to know than for any other source.
+    pub fn flows_of(&self, merged: &Merged) -> impl Iterator<Item = &Flow> {
+        let chain = self.flows.chain(merged.first_flow, |flow| flow.next);
+        chain.map(|(_, flow)| flow)
+    }
+
+    /// The listeners of a group changed.
+    pub(crate) fn note(&mut self, group: Ipv6Addr) {
+        let merged = Merged {
+            wanted: None,
+            joined: None,
+            told: None,
+            times: 0,
+            any: Forwarding::NONE,
+            first_flow: Next::END,
+        };
+        let slot = match self.groups.find(&group) {
+            Some(slot) => Ok(slot),
+            None => self.groups.insert(group, merged),
+        };
+        match slot {
+            Ok(slot) => self.stale.insert(slot),
+            Err(_) => self.refused = true,
+        }
+    }
+
+    /// All groups are to be merged anew.
+    pub(crate) fn note_all(&mut self) {
+        for slot in self.groups.slots() {
+            if self.groups.get(slot).is_some() {
+                self.stale.insert(slot);
+            }
+        }
+    }
+
+    /// The groups of sources that may move are to be merged anew.
+    pub(crate) fn note_movable(&mut self, whereabouts: &impl Whereabouts) {
+        for (_, flow) in self.flows.iter_from(0) {
+            if whereabouts.may_move(flow.source) {
+                self.stale.insert(usize::from(flow.group));
+            }
+        }
+    }
+
+    /// Is there a source that may move?
+    pub(crate) fn has_movable(&self, whereabouts: &impl Whereabouts) -> bool {
+        let mut flows = self.flows.iter_from(0);
+        flows.any(|(_, flow)| whereabouts.may_move(flow.source))
+    }
+
+    /// The versions of MLD for which the groups were merged last.
+    pub(crate) fn versions(&self) -> Versions {
+        self.versions
+    }
+
+    /// Notes what the kernel counted on an entry, with `::` for any source.
+    pub(crate) fn set_counts(&mut self, source: Ipv6Addr, group: Ipv6Addr, counts: Counts) {
+        let Some(slot) = self.groups.find(&group) else {
+            return;
+        };
+        if source.is_unspecified() {
+            if let Some((_, merged)) = self.groups.get_mut(slot) {
+                merged.any.counts = counts;
+            }
+            return;
+        }
+        for_each_flow(self.groups, self.flows, slot, |_, flow| {
+            if flow.source == source {
+                flow.exact.counts = counts;
+            }
+        });
+    }
+
+    /// Is anything to be merged?
+    pub(crate) fn is_stale(&self) -> bool {
+        !self.stale.is_empty()
+    }
+
+    /// Merges what changed. Returns how many sources found no room.
+    pub(crate) fn merge<W: Whereabouts>(
+        &mut self,
+        members: &Members<'_>,
+        around: &Surroundings<'_, W>,
+    ) -> usize {
+        let mut refused = 0;
+        self.versions = around.versions;
+        while let Some(slot) = self.stale.take_first() {
+            refused = self
+                .merge_group(members, around, slot)
+                .saturating_add(refused);
+        }
+        if self.refused && self.groups.len() < CAPACITY {
+            self.refused = false;
+            for group in members.groups() {
+                if self.groups.find(&group).is_none() {
+                    self.note(group);
+                }
+            }
+        }
+        refused
+    }
+
+    fn merge_group<W: Whereabouts>(
+        &mut self,
+        members: &Members<'_>,
+        around: &Surroundings<'_, W>,
+        slot: usize,
+    ) -> usize {
+        let Some((group, _)) = self.groups.get(slot) else {
+            return 0;
+        };
+        for_each_flow(self.groups, self.flows, slot, |_, flow| {
+            (flow.included, flow.excluded) = (0, 0);
+        });
+        let (mut excluding, mut refused) = (0, 0_usize);
+        for link_group in members.of(group) {
+            let port = bit_of(Side::Downstream(link_group.port));
+            if let Mode::Exclude { .. } = link_group.mode {
+                excluding |= port;
+            }
+            for source in members.sources_of(link_group) {
+                // A requested source of a group in EXCLUDE mode is forwarded as any other one.
+                let (included, excluded) = match (link_group.mode, source.state) {
+                    (Mode::Include, _) => (port, 0),
+                    (Mode::Exclude { .. }, SourceState::Excluded) => (0, port),
+                    (Mode::Exclude { .. }, SourceState::Requested { .. }) => continue,
+                };
+                match self.flow(slot, source.address) {
+                    Some(flow) => {
+                        flow.included |= included;
+                        flow.excluded |= excluded;
+                    }
+                    None => refused = refused.saturating_add(1),
+                }
+            }
+        }
+        self.derive(around, slot, excluding);
+        refused
+    }
+
+    /// The flow of a source of the group at a slot. `None` if there is no room for it.
+    fn flow(&mut self, slot: usize, source: Ipv6Addr) -> Option<&mut Flow> {
+        let (_, merged) = self.groups.get_mut(slot)?;
+        let first = merged.first_flow;
+        let is_it = |flow: &Flow| flow.source == source;
+        let found = self.flows.find(first, |flow| flow.next, is_it);
+        let at = match found {
+            Some(at) => at,
+            None => {
+                let flow = Flow {
+                    source,
+                    group: u16::try_from(slot).ok()?,
+                    wanted: false,
+                    joined: false,
+                    told: false,
+                    exact: Forwarding::NONE,
+                    included: 0,
+                    excluded: 0,
+                    next: merged.first_flow,
+                };
+                let at = self.flows.insert(flow).ok()?;
+                merged.first_flow = Next::to(at);
+                at
+            }
+        };
+        self.flows.get_mut(at)
+    }
+
+    /// Derives what is wanted upstream and in the kernel for the group at a slot. `excluding` are
+    /// the links on which it is in EXCLUDE mode.
+    fn derive<W: Whereabouts>(
+        &mut self,
+        around: &Surroundings<'_, W>,
+        slot: usize,
+        excluding: u32,
+    ) {
+        let Some((group, merged)) = self.groups.get_mut(slot) else {
+            return;
+        };
+        let config = around.config;
+        let leaves_home = config.leaves_home(group);
+        // RFC 4604 §2.2.1: a source-specific group is never reported in MLDv1.
+        let can_report = around.versions.in_force == MldVersion::V2 || !is_source_specific(group);
+        let goes_up = leaves_home && can_report;
+        let upwards = if leaves_home && config.senders {
+            UPSTREAM
+        } else {
+            0
+        };
+        let home = if leaves_home { UPSTREAM_NUMBER } else { HOME };
+        merged.any.wanted = (excluding != 0).then_some(Entry {
+            parent: home,
+            out: (excluding & around.forwarded) | upwards,
+        });
+        let mut includes = false;
+        let mut is_new = false;
+        for_each_flow(self.groups, self.flows, slot, |_, flow| {
+            includes |= flow.included != 0;
+            // RFC 4605 §4.1, by the rules of RFC 3810 §4.2.
+            let wanted = goes_up
+                && match excluding {
+                    0 => flow.included != 0,
+                    _ => flow.excluded == excluding && flow.included == 0,
+                };
+            is_new |= core::mem::replace(&mut flow.wanted, wanted) != wanted;
+            let is_needed = flow.included != 0 || flow.excluded != 0;
+            let side = around.whereabouts.side_of(around.links, flow.source);
+            let (parent, upwards) = match side {
+                Side::Upstream => (home, 0),
+                Side::Downstream(_) => (number_of(side), upwards),
+            };
+            let out = flow.included | (excluding & !flow.excluded);
+            let out = (out & around.forwarded) | upwards;
+            flow.exact.wanted = is_needed.then_some(Entry {
+                parent,
+                out: out & !bit_of(side),
+            });
+        });
+        let wanted = match (excluding, includes) {
+            _ if !goes_up => None,
+            (0, false) => None,
+            (0, true) => Some(FilterMode::Include),
+            (_, _) => Some(FilterMode::Exclude),
+        };
+        if let Some((_, merged)) = self.groups.get_mut(slot) {
+            is_new |= core::mem::replace(&mut merged.wanted, wanted) != wanted;
+        }
+        if is_new {
+            self.begin_reports(slot);
+        }
+        self.settle(slot);
+    }
+
+    /// Notes what is to be done for the group at a slot, and forgets what nobody wants any more.
+    fn settle(&mut self, slot: usize) {
+        self.settle_entries(slot);
+        self.settle_upstream(slot);
+        self.forget_flows(slot);
+        let Some((_, merged)) = self.groups.get(slot) else {
+            return;
+        };
+        let is_gone = merged.wanted.is_none()
+            && merged.joined.is_none()
+            && merged.told.is_none()
+            && merged.any.is_unused()
+            && merged.first_flow == Next::END;
+        if is_gone {
+            self.memberships.set(slot, false);
+            self.any_entries.set(slot, false);
+            self.changes.remove(slot);
+            self.repeats.remove(slot);
+            self.groups.remove(slot);
+        }
+    }
+
+    /// Forgets the flows of a group that nothing is left to be done for.
+    fn forget_flows(&mut self, slot: usize) {
+        let Some((_, merged)) = self.groups.get_mut(slot) else {
+            return;
+        };
+        let mut link = merged.first_flow;
+        let mut before: Option<usize> = None;
+        while let Some(at) = link.slot() {
+            let Some(flow) = self.flows.get(at) else {
+                return;
+            };
+            link = flow.next;
+            let is_used = flow.wanted || flow.joined || flow.told || !flow.exact.is_unused();
+            if is_used {
+                before = Some(at);
+                continue;
+            }
+            self.exact_entries.set(at, false);
+            self.flows.remove(at);
+            match before.and_then(|before| self.flows.get_mut(before)) {
+                Some(before) => before.next = link,
+                None => merged.first_flow = link,
+            }
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.memberships.handle_timeout(now);
+        self.any_entries.handle_timeout(now);
+        self.exact_entries.handle_timeout(now);
+        self.base.handle_timeout(now);
+        self.repeat_changes(now);
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        crate::time::earliest(&[
+            self.memberships.next_deadline(),
+            self.any_entries.next_deadline(),
+            self.exact_entries.next_deadline(),
+            self.base.next_deadline(),
+            self.repeat_at,
+        ])
+    }
+}
+
+/// Calls `change` with each flow of the group at a slot.
+fn for_each_flow(
+    groups: &Table<Ipv6Addr, Merged, CAPACITY>,
+    flows: &mut Pool<Flow, FLOWS>,
+    slot: usize,
+    mut change: impl FnMut(usize, &mut Flow),
+) {
+    let Some((_, merged)) = groups.get(slot) else {
+        return;
+    };
+    let mut link = merged.first_flow;
+    while let Some(at) = link.slot()
+        && let Some(flow) = flows.get_mut(at)
+    {
+        link = flow.next;
+        change(at, flow);
+    }
+}

@@ -1,0 +1,604 @@
+//! The MLD proxy (RFC 4605): the router side of MLD on the downstreams, and what it makes of the
+//! upstream and of the kernel's forwarding.
+
+use core::net::Ipv6Addr;
+
+use log::{Level, info, log, warn};
+
+use super::members::specific::Specific;
+use super::members::{self, Limits, Listener, Members, Refusal, Reported};
+use super::proxy::entries::{self, MOST_DOWNSTREAMS, bit_of};
+use super::proxy::upstream::{self, Manner};
+use super::proxy::{self, Counts, Proxy, Surroundings, Versions, Whereabouts};
+use super::querier::{Change, Querier, Role, Timings};
+use crate::config::{Config, Forward, MldVersion, ProxyConfig, QuerierMode, is_source_specific};
+use crate::context::Context;
+use crate::counters::Counter;
+use crate::link::{Link, Port, Side};
+use crate::tables::rate::{Bucket, Throttle};
+use crate::time::{Duration, Instant, earliest};
+use crate::wire::{MacAddress, Message, Query, QueryVersion, RecordType, Sources};
+
+/// The specific queries that a link gets in a second, and at once.
+const QUERY_RATE: u32 = 20;
+const QUERY_BURST: u32 = 40;
+/// How many lines on groups the log shows at level info, in a second and at once.
+const LINE_RATE: u32 = 1;
+const LINE_BURST: u32 = 200;
+/// How often the router looks whether a source on a shared prefix has moved.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The octets of the longest list of sources in a query.
+const LIST_LENGTH: usize = 16 * crate::config::MAX_SOURCES as usize;
+
+/// A query downstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// All groups.
+    General,
+    /// A group, or sources of it.
+    Specific(Specific, Timings),
+}
+
+/// An action of the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send the first `length` octets of the buffer, a query, on a downstream to a group.
+    Query {
+        port: Port,
+        length: usize,
+        destination: Ipv6Addr,
+        about: About,
+    },
+    /// Change a membership upstream.
+    Membership(upstream::Change),
+    /// Change an entry of the kernel's forwarding table.
+    Forward(entries::Change),
+}
+
+/// What [`Streams`] are kept in.
+pub struct Storage {
+    members: members::Storage,
+    proxy: proxy::Storage,
+}
+
+impl Storage {
+    pub(crate) const fn new() -> Self {
+        Storage {
+            members: members::Storage::new(),
+            proxy: proxy::Storage::new(),
+        }
+    }
+}
+
+/// A downstream as its router.
+struct Downstream {
+    querier: Querier,
+    /// Limits the groups that listeners add, and the specific queries.
+    joins: Bucket,
+    queries: Bucket,
+    querier_lines: Throttle,
+}
+
+/// The MLD proxy, as a part of the capability [`Mld`](super::Mld).
+pub struct Streams<'t> {
+    members: Members<'t>,
+    proxy: Proxy<'t>,
+    downstreams: [Downstream; MOST_DOWNSTREAMS],
+    /// When to look whether a source has moved.
+    look_at: Option<Instant>,
+    lines: Bucket,
+    refusal_lines: Throttle,
+    limit_lines: Throttle,
+}
+
+impl<'t> Streams<'t> {
+    pub(crate) fn new(storage: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+        Streams {
+            members: Members::new(&mut storage.members, hash_key),
+            proxy: Proxy::new(&mut storage.proxy, hash_key),
+            downstreams: [const {
+                Downstream {
+                    querier: Querier::new(),
+                    joins: Bucket::new(),
+                    queries: Bucket::new(),
+                    querier_lines: Throttle::new(),
+                }
+            }; MOST_DOWNSTREAMS],
+            look_at: None,
+            lines: Bucket::new(),
+            refusal_lines: Throttle::new(),
+            limit_lines: Throttle::new(),
+        }
+    }
+
+    pub fn members(&self) -> &Members<'t> {
+        &self.members
+    }
+
+    pub fn proxy(&self) -> &Proxy<'t> {
+        &self.proxy
+    }
+
+    /// The election on a downstream.
+    pub fn querier(&self, port: Port) -> Option<&Querier> {
+        let downstream = self.downstreams.get(usize::from(port))?;
+        Some(&downstream.querier)
+    }
+
+    /// Are streams forwarded on a downstream (RFC 4605 §4.2)?
+    pub fn forwards(&self, config: &ProxyConfig, port: Port) -> bool {
+        let role = self.querier(port).map(Querier::role);
+        match (config.forward, role) {
+            (_, None) => false,
+            (Forward::Always, Some(_)) => true,
+            (Forward::Auto, Some(Role::Querier { .. } | Role::Off(_) | Role::Down)) => true,
+            (Forward::Auto, Some(Role::Other(_))) => false,
+        }
+    }
+
+    /// A host downstream sent a message.
+    pub(crate) fn handle_message(
+        &mut self,
+        cx: &mut Context,
+        (port, mac): (Port, MacAddress),
+        message: &Message<'_>,
+    ) {
+        let listener = Listener { port, mac };
+        match message {
+            Message::Query(query) => self.handle_query(cx, port, query),
+            Message::ReportV1(report) => {
+                let record = RecordType::ModeIsExclude;
+                self.handle_record(cx, listener, report.group, record, Sources::default(), true);
+            }
+            // RFC 3810 §8.3.2: a Done counts as TO_IN{}.
+            Message::Done(done) => {
+                let record = RecordType::ChangeToInclude;
+                self.handle_record(cx, listener, done.group, record, Sources::default(), false);
+            }
+            Message::ReportV2(report) => {
+                for record in report.records.clone() {
+                    let (record_type, sources) = (record.record_type, record.sources);
+                    self.handle_record(cx, listener, record.group, record_type, sources, false);
+                }
+            }
+            Message::NeighborSolicitation(_) | Message::NeighborAdvertisement(_) => {}
+        }
+    }
+
+    fn handle_record(
+        &mut self,
+        cx: &mut Context,
+        listener: Listener,
+        group: Ipv6Addr,
+        record_type: RecordType,
+        sources: Sources<'_>,
+        is_older_host: bool,
+    ) {
+        let Some(config) = &cx.config.mld_proxy else {
+            return;
+        };
+        if !config.proxies(group) {
+            return;
+        }
+        // RFC 4604 §2.2.3: a router ignores what is not source-specific for such a group.
+        if is_source_specific(group) && (is_older_host || !is_for_sources(record_type)) {
+            cx.counters.count(Counter::NotSourceSpecific);
+            return;
+        }
+        let Some(downstream) = self.downstreams.get_mut(usize::from(listener.port)) else {
+            return;
+        };
+        let reported = Reported {
+            now: cx.now,
+            listener,
+            group,
+            record_type,
+            sources,
+            timings: downstream.querier.timings(config),
+            limits: Limits {
+                groups: config.max_groups,
+                groups_of_host: cx.config.per_mac,
+                sources: config.max_sources,
+                fast_leave: config.fast_leave,
+            },
+        };
+        let (rate, burst) = (cx.config.join_rate, config.max_groups.into());
+        let may_grow = || downstream.joins.take(cx.now, rate, burst);
+        let proxy = &mut self.proxy;
+        let mut changed = |group| proxy.note(group);
+        let members = &mut self.members;
+        let taken = match is_older_host {
+            true => members.handle_older_host(&reported, may_grow, &mut changed),
+            false => members.handle_record(&reported, may_grow, &mut changed),
+        };
+        if let Err(refusal) = taken {
+            self.refuse(cx, listener, refusal);
+        }
+    }
+
+    fn refuse(&mut self, cx: &mut Context, listener: Listener, refusal: Refusal) {
+        let (counter, what, option) = match refusal {
+            Refusal::HostQuota => (Counter::RefusedGroupQuota, "groups", "--per-mac"),
+            Refusal::Rate => (Counter::RefusedGroupRate, "groups a second", "--join-rate"),
+            Refusal::Full => (Counter::RefusedGroup, "groups", "--max-groups"),
+            Refusal::Sources => (Counter::RefusedSource, "sources", "--max-sources"),
+        };
+        cx.counters.count(counter);
+        if self.refusal_lines.allows(cx.now) {
+            let on = name_of(&cx.config, listener.port);
+            warn!(
+                "{} on {on} listens to more {what} than are taken; see {option}",
+                listener.mac
+            );
+        }
+    }
+
+    /// A query was heard downstream (RFC 3810 §7.6).
+    fn handle_query(&mut self, cx: &mut Context, port: Port, query: &Query<'_>) {
+        let Some(config) = &cx.config.mld_proxy else {
+            return;
+        };
+        let link = cx.links.downstream(port).and_then(|link| link.link_local);
+        let (Some(own), Some(downstream)) = (link, self.downstreams.get_mut(usize::from(port)))
+        else {
+            return;
+        };
+        let was_querier = downstream.querier.is_querier();
+        let change = downstream.querier.handle_query(cx.now, own, query);
+        if let Some(change) = change
+            && downstream.querier_lines.allows(cx.now)
+        {
+            log_querier(&cx.config, port, change);
+        }
+        if was_querier && !downstream.querier.is_querier() {
+            self.members.end_queries(port);
+            self.proxy.note_all();
+        }
+        // Only who is querier in place of this router lowers its timers, and only so that the
+        // listeners hear it too.
+        let by_querier = match downstream.querier.role() {
+            Role::Other(other) | Role::Off(Some(other)) => other.address == query.source,
+            Role::Down | Role::Querier { .. } | Role::Off(None) => false,
+        };
+        let (suppresses, sources) = match query.version {
+            QueryVersion::V1 => (false, Sources::default()),
+            QueryVersion::V2 {
+                suppress_router_processing,
+                sources,
+                ..
+            } => (suppress_router_processing, sources),
+        };
+        if by_querier && !suppresses && query.destination == query.group {
+            let timings = downstream.querier.timings(config);
+            let place = (port, query.group);
+            self.members.handle_query(cx.now, place, sources, &timings);
+        }
+    }
+
+    /// The link on a downstream was like `before`, and has changed.
+    pub(crate) fn handle_link(&mut self, cx: &Context, port: Port, before: Option<Link>) {
+        let (Some(config), Some(downstream)) = (
+            &cx.config.mld_proxy,
+            self.downstreams.get_mut(usize::from(port)),
+        ) else {
+            return;
+        };
+        let source =
+            |link: Option<&Link>| link.and_then(|link| Some((link.index, link.link_local?)));
+        let now = source(cx.links.downstream(port));
+        if now == source(before.as_ref()) {
+            return;
+        }
+        self.members.end_queries(port);
+        match now {
+            Some(_) => downstream.querier.start(cx.now, config),
+            None => downstream.querier.stop(),
+        }
+        self.proxy.note_all();
+    }
+
+    /// All memberships ended with the upstream.
+    pub(crate) fn handle_upstream(&mut self) {
+        self.proxy.forget_memberships();
+    }
+
+    /// The kernel forwards by the interface on a side, or no longer.
+    pub(crate) fn handle_interface(&mut self, cx: &Context, side: Side, present: bool) {
+        if let Some(config) = &cx.config.mld_proxy {
+            self.proxy.set_interface(side, present, config.senders);
+        }
+    }
+
+    /// All queries are to be sent anew.
+    pub(crate) fn handle_renew(&mut self, cx: &Context) {
+        let Some(config) = &cx.config.mld_proxy else {
+            return;
+        };
+        for downstream in &mut self.downstreams {
+            if downstream.querier.is_querier() {
+                downstream.querier.start(cx.now, config);
+            }
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, cx: &Context) {
+        let Some(config) = &cx.config.mld_proxy else {
+            return;
+        };
+        let proxy = &mut self.proxy;
+        self.members
+            .handle_timeout(cx.now, |group| proxy.note(group));
+        self.proxy.handle_timeout(cx.now);
+        for (port, downstream) in (0..).zip(&mut self.downstreams) {
+            if let Some(change) = downstream.querier.handle_timeout(cx.now, config) {
+                log_querier(&cx.config, port, change);
+                self.proxy.note_all();
+            }
+        }
+    }
+
+    /// Derives what is wanted from what has changed.
+    pub(crate) fn settle(
+        &mut self,
+        cx: &mut Context,
+        whereabouts: &impl Whereabouts,
+        versions: Versions,
+    ) {
+        let Some(config) = &cx.config.mld_proxy else {
+            return;
+        };
+        if self.proxy.versions() != versions {
+            self.proxy.note_all();
+        }
+        if self.look_at.is_some_and(|due| due <= cx.now) {
+            self.look_at = None;
+            self.proxy.note_movable(whereabouts);
+        }
+        if !self.proxy.is_stale() {
+            return;
+        }
+        let ports = (0..).take(cx.config.downstreams.len());
+        let forwarded = ports
+            .filter(|port| self.forwards(config, *port))
+            .fold(0, |bits, port| bits | bit_of(Side::Downstream(port)));
+        let around = Surroundings {
+            config,
+            whereabouts,
+            links: &cx.links,
+            versions,
+            forwarded: forwarded & self.proxy.interfaces(),
+        };
+        let refused = self.proxy.merge(&self.members, &around);
+        for _ in 0..refused {
+            cx.counters.count(Counter::RefusedSource);
+        }
+        if self.proxy.has_movable(whereabouts) {
+            self.look_at = Some(cx.now.saturating_add(LOOK_INTERVAL));
+        }
+    }
+
+    /// The addresses of this router changed, and so may the sides of sources.
+    pub(crate) fn handle_own(&mut self) {
+        self.proxy.note_all();
+    }
+
+    /// The next change of forwarding or of a membership. The same one again until [`Self::done`] is
+    /// told of it. `solicited` is how many solicited-node groups are joined upstream.
+    pub(crate) fn poll_change(&mut self, cx: &Context, solicited: usize) -> Option<Action> {
+        let config = cx.config.mld_proxy.as_ref()?;
+        if let Some(change) = self.proxy.poll_entry() {
+            return Some(Action::Forward(change));
+        }
+        cx.links.upstream()?;
+        let solicited = u16::try_from(solicited).unwrap_or(u16::MAX);
+        let most = config.max_groups.saturating_sub(solicited);
+        if let Some(change) = self.proxy.poll_membership(most) {
+            return Some(Action::Membership(change));
+        }
+        if self.proxy.has_to_wait(most) && self.limit_lines.allows(cx.now) {
+            warn!(
+                "{} groups are joined on {}, and more have to wait; a bridge there may hold no \
+                 more (hash_max); see --max-groups",
+                config.max_groups, cx.config.upstream
+            );
+        }
+        None
+    }
+
+    /// The next report of changed memberships. Without a `manner` the kernel alone reports.
+    pub(crate) fn poll_report(
+        &mut self,
+        manner: Option<&Manner>,
+        buffer: &mut [u8],
+    ) -> Option<(usize, Ipv6Addr)> {
+        match manner {
+            Some(manner) => self.proxy.poll_report(manner, buffer),
+            None => {
+                self.proxy.leave_reports_to_kernel();
+                None
+            }
+        }
+    }
+
+    pub(crate) fn report_done(&mut self, now: Instant, manner: &Manner) {
+        self.proxy.report_done(now, manner);
+    }
+
+    /// The next query. The same one again until [`Self::done`] is told of it.
+    pub(crate) fn poll_query(&mut self, cx: &Context, buffer: &mut [u8]) -> Option<Action> {
+        let config = cx.config.mld_proxy.as_ref()?;
+        for (port, downstream) in (0..).zip(&self.downstreams) {
+            let Some((own, _)) = cx.links.source_on(Side::Downstream(port)) else {
+                continue;
+            };
+            if let Some(query) = downstream.querier.poll_query(cx.now, config, own) {
+                return Some(Action::Query {
+                    port,
+                    length: query.emit(buffer)?,
+                    destination: query.destination,
+                    about: About::General,
+                });
+            }
+        }
+        if !self.members.has_due() {
+            return None;
+        }
+        let timings_on = |port: Port| {
+            cx.links.source_on(Side::Downstream(port))?;
+            let downstream = self.downstreams.get(usize::from(port))?;
+            let token = downstream.queries.next_token(QUERY_RATE, QUERY_BURST);
+            (token <= cx.now).then(|| downstream.querier.timings(config))
+        };
+        let (specific, timings) = self.members.poll_specific(cx.now, timings_on)?;
+        let (own, _) = cx.links.source_on(Side::Downstream(specific.port))?;
+        let downstream = self.downstreams.get(usize::from(specific.port))?;
+        let mut octets = [0; LIST_LENGTH];
+        let sources = Sources::write(self.members.asked_about(&specific, &timings), &mut octets);
+        let query = downstream.querier.query(
+            config,
+            own,
+            specific.group,
+            config.last_listener_interval,
+            self.members.is_suppressing(&specific, &timings),
+            sources,
+        );
+        Some(Action::Query {
+            port: specific.port,
+            length: query.emit(buffer)?,
+            destination: query.destination,
+            about: About::Specific(specific, timings),
+        })
+    }
+
+    pub(crate) fn done(&mut self, cx: &mut Context, action: &Action, succeeded: bool) {
+        let now = cx.now;
+        let counter = match action {
+            Action::Query { port, about, .. } => {
+                let Some(downstream) = self.downstreams.get_mut(usize::from(*port)) else {
+                    return;
+                };
+                match about {
+                    About::General => downstream.querier.done(now, succeeded),
+                    About::Specific(specific, timings) => {
+                        downstream.queries.take(now, QUERY_RATE, QUERY_BURST);
+                        self.members.specific_sent(now, specific, timings);
+                    }
+                }
+                match succeeded {
+                    true => Counter::QuerySent,
+                    false => Counter::TransmitFailed,
+                }
+            }
+            Action::Membership(change) => {
+                self.proxy.membership_done(now, change, succeeded);
+                match (change.before, change.wanted) {
+                    _ if !succeeded => Counter::MembershipFailed,
+                    (None, _) => {
+                        let level = self.line_level(now);
+                        log!(level, "joined {} for listeners", change.group);
+                        Counter::StreamJoined
+                    }
+                    (Some(_), None) => {
+                        let level = self.line_level(now);
+                        log!(level, "left {}, nobody listens", change.group);
+                        Counter::StreamLeft
+                    }
+                    (Some(_), Some(_)) => Counter::FilterChanged,
+                }
+            }
+            Action::Forward(change) => {
+                self.proxy.entry_done(now, change, succeeded);
+                match (succeeded, change.present) {
+                    (false, _) => Counter::ForwardingFailed,
+                    (true, true) => Counter::ForwardingWritten,
+                    (true, false) => Counter::ForwardingRemoved,
+                }
+            }
+        };
+        cx.counters.count(counter);
+    }
+
+    /// The level of a line on a group.
+    fn line_level(&mut self, now: Instant) -> Level {
+        match self.lines.take(now, LINE_RATE, LINE_BURST) {
+            true => Level::Info,
+            false => Level::Debug,
+        }
+    }
+
+    pub(crate) fn next_deadline(&self, cx: &Context) -> Option<Instant> {
+        cx.config.mld_proxy.as_ref()?;
+        let can_send = |port| cx.links.source_on(Side::Downstream(port)).is_some();
+        let queriers = (0..).zip(&self.downstreams);
+        let queriers = queriers.filter(|(port, _)| can_send(*port));
+        let queriers = queriers.filter_map(|(_, downstream)| downstream.querier.next_deadline());
+        // A specific query that is due waits for a token.
+        let tokens = self.downstreams.iter().filter_map(|downstream| {
+            let token = downstream.queries.next_token(QUERY_RATE, QUERY_BURST);
+            (token > cx.now).then_some(token)
+        });
+        let token = tokens.min().filter(|_| self.members.has_due());
+        earliest(&[
+            queriers.min(),
+            token,
+            self.members.next_deadline(),
+            self.proxy.next_deadline(),
+            self.look_at,
+        ])
+    }
+
+    /// What the kernel counted on an entry. `source` and `group` are as in its table.
+    pub(crate) fn handle_counted(&mut self, source: Ipv6Addr, group: Ipv6Addr, counts: Counts) {
+        self.proxy.set_counts(source, group, counts);
+    }
+}
+
+/// Does a record speak of the sources that a listener wants (RFC 4604 §2.2.3)?
+fn is_for_sources(record_type: RecordType) -> bool {
+    match record_type {
+        RecordType::ModeIsInclude
+        | RecordType::ChangeToInclude
+        | RecordType::AllowNewSources
+        | RecordType::BlockOldSources => true,
+        RecordType::ModeIsExclude | RecordType::ChangeToExclude | RecordType::Unknown(_) => false,
+    }
+}
+
+fn log_querier(config: &Config, port: Port, change: Change) {
+    let on = name_of(config, port);
+    let forwards = config
+        .mld_proxy
+        .as_ref()
+        .is_some_and(|proxy| proxy.forward == Forward::Always);
+    match change {
+        Change::Elected => info!("this router is the querier on {on}"),
+        Change::Silent => warn!(
+            "nobody queries on {on} any more, so streams there end after some minutes; see \
+             --querier"
+        ),
+        Change::Yielded(other) => {
+            let version = match other.version {
+                MldVersion::V1 => " by MLDv1, which --querier v1 speaks too",
+                MldVersion::V2 => "",
+            };
+            if forwards || config.mld_proxy.as_ref().is_some_and(is_off) {
+                info!("{} is the querier on {on}{version}", other.address);
+            } else {
+                warn!(
+                    "{} is the querier on {on}{version}: no stream is forwarded there \
+                     (--forward always forwards all the same)",
+                    other.address
+                );
+            }
+        }
+    }
+}
+
+fn is_off(proxy: &ProxyConfig) -> bool {
+    proxy.querier == QuerierMode::Off
+}
+
+fn name_of(config: &Config, port: Port) -> &crate::link::InterfaceName {
+    let name = config.downstreams.get(usize::from(port));
+    name.unwrap_or(&config.upstream)
+}
