@@ -205,7 +205,7 @@ impl Interfaces {
                     .iter_mut()
                     .for_each(|(_, confirmed)| *confirmed = false);
             }
-            Dump::Neighbors | Dump::ProxiedNeighbors | Dump::Routes => {}
+            Dump::Neighbors | Dump::ProxiedNeighbors | Dump::Routes | Dump::Streams => {}
         }
     }
 
@@ -231,12 +231,15 @@ impl Interfaces {
                 Some(Dump::Neighbors)
             }
             Notice::Lost => Some(Dump::Links),
-            Notice::Dumped(Dump::Neighbors | Dump::ProxiedNeighbors | Dump::Routes)
+            Notice::Dumped(
+                Dump::Neighbors | Dump::ProxiedNeighbors | Dump::Routes | Dump::Streams,
+            )
             | Notice::Neighbor { .. }
             | Notice::NeighborDeleted { .. }
             | Notice::ProxiedNeighbor { .. }
             | Notice::Route(_)
             | Notice::RouteDeleted(_)
+            | Notice::Stream(_)
             | Notice::Sibling(_)
             | Notice::Refused(_) => None,
         }

@@ -17,6 +17,9 @@ pub const ROUTE_HEADER: usize = 12;
 /// The offset of the flags in `struct ndmsg`.
 pub const NEIGHBOR_FLAGS: usize = 10;
 
+/// The family of multicast routing's messages, `RTNL_FAMILY_IP6MR` of linux/rtnetlink.h.
+pub const IPV6_MULTICAST: i32 = 129;
+
 /// `NDA_PROTOCOL` of linux/neighbour.h.
 pub const NDA_PROTOCOL: u16 = 12;
 
@@ -148,6 +151,13 @@ pub fn u32_at(octets: &[u8], offset: usize) -> Option<u32> {
         .get(offset..)?
         .first_chunk()
         .map(|value| u32::from_ne_bytes(*value))
+}
+
+pub fn u64_at(octets: &[u8], offset: usize) -> Option<u64> {
+    octets
+        .get(offset..)?
+        .first_chunk()
+        .map(|value| u64::from_ne_bytes(*value))
 }
 
 #[cfg(test)]
