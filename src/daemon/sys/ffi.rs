@@ -15,6 +15,8 @@ use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::unistd::write;
 
+use super::layouts::{MrouteEntry, MrouteInterface};
+
 // SAFETY: the descriptor is open from the start, and nothing here closes it.
 pub const STANDARD_OUTPUT: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(1) };
 // SAFETY: as above.
@@ -122,6 +124,26 @@ pub fn network_namespace(socket: BorrowedFd<'_>) -> nix::Result<u64> {
 
 /// linux/socket.h
 const SO_NETNS_COOKIE: i32 = 71;
+
+/// Keeps all of ICMPv6 from a raw socket (`ICMP6_FILTER`, RFC 3542 §3.2).
+pub fn block_icmpv6(socket: BorrowedFd<'_>) -> nix::Result<()> {
+    set_option(socket, libc::IPPROTO_ICMPV6, ICMP6_FILTER, &[u32::MAX; 8])
+}
+
+/// linux/icmpv6.h
+const ICMP6_FILTER: i32 = 1;
+
+/// What an option of linux/mroute6.h takes.
+pub trait MrouteValue {}
+
+impl MrouteValue for i32 {}
+impl MrouteValue for MrouteInterface {}
+impl MrouteValue for MrouteEntry {}
+
+/// Sets an option of linux/mroute6.h, by which multicast routing is changed.
+pub fn set_mroute(socket: BorrowedFd<'_>, name: i32, value: &impl MrouteValue) -> nix::Result<()> {
+    set_option(socket, libc::IPPROTO_IPV6, name, value)
+}
 
 /// One half of the capability sets, for capabilities 0 to 31 or 32 to 63 (`struct
 /// __user_cap_data_struct`).
@@ -233,8 +255,8 @@ fn get_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &mut T) -
 fn set_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> nix::Result<()> {
     let (length, value) = (socklen_of(value), (&raw const *value).cast());
     let socket = socket.as_raw_fd();
-    // SAFETY: `value` points to `length` octets, and both callers pass the type that the option
-    // takes.
+    // SAFETY: `value` points to `length` octets, which the kernel only reads, and all callers pass
+    // the type that the option takes.
     Errno::result(unsafe { libc::setsockopt(socket, level, name, value, length) }).map(drop)
 }
 

@@ -4,8 +4,10 @@
 pub mod clock;
 mod ffi;
 pub mod folder;
+mod layouts;
 pub mod log;
 pub mod membership;
+pub mod mroute;
 pub mod netlink;
 pub mod packet;
 pub mod privileges;

@@ -13,6 +13,7 @@ use std::os::fd::AsFd as _;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
+use super::decimal;
 use super::folder::for_each_name;
 
 /// A setting under `net.ipv6.conf` of an interface, or of `all`.
@@ -68,19 +69,22 @@ impl ConnectedRoutes {
 /// `RTF_LOCAL | RTF_ANYCAST` of linux/ipv6_route.h.
 const OWN: u32 = 0x8010_0000;
 
-/// Calls `found` with the name of each process that has one of `names`, until it returns true. A
-/// process of another network namespace does not count, but for another user's process the kernel
-/// does not say which one it is in. Any user can give a process any name.
+/// Calls `found` with the name of each other process that has one of `names`, until it returns
+/// true. A process of another network namespace does not count, but for another user's process the
+/// kernel does not say which one it is in. Any user can give a process any name.
 pub fn find_processes(names: &[&'static str], found: &mut dyn FnMut(&'static str) -> bool) {
     let namespace = |process: &str| fs::read_link(["/proc/", process, "/ns/net"].concat());
-    let own = namespace("self").ok();
+    let own = namespace("thread-self").ok();
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let Ok(processes) = open("/proc", flags, Mode::empty()) else {
         return;
     };
     for_each_name(processes.as_fd(), &mut |process| {
+        // `self` and `thread-self` are this process too.
+        if decimal(process).is_none_or(|id| id == std::process::id()) {
+            return false;
+        }
         let process = &*String::from_utf8_lossy(process);
-        // This process, also listed as `self`, has none of the names.
         let name = read(&["/proc/", process, "/comm"].concat());
         let Some(name) = names.iter().find(|known| **known == name.trim_ascii()) else {
             return false;

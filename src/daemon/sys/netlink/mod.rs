@@ -4,6 +4,7 @@
 mod decode;
 mod filter;
 mod message;
+pub mod multicast_rules;
 pub mod siblings;
 mod streams;
 pub mod tables;

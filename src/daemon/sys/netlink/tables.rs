@@ -1,4 +1,5 @@
-//! This program's part of the kernel's tables: proxy entries, and routes to hosts.
+//! This program's part of the kernel's tables: proxy entries, and routes to hosts. The rules of
+//! multicast routing are in [`multicast_rules`](super::multicast_rules).
 //!
 //! rtnetlink does its work inside of send(2), so the answer can be read at once. This socket keeps
 //! answers apart from the dumps and news that [`Netlink`](super::Netlink) reads.
@@ -173,7 +174,7 @@ impl Tables {
         }
     }
 
-    fn change(&self, request: Request) -> nix::Result<()> {
+    pub(super) fn change(&self, request: Request) -> nix::Result<()> {
         self.exchange(request, &mut [0; ANSWER_LENGTH]).map(drop)
     }
 
@@ -187,9 +188,7 @@ impl Tables {
         request: Request,
         answer: &'b mut [u8; ANSWER_LENGTH],
     ) -> nix::Result<Message<'b>> {
-        let sequence = self.sequence.get().wrapping_add(1);
-        self.sequence.set(sequence);
-        request.send(&self.socket, sequence)?;
+        let sequence = self.send(request)?;
         let length = loop {
             let length = recv(self.socket.as_raw_fd(), answer, MsgFlags::MSG_DONTWAIT)?;
             // The answer to an earlier request, which could not be read in time, comes first.
@@ -198,6 +197,41 @@ impl Tables {
             }
         };
         told(&answer[..length])
+    }
+
+    /// Sends the request for a dump, and hands on each message of it. Reads into `buffer`, which
+    /// has room for the 8 kB of a datagram.
+    ///
+    /// # Errors
+    /// The error number by which the kernel refused it; `EMSGSIZE` if the buffer is too small.
+    pub(super) fn dump(
+        &self,
+        request: Request,
+        buffer: &mut [u8],
+        told: &mut dyn FnMut(&Message<'_>),
+    ) -> nix::Result<()> {
+        let sequence = self.send(request)?;
+        loop {
+            // The kernel writes the next part of a dump when the part before is read.
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+            let length = recv(self.socket.as_raw_fd(), buffer, flags)?;
+            let datagram = buffer.get(..length).ok_or(Errno::EMSGSIZE)?;
+            for message in messages(datagram).filter(|message| message.sequence == sequence) {
+                match i32::from(message.message_type) {
+                    libc::NLMSG_DONE => return Ok(()),
+                    libc::NLMSG_ERROR => return message.result(),
+                    _ => told(&message),
+                }
+            }
+        }
+    }
+
+    /// Sends a request with the next sequence number, and returns that.
+    fn send(&self, request: Request) -> nix::Result<u32> {
+        let sequence = self.sequence.get().wrapping_add(1);
+        self.sequence.set(sequence);
+        request.send(&self.socket, sequence)?;
+        Ok(sequence)
     }
 }
 
@@ -284,7 +318,7 @@ fn protocol_of(message: &Message<'_>) -> nix::Result<u8> {
 }
 
 /// It counts as removed if it is not there, or if its interface is not there.
-fn unless_gone(result: nix::Result<()>) -> nix::Result<()> {
+pub(super) fn unless_gone(result: nix::Result<()>) -> nix::Result<()> {
     match result {
         Err(Errno::ENOENT | Errno::ESRCH | Errno::ENODEV) => Ok(()),
         result => result,
