@@ -7,6 +7,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
+use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{process, ptr};
@@ -15,7 +16,7 @@ use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::unistd::write;
 
-use super::layouts::{MrouteEntry, MrouteInterface};
+use super::layouts::{GroupSource, MrouteEntry, MrouteInterface, SourceFilter};
 
 // SAFETY: the descriptor is open from the start, and nothing here closes it.
 pub const STANDARD_OUTPUT: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(1) };
@@ -145,6 +146,25 @@ pub fn set_mroute(socket: BorrowedFd<'_>, name: i32, value: &impl MrouteValue) -
     set_option(socket, libc::IPPROTO_IPV6, name, value)
 }
 
+/// Makes a socket a member of a group that wants one source, or one source more
+/// (`MCAST_JOIN_SOURCE_GROUP`).
+pub fn join_source(
+    socket: BorrowedFd<'_>,
+    index: u32,
+    group: Ipv6Addr,
+    source: Ipv6Addr,
+) -> nix::Result<()> {
+    let (level, name) = (libc::IPPROTO_IPV6, libc::MCAST_JOIN_SOURCE_GROUP);
+    set_option(socket, level, name, &GroupSource::new(index, group, source))
+}
+
+/// Replaces the filter of a socket's membership (`MCAST_MSFILTER`). Fails with `EINVAL` if the
+/// socket is no member.
+pub fn set_source_filter(socket: BorrowedFd<'_>, filter: &SourceFilter) -> nix::Result<()> {
+    let (level, name) = (libc::IPPROTO_IPV6, libc::MCAST_MSFILTER);
+    set_option_to_start_of(socket, level, name, filter, filter.length())
+}
+
 /// One half of the capability sets, for capabilities 0 to 31 or 32 to 63 (`struct
 /// __user_cap_data_struct`).
 #[repr(C)]
@@ -253,10 +273,21 @@ fn get_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &mut T) -
 }
 
 fn set_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> nix::Result<()> {
-    let (length, value) = (socklen_of(value), (&raw const *value).cast());
-    let socket = socket.as_raw_fd();
-    // SAFETY: `value` points to `length` octets, which the kernel only reads, and all callers pass
-    // the type that the option takes.
+    set_option_to_start_of(socket, level, name, value, size_of::<T>())
+}
+
+/// Sets an option that takes as many octets of `value` as are in use.
+fn set_option_to_start_of<T>(
+    socket: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    value: &T,
+    length: usize,
+) -> nix::Result<()> {
+    let length = length.min(size_of::<T>()) as libc::socklen_t;
+    let (socket, value) = (socket.as_raw_fd(), (&raw const *value).cast());
+    // SAFETY: `value` points to `length` octets or more, which the kernel only reads, and all
+    // callers pass the type that the option takes.
     Errno::result(unsafe { libc::setsockopt(socket, level, name, value, length) }).map(drop)
 }
 

@@ -36,10 +36,117 @@ impl MrouteEntry {
     }
 }
 
+/// The sources that a [`SourceFilter`] has room for.
+pub const MAX_SOURCES: usize = 64;
+
+/// `struct group_filter`.
+#[repr(C)]
+pub struct SourceFilter {
+    index: u32,
+    group: Storage,
+    mode: u32,
+    count: u32,
+    sources: [Storage; MAX_SOURCES],
+}
+
+impl SourceFilter {
+    /// A filter that passes only the sources, or all but the sources. `None` if there are more than
+    /// [`MAX_SOURCES`].
+    pub fn new(index: u32, group: Ipv6Addr, excludes: bool, sources: &[Ipv6Addr]) -> Option<Self> {
+        let mode = if excludes {
+            libc::MCAST_EXCLUDE
+        } else {
+            libc::MCAST_INCLUDE
+        };
+        let mut filter = SourceFilter {
+            index,
+            group: Storage::of(group),
+            mode: mode.cast_unsigned(),
+            count: u32::try_from(sources.len()).ok()?,
+            sources: [Storage::of(Ipv6Addr::UNSPECIFIED); _],
+        };
+        let places = filter.sources.get_mut(..sources.len())?;
+        for (place, source) in places.iter_mut().zip(sources) {
+            *place = Storage::of(*source);
+        }
+        Some(filter)
+    }
+
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    pub fn group(&self) -> Ipv6Addr {
+        self.group.address()
+    }
+
+    pub fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    /// The octets that are in use.
+    pub fn length(&self) -> usize {
+        offset_of!(SourceFilter, sources) + self.count() * size_of::<Storage>()
+    }
+
+    /// The first source of a filter that passes only its sources.
+    pub fn first_included(&self) -> Option<Ipv6Addr> {
+        let includes = self.mode == libc::MCAST_INCLUDE.cast_unsigned();
+        (includes && self.count > 0).then(|| self.sources[0].address())
+    }
+}
+
+/// `struct group_source_req`.
+#[repr(C)]
+pub struct GroupSource {
+    index: u32,
+    group: Storage,
+    source: Storage,
+}
+
+impl GroupSource {
+    pub fn new(index: u32, group: Ipv6Addr, source: Ipv6Addr) -> Self {
+        GroupSource {
+            index,
+            group: Storage::of(group),
+            source: Storage::of(source),
+        }
+    }
+}
+
+/// `struct __kernel_sockaddr_storage`, with an IPv6 address in it. The kernel aligns it as a
+/// pointer.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Storage {
+    address: libc::sockaddr_in6,
+    rest: [u8; 128 - size_of::<libc::sockaddr_in6>()],
+    alignment: [usize; 0],
+}
+
+impl Storage {
+    const fn of(address: Ipv6Addr) -> Self {
+        Storage {
+            address: ipv6_address(address),
+            rest: [0; _],
+            alignment: [],
+        }
+    }
+
+    fn address(&self) -> Ipv6Addr {
+        self.address.sin6_addr.s6_addr.into()
+    }
+}
+
 // As in the kernel's headers, for 64-bit and for 32-bit machines.
 const _: () = {
+    let pointer = size_of::<usize>();
     assert!(size_of::<MrouteInterface>() == 12 && offset_of!(MrouteInterface, index) == 4);
     assert!(size_of::<MrouteEntry>() == 92 && offset_of!(MrouteEntry, out) == 60);
+    assert!(size_of::<Storage>() == 128 && align_of::<Storage>() == pointer);
+    assert!(size_of::<GroupSource>() == pointer + 256);
+    assert!(offset_of!(SourceFilter, mode) == pointer + 128);
+    assert!(offset_of!(SourceFilter, sources) == pointer + 136);
 };
 
 const fn ipv6_address(address: Ipv6Addr) -> libc::sockaddr_in6 {

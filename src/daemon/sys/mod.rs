@@ -15,6 +15,7 @@ pub mod procfs;
 pub mod readiness;
 pub mod records;
 pub mod signal;
+pub mod source_filters;
 pub mod sysctl;
 
 use std::io;
