@@ -9,9 +9,9 @@ use crate::link::{InterfaceName, MAX_DOWNSTREAMS, Prefix};
 use crate::time::Duration;
 
 pub use proxy::{
-    Forward, LAST_LISTENER_INTERVAL, MAX_GROUPS, MAX_LAST_LISTENER_INTERVAL, MAX_QUERY_INTERVAL,
-    MAX_ROBUSTNESS, MAX_SOURCES, MOST_GROUPS, ProxyConfig, QUERY_INTERVAL, QuerierMode, ROBUSTNESS,
-    Scope, is_source_specific,
+    Forward, LAST_LISTENER_INTERVAL, MAX_GROUPS, MAX_LAST_LISTENER_INTERVAL, MAX_PROXY_DOWNSTREAMS,
+    MAX_QUERY_INTERVAL, MAX_ROBUSTNESS, MAX_SOURCES, MAX_TABLE, MOST_GROUPS, ProxyConfig,
+    QUERY_INTERVAL, QuerierMode, ROBUSTNESS, Scope, is_source_specific,
 };
 
 /// The time from the last sighting of an address to its expiry. It exceeds two query intervals of
@@ -189,6 +189,12 @@ impl Config {
         if (self.ndp_proxy || self.host_routes || self.announce) && !self.ask && !self.probe {
             return Err(ConfigError::NothingConfirmed);
         }
+        if let Some(proxy) = &self.mld_proxy {
+            if self.downstreams.len() > MAX_PROXY_DOWNSTREAMS {
+                return Err(ConfigError::TooManyToProxy);
+            }
+            proxy.check()?;
+        }
         Ok(())
     }
 
@@ -219,6 +225,19 @@ pub enum ConfigError {
     NothingToLearn,
     /// An option needs confirmed addresses, and the other options let no host confirm one.
     NothingConfirmed,
+    /// The MLD proxy has more than [`MAX_PROXY_DOWNSTREAMS`] downstreams.
+    TooManyToProxy,
+    /// A setting of the MLD proxy is outside its range, with the name of its option.
+    OutOfRange {
+        option: &'static str,
+        range: &'static str,
+    },
+    /// A prefix of groups holds other addresses; with the name of its option.
+    NotMulticast(&'static str, Prefix),
+    /// The prefix of groups to proxy holds only groups that are never forwarded.
+    NeverForwarded(Prefix),
+    /// Every group is denied.
+    NothingToProxy,
 }
 
 impl fmt::Display for ConfigError {
@@ -241,6 +260,27 @@ impl fmt::Display for ConfigError {
                 "--ndp-proxy, --host-routes and --announce are for hosts that answered; \
                  with --no-ask and --no-probe none is asked",
             ),
+            ConfigError::TooManyToProxy => write!(
+                f,
+                "--mld-proxy takes at most {MAX_PROXY_DOWNSTREAMS} downstream interfaces; \
+                 name fewer"
+            ),
+            ConfigError::OutOfRange { option, range } => {
+                write!(f, "{option} is out of range; it must be {range}")
+            }
+            ConfigError::NotMulticast(option, prefix) => write!(
+                f,
+                "{option} {prefix}: not all of these are multicast groups; \
+                 name a prefix within ff00::/8"
+            ),
+            ConfigError::NeverForwarded(prefix) => write!(
+                f,
+                "--allow {prefix}: no router forwards these groups, whose scope is one link \
+                 at most; name groups of ff03::/16 or a wider scope"
+            ),
+            ConfigError::NothingToProxy => {
+                f.write_str("--deny covers every group that is allowed; no group is left to proxy")
+            }
         }
     }
 }
@@ -372,6 +412,40 @@ mod tests {
     }
 
     #[test]
+    fn check_limits_the_downstreams_of_the_mld_proxy_alone() {
+        let with_downstreams = |count: usize, mld_proxy| {
+            let mut config = config(&[]);
+            config.mld_proxy = mld_proxy;
+            for number in 0..count {
+                let name = text(&format_args!("lan{number}")).parse().unwrap();
+                config.downstreams.push(name).unwrap();
+            }
+            config.check()
+        };
+        let proxy = || Some(ProxyConfig::default());
+        assert_eq!(with_downstreams(MAX_DOWNSTREAMS, None), Ok(()));
+        assert_eq!(with_downstreams(MAX_PROXY_DOWNSTREAMS, proxy()), Ok(()));
+        let too_many = with_downstreams(MAX_PROXY_DOWNSTREAMS + 1, proxy());
+        assert_eq!(too_many, Err(ConfigError::TooManyToProxy));
+    }
+
+    #[test]
+    fn check_includes_the_settings_of_the_mld_proxy() {
+        let proxy = ProxyConfig {
+            max_sources: 0,
+            ..ProxyConfig::default()
+        };
+        let wrong = Config {
+            mld_proxy: Some(proxy),
+            ..config(&["br-lan"])
+        };
+        let Err(ConfigError::OutOfRange { option, .. }) = wrong.check() else {
+            panic!("it is accepted: {:?}", wrong.check());
+        };
+        assert_eq!(option, "--max-sources");
+    }
+
+    #[test]
     fn every_error_names_its_interface_or_option() {
         let name: InterfaceName = "br-lan".parse().unwrap();
         assert_eq!((name.as_str(), &*text(&name)), ("br-lan", "br-lan"));
@@ -392,6 +466,26 @@ mod tests {
                 ConfigError::NothingConfirmed,
                 "--ndp-proxy, --host-routes and --announce",
             ),
+            (
+                ConfigError::TooManyToProxy,
+                "--mld-proxy takes at most 30 downstream interfaces",
+            ),
+            (
+                ConfigError::OutOfRange {
+                    option: "--max-sources",
+                    range: "1 to 64",
+                },
+                "--max-sources is out of range; it must be 1 to 64",
+            ),
+            (
+                ConfigError::NotMulticast("--deny", GLOBAL_UNICAST),
+                "--deny 2000::/3: not all of these are multicast",
+            ),
+            (
+                ConfigError::NeverForwarded("ff02::fb/128".parse().unwrap()),
+                "--allow ff02::fb/128: no router forwards",
+            ),
+            (ConfigError::NothingToProxy, "--deny covers every group"),
         ];
         for (error, start) in errors {
             assert!(text(&error).starts_with(start), "{error}");

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::net::Ipv6Addr;
 
-use super::MAX_PREFIXES;
+use super::{ConfigError, MAX_PREFIXES};
 use crate::link::Prefix;
 use crate::time::Duration;
 
@@ -23,6 +23,18 @@ pub const MAX_GROUPS: u16 = 400;
 pub const MAX_SOURCES: u8 = 64;
 /// The most groups that the tables hold.
 pub const MOST_GROUPS: u16 = 4096;
+
+/// The most downstreams. Linux has 32 multicast interfaces in a table: the upstream takes one, and
+/// one stays free to be the parent of entries that forward nothing.
+pub const MAX_PROXY_DOWNSTREAMS: usize = 30;
+/// Linux takes no higher number of a multicast routing table, since the table's number is a part of
+/// an interface's name.
+pub const MAX_TABLE: u32 = 99_999_999;
+/// All multicast addresses (RFC 4291 §2.7).
+const MULTICAST: Prefix = Prefix {
+    network: Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0),
+    length: 8,
+};
 
 /// The settings of the MLD proxy.
 #[derive(Clone, Debug)]
@@ -52,7 +64,7 @@ pub struct ProxyConfig {
     pub allow: heapless::Vec<Prefix, MAX_PREFIXES>,
     /// Groups inside one of these are not proxied.
     pub deny: heapless::Vec<Prefix, MAX_PREFIXES>,
-    /// The kernel's multicast routing table; `None` for the main one.
+    /// The kernel's multicast routing table, 1 to [`MAX_TABLE`]; `None` for the main one.
     pub table: Option<u32>,
     pub forward: Forward,
 }
@@ -122,6 +134,74 @@ impl Default for ProxyConfig {
 }
 
 impl ProxyConfig {
+    /// Checks that each setting is within its range, and that the prefixes leave a group to proxy.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let within = |duration, highest| duration > Duration::ZERO && duration <= highest;
+        let settings = [
+            (
+                "--query-interval",
+                within(self.query_interval, MAX_QUERY_INTERVAL),
+                "1 to 31744 seconds",
+            ),
+            (
+                "--robustness",
+                (1..=MAX_ROBUSTNESS).contains(&self.robustness),
+                "1 to 7",
+            ),
+            (
+                "--last-listener-interval",
+                within(self.last_listener_interval, MAX_LAST_LISTENER_INTERVAL),
+                "0.001 to 25 seconds",
+            ),
+            (
+                "--max-groups",
+                (1..=MOST_GROUPS).contains(&self.max_groups),
+                "1 to 4096",
+            ),
+            (
+                "--max-sources",
+                (1..=MAX_SOURCES).contains(&self.max_sources),
+                "1 to 64",
+            ),
+            (
+                "--table",
+                self.table
+                    .is_none_or(|table| (1..=MAX_TABLE).contains(&table)),
+                "1 to 99999999",
+            ),
+        ];
+        for (option, right, range) in settings {
+            if !right {
+                return Err(ConfigError::OutOfRange { option, range });
+            }
+        }
+        self.check_prefixes()
+    }
+
+    fn check_prefixes(&self) -> Result<(), ConfigError> {
+        for (option, prefixes) in [("--allow", &self.allow), ("--deny", &self.deny)] {
+            for prefix in prefixes {
+                if !MULTICAST.covers(prefix) {
+                    return Err(ConfigError::NotMulticast(option, *prefix));
+                }
+            }
+        }
+        for prefix in &self.allow {
+            if prefix.length >= 16 && Scope::of(prefix.network) <= Scope::LINK_LOCAL {
+                return Err(ConfigError::NeverForwarded(*prefix));
+            }
+        }
+        let denied = |allowed: &Prefix| self.deny.iter().any(|denied| denied.covers(allowed));
+        let nothing = match self.allow.is_empty() {
+            true => denied(&MULTICAST),
+            false => self.allow.iter().all(denied),
+        };
+        if nothing {
+            return Err(ConfigError::NothingToProxy);
+        }
+        Ok(())
+    }
+
     /// Whether the proxy forwards a group, and keeps who listens to it. Groups of the link, and of
     /// the interface, are never forwarded (RFC 4291 §2.7).
     pub fn proxies(&self, group: Ipv6Addr) -> bool {
@@ -146,6 +226,174 @@ impl fmt::Display for Scope {
             Scope::ORGANIZATION_LOCAL => f.write_str("organization"),
             Scope::GLOBAL => f.write_str("global"),
             Scope(scope) => write!(f, "{scope}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefixes(texts: &[&str]) -> heapless::Vec<Prefix, MAX_PREFIXES> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn check_accepts_the_ends_of_each_range_and_nothing_beyond() {
+        type Change = fn(&mut ProxyConfig);
+        let rows: [(&str, [Change; 2], &[Change]); 6] = [
+            (
+                "--query-interval",
+                [
+                    |config| config.query_interval = Duration::from_secs(1),
+                    |config| config.query_interval = Duration::from_secs(31_744),
+                ],
+                &[
+                    |config| config.query_interval = Duration::ZERO,
+                    |config| config.query_interval = Duration::from_secs(31_745),
+                ],
+            ),
+            (
+                "--robustness",
+                [
+                    |config| config.robustness = 1,
+                    |config| config.robustness = 7,
+                ],
+                &[
+                    |config| config.robustness = 0,
+                    |config| config.robustness = 8,
+                ],
+            ),
+            (
+                "--last-listener-interval",
+                [
+                    |config| config.last_listener_interval = Duration::from_millis(1),
+                    |config| config.last_listener_interval = Duration::from_secs(25),
+                ],
+                &[
+                    |config| config.last_listener_interval = Duration::ZERO,
+                    |config| config.last_listener_interval = Duration::from_millis(25_001),
+                ],
+            ),
+            (
+                "--max-groups",
+                [
+                    |config| config.max_groups = 1,
+                    |config| config.max_groups = 4096,
+                ],
+                &[
+                    |config| config.max_groups = 0,
+                    |config| config.max_groups = 4097,
+                ],
+            ),
+            (
+                "--max-sources",
+                [
+                    |config| config.max_sources = 1,
+                    |config| config.max_sources = 64,
+                ],
+                &[
+                    |config| config.max_sources = 0,
+                    |config| config.max_sources = 65,
+                ],
+            ),
+            (
+                "--table",
+                [
+                    |config| config.table = Some(1),
+                    |config| config.table = Some(99_999_999),
+                ],
+                &[
+                    |config| config.table = Some(0),
+                    |config| config.table = Some(100_000_000),
+                ],
+            ),
+        ];
+        let check = |change: Change| {
+            let mut config = ProxyConfig::default();
+            change(&mut config);
+            config.check()
+        };
+        for (name, right, wrong) in rows {
+            for change in right {
+                assert_eq!(check(change), Ok(()), "{name}");
+            }
+            for change in wrong {
+                let Err(ConfigError::OutOfRange { option, .. }) = check(*change) else {
+                    panic!("{name} is accepted: {:?}", check(*change));
+                };
+                assert_eq!(option, name);
+            }
+        }
+    }
+
+    #[test]
+    fn check_refuses_prefixes_that_are_not_multicast() {
+        for text in ["2001:db8::/64", "::/0", "fe00::/7", "fe80::/10"] {
+            let prefix = text.parse().unwrap();
+            let allowing = ProxyConfig {
+                allow: prefixes(&["ff0e::/16", text]),
+                ..ProxyConfig::default()
+            };
+            let not_multicast = |option| Err(ConfigError::NotMulticast(option, prefix));
+            assert_eq!(allowing.check(), not_multicast("--allow"));
+            let denying = ProxyConfig {
+                deny: prefixes(&[text]),
+                ..ProxyConfig::default()
+            };
+            assert_eq!(denying.check(), not_multicast("--deny"));
+        }
+    }
+
+    #[test]
+    fn check_refuses_to_allow_a_group_of_the_link() {
+        for (text, right) in [
+            ("ff02::fb/128", false),
+            ("ff02::/16", false),
+            ("ff31::/16", false),
+            ("ff00::/12", true),
+            ("ff03::/16", true),
+            ("ff05::fb/128", true),
+        ] {
+            let config = ProxyConfig {
+                allow: prefixes(&[text]),
+                ..ProxyConfig::default()
+            };
+            assert_eq!(config.check().is_ok(), right, "{text}");
+            let denying = ProxyConfig {
+                deny: prefixes(&[text]),
+                ..ProxyConfig::default()
+            };
+            assert_eq!(denying.check(), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn check_refuses_prefixes_that_leave_no_group_to_proxy() {
+        for (allow, deny, right) in [
+            (&[][..], &["ff00::/8"][..], false),
+            (&[], &["ff00::/9", "ff80::/9"], true),
+            (&["ff3e::/32"], &["ff30::/12"], false),
+            (&["ff3e::/32"], &["ff3e::/32"], false),
+            (&["ff3e::/32"], &["ff3e::/33"], true),
+            (&["ff3e::/32", "ff0e::/16"], &["ff3e::/16"], true),
+            (
+                &["ff3e::/32", "ff0e::/16"],
+                &["ff3e::/16", "ff0e::/16"],
+                false,
+            ),
+        ] {
+            let config = ProxyConfig {
+                allow: prefixes(allow),
+                deny: prefixes(deny),
+                ..ProxyConfig::default()
+            };
+            let expected = if right {
+                Ok(())
+            } else {
+                Err(ConfigError::NothingToProxy)
+            };
+            assert_eq!(config.check(), expected, "{allow:?} {deny:?}");
         }
     }
 }
