@@ -1,10 +1,12 @@
 //! The command line.
 
+mod proxy;
+
 use argh::FromArgs;
 use log::LevelFilter;
 use protocol::config::{
-    ADDRESS_TIMEOUT, Config, EXPIRY_INTERVAL, JOIN_BURST, JOIN_RATE, Learn, MAX_PREFIXES, MldMode,
-    PER_MAC, REFRESH_INTERVAL,
+    ADDRESS_TIMEOUT, Config, EXPIRY_INTERVAL, Forward, JOIN_BURST, JOIN_RATE, Learn, MAX_PREFIXES,
+    MldMode, PER_MAC, QuerierMode, REFRESH_INTERVAL, Scope,
 };
 use protocol::link::{InterfaceName, MAX_DOWNSTREAMS, Prefix, PrefixError};
 use protocol::time::Duration;
@@ -38,7 +40,7 @@ pub fn parse(arguments: &[&str]) -> Result<Command, String> {
             env!("CARGO_PKG_VERSION")
         ))),
         Some(Subcommand::Run(arguments)) => {
-            let run = run(arguments).map_err(|error| format!("mldproxy: {error}\n"))?;
+            let run = run(*arguments).map_err(|error| format!("mldproxy: {error}\n"))?;
             Ok(Command::Run(Box::new(run)))
         }
         Some(Subcommand::Status(arguments)) => Ok(Command::Status(arguments)),
@@ -64,7 +66,7 @@ struct Arguments {
 #[derive(FromArgs)]
 #[argh(subcommand)]
 enum Subcommand {
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     Status(StatusArguments),
     Check(CheckArguments),
     Query(QueryArguments),
@@ -77,7 +79,7 @@ enum Subcommand {
     name = "run",
     example = "mldproxy run wan br-lan",
     note = "Needs CAP_NET_RAW, and CAP_NET_ADMIN where a downstream bridge snoops and for \
-        --ndp-proxy and --host-routes."
+        --ndp-proxy, --host-routes and --table."
 )]
 struct RunArguments {
     /// seconds from the last sighting of an address to its end (default 300)
@@ -152,6 +154,50 @@ struct RunArguments {
         from_str_fn(mld_mode)
     )]
     mld_version: MldMode,
+    /// be the MLD proxy: forward multicast streams between the upstream and the listeners
+    /// downstream; the options down to --forward are for it alone
+    #[argh(switch)]
+    mld_proxy: bool,
+    /// end a stream at once when a listener leaves, without a query for others
+    #[argh(switch)]
+    fast_leave: bool,
+    /// forward what hosts downstream send upstream too
+    #[argh(switch)]
+    senders: bool,
+    /// lowest scope of groups that leave the home: admin, site, organization, global or 3 to 14
+    /// (default organization)
+    #[argh(option, arg_name = "s", from_str_fn(proxy::scope))]
+    scope: Option<Scope>,
+    /// be the querier downstream: auto with MLDv2, v1, or off (default auto)
+    #[argh(option, arg_name = "q", from_str_fn(proxy::querier))]
+    querier: Option<QuerierMode>,
+    /// seconds between two general queries (default 125)
+    #[argh(option, arg_name = "s", from_str_fn(seconds))]
+    query_interval: Option<Duration>,
+    /// times that what may be lost is sent, 1 to 7 (default 2)
+    #[argh(option, arg_name = "n", from_str_fn(number))]
+    robustness: Option<u32>,
+    /// seconds between two queries for other listeners when one leaves, such as 0.1 (default 1)
+    #[argh(option, arg_name = "s", from_str_fn(proxy::decimal_seconds))]
+    last_listener_interval: Option<Duration>,
+    /// groups of one downstream, and groups joined upstream (default 400)
+    #[argh(option, arg_name = "n", from_str_fn(number))]
+    max_groups: Option<u32>,
+    /// sources of one group (default 64)
+    #[argh(option, arg_name = "n", from_str_fn(number))]
+    max_sources: Option<u32>,
+    /// proxy only groups in this prefix; may be given more than once
+    #[argh(option, arg_name = "p")]
+    allow: Vec<Prefix>,
+    /// never proxy groups in this prefix; may be given more than once
+    #[argh(option, arg_name = "p")]
+    deny: Vec<Prefix>,
+    /// the kernel's multicast routing table, in place of the main one
+    #[argh(option, arg_name = "n", from_str_fn(number))]
+    table: Option<u32>,
+    /// auto: forward while this router is the querier; or always (default auto)
+    #[argh(option, arg_name = "f", from_str_fn(proxy::forward))]
+    forward: Option<Forward>,
     /// error, warn, info, debug or trace (default info)
     #[argh(
         option,
@@ -187,6 +233,7 @@ struct RunArguments {
 }
 
 fn run(arguments: RunArguments) -> Result<Settings, String> {
+    let mld_proxy = proxy::settings(&arguments)?;
     let mut config = Config::new(arguments.upstream);
     config.address_timeout = arguments.address_timeout;
     config.refresh_interval = arguments.refresh_interval;
@@ -219,6 +266,7 @@ fn run(arguments: RunArguments) -> Result<Settings, String> {
     config.join_rate = arguments.join_rate;
     config.join_burst = arguments.join_burst;
     config.mld_mode = arguments.mld_version;
+    config.mld_proxy = mld_proxy;
     config.check().map_err(|error| error.to_string())?;
     Ok(Settings {
         config,

@@ -132,6 +132,59 @@ fn each_mistake_is_named_in_one_line() {
             "run --user 4294967294 wan br-lan",
             "error: --user 4294967294: there is no such user",
         ),
+        (
+            "run --mld-proxy --scope moon wan br-lan",
+            "'moon': not one of admin, site, organization, global, 3 to 14",
+        ),
+        (
+            "run --mld-proxy --querier v2 wan br-lan",
+            "'v2': not one of auto, v1, off",
+        ),
+        (
+            "run --mld-proxy --forward never wan br-lan",
+            "'never': not one of auto, always",
+        ),
+        (
+            "run --mld-proxy --last-listener-interval 100ms wan br-lan",
+            "'100ms': not a number of seconds such as 1 or 0.25",
+        ),
+        (
+            "run --mld-proxy --last-listener-interval 0 wan br-lan",
+            "--last-listener-interval is out of range; it must be 0.001 to 25 seconds",
+        ),
+        (
+            "run --mld-proxy --max-sources 0 wan br-lan",
+            "--max-sources is out of range; it must be 1 to 64",
+        ),
+        (
+            "run --mld-proxy --max-sources 257 wan br-lan",
+            "--max-sources is out of range; it must be 1 to 64",
+        ),
+        (
+            "run --mld-proxy --table 0 wan br-lan",
+            "--table is out of range; it must be 1 to 99999999",
+        ),
+        (
+            "run --mld-proxy --allow 2001:db8::/64 wan br-lan",
+            "--allow 2001:db8::/64: not all of these are multicast groups",
+        ),
+        (
+            "run --mld-proxy --allow ff02::fb/128 wan br-lan",
+            "--allow ff02::fb/128: no router forwards these groups",
+        ),
+        (
+            "run --mld-proxy --deny ff00::/8 wan br-lan",
+            "--deny covers every group that is allowed; no group is left to proxy",
+        ),
+        (
+            "run --senders wan br-lan",
+            "--senders has no effect without --mld-proxy",
+        ),
+        (
+            "run --mld-proxy wan a0 a1 a2 a3 a4 a5 a6 a7 a8 a9 b0 b1 b2 b3 b4 b5 b6 b7 b8 b9 \
+             c0 c1 c2 c3 c4 c5 c6 c7 c8 c9 d0",
+            "--mld-proxy takes at most 30 downstream interfaces; name fewer",
+        ),
         ("", "nothing to do; see mldproxy --help"),
     ] {
         let (code, lines) = mldproxy(arguments, &[]);
