@@ -170,6 +170,9 @@ fn the_package_has_the_files_of_the_feed_with_their_modes() {
             "-rwxr-xr-x 0/0 ./usr/libexec/rpcd/mldproxy",
             "drwxr-xr-x 0/0 ./usr/sbin/",
             "-rwxr-xr-x 0/0 ./usr/sbin/mldproxy",
+            "drwxr-xr-x 0/0 ./usr/share/",
+            "drwxr-xr-x 0/0 ./usr/share/mldproxy/",
+            "-rw-r--r-- 0/0 ./usr/share/mldproxy/firewall.sh",
         ]
     );
     // The feed's package has the same files.
@@ -189,6 +192,7 @@ fn the_package_unpacks_into_a_router() {
     for (installed, ours) in [
         ("etc/config/mldproxy", "mldproxy.config"),
         ("etc/init.d/mldproxy", "mldproxy.init"),
+        ("usr/share/mldproxy/firewall.sh", "mldproxy.firewall"),
         ("usr/libexec/rpcd/mldproxy", "mldproxy.rpcd"),
         (
             "etc/capabilities/mldproxy.json",

@@ -96,6 +96,7 @@ fn the_makefile_installs_every_file_where_programs_look_for_it() {
     // INSTALL_BIN installs with mode 0755, INSTALL_CONF with 0600, INSTALL_DATA with 0644.
     let config = "/etc/config/mldproxy";
     let capabilities = "/etc/capabilities/mldproxy.json";
+    let firewall = "/usr/share/mldproxy/firewall.sh";
     let program = "$(PKG_INSTALL_DIR)/bin/mldproxy";
     assert_eq!(
         installed,
@@ -107,6 +108,7 @@ fn the_makefile_installs_every_file_where_programs_look_for_it() {
                 "./files/mldproxy.init",
                 "/etc/init.d/mldproxy"
             ),
+            ("$(INSTALL_DATA)", "./files/mldproxy.firewall", firewall),
             (
                 "$(INSTALL_BIN)",
                 "./files/mldproxy.rpcd",
@@ -135,7 +137,12 @@ fn the_makefile_installs_every_file_where_programs_look_for_it() {
 
     let script = read("openwrt/mldproxy/files/mldproxy.init");
     assert!(script.starts_with("#!/bin/sh /etc/rc.common\n"));
-    for line in ["USE_PROCD=1\n", "PROG=/usr/sbin/mldproxy\n", capabilities] {
+    for line in [
+        "USE_PROCD=1\n",
+        "PROG=/usr/sbin/mldproxy\n",
+        capabilities,
+        firewall,
+    ] {
         assert!(script.contains(line), "{line}");
     }
 }
@@ -231,11 +238,11 @@ fn shellcheck_finds_no_fault_in_the_scripts() {
         .map(|file| file.unwrap().path())
         .filter(|file| file.extension().is_some_and(|kind| kind == "sh"))
         .chain(
-            ["init", "rpcd"]
+            ["init", "firewall", "rpcd"]
                 .map(|kind| repository(&format!("openwrt/mldproxy/files/mldproxy.{kind}"))),
         )
         .collect();
-    assert_eq!(scripts.len(), 7);
+    assert_eq!(scripts.len(), 8);
     // The busybox of a router reads a character class such as [:alpha:] as a set of its letters.
     for script in &scripts {
         let text = fs::read_to_string(script).unwrap();

@@ -79,7 +79,7 @@ impl Router {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let root = Path::new(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("router-{}-{number}", std::process::id()));
-        for folder in ["bin", "etc/config", "lib/functions"] {
+        for folder in ["bin", "etc/config", "lib/functions", "usr/share/mldproxy"] {
             fs::create_dir_all(root.join(folder)).unwrap();
         }
         // The stubs need these programs, and the script needs `tr`. It can run no others.
@@ -89,6 +89,8 @@ impl Router {
         }
         let network = repository("tests/openwrt/stubs/network.sh");
         fs::copy(network, root.join("lib/functions/network.sh")).unwrap();
+        let firewall = repository("openwrt/mldproxy/files/mldproxy.firewall");
+        fs::copy(firewall, root.join("usr/share/mldproxy/firewall.sh")).unwrap();
         install_jsonfilter(&root.join("bin"));
         let router = Router {
             root,
