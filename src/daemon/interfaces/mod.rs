@@ -144,6 +144,18 @@ impl Interfaces {
         &self.downstreams
     }
 
+    /// The upstream, then the downstreams in the order of the configuration.
+    pub fn iter(&self) -> impl Iterator<Item = &Interface> {
+        std::iter::once(&self.upstream).chain(&self.downstreams)
+    }
+
+    /// As [`iter`](Self::iter), each with its side.
+    pub fn sides(&self) -> impl Iterator<Item = (Side, &Interface)> {
+        let downstreams = (0..).map(Side::Downstream);
+        let sides = std::iter::once(Side::Upstream).chain(downstreams);
+        sides.zip(self.iter())
+    }
+
     /// The port of the downstream with this number.
     pub fn port_of(&self, index: u32) -> Option<Port> {
         let mut downstreams = self.downstreams.iter();

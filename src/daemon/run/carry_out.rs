@@ -6,6 +6,7 @@ use log::debug;
 use nix::errno::Errno;
 use protocol::engine::Action;
 use protocol::link::Side;
+use protocol::mld::streams;
 use protocol::ndp::neighbors::Question;
 use protocol::ndp::solicited;
 use protocol::wire::{MacAddress, SolicitedNode};
@@ -51,6 +52,7 @@ impl EventLoop<'_> {
                 self.change_membership(change)
             }
             Action::Ndp(ndp::Action::Kernel(change)) => self.change_table(change),
+            Action::Mld(mld::Action::Streams(ref action)) => self.carry_out_for_streams(action),
             Action::Mld(mld::Action::Report { length, group }) => {
                 let name = &self.engine.config().upstream;
                 debug!("reporting to {group} on {name}, {length} octets");
@@ -100,6 +102,29 @@ impl EventLoop<'_> {
                 debug!("advertising {target} to {destination}");
                 self.send(side, length, destination, mac).is_ok()
             }
+        }
+    }
+
+    fn carry_out_for_streams(&mut self, action: &streams::Action) -> bool {
+        match *action {
+            streams::Action::Query {
+                port,
+                length,
+                destination,
+                ..
+            } => {
+                debug!("querying {destination}");
+                let side = Side::Downstream(port);
+                self.send(side, length, destination, None).is_ok()
+            }
+            streams::Action::Membership(change) => {
+                let proxy = self.engine.mld().streams().proxy();
+                let sources = proxy.sources_wanted(change.slot).collect();
+                let index = self.links.upstream.told().map_or(0, |link| link.index);
+                let on = (index, &self.engine.config().upstream);
+                self.forwarding.change_membership(&change, sources, on)
+            }
+            streams::Action::Forward(change) => self.forwarding.change_entry(&change),
         }
     }
 

@@ -15,6 +15,7 @@ impl EventLoop<'_> {
     pub(super) fn follow_interfaces(&mut self, now: Instant) {
         self.follow_upstream(now);
         self.follow_downstreams(now);
+        self.follow_forwarding(now);
         if !self.news.is_complete {
             return;
         }
@@ -51,10 +52,12 @@ impl EventLoop<'_> {
             // With the old interface the kernel dropped its memberships and its settings.
             self.settings.interface_is_gone();
             self.output.memberships.leave_all();
+            self.forwarding.leave_all();
             link.tell(now, self.engine, None);
         }
         if index(upstream) != index(link.told()) {
             self.output.memberships.leave_all();
+            self.forwarding.leave_all();
         }
         link.tell(now, self.engine, upstream);
         let config = self.engine.config();

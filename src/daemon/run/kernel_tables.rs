@@ -271,6 +271,7 @@ impl EventLoop<'_> {
             return;
         }
         self.tables.next_refresh = next;
+        self.look_at_forwarding();
         if self.tables.is_listed && is_wanted(self.engine.config()) {
             self.news.want_at_least(Dump::ProxiedNeighbors);
             self.request_dump(clock::now());

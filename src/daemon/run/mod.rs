@@ -4,6 +4,7 @@
 mod bridges;
 mod carry_out;
 mod follow;
+pub mod forwarding;
 mod kernel_tables;
 mod link;
 mod news;
@@ -26,6 +27,7 @@ use crate::control::{self, Answers, Server, View};
 use crate::interfaces::Interfaces;
 use crate::run::bridges::OpenedBridge;
 use crate::run::carry_out::Output;
+use crate::run::forwarding::Forwarding;
 use crate::run::kernel_tables::KernelTables;
 use crate::run::link::{End, Links};
 use crate::run::news::News;
@@ -102,6 +104,7 @@ pub struct Sockets<'s> {
     instance: Netlink,
     tables: Tables,
     transmitter: Transmitter,
+    forwarding: Forwarding,
     /// The control socket, and the name of this instance.
     control: Option<(Server, &'s str)>,
 }
@@ -111,7 +114,7 @@ impl<'s> Sockets<'s> {
         signals: Signals,
         (netlink, instance): (Netlink, Netlink),
         tables: Tables,
-        transmitter: Transmitter,
+        (transmitter, forwarding): (Transmitter, Forwarding),
         control: Option<(Server, &'s str)>,
     ) -> Self {
         Sockets {
@@ -120,6 +123,7 @@ impl<'s> Sockets<'s> {
             instance,
             tables,
             transmitter,
+            forwarding,
             control,
         }
     }
@@ -135,6 +139,7 @@ pub struct EventLoop<'s> {
     news: News,
     tables: KernelTables,
     output: Output,
+    forwarding: Forwarding,
     interfaces: Interfaces,
     links: Links,
     /// The bridge of each downstream, at its [`Port`].
@@ -171,6 +176,7 @@ impl<'s> EventLoop<'s> {
             news: News::new(sockets.netlink),
             tables,
             output: Output::new(sockets.transmitter),
+            forwarding: sockets.forwarding,
             interfaces,
             links,
             bridges,
@@ -181,6 +187,7 @@ impl<'s> EventLoop<'s> {
             retry: None,
             is_complete: None,
         };
+        event_loop.begin_forwarding();
         event_loop.request_dump(event_loop.started);
         event_loop
     }
@@ -205,6 +212,7 @@ impl<'s> EventLoop<'s> {
         self.act();
         self.clear_tables();
         self.output.memberships.leave_all();
+        self.end_forwarding();
         self.restore_bridges();
         Ok(signal)
     }
@@ -349,13 +357,17 @@ impl<'s> EventLoop<'s> {
     }
 
     fn serve_control(&mut self, now: Instant, ready: &dyn Fn(control::Source) -> bool) {
-        let Some((server, name)) = &mut self.control else {
+        let Some((server, _)) = &self.control else {
             return;
         };
         let is_ready = server.descriptors().any(|waited| ready(waited.source));
         if !is_ready && server.deadline().is_none_or(|deadline| deadline > now) {
             return;
         }
+        self.count_streams(now);
+        let Some((server, name)) = &mut self.control else {
+            return;
+        };
         let upstream = self.interfaces.upstream_interface();
         let downstreams = self.links.downstreams.iter();
         let downstreams = downstreams.zip(self.interfaces.downstreams());

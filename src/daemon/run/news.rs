@@ -187,16 +187,18 @@ fn tell_engine(
         Notice::Address(netlink::Address {
             index,
             address,
+            prefix_length,
             usable,
-            ..
         }) => Some(Event::Own {
             index,
             address,
+            prefix_length,
             present: usable,
         }),
         Notice::AddressDeleted { index, address } => Some(Event::Own {
             index,
             address,
+            prefix_length: 128,
             present: false,
         }),
         Notice::Dumped(Dump::Addresses) => Some(Event::OwnKnown),

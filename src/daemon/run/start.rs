@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use protocol::config::{Config, GLOBAL_UNICAST};
 use protocol::engine::{self, Engine};
 
+use super::forwarding::Forwarding;
 use super::{Buffers, EventLoop, Sockets};
 use crate::control::instance::{self, Instance};
 use crate::control::{BindError, Server, socket_of};
@@ -140,6 +141,7 @@ fn proxy(
     let netlink = Netlink::open().map_err(no_netlink)?;
     let instance = Netlink::open_as_instance().map_err(no_netlink)?;
     let tables = Tables::open(instance.number()).map_err(no_netlink)?;
+    let forwarding = Forwarding::open(&config);
     let signals = Signals::block().map_err(|errno| format!("taking signals: {}", errno.desc()))?;
     // What the daemon opens from here on, it opens with the rights that it keeps.
     drop_privileges(user).map_err(|errno| match errno {
@@ -153,7 +155,8 @@ fn proxy(
     let mut storage = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
     let mut buffers = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
     let mut engine = Engine::new(&mut storage, config, seed);
-    let sockets = Sockets::new(signals, (netlink, instance), tables, transmitter, control);
+    let output = (transmitter, forwarding);
+    let sockets = Sockets::new(signals, (netlink, instance), tables, output, control);
     let mut event_loop = EventLoop::new(&mut engine, &mut buffers, sockets);
     let ended = event_loop.run();
     log_counters(event_loop.engine());

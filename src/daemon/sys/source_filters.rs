@@ -10,13 +10,14 @@ use std::net::{Ipv6Addr, UdpSocket};
 use std::os::fd::AsFd as _;
 
 use nix::errno::Errno;
+use protocol::mld::filter::FilterMode;
 
 use super::ffi;
 use super::layouts::{self, SourceFilter};
 use super::membership::{Shards, join, leave, unbound_socket};
 
 /// The slots are below this number.
-pub const SLOTS: usize = 4096;
+pub const SLOTS: usize = protocol::mld::proxy::CAPACITY;
 /// The most sources of a filter, as many as the kernel takes by default (`net.ipv6.mld_max_msf`).
 pub const MAX_SOURCES: usize = layouts::MAX_SOURCES;
 
@@ -25,15 +26,6 @@ const GROUPS_PER_SOCKET: usize = 32;
 const SHARED_SOURCES: usize = 8;
 /// The most groups with sockets of their own.
 const OWN_SOCKETS: usize = 128;
-
-/// Which packets of a group a member wants (RFC 3810 §4.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FilterMode {
-    /// Those of the sources in the list.
-    Include,
-    /// Those of all sources but the ones in the list.
-    Exclude,
-}
 
 /// Closing the sockets ends all memberships.
 pub struct SourceFilters {

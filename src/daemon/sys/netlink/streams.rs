@@ -2,7 +2,10 @@
 
 use std::net::Ipv6Addr;
 
-use super::message::{IPV6_MULTICAST, Message, ROUTE_HEADER, attributes, u16_at, u32_at, u64_at};
+use super::message::{
+    IPV6_MULTICAST, Message, ROUTE_HEADER, Request, attributes, u16_at, u32_at, u64_at,
+};
+use super::tables::Tables;
 
 /// An entry of multicast routing. An entry for any source counts the packets of all sources that
 /// have no entry of their own.
@@ -41,6 +44,28 @@ impl Outgoing<'_> {
             let index = u32_at(rest, 4)?;
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
             Some(index)
+        })
+    }
+}
+
+impl Tables {
+    /// Calls `told` with each entry of multicast routing, of all tables. Reads into `buffer`, which
+    /// has room for 8 kB.
+    ///
+    /// # Errors
+    /// The error number by which the kernel refused the listing.
+    pub fn for_each_stream(
+        &self,
+        buffer: &mut [u8],
+        told: &mut dyn FnMut(Stream<'_>),
+    ) -> nix::Result<()> {
+        let mut header = [0; ROUTE_HEADER];
+        header[0] = IPV6_MULTICAST as u8;
+        let question = Request::new(libc::RTM_GETROUTE, libc::NLM_F_DUMP, &header);
+        self.dump(question, buffer, &mut |message| {
+            if let Some(stream) = stream(message) {
+                told(stream);
+            }
         })
     }
 }

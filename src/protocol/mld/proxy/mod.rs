@@ -18,7 +18,7 @@ use crate::link::Side;
 use crate::tables::pending::{Pending, SlotSet};
 use crate::tables::pool::Pool;
 use crate::tables::table::{Next, Table};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 use entries::{Base, Entry, HOME, Installed, UPSTREAM, UPSTREAM_NUMBER, bit_of, number_of};
 
@@ -79,8 +79,8 @@ pub struct Counts {
     pub octets: u64,
     /// Packets that came from another side than the source's.
     pub wrong_side: u64,
-    /// When the last packet came; `None` if none did since the entry was made.
-    pub last: Option<Instant>,
+    /// The time since the last packet; `None` if none came since the entry was made.
+    pub idle: Option<Duration>,
 }
 
 impl Forwarding {
@@ -91,7 +91,7 @@ impl Forwarding {
             packets: 0,
             octets: 0,
             wrong_side: 0,
-            last: None,
+            idle: None,
         },
     };
 
