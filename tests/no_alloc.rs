@@ -13,13 +13,14 @@ use std::thread;
 
 use allocation_counter::measure;
 use libtest_mimic::{Arguments, Trial};
-use protocol::config::Config;
+use protocol::config::{Config, ProxyConfig};
 use protocol::counters::Counter;
-use protocol::engine::{self, Engine};
+use protocol::engine::Engine;
 use protocol::time::Duration;
 use protocol::wire::{NeighborSolicitation, SolicitedNode};
 
 use daemon::control::Server;
+use daemon::run::forwarding::Forwarding;
 use daemon::run::{Buffers, EventLoop, Sockets};
 use daemon::sys::netlink::Netlink;
 use daemon::sys::netlink::tables::Tables;
@@ -142,7 +143,9 @@ fn count_allocations(path: &str) -> u64 {
     config.host_routes = true;
     config.join_rate = 100_000;
     config.join_burst = 100_000;
-    let mut storage = Box::new(const { engine::Tables::new() });
+    config.mld_proxy = Some(ProxyConfig::default());
+    let forwarding = Forwarding::open(&config);
+    let mut storage = model::storage::new();
     let mut engine = Engine::new(&mut storage, config, [1; 16]);
     let mut buffers = Box::new(Buffers::new());
     let Ok(server) = Server::bind(path, None) else {
@@ -155,7 +158,7 @@ fn count_allocations(path: &str) -> u64 {
         Signals::block().expect("signals"),
         (netlink, instance),
         tables,
-        Transmitter::open().expect("a packet socket"),
+        (Transmitter::open().expect("a packet socket"), forwarding),
         Some((server, "wan")),
     );
     let mut event_loop = EventLoop::new(&mut engine, &mut buffers, sockets);

@@ -468,7 +468,7 @@ mod tests {
             ),
             (
                 ConfigError::TooManyToProxy,
-                "--mld-proxy takes at most 30 downstream interfaces",
+                "--mld-proxy takes at most 28 downstream interfaces",
             ),
             (
                 ConfigError::OutOfRange {

@@ -35,6 +35,7 @@ fn group_left(groups: u16) {
     let buffer = &mut [0; BUFFER_LENGTH];
     for number in 0..FRAMES {
         let own = Event::Own {
+            prefix_length: 128,
             index: 2,
             address: address(number),
             present: true,

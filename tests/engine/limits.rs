@@ -202,6 +202,7 @@ fn a_group_that_nobody_wants_any_more_waits_for_no_join() {
     for number in [2, 3] {
         let (index, address, present) = (7, address(number), true);
         stage.handle(Event::Own {
+            prefix_length: 128,
             index,
             address,
             present,
@@ -540,6 +541,7 @@ fn excluded_prefixes_and_own_addresses_are_not_learned() {
     assert_eq!(stage.kernel.joined, [group(1)].into());
     let own = |stage: &mut Stage, present| {
         stage.handle(Event::Own {
+            prefix_length: 128,
             index: 1,
             address: address(1),
             present,
@@ -560,6 +562,7 @@ fn link_local_addresses_of_the_router_take_no_room_from_the_others() {
     let mut own = |address| {
         let present = true;
         stage.handle(Event::Own {
+            prefix_length: 128,
             index: 1,
             address,
             present,
@@ -586,6 +589,7 @@ fn an_own_address_that_there_is_no_room_for_is_counted() {
     let refused = |stage: &Stage| stage.engine.counters().get(Counter::RefusedFull);
     let own = |stage: &mut Stage, number, present| {
         stage.handle(Event::Own {
+            prefix_length: 128,
             index: 1,
             address: address(number),
             present,
@@ -611,6 +615,7 @@ fn an_address_is_the_routers_own_as_long_as_one_interface_has_it() {
     let own = |stage: &mut Stage, index, present| {
         let address = address(1);
         stage.handle(Event::Own {
+            prefix_length: 128,
             index,
             address,
             present,
@@ -632,6 +637,7 @@ fn nobody_can_claim_an_own_address_while_all_of_them_are_told_anew() {
     let mut stage = Stage::with_defaults();
     for number in [1, 2] {
         stage.handle(Event::Own {
+            prefix_length: 128,
             index: 1,
             address: address(number),
             present: true,
@@ -640,6 +646,7 @@ fn nobody_can_claim_an_own_address_while_all_of_them_are_told_anew() {
     stage.handle(Event::OwnUnknown);
     stage.seen(address(1));
     stage.handle(Event::Own {
+        prefix_length: 128,
         index: 1,
         address: address(1),
         present: true,
@@ -717,6 +724,7 @@ fn invariants_hold_under_any_order_of_events() {
                 }),
                 8 => stage.handle(Event::Forgotten(address(number))),
                 9 => stage.handle(Event::Own {
+                    prefix_length: 128,
                     index: 1,
                     address: address(number),
                     present: random.bool(),

@@ -195,6 +195,7 @@ fn what_becomes_the_routers_own_is_told() {
     lines();
     let (address, present) = (address(1), true);
     stage.handle(Event::Own {
+        prefix_length: 128,
         index: 1,
         address,
         present,

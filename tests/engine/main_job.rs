@@ -257,6 +257,7 @@ fn a_group_is_refused_while_groups_that_cannot_be_left_fill_the_table() {
 fn goes(stage: &mut Stage, number: u32) {
     let (address, present) = (address(number), true);
     stage.handle(Event::Own {
+        prefix_length: 128,
         index: 1,
         address,
         present,
@@ -284,6 +285,7 @@ fn each_group_is_left_ten_seconds_after_its_own_last_address() {
     stage.seen(twin(3));
     let (address, present) = (twin(3), true);
     stage.handle(Event::Own {
+        prefix_length: 128,
         index: 1,
         address,
         present,

@@ -720,6 +720,7 @@ fn a_target_that_nobody_looks_for_any_more_is_forgotten() {
 fn the_routers_own_addresses_and_those_outside_the_prefix_are_nobodys_targets() {
     let mut stage = Stage::proxying();
     stage.handle(Event::Own {
+        prefix_length: 128,
         index: 1,
         address: BESIDE,
         present: true,
@@ -742,12 +743,14 @@ fn what_becomes_the_routers_own_or_leaves_the_prefix_is_no_target_any_more() {
     stage.handle(Event::UpstreamPrefixes(&prefix("2001:db8:1::/64")));
     stage.finds_beside();
     stage.handle(Event::Own {
+        prefix_length: 128,
         index: 1,
         address: BESIDE,
         present: true,
     });
     assert!(stage.kernel.routes.is_empty() && stage.engine.ndp().targets().is_empty());
     stage.handle(Event::Own {
+        prefix_length: 128,
         index: 1,
         address: BESIDE,
         present: false,
@@ -815,6 +818,7 @@ fn who_listens_is_asked_for_upstream_only_by_the_ndp_proxy_and_for_no_own_addres
         if own {
             let (address, present) = (address(1), true);
             stage.handle(Event::Own {
+                prefix_length: 128,
                 index: 1,
                 address,
                 present,
@@ -1418,6 +1422,7 @@ fn what_is_gone_is_announced_no_more_though_its_entry_stays() {
     assert_eq!(stage.sent().len(), 1);
     stage.fail_if(|action| matches!(action, Action::Ndp(ndp::Action::Kernel(_))));
     stage.handle(Event::Own {
+        prefix_length: 128,
         index: 1,
         address: address(1),
         present: true,

@@ -213,6 +213,7 @@ impl Stage {
     fn put_into_words(&mut self, deed: &Deed) {
         let now = deed.at.as_millis();
         match deed.action {
+            Action::Mld(mld::Action::Streams(_)) => {}
             Action::Mld(mld::Action::Report { .. }) => self.note_report(now, &deed.packet),
             Action::Ndp(ndp::Action::Join(change)) => {
                 let words = format!("+{} {}", change.group, change.address);

@@ -75,6 +75,7 @@ impl Kernel {
                 index,
                 address,
                 present,
+                ..
             } => {
                 if address.is_unicast_link_local() || address.is_loopback() {
                 } else if present {
@@ -94,6 +95,8 @@ impl Kernel {
             | Event::Forgotten(_)
             | Event::UpstreamPrefixes(_)
             | Event::Listed(..)
+            | Event::Forwarding { .. }
+            | Event::Counted { .. }
             | Event::Renew
             | Event::Stalled => {}
         }

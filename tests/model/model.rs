@@ -7,10 +7,11 @@ use protocol::config::Config;
 use protocol::counters::Counter;
 use protocol::engine::{Action, BUFFER_LENGTH, Engine, Event, Tables};
 use protocol::link::Side;
+use protocol::mld::{self, streams};
+use protocol::ndp;
 use protocol::ndp::kernel_entries::Listing;
 use protocol::ndp::solicited::LEAVE_DELAY;
 use protocol::time::{Duration, Instant};
-use protocol::{mld, ndp};
 
 use crate::{Kernel, TABLES, storage, view};
 
@@ -111,6 +112,8 @@ impl<'t> Model<'t> {
             | Event::OwnKnown
             | Event::UpstreamPrefixes(_)
             | Event::Listed(..)
+            | Event::Forwarding { .. }
+            | Event::Counted { .. }
             | Event::Removed(..)
             | Event::Renew
             | Event::Stalled => self.settle(),
@@ -256,13 +259,19 @@ impl<'t> Model<'t> {
             self.engine.done(self.now, &action, succeeded);
             has_failed |= matches!(action, Action::Mld(_)) && !succeeded;
             let packet = match action {
-                Action::Mld(mld::Action::Report { length, .. })
+                Action::Mld(
+                    mld::Action::Report { length, .. }
+                    | mld::Action::Streams(streams::Action::Query { length, .. }),
+                )
                 | Action::Ndp(
                     ndp::Action::Ask { length, .. }
                     | ndp::Action::Solicit { length, .. }
                     | ndp::Action::Advertise { length, .. },
                 ) => buffer[..length].to_vec(),
-                Action::Ndp(
+                Action::Mld(mld::Action::Streams(
+                    streams::Action::Membership(_) | streams::Action::Forward(_),
+                ))
+                | Action::Ndp(
                     ndp::Action::Join(_) | ndp::Action::Leave(_) | ndp::Action::Kernel(_),
                 ) => Vec::new(),
             };
@@ -283,6 +292,7 @@ impl<'t> Model<'t> {
     fn carry_out(&mut self, action: &Action, buffer: &[u8]) -> bool {
         let fails = (self.fails)(action);
         match *action {
+            Action::Mld(mld::Action::Streams(_)) => {}
             Action::Mld(mld::Action::Report { length, group }) => {
                 self.check_report(&buffer[..length], group);
             }

@@ -1,6 +1,7 @@
 //! The tables and the engines of all tests.
 
 use std::cell::Cell;
+use std::thread::Builder;
 
 use protocol::config::Config;
 use protocol::engine::{Engine, Tables};
@@ -10,8 +11,11 @@ thread_local! {
     static FREE: Cell<Option<Box<Tables>>> = const { Cell::new(None) };
 }
 
-fn new() -> Box<Tables> {
-    Box::new(const { Tables::new() })
+/// Tables of an engine. They are some megabytes, which a test's own stack may not have room for.
+pub fn new() -> Box<Tables> {
+    let builder = Builder::new().stack_size(8 * size_of::<Tables>());
+    let building = builder.spawn(|| Box::new(const { Tables::new() }));
+    building.expect("a thread").join().expect("tables")
 }
 
 /// Lends tables for the time of `run`.

@@ -49,6 +49,7 @@ impl Sickness {
                     ..
                 },
             ) => self.downstream,
+            Action::Mld(mld::Action::Streams(_)) => 0.0,
             Action::Mld(mld::Action::Report { .. })
             | Action::Ndp(ndp::Action::Solicit { .. } | ndp::Action::Advertise { .. }) => {
                 self.upstream
@@ -263,7 +264,7 @@ impl World {
     fn look_at_action(&mut self, action: &Action, succeeded: bool) -> Option<Sent> {
         let now = self.now();
         match *action {
-            Action::Mld(mld::Action::Report { .. }) => {}
+            Action::Mld(mld::Action::Streams(_) | mld::Action::Report { .. }) => {}
             Action::Ndp(ndp::Action::Join(change) | ndp::Action::Leave(change)) => {
                 let group = group_of(change.group.group());
                 if change.join {

@@ -410,7 +410,6 @@ fn write_quoted(text: &str, out: Output<'_>, needs_backslash: fn(&str) -> bool) 
 #[cfg(test)]
 mod tests {
     use protocol::config::Config;
-    use protocol::engine::Tables;
 
     use super::*;
 
@@ -420,7 +419,7 @@ mod tests {
         let name = "\u{80}".repeat(7);
         let mut config = Config::new(name.parse().unwrap());
         config.downstreams.push(name.parse().unwrap()).unwrap();
-        let mut tables = Box::new(const { Tables::new() });
+        let mut tables = model::storage::new();
         let engine = Engine::new(&mut tables, config, [1; 16]);
         let mut view = View {
             name: &name,

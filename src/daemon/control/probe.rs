@@ -87,7 +87,7 @@ fn number(digits: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use protocol::config::Config;
-    use protocol::engine::{Engine, Event, Tables};
+    use protocol::engine::{Engine, Event};
     use protocol::link::{Link, Side};
     use protocol::time::Instant;
     use protocol::wire::{ALL_NODES, MacAddress, Query, QueryVersion};
@@ -99,7 +99,7 @@ mod tests {
     fn answer(upstream: &str, ndp_proxy: bool, queried: bool) -> String {
         let mut config = Config::new(upstream.parse().unwrap());
         config.ndp_proxy = ndp_proxy;
-        let mut tables = Box::new(const { Tables::new() });
+        let mut tables = model::storage::new();
         let mut engine = Engine::new(&mut tables, config, [1; 16]);
         let link_local = "fe80::1".parse().unwrap();
         let mac = MacAddress([2, 0, 0, 0, 0, 1]);

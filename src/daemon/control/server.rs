@@ -439,7 +439,7 @@ mod tests {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     use nix::unistd::dup;
     use protocol::config::Config;
-    use protocol::engine::{Engine, Tables};
+    use protocol::engine::Engine;
 
     use super::*;
     use crate::sys::readiness::{Ready, wait};
@@ -456,7 +456,7 @@ mod tests {
         let Ok(mut server) = Server::bind(path.to_str().unwrap(), None) else {
             panic!("no control socket {path:?}")
         };
-        let mut tables = Box::new(const { Tables::new() });
+        let mut tables = model::storage::new();
         let engine = Engine::new(&mut tables, Config::new("wan".parse().unwrap()), [1; 16]);
         let mut answers = Box::new(Answers::new());
         let mut serve = |server: &mut Server, seconds| {

@@ -215,7 +215,7 @@ impl fmt::Display for Readable {
 #[cfg(test)]
 mod tests {
     use protocol::config::Config;
-    use protocol::engine::{Engine, Event, Tables};
+    use protocol::engine::{Engine, Event};
     use protocol::link::{Link, Side};
     use protocol::time::{Duration, Instant};
     use protocol::wire::{ALL_NODES, MacAddress, Query, QueryVersion};
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn no_state_of_a_downstream_is_wider_than_80_columns() {
-        let mut tables = Box::new(const { Tables::new() });
+        let mut tables = model::storage::new();
         let config = Config::new("wan".parse().unwrap());
         let engine = Engine::new(&mut tables, config, [1; 16]);
         let mut view = View::of(&engine, Instant::ZERO);
@@ -270,7 +270,7 @@ mod tests {
         let long = "febf:1111:2222:3333:4444:5555:6666:7777".parse().unwrap();
         let mut config = Config::new("a-name-as-can-b".parse().unwrap());
         config.downstreams.push("lan".parse().unwrap()).unwrap();
-        let mut tables = Box::new(const { Tables::new() });
+        let mut tables = model::storage::new();
         let mut engine = Engine::new(&mut tables, config, [1; 16]);
         let upstream = Link {
             index: 1,

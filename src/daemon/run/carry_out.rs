@@ -17,6 +17,7 @@ use crate::run::report::Trouble;
 use crate::sys::clock;
 use crate::sys::membership::Memberships;
 use crate::sys::packet::Transmitter;
+use crate::sys::source_filters::MAX_SOURCES;
 
 /// The socket that sends packets, and the memberships upstream.
 pub struct Output {
@@ -119,10 +120,11 @@ impl EventLoop<'_> {
             }
             streams::Action::Membership(change) => {
                 let proxy = self.engine.mld().streams().proxy();
-                let sources = proxy.sources_wanted(change.slot).collect();
+                let sources = proxy.sources_wanted(change.slot);
+                let sources: heapless::Vec<_, MAX_SOURCES> = sources.collect();
                 let index = self.links.upstream.told().map_or(0, |link| link.index);
                 let on = (index, &self.engine.config().upstream);
-                self.forwarding.change_membership(&change, sources, on)
+                self.forwarding.change_membership(&change, &sources, on)
             }
             streams::Action::Forward(change) => self.forwarding.change_entry(&change),
         }

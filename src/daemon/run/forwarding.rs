@@ -8,9 +8,9 @@ use nix::errno::Errno;
 use protocol::config::Config;
 use protocol::engine::{Engine, Event};
 use protocol::link::{InterfaceName, MAX_LINKS, Side};
-use protocol::mld::proxy::entries::{Change, number_of};
+use protocol::mld::proxy::entries::{Change, HOME, number_of};
 use protocol::mld::proxy::{Counts, upstream};
-use protocol::time::{Duration, Instant};
+use protocol::time::Instant;
 
 use super::EventLoop;
 use crate::interfaces::{Interface, Interfaces};
@@ -18,7 +18,10 @@ use crate::run::report::Trouble;
 use crate::sys::clock;
 use crate::sys::mroute::{self, Mroute};
 use crate::sys::netlink::tables::Tables;
-use crate::sys::source_filters::{MAX_SOURCES, SourceFilters};
+use crate::sys::source_filters::SourceFilters;
+
+/// The kernel's number of the loopback interface, in every network namespace.
+const LOOPBACK: u32 = 1;
 
 /// The forwarding of streams.
 pub struct Forwarding {
@@ -180,12 +183,12 @@ impl Forwarding {
     pub fn change_membership(
         &mut self,
         change: &upstream::Change,
-        sources: heapless::Vec<Ipv6Addr, MAX_SOURCES>,
+        sources: &[Ipv6Addr],
         (index, name): (u32, &InterfaceName),
     ) -> bool {
         let upstream::Change { slot, group, .. } = *change;
         let result = match change.wanted {
-            Some(mode) => self.filters.set(slot, index, group, mode, &sources),
+            Some(mode) => self.filters.set(slot, index, group, mode, sources),
             None => self.filters.leave(slot, index, group),
         };
         let what = format_args!("the membership of {group} on {name}");
@@ -196,7 +199,11 @@ impl Forwarding {
 /// Takes the table that the user named, or the main one.
 fn take_table(config: &Config, logs: bool) -> Table {
     let table = config.mld_proxy.as_ref().and_then(|proxy| proxy.table);
-    let errno = match Mroute::open(table) {
+    let opened = Mroute::open(table).and_then(|mut mroute| {
+        mroute.add_interface(HOME, LOOPBACK)?;
+        Ok(mroute)
+    });
+    let errno = match opened {
         Ok(mroute) => return Table::Owned(mroute),
         Err(errno) => errno,
     };
@@ -216,7 +223,7 @@ fn take_table(config: &Config, logs: bool) -> Table {
              (CONFIG_IPV6_MROUTE, and for --table CONFIG_IPV6_MROUTE_MULTIPLE_TABLES)"
         ),
         Errno::EACCES | Errno::EPERM => {
-            warn!("no stream is forwarded: CAP_NET_RAW is missing, or CAP_NET_ADMIN for --table")
+            warn!("no stream is forwarded: CAP_NET_RAW is missing, or CAP_NET_ADMIN for --table");
         }
         errno => warn!("no stream is forwarded: {}", errno.desc()),
     }
@@ -280,14 +287,13 @@ impl EventLoop<'_> {
                 if stream.table != table {
                     return;
                 }
-                let idle = stream
-                    .idle
-                    .map(|idle| Duration::from_millis(idle.saturating_mul(10)));
+                let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
                 let counts = Counts {
                     packets: stream.packets,
                     octets: stream.octets,
-                    wrong_side: stream.wrong_interface,
-                    idle: idle.filter(|_| stream.packets > 0),
+                    wrong_side: small(stream.wrong_interface),
+                    // The kernel tells hundredths of a second.
+                    idle: small(stream.idle.unwrap_or_default() / 100),
                 };
                 let (source, group) = (stream.source, stream.group);
                 engine.handle(

@@ -7,11 +7,14 @@ use log::{Level, info, log, warn};
 
 use super::members::specific::Specific;
 use super::members::{self, Limits, Listener, Members, Refusal, Reported};
-use super::proxy::entries::{self, MOST_DOWNSTREAMS, bit_of};
+use super::proxy::entries::{self, bit_of};
 use super::proxy::upstream::{self, Manner};
 use super::proxy::{self, Counts, Proxy, Surroundings, Versions, Whereabouts};
 use super::querier::{Change, Querier, Role, Timings};
-use crate::config::{Config, Forward, MldVersion, ProxyConfig, QuerierMode, is_source_specific};
+use crate::config::{
+    Config, Forward, MAX_PROXY_DOWNSTREAMS, MldVersion, ProxyConfig, QuerierMode,
+    is_source_specific,
+};
 use crate::context::Context;
 use crate::counters::Counter;
 use crate::link::{Link, Port, Side};
@@ -83,7 +86,7 @@ struct Downstream {
 pub struct Streams<'t> {
     members: Members<'t>,
     proxy: Proxy<'t>,
-    downstreams: [Downstream; MOST_DOWNSTREAMS],
+    downstreams: [Downstream; MAX_PROXY_DOWNSTREAMS],
     /// When to look whether a source has moved.
     look_at: Option<Instant>,
     lines: Bucket,
@@ -103,7 +106,7 @@ impl<'t> Streams<'t> {
                     queries: Bucket::new(),
                     querier_lines: Throttle::new(),
                 }
-            }; MOST_DOWNSTREAMS],
+            }; MAX_PROXY_DOWNSTREAMS],
             look_at: None,
             lines: Bucket::new(),
             refusal_lines: Throttle::new(),

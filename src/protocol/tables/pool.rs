@@ -143,6 +143,7 @@ mod tests {
         assert_eq!(pool.insert(5), Err(Full));
         let all: heapless::Vec<_, 3> = pool.iter_from(1).collect();
         assert_eq!(all, [(1, &4), (2, &2)]);
+        drop(all);
         pool.clear();
         assert!(pool.is_empty() && pool.get(0).is_none());
     }

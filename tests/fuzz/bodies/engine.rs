@@ -106,6 +106,7 @@ impl<'t> Stage<'t> {
                 // One of two interfaces. The remaining length decides, so that this takes no octet.
                 let index = (bytes.0.len() & 1) as u32;
                 self.world.handle(Event::Own {
+                    prefix_length: 128,
                     index,
                     address,
                     present,

@@ -108,6 +108,8 @@ impl Owner {
             | Event::OwnKnown
             | Event::Listed(..)
             | Event::Removed(..)
+            | Event::Forwarding { .. }
+            | Event::Counted { .. }
             | Event::Renew
             | Event::Stalled => false,
         }

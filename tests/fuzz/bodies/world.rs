@@ -214,6 +214,7 @@ fn kind_of(action: &Action) -> u8 {
         Action::Ndp(ndp::Action::Kernel(_)) => 5,
         Action::Ndp(ndp::Action::Solicit { .. }) => 6,
         Action::Ndp(ndp::Action::Advertise { .. }) => 7,
+        Action::Mld(mld::Action::Streams(_)) => 8,
     }
 }
 

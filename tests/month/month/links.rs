@@ -56,6 +56,7 @@ impl Month {
             let address = self.own.swap_remove(place);
             let present = false;
             self.world.handle(Event::Own {
+                prefix_length: 128,
                 index: 1,
                 address,
                 present,
@@ -77,6 +78,7 @@ impl Month {
         self.world.forget_unlearned(Some(address));
         let present = true;
         self.world.handle(Event::Own {
+            prefix_length: 128,
             index: 1,
             address,
             present,

@@ -6,26 +6,29 @@
 //! listens to. So the kernel never asks this process about a packet (an upcall), and none waits.
 //!
 //! An interface of the forwarding table goes by a number: 0 is the upstream, and p + 1 the
-//! downstream of port p. Two numbers are never an interface's. [`NOWHERE`] is the parent of what is
-//! dropped. [`HOME`] is the parent of groups that do not leave the home: what comes from the
-//! upstream for them is dropped too, and what comes from a downstream reaches the others.
+//! downstream of port p. [`HOME`] is the loopback interface, which no packet of a stream comes from
+//! or goes to. It is the parent of groups that do not leave the home. The kernel takes a packet for
+//! such a group from the interfaces of the entry at the base that has the parent among its own:
+//! from the downstreams, and not from the upstream.
 
 use core::net::Ipv6Addr;
 
 use super::{CAPACITY, Counts, Forwarding, Proxy, for_each_flow};
-use crate::link::{MAX_DOWNSTREAMS, Side};
+use crate::config::MAX_PROXY_DOWNSTREAMS;
+use crate::link::Side;
 use crate::time::{Duration, Instant};
 
 /// The number of the upstream.
 pub const UPSTREAM_NUMBER: u8 = 0;
 /// Its bit.
 pub const UPSTREAM: u32 = 1;
-/// The numbers that no interface has.
-pub const NOWHERE: u8 = 31;
+/// The numbers that no interface has: the parents of the two entries at the base.
+const NOWHERE: u8 = 31;
+const NOWHERE_AT_HOME: u8 = 29;
+/// The number of the loopback interface.
 pub const HOME: u8 = 30;
-/// The most downstreams of a proxy: their numbers are 1 to 29.
-pub const MOST_DOWNSTREAMS: usize = 29;
-const _: () = assert!(MOST_DOWNSTREAMS <= MAX_DOWNSTREAMS);
+/// The numbers of the downstreams are those from 1 on.
+const _: () = assert!(MAX_PROXY_DOWNSTREAMS < NOWHERE_AT_HOME as usize);
 /// From an entry that could not be written to the next attempt.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -138,10 +141,8 @@ impl Base {
             parent,
             out: self.interfaces,
         });
-        // The kernel takes a packet for the home only from the interfaces of an entry at the base
-        // that has the parent of the group among its own.
         self.home.wanted = Some(Entry {
-            parent: HOME,
+            parent: NOWHERE_AT_HOME,
             out: (self.interfaces & !UPSTREAM) | bit(HOME),
         });
     }
@@ -170,9 +171,6 @@ impl Forwarding {
             true => Installed::Yes(change.entry),
             false => Installed::No,
         };
-        if !change.present {
-            self.counts = Counts::default();
-        }
     }
 
     /// An interface was made or removed.
@@ -273,12 +271,14 @@ impl Proxy<'_> {
             Place::Any(slot) if !succeeded => return self.any_entries.fail(slot, retry_at),
             Place::Exact(slot) if !succeeded => return self.exact_entries.fail(slot, retry_at),
             Place::Any(slot) => {
+                forget(self.any_counts.get_mut(slot), change);
                 if let Some((_, merged)) = self.groups.get_mut(slot) {
                     merged.any.done(change);
                 }
                 slot
             }
             Place::Exact(slot) => {
+                forget(self.exact_counts.get_mut(slot), change);
                 let Some(flow) = self.flows.get_mut(slot) else {
                     return;
                 };
@@ -301,6 +301,15 @@ impl Proxy<'_> {
         for_each_flow(self.groups, self.flows, slot, |at, flow| {
             exact_entries.set(at, is_pending(&flow.exact));
         });
+    }
+}
+
+/// Forgets what the kernel counted on an entry that is removed. Does not touch what is forgotten.
+fn forget(counts: Option<&mut Counts>, change: &Change) {
+    if let Some(counts) = counts.filter(|counts| **counts != Counts::default())
+        && !change.present
+    {
+        *counts = Counts::default();
     }
 }
 

@@ -18,7 +18,7 @@ use crate::link::Side;
 use crate::tables::pending::{Pending, SlotSet};
 use crate::tables::pool::Pool;
 use crate::tables::table::{Next, Table};
-use crate::time::{Duration, Instant};
+use crate::time::Instant;
 
 use entries::{Base, Entry, HOME, Installed, UPSTREAM, UPSTREAM_NUMBER, bit_of, number_of};
 
@@ -64,12 +64,11 @@ pub struct Flow {
     next: Next,
 }
 
-/// A forwarding entry, as wanted and as it is in the kernel, with what the kernel counted.
+/// A forwarding entry, as wanted and as it is in the kernel.
 #[derive(Clone, Copy)]
 pub struct Forwarding {
     wanted: Option<Entry>,
     installed: Installed,
-    pub counts: Counts,
 }
 
 /// What the kernel counted on a forwarding entry.
@@ -78,21 +77,15 @@ pub struct Counts {
     pub packets: u64,
     pub octets: u64,
     /// Packets that came from another side than the source's.
-    pub wrong_side: u64,
-    /// The time since the last packet; `None` if none came since the entry was made.
-    pub idle: Option<Duration>,
+    pub wrong_side: u32,
+    /// Seconds since the last packet, or since the entry was made.
+    pub idle: u32,
 }
 
 impl Forwarding {
     const NONE: Forwarding = Forwarding {
         wanted: None,
         installed: Installed::No,
-        counts: Counts {
-            packets: 0,
-            octets: 0,
-            wrong_side: 0,
-            idle: None,
-        },
     };
 
     fn is_unused(&self) -> bool {
@@ -163,6 +156,8 @@ pub struct Storage {
     repeats: SlotSet<GROUP_WORDS>,
     any_entries: Pending<GROUP_WORDS>,
     exact_entries: Pending<FLOW_WORDS>,
+    any_counts: [Counts; CAPACITY],
+    exact_counts: [Counts; FLOWS],
 }
 
 impl Storage {
@@ -176,8 +171,19 @@ impl Storage {
             repeats: SlotSet::new(),
             any_entries: Pending::new(),
             exact_entries: Pending::new(),
+            any_counts: [Counts::NONE; _],
+            exact_counts: [Counts::NONE; _],
         }
     }
+}
+
+impl Counts {
+    const NONE: Counts = Counts {
+        packets: 0,
+        octets: 0,
+        wrong_side: 0,
+        idle: 0,
+    };
 }
 
 /// The groups that are wanted upstream and forwarded.
@@ -195,6 +201,10 @@ pub struct Proxy<'t> {
     repeat_at: Option<Instant>,
     any_entries: &'t mut Pending<GROUP_WORDS>,
     exact_entries: &'t mut Pending<FLOW_WORDS>,
+    /// What the kernel has counted, by the slots of groups and flows. It is known of entries that
+    /// the caller told of, and of those alone the memory is used.
+    any_counts: &'t mut [Counts; CAPACITY],
+    exact_counts: &'t mut [Counts; FLOWS],
     base: Base,
     versions: Versions,
     /// How many groups the report polled last tells of.
@@ -225,6 +235,8 @@ impl<'t> Proxy<'t> {
             repeats,
             any_entries,
             exact_entries,
+            any_counts,
+            exact_counts,
         } = storage;
         groups.begin(hash_key);
         flows.clear();
@@ -244,6 +256,8 @@ impl<'t> Proxy<'t> {
             repeat_at: None,
             any_entries,
             exact_entries,
+            any_counts,
+            exact_counts,
             base: Base::new(),
             versions: Versions {
                 in_force: MldVersion::V2,
@@ -331,17 +345,39 @@ impl<'t> Proxy<'t> {
         let Some(slot) = self.groups.find(&group) else {
             return;
         };
-        if source.is_unspecified() {
-            if let Some((_, merged)) = self.groups.get_mut(slot) {
-                merged.any.counts = counts;
+        let place = match source.is_unspecified() {
+            true => self.any_counts.get_mut(slot),
+            false => {
+                let flow = self.find_flow(slot, source);
+                flow.and_then(|flow| self.exact_counts.get_mut(flow))
             }
-            return;
+        };
+        if let Some(place) = place {
+            *place = counts;
         }
-        for_each_flow(self.groups, self.flows, slot, |_, flow| {
-            if flow.source == source {
-                flow.exact.counts = counts;
-            }
-        });
+    }
+
+    /// What the kernel counted on the entry for any source of a group.
+    pub fn counts_of_any(&self, group: Ipv6Addr) -> Counts {
+        let slot = self.groups.find(&group);
+        let counts = slot.and_then(|slot| self.any_counts.get(slot));
+        counts.copied().unwrap_or_default()
+    }
+
+    /// What the kernel counted on the entry for a source of a group.
+    pub fn counts_of(&self, group: Ipv6Addr, source: Ipv6Addr) -> Counts {
+        let slot = self.groups.find(&group);
+        let flow = slot.and_then(|slot| self.find_flow(slot, source));
+        let counts = flow.and_then(|flow| self.exact_counts.get(flow));
+        counts.copied().unwrap_or_default()
+    }
+
+    /// The slot of the flow of a source of the group at a slot.
+    fn find_flow(&self, slot: usize, source: Ipv6Addr) -> Option<usize> {
+        let (_, merged) = self.groups.get(slot)?;
+        let is_it = |flow: &Flow| flow.source == source;
+        let first = merged.first_flow;
+        self.flows.find(first, |flow| flow.next, is_it)
     }
 
     /// Is anything to be merged?
@@ -413,10 +449,8 @@ impl<'t> Proxy<'t> {
 
     /// The flow of a source of the group at a slot. `None` if there is no room for it.
     fn flow(&mut self, slot: usize, source: Ipv6Addr) -> Option<&mut Flow> {
+        let found = self.find_flow(slot, source);
         let (_, merged) = self.groups.get_mut(slot)?;
-        let first = merged.first_flow;
-        let is_it = |flow: &Flow| flow.source == source;
-        let found = self.flows.find(first, |flow| flow.next, is_it);
         let at = match found {
             Some(at) => at,
             None => {
