@@ -103,6 +103,10 @@ impl<'t> Stage<'t> {
             if matches!(notice, Notice::Dumped(_) | Notice::Lost) {
                 self.is_dumping = false;
             }
+            if let Notice::Stream(stream) = notice {
+                let outgoing = stream.outgoing.indexes().count();
+                assert!(outgoing <= datagram.len() / 8, "each has a place");
+            }
             self.take_in(&notice);
         });
         assert!(notices <= datagram.len() / 16, "each has a header");
@@ -210,6 +214,17 @@ fn message(bytes: &mut Bytes<'_>, datagram: &mut Vec<u8>) {
             if details & 0x40 != 0 {
                 attribute(datagram, 12, &[PROTOCOL]);
             }
+        }
+        libc::RTM_NEWROUTE if details & 0x80 != 0 => {
+            // An entry of multicast routing, RTNL_FAMILY_IP6MR.
+            datagram.extend([129, 128, 128, 0, libc::RT_TABLE_MAIN, 17, 0, 5]);
+            datagram.extend(u32::from(details & 0x20).to_ne_bytes());
+            attribute(datagram, libc::RTA_SRC, &bytes.address().octets());
+            attribute(datagram, libc::RTA_DST, &bytes.address().octets());
+            attribute(datagram, libc::RTA_IIF, &index.to_ne_bytes());
+            let length = usize::from(bytes.octet()) % 48;
+            attribute(datagram, libc::RTA_MULTIPATH, bytes.take(length));
+            attribute(datagram, libc::RTA_MFC_STATS, &[details; 24]);
         }
         libc::RTM_NEWROUTE => {
             let length = if details & 0x20 == 0 {

@@ -135,3 +135,34 @@ const FRA_PRIORITY: u16 = 6;
 const FRA_TABLE: u16 = 15;
 const FRA_PROTOCOL: u16 = 21;
 const FR_ACT_TO_TBL: u8 = 1;
+
+// The messages are in the byte order of the machine that they were recorded on.
+#[cfg(all(test, target_endian = "little"))]
+mod tests {
+    use super::super::message::messages;
+    use super::*;
+
+    #[test]
+    fn a_rule_names_its_interface_priority_table_and_maker() {
+        let mut change = rule_change(libc::RTM_NEWRULE, libc::NLM_F_CREATE, b"wan", 1000);
+        let octets = change.octets();
+        assert_eq!(octets[..8], [60, 0, 0, 0, 32, 0, 5, 4]);
+        assert_eq!(octets[16..28], [129, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(octets[28..36], *b"\x08\0\x03\0wan\0", "FRA_IIFNAME");
+        assert_eq!(octets[36..44], [8, 0, 6, 0, 0x61, 0x1e, 0, 0], "priority");
+        assert_eq!(octets[44..52], [8, 0, 15, 0, 0xe8, 3, 0, 0], "FRA_TABLE");
+        assert_eq!(octets[52..], [5, 0, 21, 0, PROTOCOL, 0, 0, 0], "protocol");
+    }
+
+    #[test]
+    fn a_rule_is_this_programs_by_its_mark() {
+        let rule_in = |octets: &[u8]| own_rule(&messages(octets).next().unwrap());
+        let mut made = rule_change(libc::RTM_NEWRULE, 0, b"fifteen-letters", 1000);
+        let rule = rule_in(made.octets()).unwrap();
+        assert_eq!((rule.name(), rule.table), (&b"fifteen-letters"[..], 1000));
+        let mut foreign = made.octets().to_vec();
+        let mark = foreign.len() - 4;
+        foreign[mark] = 4;
+        assert!(rule_in(&foreign).is_none());
+    }
+}

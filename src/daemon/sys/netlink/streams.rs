@@ -120,3 +120,80 @@ const RTA_EXPIRES: u16 = 23;
 const RTNH_F_UNRESOLVED: u32 = 32;
 /// The octets of `struct rtnexthop`.
 const NEXT_HOP: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{Request, messages};
+    use super::*;
+
+    const SOURCE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    const GROUP: Ipv6Addr = Ipv6Addr::new(0xff3e, 0, 0, 0, 0, 0, 0x8000, 1);
+
+    /// The message of an entry in the table 100, as net/ipv6/ip6mr.c and net/ipv4/ipmr_base.c write
+    /// it, with the attributes that `wanted` takes.
+    fn entry(flags: u32, wanted: impl Fn(u16) -> bool) -> Vec<u8> {
+        let mut header = [129, 128, 128, 0, 100, 17, 0, 5, 0, 0, 0, 0];
+        header[8..].copy_from_slice(&flags.to_ne_bytes());
+        let next_hop = |index: u32| {
+            let [low, high] = 8_u16.to_ne_bytes();
+            [&[low, high, 0, 1][..], &index.to_ne_bytes()].concat()
+        };
+        let next_hops = [next_hop(4), next_hop(5)].concat();
+        let counters: Vec<_> = [7_u64, 336, 2].map(u64::to_ne_bytes).concat();
+        let mut message = Request::new(libc::RTM_NEWROUTE, libc::NLM_F_MULTI, &header);
+        for (kind, value) in [
+            (libc::RTA_TABLE, &100_u32.to_ne_bytes()[..]),
+            (libc::RTA_SRC, &SOURCE.octets()),
+            (libc::RTA_DST, &GROUP.octets()),
+            (libc::RTA_IIF, &3_u32.to_ne_bytes()),
+            (libc::RTA_MULTIPATH, &next_hops),
+            (libc::RTA_MFC_STATS, &counters),
+            (RTA_EXPIRES, &250_u64.to_ne_bytes()),
+        ] {
+            if wanted(kind) {
+                message.attribute(kind, value);
+            }
+        }
+        message.octets().to_vec()
+    }
+
+    fn told(octets: &[u8]) -> Option<Stream<'_>> {
+        let message = messages(octets).next().unwrap();
+        assert!(is_one(&message));
+        stream(&message)
+    }
+
+    #[test]
+    fn an_entry_tells_where_it_forwards_and_what_it_counted() {
+        let octets = entry(0, |_| true);
+        let stream = told(&octets).unwrap();
+        assert_eq!((stream.source, stream.group), (SOURCE, GROUP));
+        assert_eq!((stream.table, stream.incoming), (100, Some(3)));
+        assert!(stream.outgoing.indexes().eq([4, 5]));
+        let counted = (stream.packets, stream.octets, stream.wrong_interface);
+        assert_eq!((counted, stream.idle), ((7, 336, 2), Some(250)));
+    }
+
+    #[test]
+    fn what_an_entry_does_not_tell_is_none() {
+        // The entry for any group has no incoming interface, and drops.
+        let unbound = [libc::RTA_IIF, libc::RTA_MULTIPATH, RTA_EXPIRES];
+        let octets = entry(0, |kind| !unbound.contains(&kind));
+        let stream = told(&octets).unwrap();
+        assert_eq!((stream.incoming, stream.idle), (None, None));
+        assert_eq!(stream.outgoing.indexes().count(), 0);
+        for needed in [libc::RTA_SRC, libc::RTA_DST, libc::RTA_MFC_STATS] {
+            let octets = entry(0, |kind| kind != needed);
+            assert_eq!(told(&octets), None, "{needed}");
+        }
+        let unresolved = entry(RTNH_F_UNRESOLVED, |_| true);
+        assert_eq!(told(&unresolved), None);
+    }
+
+    #[test]
+    fn next_hops_of_any_length_end() {
+        assert_eq!(Outgoing(&[0; 64]).indexes().count(), 8);
+        assert_eq!(Outgoing(&[0xff; 64]).indexes().count(), 1);
+        assert_eq!(Outgoing(&[8, 0, 0, 0, 1, 0]).indexes().count(), 0);
+    }
+}
