@@ -17,6 +17,7 @@ mod invalid;
 mod joining;
 mod lab;
 mod links;
+mod mroute;
 mod news;
 mod points;
 mod prefixes;
@@ -66,6 +67,9 @@ macro_rules! tests {
 use tests;
 
 fn main() -> ExitCode {
+    if let Some(ended) = mroute::owners::run() {
+        return ended;
+    }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(turns::THREADS);
     let missing = lab::missing_tools(lab::TOOLS);
@@ -102,6 +106,9 @@ fn main() -> ExitCode {
         invalid::TESTS,
         joining::TESTS,
         links::TESTS,
+        mroute::TESTS,
+        mroute::owners::TESTS,
+        mroute::rules::TESTS,
         news::TESTS,
         points::TESTS,
         prefixes::TESTS,
