@@ -27,6 +27,7 @@ mod query;
 mod refresh;
 mod restart;
 mod silent;
+mod source_filters;
 mod status;
 mod support;
 mod syslog;
@@ -123,6 +124,7 @@ fn main() -> ExitCode {
         refresh::TESTS,
         restart::TESTS,
         silent::TESTS,
+        source_filters::TESTS,
         status::TESTS,
         syslog::TESTS,
         unread_log::TESTS,
