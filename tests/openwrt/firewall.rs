@@ -59,10 +59,12 @@ fn rule(zone: &str) -> String {
         "array firewall
 object 
 string type rule
-string src {zone}
 string family ipv6
+string src {zone}
 string proto icmp
-string src_ip fe80::/10
+array src_ip
+string  fe80::/10
+end
 array icmp_type
 string  130/0
 string  131/0

@@ -18,12 +18,15 @@ fn quoted(value: &str) -> String {
 
 /// A router whose section main has this option.
 fn with(option: &str, value: &str) -> Router {
+    Router::new(&main_with(option, value))
+}
+
+fn main_with(option: &str, value: &str) -> String {
     let value = quoted(value);
-    let config = format!(
+    format!(
         "config mldproxy 'main'\n\toption enabled '1'\n\toption upstream 'wan'\n\
          \toption {option} {value}\n"
-    );
-    Router::new(&config)
+    )
 }
 
 fn a_value_never_becomes_another_argument() {
@@ -64,6 +67,11 @@ fn the_shell_never_runs_a_value() {
         "enabled",
         "ask",
         "ndp_proxy",
+        "mld_proxy",
+        "scope",
+        "table",
+        "allow",
+        "senders",
     ] {
         for value in [
             "$(>ran)",
@@ -74,7 +82,10 @@ fn the_shell_never_runs_a_value() {
             "x}\"; >ran; \"",
             "1\n>ran",
         ] {
-            let router = with(option, value);
+            // An option that stands twice has the value of its last line.
+            let main = main_with(option, value);
+            let main = main.replacen("\toption", "\toption mld_proxy '1'\n\toption", 1);
+            let router = Router::new(&main);
             let outcome = router.run("start");
             assert_eq!(outcome.instances(), [""; 0], "{option} {value}");
             assert_eq!(outcome.log().len(), 1, "{option} {value}");

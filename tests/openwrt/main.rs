@@ -8,6 +8,7 @@ mod instances;
 mod ipk;
 #[path = "../netns/lab.rs"]
 mod lab;
+mod mld_proxy;
 mod ndp_proxy;
 mod networks;
 mod options;
@@ -16,6 +17,7 @@ mod procd;
 mod router;
 mod rpcd;
 mod short_forms;
+mod streams;
 
 use std::process::ExitCode;
 
@@ -54,12 +56,14 @@ fn main() -> ExitCode {
         hostile::TESTS,
         instances::TESTS,
         ipk::TESTS,
+        mld_proxy::TESTS,
         ndp_proxy::TESTS,
         networks::TESTS,
         options::TESTS,
         package::TESTS,
         rpcd::TESTS,
         short_forms::TESTS,
+        streams::TESTS,
     ];
     let trials = modules.into_iter().flatten().map(|&(name, test)| {
         let run = move || {

@@ -48,6 +48,26 @@ const OPTIONS: &[(&str, &str, &str)] = &[
     ("option host_routes", "1", "--host-routes"),
     ("option announce", "1", "--announce"),
     ("option ndp_proxy", "1", "--ndp-proxy"),
+    ("option mld_proxy", "1", "--mld-proxy"),
+    ("option scope", "site", "--scope site"),
+    ("option querier", "v1", "--querier v1"),
+    ("option query_interval", "60", "--query-interval 60"),
+    ("option robustness", "3", "--robustness 3"),
+    (
+        "option last_listener_interval",
+        "0.1",
+        "--last-listener-interval 0.1",
+    ),
+    ("option max_groups", "1000", "--max-groups 1000"),
+    ("option max_sources", "8", "--max-sources 8"),
+    ("option table", "100", "--table 100"),
+    ("option forward", "always", "--forward always"),
+    ("list allow", "ff3e::/16", "--allow ff3e::/16"),
+    ("list allow", "ff05::/16", "--allow ff05::/16"),
+    ("list deny", "ff3e:1::/32", "--deny ff3e:1::/32"),
+    ("list deny", "ff3e:2::/32", "--deny ff3e:2::/32"),
+    ("option fast_leave", "1", "--fast-leave"),
+    ("option senders", "1", "--senders"),
 ];
 
 /// The option that does not reach the command line in a jail.
@@ -230,7 +250,7 @@ fn the_examples_are_valid_and_name_the_defaults() {
         assert!(shipped.contains(&comment), "{comment}");
         compared += 1;
     }
-    assert_eq!(compared, 9);
+    assert_eq!(compared, 17);
 }
 
 fn an_option_with_spaces_serves_as_a_list() {
@@ -268,6 +288,11 @@ fn the_service_names_a_wrong_value() {
         ("learn=arp", "--learn", "'arp'"),
         ("prefix=2001:db8::1/64", "--prefix", "'2001:db8::1/64'"),
         ("downstream=lan wan", "downstream", "pppoe-wan"),
+        ("scope=moon", "--scope", "'moon'"),
+        ("max_sources=0", "--max-sources", "1 to 64"),
+        ("table=main", "--table", "'main'"),
+        ("deny=ff00::/8", "--deny", "no group is left"),
+        ("allow=ff3e::/16 2000::/3", "--allow", "2000::/3"),
         (
             "upstream=a_name_too_long_for_linux",
             "upstream",
@@ -275,7 +300,11 @@ fn the_service_names_a_wrong_value() {
         ),
     ] {
         let setting = format!("mldproxy.main.{setting}");
-        let mut settings = vec!["mldproxy.main.enabled=1", &setting];
+        let mut settings = vec![
+            "mldproxy.main.enabled=1",
+            "mldproxy.main.mld_proxy=1",
+            &setting,
+        ];
         if option != "upstream" {
             settings.push("mldproxy.main.upstream=wan");
         }
@@ -305,6 +334,18 @@ fn the_service_names_a_wrong_switch() {
         (
             "ndp_proxy",
             ["mldproxy.main.enabled=1", "mldproxy.main.ndp_proxy=maybe"],
+        ),
+        (
+            "mld_proxy",
+            ["mldproxy.main.enabled=1", "mldproxy.main.mld_proxy=maybe"],
+        ),
+        (
+            "fast_leave",
+            ["mldproxy.main.enabled=1", "mldproxy.main.fast_leave=maybe"],
+        ),
+        (
+            "senders",
+            ["mldproxy.main.enabled=1", "mldproxy.main.senders=maybe"],
         ),
     ] {
         let settings = [&settings[..], &["mldproxy.main.upstream=wan"]].concat();
