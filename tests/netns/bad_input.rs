@@ -183,7 +183,7 @@ fn each_mistake_is_named_in_one_line() {
         (
             "run --mld-proxy wan a0 a1 a2 a3 a4 a5 a6 a7 a8 a9 b0 b1 b2 b3 b4 b5 b6 b7 b8 b9 \
              c0 c1 c2 c3 c4 c5 c6 c7 c8 c9 d0",
-            "--mld-proxy takes at most 30 downstream interfaces; name fewer",
+            "--mld-proxy takes at most 28 downstream interfaces; name fewer",
         ),
         ("", "nothing to do; see mldproxy --help"),
     ] {

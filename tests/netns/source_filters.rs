@@ -3,9 +3,10 @@
 
 use std::net::Ipv6Addr;
 
-use daemon::sys::source_filters::{FilterMode, MAX_SOURCES, SLOTS, SourceFilters};
+use daemon::sys::source_filters::{MAX_SOURCES, SLOTS, SourceFilters};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
+use protocol::mld::filter::FilterMode;
 use protocol::wire::{Message, RecordType, parse};
 
 use crate::lab::{Namespace, Tap, eventually, poll_for};
