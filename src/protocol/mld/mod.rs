@@ -233,7 +233,11 @@ impl<'t> Mld<'t> {
     }
 
     /// Derives what listeners make the router want from what has changed.
+    #[inline]
     pub(crate) fn settle(&mut self, cx: &mut Context, whereabouts: &impl Whereabouts) {
+        if cx.config.mld_proxy.is_none() {
+            return;
+        }
         let versions = Versions {
             in_force: self.host.version(&cx.config),
             of_kernel: self.host.heard_version(),
@@ -329,13 +333,14 @@ impl<'t> Mld<'t> {
         buffer: &mut [u8],
     ) -> Option<Action> {
         let voice = self.voice(cx);
-        let manner = voice.as_ref().map(Manner::of);
         let packet = host::packet(cx, buffer)?;
-        if let Some((length, group)) = self.streams.poll_report(manner.as_ref(), packet)
-            && let Some(manner) = manner
-        {
-            self.reporting = Reporting::Streams(manner);
-            return Some(Action::Report { length, group });
+        if self.streams.proxy().has_changes() {
+            let manner = voice.as_ref().map(Manner::of);
+            let report = self.streams.poll_report(manner.as_ref(), packet);
+            if let (Some((length, group)), Some(manner)) = (report, manner) {
+                self.reporting = Reporting::Streams(manner);
+                return Some(Action::Report { length, group });
+            }
         }
         if let Some(voice) = voice
             && let Some((length, group)) =

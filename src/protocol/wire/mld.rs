@@ -213,6 +213,7 @@ pub struct Records<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = Record<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Record<'a>> {
         self.count = self.count.checked_sub(1)?;
         let header = MldAddressRecord::new_checked(self.octets).ok()?;

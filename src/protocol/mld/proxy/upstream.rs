@@ -211,6 +211,11 @@ impl Proxy<'_> {
         merged.is_some_and(|merged| self.current(group, merged).is_some())
     }
 
+    /// Is a change to be reported now?
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// Notes all changes as reported: the kernel alone reports them, or nobody can.
     pub(crate) fn leave_reports_to_kernel(&mut self) {
         while let Some(slot) = self.changes.take_first() {
