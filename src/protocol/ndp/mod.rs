@@ -395,13 +395,13 @@ impl<'t> Ndp<'t> {
                 port, link_local, ..
             } => {
                 let source = cx.links.source_on(Side::Downstream(port));
-                let query = |source| query(source, link_local, Ipv6Addr::UNSPECIFIED);
+                let query = |source| query(config, source, link_local, Ipv6Addr::UNSPECIFIED);
                 source.and_then(|(source, _)| query(source).emit(buffer))
             }
             Question::Query { port, group, .. } => {
                 let source = cx.links.source_on(Side::Downstream(port));
                 let group = group.group();
-                source.and_then(|(source, _)| query(source, group, group).emit(buffer))
+                source.and_then(|(source, _)| query(config, source, group, group).emit(buffer))
             }
             Question::Probe { port, target, .. } => {
                 proxying::emit_solicitation(cx, Side::Downstream(port), target, target, buffer)
@@ -418,9 +418,19 @@ impl<'t> Ndp<'t> {
 }
 
 /// A General Query to one host, which makes nobody the link's querier, or a Multicast Address
-/// Specific Query to the group. It carries the defaults, since a host adopts what it hears (RFC
-/// 3810 §6.2).
-fn query(source: Ipv6Addr, destination: Ipv6Addr, group: Ipv6Addr) -> Query<'static> {
+/// Specific Query to the group. It carries the variables of the MLD proxy, or else the defaults,
+/// since a host adopts what it hears (RFC 3810 §6.2).
+fn query(
+    config: &Config,
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    group: Ipv6Addr,
+) -> Query<'static> {
+    let proxy = config.mld_proxy.as_ref();
+    let (robustness, query_interval) = match proxy {
+        Some(proxy) => (proxy.robustness, proxy.query_interval),
+        None => (ASK_ROBUSTNESS, ASK_QUERY_INTERVAL),
+    };
     Query {
         source,
         destination,
@@ -428,8 +438,8 @@ fn query(source: Ipv6Addr, destination: Ipv6Addr, group: Ipv6Addr) -> Query<'sta
         max_response_delay: ASK_RESPONSE_DELAY,
         version: QueryVersion::V2 {
             suppress_router_processing: true,
-            robustness: ASK_ROBUSTNESS,
-            query_interval: ASK_QUERY_INTERVAL,
+            robustness,
+            query_interval,
             sources: Sources::default(),
         },
     }
