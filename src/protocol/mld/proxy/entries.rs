@@ -216,9 +216,11 @@ impl Proxy<'_> {
     pub(crate) fn poll_entry(&self) -> Option<Change> {
         let any = Ipv6Addr::UNSPECIFIED;
         if !self.base.failed {
+            // Of two entries with an interface, the kernel takes the one that was added last. What
+            // a downstream sends to a group without listeners must find the first base.
             let base = [
-                (Place::Base, &self.base.base),
                 (Place::HomeBase, &self.base.home),
+                (Place::Base, &self.base.base),
             ];
             for (place, forwarding) in base {
                 if let Some((entry, present)) = forwarding.next() {
