@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::counters::Counter;
 use crate::link::{Link, Port, Side};
 use crate::tables::rate::{Bucket, Throttle};
-use crate::time::{Duration, Instant, earliest};
+use crate::time::{Duration, Instant, bring_forward, earliest};
 use crate::wire::{MacAddress, Message, Query, QueryVersion, RecordType, Sources};
 
 /// The specific queries that a link gets in a second, and at once.
@@ -371,12 +371,12 @@ impl<'t> Streams<'t> {
             versions,
             forwarded: forwarded & self.proxy.interfaces(),
         };
-        let refused = self.proxy.merge(&self.members, &around);
-        for _ in 0..refused {
+        let merged = self.proxy.merge(&self.members, &around);
+        for _ in 0..merged.refused {
             cx.counters.count(Counter::RefusedSource);
         }
-        if self.proxy.has_movable(whereabouts) {
-            self.look_at = Some(cx.now.saturating_add(LOOK_INTERVAL));
+        if merged.has_movable {
+            bring_forward(&mut self.look_at, cx.now.saturating_add(LOOK_INTERVAL));
         }
     }
 

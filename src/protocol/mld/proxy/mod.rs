@@ -215,6 +215,15 @@ pub struct Proxy<'t> {
     refused: bool,
 }
 
+/// What a merge met.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Merging {
+    /// How many sources found no room.
+    pub refused: usize,
+    /// There was a source that may move.
+    pub has_movable: bool,
+}
+
 /// The versions of MLD upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Versions {
@@ -329,12 +338,6 @@ impl<'t> Proxy<'t> {
         }
     }
 
-    /// Is there a source that may move?
-    pub(crate) fn has_movable(&self, whereabouts: &impl Whereabouts) -> bool {
-        let mut flows = self.flows.iter_from(0);
-        flows.any(|(_, flow)| whereabouts.may_move(flow.source))
-    }
-
     /// The versions of MLD for which the groups were merged last.
     pub(crate) fn versions(&self) -> Versions {
         self.versions
@@ -385,18 +388,16 @@ impl<'t> Proxy<'t> {
         !self.stale.is_empty()
     }
 
-    /// Merges what changed. Returns how many sources found no room.
+    /// Merges what changed.
     pub(crate) fn merge<W: Whereabouts>(
         &mut self,
         members: &Members<'_>,
         around: &Surroundings<'_, W>,
-    ) -> usize {
-        let mut refused = 0;
+    ) -> Merging {
+        let mut merging = Merging::default();
         self.versions = around.versions;
         while let Some(slot) = self.stale.take_first() {
-            refused = self
-                .merge_group(members, around, slot)
-                .saturating_add(refused);
+            self.merge_group(members, around, slot, &mut merging);
         }
         if self.refused && self.groups.len() < CAPACITY {
             self.refused = false;
@@ -406,7 +407,7 @@ impl<'t> Proxy<'t> {
                 }
             }
         }
-        refused
+        merging
     }
 
     fn merge_group<W: Whereabouts>(
@@ -414,14 +415,15 @@ impl<'t> Proxy<'t> {
         members: &Members<'_>,
         around: &Surroundings<'_, W>,
         slot: usize,
-    ) -> usize {
+        merging: &mut Merging,
+    ) {
         let Some((group, _)) = self.groups.get(slot) else {
-            return 0;
+            return;
         };
         for_each_flow(self.groups, self.flows, slot, |_, flow| {
             (flow.included, flow.excluded) = (0, 0);
         });
-        let (mut excluding, mut refused) = (0, 0_usize);
+        let mut excluding = 0;
         for link_group in members.of(group) {
             let port = bit_of(Side::Downstream(link_group.port));
             if let Mode::Exclude { .. } = link_group.mode {
@@ -439,12 +441,11 @@ impl<'t> Proxy<'t> {
                         flow.included |= included;
                         flow.excluded |= excluded;
                     }
-                    None => refused = refused.saturating_add(1),
+                    None => merging.refused = merging.refused.saturating_add(1),
                 }
             }
         }
-        self.derive(around, slot, excluding);
-        refused
+        merging.has_movable |= self.derive(around, slot, excluding);
     }
 
     /// The flow of a source of the group at a slot. `None` if there is no room for it.
@@ -474,15 +475,15 @@ impl<'t> Proxy<'t> {
     }
 
     /// Derives what is wanted upstream and in the kernel for the group at a slot. `excluding` are
-    /// the links on which it is in EXCLUDE mode.
+    /// the links on which it is in EXCLUDE mode. Returns whether one of its sources may move.
     fn derive<W: Whereabouts>(
         &mut self,
         around: &Surroundings<'_, W>,
         slot: usize,
         excluding: u32,
-    ) {
+    ) -> bool {
         let Some((group, merged)) = self.groups.get_mut(slot) else {
-            return;
+            return false;
         };
         let config = around.config;
         let leaves_home = config.leaves_home(group);
@@ -499,8 +500,7 @@ impl<'t> Proxy<'t> {
             parent: home,
             out: (excluding & around.forwarded) | upwards,
         });
-        let mut includes = false;
-        let mut is_new = false;
+        let (mut includes, mut is_new, mut has_movable) = (false, false, false);
         for_each_flow(self.groups, self.flows, slot, |_, flow| {
             includes |= flow.included != 0;
             // RFC 4605 §4.1, by the rules of RFC 3810 §4.2.
@@ -511,6 +511,7 @@ impl<'t> Proxy<'t> {
                 };
             is_new |= core::mem::replace(&mut flow.wanted, wanted) != wanted;
             let is_needed = flow.included != 0 || flow.excluded != 0;
+            has_movable |= is_needed && around.whereabouts.may_move(flow.source);
             let side = around.whereabouts.side_of(around.links, flow.source);
             let (parent, upwards) = match side {
                 Side::Upstream => (home, 0),
@@ -536,6 +537,7 @@ impl<'t> Proxy<'t> {
             self.begin_reports(slot);
         }
         self.settle(slot);
+        has_movable
     }
 
     /// Notes what is to be done for the group at a slot, and forgets what nobody wants any more.
