@@ -484,7 +484,8 @@ impl<'t> Streams<'t> {
                     About::General => downstream.querier.done(now, succeeded),
                     About::Specific(specific, timings) => {
                         downstream.queries.take(now, QUERY_RATE, QUERY_BURST);
-                        self.members.specific_sent(now, specific, timings);
+                        self.members
+                            .specific_sent(now, (specific, timings), succeeded);
                     }
                 }
                 match succeeded {

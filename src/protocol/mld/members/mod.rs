@@ -225,10 +225,7 @@ impl<'t> Members<'t> {
         if is_over(link_group.older_host_until) {
             link_group.older_host_until = None;
         }
-        if is_over(link_group.next_query) {
-            link_group.next_query = None;
-            self.begin_round(slot);
-        }
+        let is_round_due = is_over(link_group.next_query);
         let mut has_changed = self.expire_sources(now, slot);
         if let Some(link_group) = self.link_groups.get_mut(slot)
             && let Mode::Exclude { until } = link_group.mode
@@ -242,6 +239,9 @@ impl<'t> Members<'t> {
                 SourceState::Excluded => false,
             });
             has_changed = true;
+        }
+        if is_round_due {
+            self.begin_round(slot);
         }
         self.settle(slot, has_changed, changed);
     }
@@ -269,6 +269,9 @@ impl<'t> Members<'t> {
     /// After a change: removes the group from the link if nobody listens, or else sets its
     /// deadline.
     fn settle(&mut self, slot: usize, has_changed: bool, changed: &mut dyn FnMut(Ipv6Addr)) {
+        if self.due.contains(slot) {
+            self.note_due(slot);
+        }
         let Some(link_group) = self.link_groups.get(slot) else {
             return;
         };

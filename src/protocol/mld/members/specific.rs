@@ -1,8 +1,10 @@
 //! The queries that a leave makes necessary: Multicast Address Specific Queries, and Multicast
 //! Address and Source Specific Queries (RFC 3810 §7.6.3).
 //!
-//! A leave lowers a timer to the Last Listener Query Time. A repeat of it must not raise the timer,
-//! so only a timer above that time is lowered, and only then a query follows.
+//! A query lowers a timer to the Last Listener Query Time once it is sent (RFC 3810 §7.6.1), not
+//! when a leave asks for it: until then no listener could have answered. A repeat of the leave must
+//! not raise the timer, so a query follows only where the timer is above that time. Who is not the
+//! querier waits for the querier's query.
 
 use core::net::Ipv6Addr;
 
@@ -19,20 +21,24 @@ pub(super) struct Asking {
     left: u8,
     /// One of them is to be sent now.
     is_due: bool,
+    /// The next one that is sent lowers the timer.
+    lowers: bool,
 }
 
 impl Asking {
-    /// A leave asks for queries. Lowers the timer `until`. Returns whether a query is to be sent.
+    /// A leave asks for queries, while the timer runs until `until`. A fast leave ends the timer.
+    /// Returns whether a query is to be sent.
     pub(super) fn begin(&mut self, until: &mut Instant, reported: &Reported<'_>) -> bool {
-        let timings = &reported.timings;
+        let (now, timings) = (reported.now, &reported.timings);
         if reported.limits.fast_leave {
-            *until = reported.now;
+            *until = now;
             return false;
         }
-        if !lower(until, reported.now, timings) || !timings.is_querier {
+        if !timings.is_querier || self.lowers || !is_above(*until, now, timings) {
             return false;
         }
         self.left = timings.last_listener_count;
+        self.lowers = true;
         true
     }
 
@@ -46,21 +52,26 @@ impl Asking {
         self.is_due
     }
 
-    fn sent(&mut self) {
+    /// A query was sent at `at`, or could not be: then the next one lowers the timer `until`.
+    fn sent(&mut self, until: &mut Instant, at: Instant, timings: &Timings, succeeded: bool) {
         self.left = self.left.saturating_sub(1);
         self.is_due = false;
+        if self.lowers && succeeded {
+            self.lowers = false;
+            lower(until, at, timings);
+        }
+        self.lowers &= self.left > 0;
+    }
+
+    /// Is the S flag set in the query about what has the timer `until`?
+    fn is_suppressing(&self, until: Instant, at: Instant, timings: &Timings) -> bool {
+        !self.lowers && is_above(until, at, timings)
     }
 }
 
-/// Lowers a timer to the Last Listener Query Time. Returns false, and changes nothing, if it is not
-/// above that.
-fn lower(until: &mut Instant, now: Instant, timings: &Timings) -> bool {
-    let lowered = now.saturating_add(timings.last_listener_time());
-    let is_above = *until > lowered;
-    if is_above {
-        *until = lowered;
-    }
-    is_above
+/// Lowers a timer to the Last Listener Query Time, if it is above that.
+fn lower(until: &mut Instant, now: Instant, timings: &Timings) {
+    *until = (*until).min(now.saturating_add(timings.last_listener_time()));
 }
 
 /// A query about a group on a link, as it is at a moment.
@@ -76,7 +87,8 @@ pub struct Specific {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum About {
     Group,
-    /// The sources whose timers are above the Last Listener Query Time: the S flag is set.
+    /// The sources that were heard since the first query, so that their timers are above the Last
+    /// Listener Query Time: the S flag is set.
     HeardSources,
     /// The other sources.
     Sources,
@@ -94,6 +106,17 @@ impl Members<'_> {
             is_due |= link_group.asking.begin_round();
             link_group.next_query = None;
         }
+        self.due.set(slot, is_due);
+    }
+
+    /// Notes anew whether a query about a group on a link is due: what it was for may be gone.
+    pub(super) fn note_due(&mut self, slot: usize) {
+        let Some(link_group) = self.link_groups.get(slot) else {
+            return;
+        };
+        let mut sources = self.sources_of(link_group);
+        let is_due = link_group.asking.is_due || sources.any(|source| source.asking.is_due);
+        drop(sources);
         self.due.set(slot, is_due);
     }
 
@@ -168,7 +191,10 @@ impl Members<'_> {
         match specific.about {
             About::Group => link_group.is_some_and(|link_group| match link_group.mode {
                 Mode::Include => false,
-                Mode::Exclude { until } => is_above(until, specific.at, timings),
+                Mode::Exclude { until } => {
+                    let asking = &link_group.asking;
+                    asking.is_suppressing(until, specific.at, timings)
+                }
             }),
             About::HeardSources => true,
             About::Sources => false,
@@ -187,20 +213,31 @@ impl Members<'_> {
         asked.map(|source| source.address)
     }
 
-    /// A query was sent. One that could not be sent counts as lost on its way.
-    pub(crate) fn specific_sent(&mut self, now: Instant, specific: &Specific, timings: &Timings) {
+    /// A query was sent. One that could not be sent counts as lost on its way, but lowers no timer.
+    pub(crate) fn specific_sent(
+        &mut self,
+        now: Instant,
+        (specific, timings): (&Specific, &Timings),
+        succeeded: bool,
+    ) {
         let slot = specific.slot;
         let is_it = |it: &&mut LinkGroup| it.port == specific.port;
         let Some(link_group) = self.link_groups.get_mut(slot).filter(is_it) else {
             return;
         };
-        if specific.about == About::Group {
-            link_group.asking.sent();
+        if specific.about == About::Group
+            && let Mode::Exclude { until } = &mut link_group.mode
+        {
+            let asking = &mut link_group.asking;
+            asking.sent(until, specific.at, timings, succeeded);
         }
         let (mut left, mut is_due) = (link_group.asking.left, link_group.asking.is_due);
         self.retain_sources(slot, |source| {
-            if specific.concerns(source, timings) {
-                source.asking.sent();
+            if specific.concerns(source, timings)
+                && let SourceState::Requested { until } = &mut source.state
+            {
+                let asking = &mut source.asking;
+                asking.sent(until, specific.at, timings, succeeded);
             }
             left = left.max(source.asking.left);
             is_due |= source.asking.is_due;
@@ -262,10 +299,10 @@ impl Specific {
 }
 
 impl Source {
-    /// Is its timer above the Last Listener Query Time?
+    /// Is the S flag set in a query about it?
     fn is_heard(&self, now: Instant, timings: &Timings) -> bool {
         match self.state {
-            SourceState::Requested { until } => is_above(until, now, timings),
+            SourceState::Requested { until } => self.asking.is_suppressing(until, now, timings),
             SourceState::Excluded => false,
         }
     }
