@@ -20,7 +20,7 @@ use crate::counters::Counter;
 use crate::link::{Link, Port, Side};
 use crate::tables::rate::{Bucket, Throttle};
 use crate::time::{Duration, Instant, bring_forward, earliest};
-use crate::wire::{MacAddress, Message, Query, QueryVersion, RecordType, Sources};
+use crate::wire::{MacAddress, Message, Query, QueryVersion, Record, RecordType, Sources};
 
 /// The specific queries that a link gets in a second, and at once.
 const QUERY_RATE: u32 = 20;
@@ -150,41 +150,44 @@ impl<'t> Streams<'t> {
         match message {
             Message::Query(query) => self.handle_query(cx, port, query),
             Message::ReportV1(report) => {
-                let record = RecordType::ModeIsExclude;
-                self.handle_record(cx, listener, report.group, record, Sources::default(), true);
+                let record = older_record(RecordType::ModeIsExclude, report.group);
+                self.handle_record(cx, listener, MldVersion::V1, &record);
             }
-            // RFC 3810 §8.3.2: a Done counts as TO_IN{}.
             Message::Done(done) => {
-                let record = RecordType::ChangeToInclude;
-                self.handle_record(cx, listener, done.group, record, Sources::default(), false);
+                let record = older_record(RecordType::ChangeToInclude, done.group);
+                self.handle_record(cx, listener, MldVersion::V1, &record);
             }
             Message::ReportV2(report) => {
                 for record in report.records.clone() {
-                    let (record_type, sources) = (record.record_type, record.sources);
-                    self.handle_record(cx, listener, record.group, record_type, sources, false);
+                    self.handle_record(cx, listener, MldVersion::V2, &record);
                 }
             }
             Message::NeighborSolicitation(_) | Message::NeighborAdvertisement(_) => {}
         }
     }
 
+    /// A listener sent a record in a message of a version.
     fn handle_record(
         &mut self,
         cx: &mut Context,
         listener: Listener,
-        group: Ipv6Addr,
-        record_type: RecordType,
-        sources: Sources<'_>,
-        is_older_host: bool,
+        version: MldVersion,
+        record: &Record<'_>,
     ) {
+        let Record {
+            record_type,
+            group,
+            sources,
+        } = *record;
         let Some(config) = &cx.config.mld_proxy else {
             return;
         };
         if !config.proxies(group) {
             return;
         }
-        // RFC 4604 §2.2.3: a router ignores what is not source-specific for such a group.
-        if is_source_specific(group) && (is_older_host || !is_for_sources(record_type)) {
+        // RFC 4604 §2.2: a router ignores what is not source-specific for such a group.
+        let is_older = version == MldVersion::V1;
+        if is_source_specific(group) && (is_older || !is_for_sources(record_type)) {
             cx.counters.count(Counter::NotSourceSpecific);
             return;
         }
@@ -210,9 +213,13 @@ impl<'t> Streams<'t> {
         let proxy = &mut self.proxy;
         let mut changed = |group| proxy.note(group);
         let members = &mut self.members;
-        let taken = match is_older_host {
-            true => members.handle_older_host(&reported, may_grow, &mut changed),
-            false => members.handle_record(&reported, may_grow, &mut changed),
+        let taken = match (version, record_type) {
+            (MldVersion::V1, RecordType::ModeIsExclude) => {
+                members.handle_older_host(&reported, may_grow, &mut changed)
+            }
+            (MldVersion::V1 | MldVersion::V2, _) => {
+                members.handle_record(&reported, may_grow, &mut changed)
+            }
         };
         if let Err(refusal) = taken {
             self.refuse(cx, listener, refusal);
@@ -557,7 +564,16 @@ impl<'t> Streams<'t> {
     }
 }
 
-/// Does a record speak of the sources that a listener wants (RFC 4604 §2.2.3)?
+/// What an MLDv1 message counts as (RFC 3810 §8.3.2): a Report as IS_EX{}, and a Done as TO_IN{}.
+fn older_record(record_type: RecordType, group: Ipv6Addr) -> Record<'static> {
+    Record {
+        record_type,
+        group,
+        sources: Sources::default(),
+    }
+}
+
+/// Does a record speak of the sources that a listener wants (RFC 4604 §2.2)?
 fn is_for_sources(record_type: RecordType) -> bool {
     match record_type {
         RecordType::ModeIsInclude
