@@ -46,6 +46,11 @@ impl<'t> Hosts<'t> {
             .max_by_key(|(_, count)| *count)
     }
 
+    /// Is the host known, or is there room for it?
+    pub(super) fn takes(&self, host: Listener) -> bool {
+        self.0.len() < HOSTS || self.0.find(&host).is_some()
+    }
+
     /// A host reported a group first. Returns the host's slot.
     pub(super) fn acquire(&mut self, host: Listener) -> Result<usize, Full> {
         let slot = match self.0.find(&host) {

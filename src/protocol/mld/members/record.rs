@@ -253,6 +253,10 @@ impl Members<'_> {
         {
             return Ok(slot);
         }
+        // A group that gives way makes no room for another host.
+        if !self.hosts.takes(listener) {
+            return Err(Refusal::Full);
+        }
         self.give_way(listener.port, held, changed);
         if self.count_on(listener.port) >= limits.groups {
             return Err(Refusal::Full);
