@@ -12,7 +12,7 @@ use core::net::Ipv6Addr;
 
 use super::filter::FilterMode;
 use super::members::{GROUPS, Members, Mode, SourceState};
-use crate::config::{MldVersion, ProxyConfig, is_source_specific};
+use crate::config::{MAX_SOURCES, MldVersion, ProxyConfig, is_source_specific};
 use crate::context::Links;
 use crate::link::Side;
 use crate::tables::pending::{Pending, SlotSet};
@@ -211,8 +211,15 @@ pub struct Proxy<'t> {
     polled: usize,
     /// How many groups the kernel is a member of.
     joined: u16,
-    /// Groups that found no room. They are merged once there is some.
-    refused: bool,
+    /// Groups, or sources of them, found no room. They are merged once there is some.
+    refused: Refused,
+}
+
+/// What found no room.
+#[derive(Clone, Copy, Default)]
+struct Refused {
+    groups: bool,
+    sources: bool,
 }
 
 /// What a merge met.
@@ -274,7 +281,7 @@ impl<'t> Proxy<'t> {
             },
             polled: 0,
             joined: 0,
-            refused: false,
+            refused: Refused::default(),
         }
     }
 
@@ -316,7 +323,7 @@ impl<'t> Proxy<'t> {
         };
         match slot {
             Ok(slot) => self.stale.insert(slot),
-            Err(_) => self.refused = true,
+            Err(_) => self.refused.groups = true,
         }
     }
 
@@ -385,7 +392,17 @@ impl<'t> Proxy<'t> {
 
     /// Is anything to be merged?
     pub(crate) fn is_stale(&self) -> bool {
-        !self.stale.is_empty()
+        !self.stale.is_empty() || self.has_room_for_groups() || self.has_room_for_sources()
+    }
+
+    /// Is there room for groups that found none?
+    fn has_room_for_groups(&self) -> bool {
+        self.refused.groups && self.groups.len() < CAPACITY
+    }
+
+    /// Is there room for sources that found none?
+    fn has_room_for_sources(&self) -> bool {
+        self.refused.sources && self.flows.len() < FLOWS
     }
 
     /// Merges what changed.
@@ -396,17 +413,22 @@ impl<'t> Proxy<'t> {
     ) -> Merging {
         let mut merging = Merging::default();
         self.versions = around.versions;
-        while let Some(slot) = self.stale.take_first() {
-            self.merge_group(members, around, slot, &mut merging);
-        }
-        if self.refused && self.groups.len() < CAPACITY {
-            self.refused = false;
+        if self.has_room_for_groups() {
+            self.refused.groups = false;
             for group in members.groups() {
                 if self.groups.find(&group).is_none() {
                     self.note(group);
                 }
             }
         }
+        if self.has_room_for_sources() {
+            self.refused.sources = false;
+            self.note_all();
+        }
+        while let Some(slot) = self.stale.take_first() {
+            self.merge_group(members, around, slot, &mut merging);
+        }
+        self.refused.sources |= merging.refused > 0;
         merging
     }
 
@@ -500,15 +522,26 @@ impl<'t> Proxy<'t> {
             parent: home,
             out: (excluding & around.forwarded) | upwards,
         });
-        let (mut includes, mut is_new, mut has_movable) = (false, false, false);
-        for_each_flow(self.groups, self.flows, slot, |_, flow| {
-            includes |= flow.included != 0;
-            // RFC 4605 §4.1, by the rules of RFC 3810 §4.2.
-            let wanted = goes_up
+        // RFC 4605 §4.1, by the rules of RFC 3810 §4.2.
+        let is_in_filter = |flow: &Flow| {
+            goes_up
                 && match excluding {
                     0 => flow.included != 0,
                     _ => flow.excluded == excluding && flow.included == 0,
-                };
+                }
+        };
+        // A filter holds so many sources, and those that are in it stay.
+        let mut room = MAX_SOURCES;
+        for_each_flow(self.groups, self.flows, slot, |_, flow| {
+            let stays = flow.wanted && is_in_filter(flow);
+            room = room.saturating_sub(stays.into());
+        });
+        let (mut includes, mut is_new, mut has_movable) = (false, false, false);
+        for_each_flow(self.groups, self.flows, slot, |_, flow| {
+            includes |= flow.included != 0;
+            let comes = !flow.wanted && is_in_filter(flow) && room > 0;
+            room = room.saturating_sub(comes.into());
+            let wanted = comes || flow.wanted && is_in_filter(flow);
             is_new |= core::mem::replace(&mut flow.wanted, wanted) != wanted;
             let is_needed = flow.included != 0 || flow.excluded != 0;
             has_movable |= is_needed && around.whereabouts.may_move(flow.source);

@@ -71,12 +71,11 @@ impl Proxy<'_> {
         }
     }
 
-    /// The sources of the filter that is wanted for the group at a slot, 64 at most.
+    /// The sources of the filter that is wanted for the group at a slot, [`MAX_SOURCES`] at most.
     pub fn sources_wanted(&self, slot: usize) -> impl Iterator<Item = Ipv6Addr> {
         let merged = self.groups.get(slot).map(|(_, merged)| merged);
         let flows = merged.into_iter().flat_map(|merged| self.flows_of(merged));
-        let wanted = flows.filter(|flow| flow.wanted).map(|flow| flow.source);
-        wanted.take(MAX_SOURCES.into())
+        flows.filter(|flow| flow.wanted).map(|flow| flow.source)
     }
 
     /// The next change of a membership, unless `most` groups are joined. The same one again until
