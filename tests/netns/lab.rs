@@ -14,12 +14,22 @@
 // Several programs include this file, and each uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+#[path = "lab/datagrams.rs"]
+mod datagrams;
 #[path = "lab/echo.rs"]
 mod echo;
+#[path = "lab/mld.rs"]
+mod mld;
+#[path = "lab/mroute.rs"]
+mod mroute;
+#[path = "lab/multicast.rs"]
+mod multicast;
 #[path = "lab/namespace.rs"]
 mod namespace;
 #[path = "lab/netlink.rs"]
 mod netlink;
+#[path = "lab/options.rs"]
+mod options;
 #[path = "lab/process.rs"]
 mod process;
 #[path = "lab/tap.rs"]
@@ -44,7 +54,13 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+pub use datagrams::{Datagram, Filter, Receiver, Sender, Stream, datagram_frame};
 pub use echo::Ping;
+pub use mld::{MldWatch, QuerySaid, Record, Said, Speaker, What};
+pub use mroute::{Entry, TableOwner, Upcalls};
+pub use multicast::{
+    GUEST, GUEST_HOST, OTHER_SOURCE, QUERIER, SOURCE, StreamLab, StreamOptions, listener,
+};
 pub use namespace::{FOLDER, Namespace, isolate};
 pub use netlink::BridgeOptions;
 pub use process::Process;

@@ -250,7 +250,7 @@ impl Namespace {
     }
 
     #[track_caller]
-    fn dump(&self, what: &str, request: Message) -> Vec<Vec<u8>> {
+    pub(super) fn dump(&self, what: &str, request: Message) -> Vec<Vec<u8>> {
         let answers = self.talk(request);
         answers.unwrap_or_else(|error| panic!("{}: {what}: {error}", self.label))
     }
@@ -289,11 +289,11 @@ impl Namespace {
 const DUMP: i32 = libc::NLM_F_DUMP;
 
 /// A message under construction.
-struct Message(Vec<u8>);
+pub(super) struct Message(Vec<u8>);
 
 impl Message {
     /// A request of a kind, with these flags and the header before its attributes.
-    fn request(kind: u16, flags: i32, header: &[u8]) -> Self {
+    pub(super) fn request(kind: u16, flags: i32, header: &[u8]) -> Self {
         let acknowledged = if flags & DUMP == DUMP {
             0
         } else {
@@ -392,12 +392,12 @@ fn padding(length: usize) -> usize {
     length.wrapping_neg() % 4
 }
 
-fn attribute(octets: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(super) fn attribute(octets: &[u8], wanted: u16) -> Option<&[u8]> {
     let found = attributes(octets).find(|(kind, _)| *kind == wanted);
     found.map(|(_, value)| value)
 }
 
-fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let [a, b, c, d] = *rest.first_chunk()?;
         let length = usize::from(u16::from_ne_bytes([a, b]));
@@ -408,6 +408,6 @@ fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-fn ipv6(octets: &[u8]) -> Option<Ipv6Addr> {
+pub(super) fn ipv6(octets: &[u8]) -> Option<Ipv6Addr> {
     Some(Ipv6Addr::from_octets(*octets.first_chunk()?))
 }

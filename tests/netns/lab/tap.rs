@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
 use nix::sys::socket::{self, AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::Namespace;
 
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+const RECEIVE_BUFFER: usize = 32 << 20;
 
 /// An Ethernet frame that carries an IPv6 packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,10 +59,16 @@ impl Tap {
             let (kind, protocol) = (SockType::Raw, SockProtocol::EthAll);
             let flags = SockFlag::SOCK_CLOEXEC;
             let socket = socket::socket(AddressFamily::Packet, kind, flags, protocol)?;
+            // A stream needs more room than the kernel gives. Only root gets it.
+            let _ = socket::setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER);
             socket::bind(socket.as_raw_fd(), &link)?;
             Ok(Self { socket, link })
         });
         opened.unwrap_or_else(|error| panic!("{}: tap on {interface}: {error}", namespace.label))
+    }
+
+    pub(super) fn socket(&self) -> &OwnedFd {
+        &self.socket
     }
 
     /// The interface's own Ethernet address.
