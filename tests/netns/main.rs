@@ -29,6 +29,7 @@ mod restart;
 mod silent;
 mod source_filters;
 mod status;
+mod streams;
 mod support;
 mod syslog;
 mod turns;
@@ -126,6 +127,18 @@ fn main() -> ExitCode {
         silent::TESTS,
         source_filters::TESTS,
         status::TESTS,
+        streams::edge::TESTS,
+        streams::filters::TESTS,
+        streams::hostile::TESTS,
+        streams::leaving::TESTS,
+        streams::links::TESTS,
+        streams::owners::TESTS,
+        streams::queriers::TESTS,
+        streams::scale::TESTS,
+        streams::scopes::TESTS,
+        streams::snooping::TESTS,
+        streams::starts::TESTS,
+        streams::versions::TESTS,
         syslog::TESTS,
         unread_log::TESTS,
         versions::TESTS,

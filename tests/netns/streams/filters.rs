@@ -1,0 +1,171 @@
+//! Who wants which sources, merged over the links (RFC 4605 §4.1).
+
+use std::net::Ipv6Addr;
+
+use crate::lab::{
+    DOWNSTREAM, Datagram, Filter, GUEST, GUEST_HOST, OTHER_SOURCE, Receiver, SOURCE, Sender,
+    StreamLab, Tap, UPSTREAM,
+};
+use crate::support::SOON;
+
+use super::{CALM, QUICK_LEAVE, any_source, expect_to, source_specific, start, upstream_sender};
+
+crate::tests![
+    a_source_excluded_on_one_link_and_included_on_the_other_goes_to_the_other,
+    filters_that_change_move_the_streams,
+    a_source_at_home_reaches_the_other_downstream,
+    a_source_at_home_excluded_on_one_link_does_not_reach_it,
+    with_senders_a_source_at_home_goes_upstream_too_and_never_back,
+];
+
+fn sources_of(datagrams: &[Datagram]) -> Vec<Ipv6Addr> {
+    let mut sources: Vec<_> = datagrams.iter().map(|datagram| datagram.source).collect();
+    sources.dedup();
+    sources.sort_unstable();
+    sources.dedup();
+    sources
+}
+
+fn a_source_excluded_on_one_link_and_included_on_the_other_goes_to_the_other() {
+    let home = StreamLab::new();
+    let _mldproxy = start(&home, QUICK_LEAVE);
+    let group = any_source(1);
+    let on_lan = Receiver::of_any(&home.listeners[0], "eth0", group);
+    on_lan.block_source(SOURCE);
+    let on_guest = Receiver::of_source(&home.guest, "eth0", SOURCE, group);
+    expect_to(&home, group, &[GUEST]);
+    home.expect_way(OTHER_SOURCE, UPSTREAM, group, &[DOWNSTREAM], SOON);
+    let entry = format!("{SOURCE} {group} {UPSTREAM} -> {GUEST}");
+    home.expect_entries(&[&entry, &format!("* {group} -> {DOWNSTREAM}")], SOON);
+    assert!(home.lab.rtr.memberships(UPSTREAM).contains(&group));
+
+    // The hosts' kernels would hide what is not for them, so the links are looked at.
+    let links = [
+        Tap::open(&home.listeners[0], "eth0"),
+        Tap::open(&home.guest, "eth0"),
+    ];
+    let mut sender = upstream_sender(&home, group);
+    let mut other = Sender::new(&home.lab.gw, "eth0", OTHER_SOURCE, group);
+    let (from_source, from_other) = (sender.send(200, CALM), other.send(200, CALM));
+    on_guest.expect_all(SOURCE, from_source, SOON);
+    on_lan.expect_all(OTHER_SOURCE, from_other, SOON);
+    let seen = links.map(|link| sources_of(&link.datagrams_to(group)));
+    assert_eq!(seen, [vec![OTHER_SOURCE], vec![SOURCE]]);
+    let entries = home.lab.rtr.multicast_entries();
+    let counts: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.group == group)
+        .map(|entry| (entry.source.is_unspecified(), entry.counted.packets))
+        .collect();
+    assert_eq!(counts, [(true, 200), (false, 200)]);
+}
+
+fn filters_that_change_move_the_streams() {
+    let home = StreamLab::new();
+    let _mldproxy = start(&home, QUICK_LEAVE);
+    let group = source_specific(1);
+    let receiver = Receiver::of_source(&home.listeners[0], "eth0", SOURCE, group);
+    expect_to(&home, group, &[DOWNSTREAM]);
+    let included = || {
+        let mut included = home.lab.rtr.included_sources(UPSTREAM);
+        included.remove(&group).unwrap_or_default()
+    };
+    for (sources, gone) in [
+        (&[SOURCE, OTHER_SOURCE][..], None),
+        (&[OTHER_SOURCE], Some(SOURCE)),
+        (&[SOURCE], Some(OTHER_SOURCE)),
+    ] {
+        receiver.set_filter(Filter::Include(sources));
+        for source in sources {
+            home.expect_way(*source, UPSTREAM, group, &[DOWNSTREAM], SOON);
+        }
+        if let Some(gone) = gone {
+            home.expect_way(gone, UPSTREAM, group, &[], SOON);
+        }
+        crate::lab::eventually("the same sources are wanted upstream", SOON, || {
+            included() == sources.iter().copied().collect()
+        });
+    }
+    receiver.set_filter(Filter::Include(&[]));
+    home.expect_entries(&[], SOON);
+}
+
+fn a_source_at_home_reaches_the_other_downstream() {
+    let home = StreamLab::new();
+    let _mldproxy = start(&home, QUICK_LEAVE);
+    for (group, source) in [
+        (source_specific(1), Some(GUEST_HOST)),
+        (any_source(1), None),
+    ] {
+        let receiver = Receiver::new(&home.listeners[0], "eth0", group);
+        match source {
+            Some(source) => receiver.join_source(source),
+            None => receiver.join(),
+        }
+        home.expect_way(GUEST_HOST, GUEST, group, &[DOWNSTREAM], SOON);
+        let [upstream, guest] =
+            [(&home.lab.gw, "eth0"), (&home.guest, "eth0")].map(|(at, on)| Tap::open(at, on));
+        let mut sender = Sender::new(&home.guest, "eth0", GUEST_HOST, group);
+        let numbers = sender.send(200, CALM);
+        receiver.expect_all(GUEST_HOST, numbers, SOON);
+        assert_eq!(upstream.datagrams_to(group), []);
+        // Each passed there once, on its way from the sender.
+        assert_eq!(guest.datagrams_to(group).len(), 200);
+    }
+}
+
+fn a_source_at_home_excluded_on_one_link_does_not_reach_it() {
+    let home = StreamLab::new();
+    let _mldproxy = start(&home, QUICK_LEAVE);
+    let group = any_source(1);
+    let receiver = Receiver::of_any(&home.listeners[0], "eth0", group);
+    receiver.block_source(GUEST_HOST);
+    expect_to(&home, group, &[DOWNSTREAM]);
+    home.expect_way(GUEST_HOST, GUEST, group, &[], SOON);
+    let link = Tap::open(&home.listeners[0], "eth0");
+    Sender::new(&home.guest, "eth0", GUEST_HOST, group).send(100, CALM);
+    let numbers = upstream_sender(&home, group).send(100, CALM);
+    receiver.expect_all(SOURCE, numbers, SOON);
+    assert_eq!(sources_of(&link.datagrams_to(group)), [SOURCE]);
+}
+
+fn with_senders_a_source_at_home_goes_upstream_too_and_never_back() {
+    let home = StreamLab::new();
+    let _mldproxy = start(&home, &["--senders"]);
+    let nobody = any_source(7);
+    for (group, source) in [
+        (source_specific(1), Some(GUEST_HOST)),
+        (any_source(1), None),
+        // Nobody at home listens to it.
+        (nobody, None),
+    ] {
+        let receiver = Receiver::new(&home.listeners[0], "eth0", group);
+        let way: &[&str] = if group == nobody {
+            &[UPSTREAM]
+        } else {
+            match source {
+                Some(source) => receiver.join_source(source),
+                None => receiver.join(),
+            }
+            &[DOWNSTREAM, UPSTREAM]
+        };
+        home.expect_way(GUEST_HOST, GUEST, group, way, SOON);
+        let [upstream, guest] =
+            [(&home.lab.gw, "eth0"), (&home.guest, "eth0")].map(|(at, on)| Tap::open(at, on));
+        let mut sender = Sender::new(&home.guest, "eth0", GUEST_HOST, group);
+        let numbers = sender.send(200, CALM);
+        let arrived = || upstream.datagrams_to(group);
+        let mut above = Vec::new();
+        crate::lab::eventually("all are upstream", SOON, || {
+            above.extend(arrived());
+            above.len() >= 200
+        });
+        let in_order: Vec<_> = above.iter().map(|datagram| datagram.number).collect();
+        assert_eq!(in_order, numbers.clone().collect::<Vec<_>>());
+        if group != nobody {
+            receiver.expect_all(GUEST_HOST, numbers, SOON);
+        }
+        assert_eq!(guest.datagrams_to(group).len(), 200);
+        assert_eq!(arrived(), []);
+    }
+}
