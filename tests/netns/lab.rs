@@ -32,6 +32,8 @@ mod netlink;
 mod options;
 #[path = "lab/process.rs"]
 mod process;
+#[path = "lab/receiver.rs"]
+mod receiver;
 #[path = "lab/tap.rs"]
 mod tap;
 #[path = "lab/traffic.rs"]
@@ -54,7 +56,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-pub use datagrams::{Datagram, Filter, Receiver, Sender, Stream, datagram_frame};
+pub use datagrams::{Datagram, Sender, Stream, datagram_frame};
 pub use echo::Ping;
 pub use mld::{MldWatch, QuerySaid, Record, Said, Speaker, What};
 pub use mroute::{Entry, TableOwner, Upcalls};
@@ -64,6 +66,7 @@ pub use multicast::{
 pub use namespace::{FOLDER, Namespace, isolate};
 pub use netlink::BridgeOptions;
 pub use process::Process;
+pub use receiver::{Filter, Receiver};
 pub use tap::{Frame, Tap, group_mac};
 pub use traffic::Traffic;
 pub use tun::Tun;

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use crate::lab::{
     DOWNSTREAM, Datagram, Filter, GUEST, GUEST_HOST, OTHER_SOURCE, Receiver, SOURCE, Sender,
-    StreamLab, Tap, UPSTREAM,
+    StreamLab, Tap, UPSTREAM, eventually,
 };
 use crate::support::SOON;
 
@@ -16,6 +16,7 @@ crate::tests![
     a_source_at_home_reaches_the_other_downstream,
     a_source_at_home_excluded_on_one_link_does_not_reach_it,
     with_senders_a_source_at_home_goes_upstream_too_and_never_back,
+    with_senders_a_source_at_home_of_a_group_for_any_source_is_not_doubled,
 ];
 
 fn sources_of(datagrams: &[Datagram]) -> Vec<Ipv6Addr> {
@@ -82,7 +83,7 @@ fn filters_that_change_move_the_streams() {
         if let Some(gone) = gone {
             home.expect_way(gone, UPSTREAM, group, &[], SOON);
         }
-        crate::lab::eventually("the same sources are wanted upstream", SOON, || {
+        eventually("the same sources are wanted upstream", SOON, || {
             included() == sources.iter().copied().collect()
         });
     }
@@ -132,40 +133,47 @@ fn a_source_at_home_excluded_on_one_link_does_not_reach_it() {
 fn with_senders_a_source_at_home_goes_upstream_too_and_never_back() {
     let home = StreamLab::new();
     let _mldproxy = start(&home, &["--senders"]);
-    let nobody = any_source(7);
-    for (group, source) in [
-        (source_specific(1), Some(GUEST_HOST)),
-        (any_source(1), None),
-        // Nobody at home listens to it.
-        (nobody, None),
-    ] {
-        let receiver = Receiver::new(&home.listeners[0], "eth0", group);
-        let way: &[&str] = if group == nobody {
-            &[UPSTREAM]
-        } else {
-            match source {
-                Some(source) => receiver.join_source(source),
-                None => receiver.join(),
-            }
-            &[DOWNSTREAM, UPSTREAM]
-        };
-        home.expect_way(GUEST_HOST, GUEST, group, way, SOON);
-        let [upstream, guest] =
-            [(&home.lab.gw, "eth0"), (&home.guest, "eth0")].map(|(at, on)| Tap::open(at, on));
-        let mut sender = Sender::new(&home.guest, "eth0", GUEST_HOST, group);
-        let numbers = sender.send(200, CALM);
-        let arrived = || upstream.datagrams_to(group);
-        let mut above = Vec::new();
-        crate::lab::eventually("all are upstream", SOON, || {
-            above.extend(arrived());
-            above.len() >= 200
-        });
-        let in_order: Vec<_> = above.iter().map(|datagram| datagram.number).collect();
-        assert_eq!(in_order, numbers.clone().collect::<Vec<_>>());
-        if group != nobody {
-            receiver.expect_all(GUEST_HOST, numbers, SOON);
-        }
-        assert_eq!(guest.datagrams_to(group).len(), 200);
-        assert_eq!(arrived(), []);
+    let group = source_specific(1);
+    let receiver = Receiver::of_source(&home.listeners[0], "eth0", GUEST_HOST, group);
+    expect_everywhere_once(&home, group, Some(&receiver));
+    // Nobody at home listens to it.
+    expect_everywhere_once(&home, any_source(2), None);
+}
+
+/// A kernel that is a member upstream hears what it sends there itself, and would forward that a
+/// second time.
+fn with_senders_a_source_at_home_of_a_group_for_any_source_is_not_doubled() {
+    let home = StreamLab::new();
+    let _mldproxy = start(&home, &["--senders"]);
+    let group = any_source(1);
+    let receiver = Receiver::of_any(&home.listeners[0], "eth0", group);
+    eventually("the router is a member upstream", SOON, || {
+        home.lab.rtr.memberships(UPSTREAM).contains(&group)
+    });
+    expect_everywhere_once(&home, group, Some(&receiver));
+}
+
+/// The guest sends, and each datagram arrives once upstream, once at the receiver, and never back.
+#[track_caller]
+fn expect_everywhere_once(home: &StreamLab, group: Ipv6Addr, receiver: Option<&Receiver>) {
+    let way: &[&str] = match receiver {
+        Some(_) => &[DOWNSTREAM, UPSTREAM],
+        None => &[UPSTREAM],
+    };
+    home.expect_way(GUEST_HOST, GUEST, group, way, SOON);
+    let [upstream, guest] =
+        [(&home.lab.gw, "eth0"), (&home.guest, "eth0")].map(|(at, on)| Tap::open(at, on));
+    let numbers = Sender::new(&home.guest, "eth0", GUEST_HOST, group).send(200, CALM);
+    if let Some(receiver) = receiver {
+        receiver.expect_all(GUEST_HOST, numbers.clone(), SOON);
     }
+    let mut above = Vec::new();
+    eventually("all are upstream", SOON, || {
+        above.extend(upstream.datagrams_to(group));
+        above.len() >= 200
+    });
+    let in_order: Vec<_> = above.iter().map(|datagram| datagram.number).collect();
+    assert_eq!(in_order, numbers.collect::<Vec<_>>());
+    // Each passed there once, on its way from the sender.
+    assert_eq!(guest.datagrams_to(group).len(), 200);
 }

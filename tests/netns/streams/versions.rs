@@ -145,6 +145,9 @@ fn queries_of_version_1_can_be_chosen() {
     let heard = wire.until("a query", SOON, |said| said.query().is_some());
     let query = heard.last().and_then(|said| said.query());
     assert_eq!(query.map(|query| query.version), Some(1));
+    wire.until("the host speaks MLDv1 from now on", SOON, |said| {
+        matches!(said.what, What::ReportV1(_))
+    });
     let group = any_source(1);
     let receiver = Receiver::of_any(&home.listeners[0], "eth0", group);
     let reports = wire.until("the host's report", SOON, |said| said.is_of(group));
