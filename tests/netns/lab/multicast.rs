@@ -204,13 +204,15 @@ impl StreamLab {
             };
         }
         let any = Ipv6Addr::UNSPECIFIED;
-        let any_group = find(any, any);
-        let is_in_tree = |name: &str| any_group.is_some_and(|entry| entry.to.contains(name));
+        let mut bases = entries.iter().filter(|entry| entry.is_for_any_group());
         if let Some(entry) = find(any, group) {
-            // A stream of any source may arrive on the interfaces of the entry for any group.
-            let parent_is_in_tree = entry.from.as_deref().is_some_and(is_in_tree);
-            let arrives = is_in_tree(interface) && parent_is_in_tree;
-            let mut to = match arrives {
+            // A stream of any source may arrive on the interfaces of an entry for any group that
+            // has the parent among them.
+            let is_tree = |base: &Entry| {
+                let parent = entry.from.as_deref();
+                base.to.contains(interface) && parent.is_some_and(|parent| base.to.contains(parent))
+            };
+            let mut to = match bases.any(is_tree) {
                 true => entry.to.clone(),
                 false => BTreeSet::new(),
             };
@@ -218,9 +220,9 @@ impl StreamLab {
             return to;
         }
         // What comes from elsewhere goes to that entry's own interface.
-        any_group
-            .filter(|entry| is_in_tree(interface) && !is_parent(entry))
-            .and_then(|entry| entry.from.clone())
+        bases
+            .filter(|base| base.to.contains(interface) && !is_parent(base))
+            .find_map(|base| base.from.clone())
             .into_iter()
             .collect()
     }

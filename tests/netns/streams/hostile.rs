@@ -29,10 +29,10 @@ fn invented(number: u32) -> Ipv6Addr {
     Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0xbad, high, low)
 }
 
-/// How many packets the entry for any group has dropped or sent upstream.
+/// How many packets the entries for any group have dropped or sent upstream.
 fn for_any_group(entries: &[Entry]) -> u64 {
-    let mut wild = entries.iter().filter(|entry| entry.is_for_any_group());
-    wild.next().map_or(0, |entry| entry.counted.packets)
+    let wild = entries.iter().filter(|entry| entry.is_for_any_group());
+    wild.map(|entry| entry.counted.packets).sum()
 }
 
 fn invented_groups_of_a_sender_cause_no_upcall_and_no_entry() {

@@ -48,6 +48,8 @@ pub struct LinkGroup {
     next_query: Option<Instant>,
     /// The slot of the host that reported the group first.
     host: u16,
+    /// Grows from one group to the next.
+    number: u32,
     first_source: Next,
     sources: u8,
     /// The same group on another link.
@@ -143,6 +145,8 @@ pub struct Members<'t> {
     hosts: Hosts<'t>,
     /// How many groups each link has.
     counts: [u16; crate::link::MAX_DOWNSTREAMS],
+    /// The number of the next group on a link.
+    next_number: u32,
 }
 
 impl<'t> Members<'t> {
@@ -168,6 +172,7 @@ impl<'t> Members<'t> {
             due,
             hosts: Hosts::new(hosts, hash_key),
             counts: [0; _],
+            next_number: 0,
         }
     }
 
@@ -354,6 +359,7 @@ impl<'t> Members<'t> {
             asking: Asking::default(),
             next_query: None,
             host: u16::try_from(host).ok()?,
+            number: self.next_number,
             first_source: Next::END,
             sources: 0,
             next: *first,
@@ -363,6 +369,7 @@ impl<'t> Members<'t> {
             return None;
         };
         *first = Next::to(slot);
+        self.next_number = self.next_number.wrapping_add(1);
         if let Some(count) = self.counts.get_mut(usize::from(listener.port)) {
             *count = count.saturating_add(1);
         }

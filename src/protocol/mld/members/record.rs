@@ -264,7 +264,7 @@ impl Members<'_> {
         self.insert(group, listener).ok_or(Refusal::Full)
     }
 
-    /// Removes a group of the host that has most on a link, if these are at least two more than
+    /// Removes the newest group of the host that has most on a link, if these are at least two more than
     /// `held`.
     fn give_way(&mut self, port: Port, held: u16, changed: &mut dyn FnMut(Ipv6Addr)) {
         let Some((host, most)) = self.hosts.most_on(port) else {
@@ -273,17 +273,19 @@ impl Members<'_> {
         if most < held.saturating_add(2) {
             return;
         }
-        if let Some((slot, group)) = self.first_of(host) {
+        if let Some((slot, group)) = self.newest_of(host) {
             self.remove(slot);
             changed(group);
         }
     }
 
-    /// The first group of the host at a slot.
-    fn first_of(&self, host: usize) -> Option<(usize, Ipv6Addr)> {
-        let is_its = |link_group: &LinkGroup| usize::from(link_group.host) == host;
-        let mut link_groups = self.link_groups.iter_from(0);
-        let (slot, link_group) = link_groups.find(|(_, link_group)| is_its(link_group))?;
+    /// The newest group of the host at a slot: who floods in the name of a host must not push out
+    /// what that host has listened to before.
+    fn newest_of(&self, host: usize) -> Option<(usize, Ipv6Addr)> {
+        let all = self.link_groups.iter_from(0);
+        let its = all.filter(|(_, link_group)| usize::from(link_group.host) == host);
+        let age = |link_group: &LinkGroup| self.next_number.wrapping_sub(link_group.number);
+        let (slot, link_group) = its.min_by_key(|(_, link_group)| age(link_group))?;
         Some((slot, self.group_at(link_group)?))
     }
 }
