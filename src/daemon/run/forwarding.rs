@@ -187,7 +187,7 @@ impl Forwarding {
         (index, name): (u32, &InterfaceName),
     ) -> bool {
         let upstream::Change { slot, group, .. } = *change;
-        let result = match change.wanted {
+        let result = match change.of_kernel {
             Some(mode) => self.filters.set(slot, index, group, mode, sources),
             None => self.filters.leave(slot, index, group),
         };

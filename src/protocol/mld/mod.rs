@@ -159,19 +159,19 @@ impl<'t> Mld<'t> {
                 log_change(change);
             }
         });
-        if !host.kernel_differs(&cx.config) {
-            return;
-        }
-        let delay = host
-            .share_of(cx, query.max_response_delay)
-            .max(MIN_ANSWER_DELAY);
+        // What the kernel does not answer in the version in force, the router does.
+        let (differs, proxy) = (host.kernel_differs(&cx.config), streams.proxy());
+        let share = host.share_of(cx, query.max_response_delay);
+        let delay = share.max(MIN_ANSWER_DELAY);
         if query.group.is_unspecified() {
-            host.answer(cx.now, delay);
-        } else if let Some(group) = SolicitedNode::from_group(query.group)
-            && let Some(slot) = groups.joined_slot(group)
-        {
-            state_changes.asked_for(cx.now, slot, delay);
-        } else if streams.proxy().is_member(query.group) {
+            if differs || proxy.is_alone() {
+                host.answer(cx.now, delay);
+            }
+        } else if let Some(group) = SolicitedNode::from_group(query.group) {
+            if let Some(slot) = groups.joined_slot(group).filter(|_| differs) {
+                state_changes.asked_for(cx.now, slot, delay);
+            }
+        } else if proxy.is_alone_in(query.group) || (differs && proxy.is_member(query.group)) {
             host.answer(cx.now, delay);
         }
     }
@@ -335,7 +335,7 @@ impl<'t> Mld<'t> {
         let voice = self.voice(cx);
         let packet = host::packet(cx, buffer)?;
         if self.streams.proxy().has_changes() {
-            let manner = voice.as_ref().map(Manner::of);
+            let manner = self.manner(cx, voice.as_ref());
             let report = self.streams.poll_report(manner.as_ref(), packet);
             if let (Some((length, group)), Some(manner)) = (report, manner) {
                 self.reporting = Reporting::Streams(manner);
@@ -424,6 +424,16 @@ impl<'t> Mld<'t> {
         })
     }
 
+    /// How the router reports changes of streams; `None` while there is no address to report from.
+    fn manner(&self, cx: &Context, voice: Option<&Voice>) -> Option<Manner> {
+        Some(Manner {
+            version: self.host.version(&cx.config),
+            source: cx.links.upstream()?.link_local?,
+            times: voice.map_or(0, Voice::repetitions),
+            times_alone: self.host.robustness(),
+        })
+    }
+
     /// How the router reports joins and leaves alone; `None` if the kernel reports them in the
     /// version in force, and while there is no address to report from.
     fn sole_voice(&self, cx: &Context) -> Option<Voice> {
@@ -453,16 +463,6 @@ fn listed_from(
         },
     });
     solicited.chain(streams)
-}
-
-impl Manner {
-    fn of(voice: &Voice) -> Self {
-        Manner {
-            version: voice.version,
-            source: voice.source,
-            times: voice.repetitions(),
-        }
-    }
 }
 
 fn log_change(change: host::Change) {

@@ -415,17 +415,22 @@ impl<'t> Streams<'t> {
         None
     }
 
-    /// The next report of changed memberships. Without a `manner` the kernel alone reports.
+    /// The next report of changed memberships. Without a `manner` nobody can report.
     pub(crate) fn poll_report(
         &mut self,
         manner: Option<&Manner>,
         buffer: &mut [u8],
     ) -> Option<(usize, Ipv6Addr)> {
         match manner {
-            Some(manner) => self.proxy.poll_report(manner, buffer),
             None => {
-                self.proxy.leave_reports_to_kernel();
+                self.proxy.leave_reports(true);
                 None
+            }
+            Some(manner) => {
+                if manner.times == 0 {
+                    self.proxy.leave_reports(false);
+                }
+                self.proxy.poll_report(manner, buffer)
             }
         }
     }

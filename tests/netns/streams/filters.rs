@@ -1,10 +1,13 @@
 //! Who wants which sources, merged over the links (RFC 4605 §4.1).
 
 use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use protocol::wire::RecordType;
 
 use crate::lab::{
-    DOWNSTREAM, Datagram, Filter, GUEST, GUEST_HOST, OTHER_SOURCE, Receiver, SOURCE, Sender,
-    StreamLab, Tap, UPSTREAM, eventually,
+    DOWNSTREAM, Datagram, Filter, GUEST, GUEST_HOST, MldWatch, OTHER_SOURCE, QuerySaid, Receiver,
+    SOURCE, Sender, Speaker, StreamLab, Tap, UPSTREAM, eventually,
 };
 use crate::support::SOON;
 
@@ -141,16 +144,30 @@ fn with_senders_a_source_at_home_goes_upstream_too_and_never_back() {
 }
 
 /// A kernel that is a member upstream hears what it sends there itself, and would forward that a
-/// second time.
+/// second time. So the router alone reports such a group, and answers for it.
 fn with_senders_a_source_at_home_of_a_group_for_any_source_is_not_doubled() {
     let home = StreamLab::new();
-    let _mldproxy = start(&home, &["--senders"]);
     let group = any_source(1);
+    let wire = MldWatch::open(&home.lab.gw, "eth0");
+    let _mldproxy = start(&home, &["--senders"]);
     let receiver = Receiver::of_any(&home.listeners[0], "eth0", group);
-    eventually("the router is a member upstream", SOON, || {
-        home.lab.rtr.memberships(UPSTREAM).contains(&group)
+    for _ in 0..2 {
+        wire.until("the router says that it listens", SOON, |said| {
+            said.reports(RecordType::ChangeToExclude, group, &[])
+        });
+    }
+    let querier = Speaker::new(&home.lab.gw, "eth0", "fe80::1".parse().unwrap());
+    querier.queries(&QuerySaid::general(Duration::from_secs(125)));
+    wire.until("the router answers that it listens", SOON, |said| {
+        said.reports(RecordType::ModeIsExclude, group, &[])
     });
     expect_everywhere_once(&home, group, Some(&receiver));
+    drop(receiver);
+    for _ in 0..2 {
+        wire.until("the router says that it listens no more", SOON, |said| {
+            said.reports(RecordType::ChangeToInclude, group, &[])
+        });
+    }
 }
 
 /// The guest sends, and each datagram arrives once upstream, once at the receiver, and never back.

@@ -65,7 +65,8 @@ fn retransmissions_of_a_leave_do_not_put_off_the_end() {
     let _mldproxy = start(&home, &["--last-listener-interval", "0.5"]);
     let host = Speaker::new(&home.listeners[0], "eth0", BOX);
     let (specific, any) = (source_specific(1), any_source(1));
-    let leaves: [(_, &dyn Fn(), &dyn Fn()); 3] = [
+    type Say<'a> = &'a dyn Fn();
+    let leaves: [(_, Say<'_>, Say<'_>); 3] = [
         (
             specific,
             &|| host.reports(RecordType::AllowNewSources, specific, &[SOURCE]),

@@ -119,6 +119,15 @@ impl Base {
         }
     }
 
+    /// Does what downstream hosts send go upstream?
+    pub(super) fn sends(&self) -> bool {
+        self.senders
+    }
+
+    pub(super) fn set_senders(&mut self, senders: bool) {
+        self.senders = senders;
+    }
+
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         if self.retry_at.is_some_and(|due| due <= now) {
             self.retry_at = None;

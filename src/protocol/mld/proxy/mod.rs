@@ -34,8 +34,10 @@ const FLOW_WORDS: usize = FLOWS / 32;
 pub struct Merged {
     /// The filter that is wanted upstream; `None` for no membership.
     wanted: Option<FilterMode>,
-    /// That of the kernel's membership.
+    /// That of the membership: the kernel's, or the one that the router alone reports.
     joined: Option<FilterMode>,
+    /// The membership is the kernel's, or it was before it ended.
+    is_of_kernel: bool,
     /// That of the last state-change report.
     told: Option<FilterMode>,
     /// How often the change is still to be reported.
@@ -110,6 +112,11 @@ impl Merged {
     /// The filter of the kernel's membership upstream.
     pub fn joined(&self) -> Option<FilterMode> {
         self.joined
+    }
+
+    /// Does the router alone report the group that it is a member of?
+    pub(crate) fn is_alone(&self) -> bool {
+        self.joined.is_some() && !self.is_of_kernel
     }
 
     pub fn any(&self) -> &Forwarding {
@@ -312,6 +319,7 @@ impl<'t> Proxy<'t> {
         let merged = Merged {
             wanted: None,
             joined: None,
+            is_of_kernel: false,
             told: None,
             times: 0,
             any: Forwarding::NONE,
@@ -413,6 +421,7 @@ impl<'t> Proxy<'t> {
     ) -> Merging {
         let mut merging = Merging::default();
         self.versions = around.versions;
+        self.base.set_senders(around.config.senders);
         if self.has_room_for_groups() {
             self.refused.groups = false;
             for group in members.groups() {

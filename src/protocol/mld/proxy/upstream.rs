@@ -36,6 +36,8 @@ pub struct Change {
     pub before: Option<FilterMode>,
     /// The filter as wanted; `None` to leave the group.
     pub wanted: Option<FilterMode>,
+    /// The kernel's filter: that of [`Self::wanted`], or `None` where the kernel must be no member.
+    pub of_kernel: Option<FilterMode>,
 }
 
 /// A group that the router is a member of, as the refresh reports it.
@@ -51,8 +53,10 @@ pub(crate) struct Current {
 pub(crate) struct Manner {
     pub version: MldVersion,
     pub source: Ipv6Addr,
-    /// How often each change is reported.
+    /// How often a change is reported that the kernel reports as well.
     pub times: u8,
+    /// How often a change is reported that the kernel does not report.
+    pub times_alone: u8,
 }
 
 impl Proxy<'_> {
@@ -100,7 +104,8 @@ impl Proxy<'_> {
             slot,
             group,
             before: merged.joined,
-            wanted: self.wanted_of_kernel(group, merged),
+            wanted: merged.wanted,
+            of_kernel: merged.wanted.filter(|_| self.is_for_kernel(group)),
         })
     }
 
@@ -125,6 +130,9 @@ impl Proxy<'_> {
             return;
         };
         merged.joined = change.wanted;
+        if change.wanted.is_some() {
+            merged.is_of_kernel = change.of_kernel.is_some();
+        }
         for_each_flow(self.groups, self.flows, slot, |_, flow| {
             flow.joined = flow.wanted && change.wanted.is_some();
         });
@@ -137,14 +145,14 @@ impl Proxy<'_> {
         let Some((group, merged)) = self.groups.get(slot) else {
             return;
         };
-        let wanted = self.wanted_of_kernel(group, merged);
-        let differs = |is_wanted: bool, is_so: bool| wanted.is_some() && is_wanted != is_so;
-        let any = |is_so: &dyn Fn(&Flow) -> bool| self.flows_of(merged).any(is_so);
-        let to_be_changed =
-            wanted != merged.joined || any(&|flow| differs(flow.wanted, flow.joined));
-        let reported = self.reported(group, merged);
-        let is_told = |flow: &Flow| reported.is_none() || flow.wanted == flow.told;
-        let to_be_told = !to_be_changed && (reported != merged.told || any(&|flow| !is_told(flow)));
+        let is_wanted = merged.wanted.is_some();
+        let is_of_kernel = is_wanted && self.is_for_kernel(group);
+        let any = |is_so: &dyn Fn(&Flow) -> bool| is_wanted && self.flows_of(merged).any(is_so);
+        let to_be_changed = merged.wanted != merged.joined
+            || (is_wanted && is_of_kernel != merged.is_of_kernel)
+            || any(&|flow| flow.wanted != flow.joined);
+        let to_be_told = !to_be_changed
+            && (merged.wanted != merged.told || any(&|flow| flow.wanted != flow.told));
         self.memberships.set(slot, to_be_changed);
         if !to_be_told {
             self.repeats.remove(slot);
@@ -161,53 +169,49 @@ impl Proxy<'_> {
         }
     }
 
-    /// The filter of the kernel's membership, as wanted. The kernel would report a source-specific
-    /// group in MLDv1, and must not (RFC 4604 §2.2.1).
-    fn wanted_of_kernel(&self, group: Ipv6Addr, merged: &Merged) -> Option<FilterMode> {
-        let takes = self.versions.of_kernel == MldVersion::V2 || !is_source_specific(group);
-        merged.wanted.filter(|_| takes)
+    /// Is the kernel to be the member of a group, or does the router report it alone? The kernel
+    /// would report a source-specific group in MLDv1, and must not (RFC 4604 §2.2.1). And of what
+    /// it sends upstream, it hands a copy to its own members there, which would be forwarded again:
+    /// only an entry for the source keeps that out.
+    fn is_for_kernel(&self, group: Ipv6Addr) -> bool {
+        match is_source_specific(group) {
+            true => self.versions.of_kernel == MldVersion::V2,
+            false => !self.base.sends(),
+        }
     }
 
-    /// The filter that is to be reported.
-    fn reported(&self, group: Ipv6Addr, merged: &Merged) -> Option<FilterMode> {
-        let is_reported = self.versions.in_force == MldVersion::V2 || !is_source_specific(group);
-        merged.wanted.filter(|_| is_reported)
+    /// Does the router report a group alone that it is a member of?
+    pub(crate) fn is_alone_in(&self, group: Ipv6Addr) -> bool {
+        let merged = self.get(group);
+        merged.is_some_and(Merged::is_alone)
+    }
+
+    /// Is there such a group?
+    pub(crate) fn is_alone(&self) -> bool {
+        self.iter().any(|(_, merged)| merged.is_alone())
     }
 
     /// The groups that the router is a member of, from a slot on.
     pub(crate) fn current_from(&self, first: usize) -> impl Iterator<Item = Current> {
         let groups = self.groups.iter_from(first);
         groups.filter_map(|(slot, group, merged)| {
-            let mode = self.current(group, merged)?;
+            let mode = merged.joined?;
             Some(Current { slot, group, mode })
         })
     }
 
     /// Writes the sources of the filter that the router has upstream for the group at a slot.
     pub(crate) fn write_current<'o>(&self, slot: usize, octets: &'o mut [u8]) -> Sources<'o> {
-        let Some((group, merged)) = self.groups.get(slot) else {
-            return Sources::default();
-        };
-        let by_kernel = self.wanted_of_kernel(group, merged).is_some();
-        let flows = self.flows_of(merged).filter(|flow| match by_kernel {
-            true => flow.joined,
-            false => flow.wanted,
-        });
-        Sources::write(flows.map(|flow| flow.source), octets)
-    }
-
-    /// The filter that the router has upstream.
-    fn current(&self, group: Ipv6Addr, merged: &Merged) -> Option<FilterMode> {
-        match self.wanted_of_kernel(group, merged) {
-            Some(_) => merged.joined,
-            None => self.reported(group, merged),
-        }
+        let merged = self.groups.get(slot).map(|(_, merged)| merged);
+        let flows = merged.into_iter().flat_map(|merged| self.flows_of(merged));
+        let joined = flows.filter(|flow| flow.joined);
+        Sources::write(joined.map(|flow| flow.source), octets)
     }
 
     /// Is the router a member of a group?
     pub(crate) fn is_member(&self, group: Ipv6Addr) -> bool {
         let merged = self.get(group);
-        merged.is_some_and(|merged| self.current(group, merged).is_some())
+        merged.is_some_and(|merged| merged.joined.is_some())
     }
 
     /// Is a change to be reported now?
@@ -215,10 +219,16 @@ impl Proxy<'_> {
         !self.changes.is_empty()
     }
 
-    /// Notes all changes as reported: the kernel alone reports them, or nobody can.
-    pub(crate) fn leave_reports_to_kernel(&mut self) {
-        while let Some(slot) = self.changes.take_first() {
-            self.note_told(slot);
+    /// Notes changes as reported: all of them, since nobody can report, or without `all` those that
+    /// the kernel alone reports.
+    pub(crate) fn leave_reports(&mut self, all: bool) {
+        let mut first = 0;
+        while let Some(slot) = self.changes.next_from(first) {
+            first = slot.saturating_add(1);
+            let group = self.groups.get(slot);
+            if all || group.is_some_and(|(_, merged)| merged.is_of_kernel) {
+                self.note_told(slot);
+            }
         }
     }
 
@@ -234,7 +244,7 @@ impl Proxy<'_> {
         match manner.version {
             MldVersion::V1 => {
                 let (group, merged) = self.groups.get(self.changes.first()?)?;
-                match self.reported(group, merged) {
+                match merged.wanted {
                     Some(_) => Some((ReportV1 { source, group }.emit(buffer)?, group)),
                     None => Some((Done { source, group }.emit(buffer)?, ALL_ROUTERS)),
                 }
@@ -257,7 +267,7 @@ impl Proxy<'_> {
         let Some((group, merged)) = self.groups.get(slot) else {
             return true;
         };
-        let reported = self.reported(group, merged);
+        let reported = merged.wanted;
         let (mut more, mut less) = ([0; LIST_LENGTH], [0; LIST_LENGTH]);
         let added = self.list(merged, &mut more, |wanted, told| wanted && !told);
         let removed = self.list(merged, &mut less, |wanted, told| told && !wanted);
@@ -308,6 +318,7 @@ impl Proxy<'_> {
                 continue;
             };
             let left = match merged.times {
+                0 if !merged.is_of_kernel => manner.times_alone,
                 0 => manner.times,
                 times => times,
             };
@@ -323,10 +334,10 @@ impl Proxy<'_> {
     }
 
     fn note_told(&mut self, slot: usize) {
-        let Some((group, merged)) = self.groups.get(slot) else {
+        let Some((_, merged)) = self.groups.get(slot) else {
             return;
         };
-        let told = self.reported(group, merged);
+        let told = merged.wanted;
         if let Some((_, merged)) = self.groups.get_mut(slot) {
             merged.told = told;
             merged.times = 0;
