@@ -194,8 +194,16 @@ impl<'t> Mld<'t> {
 
     /// Where no group is joined any more, there is nothing to refresh.
     fn stop_if_empty(&mut self, groups: &impl Memberships) {
-        if groups.is_empty() && self.streams.proxy().joined() == 0 {
+        if groups.is_empty() && !self.streams.proxy().has_current() {
             self.host.stop();
+        }
+    }
+
+    /// Refreshes the groups of streams while there are any.
+    fn follow_streams(&mut self, cx: &Context, groups: &impl Memberships) {
+        match self.streams.proxy().has_current() {
+            true => self.host.start(cx.now, cx.config.refresh_interval),
+            false => self.stop_if_empty(groups),
         }
     }
 
@@ -367,9 +375,8 @@ impl<'t> Mld<'t> {
     ) {
         if let Action::Streams(action) = action {
             self.streams.done(cx, action, succeeded);
-            match self.streams.proxy().joined() {
-                0 => self.stop_if_empty(groups),
-                _ => self.host.start(cx.now, cx.config.refresh_interval),
+            if let streams::Action::Membership(_) = action {
+                self.follow_streams(cx, groups);
             }
             return;
         }
@@ -379,7 +386,10 @@ impl<'t> Mld<'t> {
             Counter::TransmitFailed
         });
         match self.reporting {
-            Reporting::Streams(manner) => self.streams.report_done(cx.now, &manner),
+            Reporting::Streams(manner) => {
+                self.streams.report_done(cx.now, &manner);
+                self.follow_streams(cx, groups);
+            }
             Reporting::Joins(voice) => self.state_changes.done(cx.now, &voice, succeeded),
             Reporting::Leaves(voice) => {
                 let leaving_from = |first| groups.leaving_from(first);

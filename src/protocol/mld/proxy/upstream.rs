@@ -200,6 +200,11 @@ impl Proxy<'_> {
         })
     }
 
+    /// Is the router a member of any group?
+    pub(crate) fn has_current(&self) -> bool {
+        self.current_from(0).next().is_some()
+    }
+
     /// Writes the sources of the filter that the router has upstream for the group at a slot.
     pub(crate) fn write_current<'o>(&self, slot: usize, octets: &'o mut [u8]) -> Sources<'o> {
         let merged = self.groups.get(slot).map(|(_, merged)| merged);
