@@ -270,6 +270,7 @@ impl<'t> Mld<'t> {
     /// All groups are about to be left, and nothing is left to do but to report that.
     pub(crate) fn end(&mut self) {
         self.ending = true;
+        self.streams.end();
     }
 
     pub(crate) fn is_ending(&self) -> bool {
@@ -309,14 +310,20 @@ impl<'t> Mld<'t> {
         groups: &impl Memberships,
         buffer: &mut [u8],
     ) -> Option<Action> {
-        let voice = self.sole_voice(cx)?;
+        let voice = self.sole_voice(cx);
         let buffer = host::packet(cx, buffer)?;
         let joined_from = |first| groups.joined_from(first);
-        let report = self
-            .state_changes
-            .poll_last_leaves(&voice, joined_from, buffer);
-        let (length, group) = report?;
-        self.reporting = Reporting::LastLeaves(voice);
+        if let Some(voice) = voice
+            && let Some((length, group)) =
+                self.state_changes
+                    .poll_last_leaves(&voice, joined_from, buffer)
+        {
+            self.reporting = Reporting::LastLeaves(voice);
+            return Some(Action::Report { length, group });
+        }
+        let manner = self.manner(cx, voice.as_ref())?;
+        let (length, group) = self.streams.poll_report(Some(&manner), buffer)?;
+        self.reporting = Reporting::Streams(manner);
         Some(Action::Report { length, group })
     }
 

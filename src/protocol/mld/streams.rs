@@ -435,6 +435,11 @@ impl<'t> Streams<'t> {
         }
     }
 
+    /// All groups are left in the end.
+    pub(crate) fn end(&mut self) {
+        self.proxy.end();
+    }
+
     pub(crate) fn report_done(&mut self, now: Instant, manner: &Manner) {
         self.proxy.report_done(now, manner);
     }

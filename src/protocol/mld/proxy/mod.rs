@@ -40,7 +40,7 @@ pub struct Merged {
     is_of_kernel: bool,
     /// That of the last state-change report.
     told: Option<FilterMode>,
-    /// How often the change is still to be reported.
+    /// How often that report is still to be repeated.
     times: u8,
     /// The forwarding entry for any source.
     any: Forwarding,
@@ -201,7 +201,7 @@ pub struct Proxy<'t> {
     stale: &'t mut SlotSet<GROUP_WORDS>,
     /// Groups whose membership upstream is to be changed.
     memberships: &'t mut Pending<GROUP_WORDS>,
-    /// Groups whose change is to be reported now, and those whose change is reported again at
+    /// Groups whose change is to be reported now, and those whose report is repeated at
     /// `repeat_at`.
     changes: &'t mut SlotSet<GROUP_WORDS>,
     repeats: &'t mut SlotSet<GROUP_WORDS>,
@@ -545,13 +545,12 @@ impl<'t> Proxy<'t> {
             let stays = flow.wanted && is_in_filter(flow);
             room = room.saturating_sub(stays.into());
         });
-        let (mut includes, mut is_new, mut has_movable) = (false, false, false);
+        let (mut includes, mut has_movable) = (false, false);
         for_each_flow(self.groups, self.flows, slot, |_, flow| {
             includes |= flow.included != 0;
             let comes = !flow.wanted && is_in_filter(flow) && room > 0;
             room = room.saturating_sub(comes.into());
-            let wanted = comes || flow.wanted && is_in_filter(flow);
-            is_new |= core::mem::replace(&mut flow.wanted, wanted) != wanted;
+            flow.wanted = comes || flow.wanted && is_in_filter(flow);
             let is_needed = flow.included != 0 || flow.excluded != 0;
             has_movable |= is_needed && around.whereabouts.may_move(flow.source);
             let side = around.whereabouts.side_of(around.links, flow.source);
@@ -573,10 +572,7 @@ impl<'t> Proxy<'t> {
             (_, _) => Some(FilterMode::Exclude),
         };
         if let Some((_, merged)) = self.groups.get_mut(slot) {
-            is_new |= core::mem::replace(&mut merged.wanted, wanted) != wanted;
-        }
-        if is_new {
-            self.begin_reports(slot);
+            merged.wanted = wanted;
         }
         self.settle(slot);
         has_movable
@@ -593,6 +589,7 @@ impl<'t> Proxy<'t> {
         let is_gone = merged.wanted.is_none()
             && merged.joined.is_none()
             && merged.told.is_none()
+            && merged.times == 0
             && merged.any.is_unused()
             && merged.first_flow == Next::END;
         if is_gone {

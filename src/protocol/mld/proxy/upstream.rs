@@ -71,6 +71,7 @@ impl Proxy<'_> {
             for_each_flow(self.groups, self.flows, slot, |_, flow| {
                 (flow.joined, flow.told) = (false, false);
             });
+            self.begin_reports(slot);
             self.stale.insert(slot);
         }
     }
@@ -151,21 +152,41 @@ impl Proxy<'_> {
         let to_be_changed = merged.wanted != merged.joined
             || (is_wanted && is_of_kernel != merged.is_of_kernel)
             || any(&|flow| flow.wanted != flow.joined);
-        let to_be_told = !to_be_changed
-            && (merged.wanted != merged.told || any(&|flow| flow.wanted != flow.told));
+        let to_be_told = !to_be_changed && self.is_untold(merged);
+        let to_be_repeated = merged.times > 0 && self.changes.contains(slot);
         self.memberships.set(slot, to_be_changed);
-        if !to_be_told {
-            self.repeats.remove(slot);
+        if to_be_told || to_be_changed {
+            self.begin_reports(slot);
         }
-        let waits = self.repeats.contains(slot);
-        self.changes.set(slot, to_be_told && !waits);
+        let is_due = to_be_told || (to_be_repeated && !to_be_changed);
+        self.changes.set(slot, is_due);
     }
 
-    /// What is wanted of the group at a slot is new, so its reports begin anew.
-    pub(super) fn begin_reports(&mut self, slot: usize) {
+    /// Does the last report tell of something else than what is to be reported now?
+    fn is_untold(&self, merged: &Merged) -> bool {
+        let is_untold = |flow: &Flow| merged.wanted.is_some() && flow.wanted != flow.told;
+        merged.wanted != merged.told || self.flows_of(merged).any(is_untold)
+    }
+
+    /// What the last report of the group at a slot told is outdated, so it is not repeated.
+    fn begin_reports(&mut self, slot: usize) {
         self.repeats.remove(slot);
         if let Some((_, merged)) = self.groups.get_mut(slot) {
             merged.times = 0;
+        }
+    }
+
+    /// All groups are left in the end, and only the reports of that are still to be sent.
+    pub(crate) fn end(&mut self) {
+        for slot in self.groups.slots() {
+            self.begin_reports(slot);
+            let Some((_, merged)) = self.groups.get_mut(slot) else {
+                continue;
+            };
+            merged.wanted = None;
+            let is_told = merged.told.is_some();
+            for_each_flow(self.groups, self.flows, slot, |_, flow| flow.wanted = false);
+            self.changes.set(slot, is_told);
         }
     }
 
@@ -232,7 +253,7 @@ impl Proxy<'_> {
             first = slot.saturating_add(1);
             let group = self.groups.get(slot);
             if all || group.is_some_and(|(_, merged)| merged.is_of_kernel) {
-                self.note_told(slot);
+                self.note_told(slot, 0);
             }
         }
     }
@@ -265,8 +286,8 @@ impl Proxy<'_> {
         }
     }
 
-    /// Adds the records that report the change of the group at a slot (RFC 3810 §6.1). Returns
-    /// false if they do not fit.
+    /// Adds the records that report the change of the group at a slot (RFC 3810 §6.1), or repeat
+    /// its last report: then by the whole filter. Returns false if they do not fit.
     fn push_change(&self, report: &mut ReportBuilder<'_>, slot: usize) -> bool {
         use FilterMode::{Exclude, Include};
         let Some((group, merged)) = self.groups.get(slot) else {
@@ -277,7 +298,10 @@ impl Proxy<'_> {
         let added = self.list(merged, &mut more, |wanted, told| wanted && !told);
         let removed = self.list(merged, &mut less, |wanted, told| told && !wanted);
         let is_long = added.count().saturating_add(removed.count()) > MOST_CHANGED;
+        let is_repeated = !self.is_untold(merged);
         let whole = match (merged.told, reported) {
+            (_, None | Some(Include)) if is_repeated => Some(RecordType::ChangeToInclude),
+            (_, Some(Exclude)) if is_repeated => Some(RecordType::ChangeToExclude),
             (Some(Exclude), None | Some(Include)) => Some(RecordType::ChangeToInclude),
             (None | Some(Include), Some(Exclude)) => Some(RecordType::ChangeToExclude),
             (Some(Exclude), Some(Exclude)) if is_long => Some(RecordType::ChangeToExclude),
@@ -319,33 +343,33 @@ impl Proxy<'_> {
             let Some(slot) = self.changes.take_first() else {
                 return;
             };
-            let Some((_, merged)) = self.groups.get_mut(slot) else {
+            let Some((_, merged)) = self.groups.get(slot) else {
                 continue;
             };
-            let left = match merged.times {
-                0 if !merged.is_of_kernel => manner.times_alone,
-                0 => manner.times,
-                times => times,
+            let left = match self.is_untold(merged) {
+                true if !merged.is_of_kernel => manner.times_alone,
+                true => manner.times,
+                false => merged.times,
             };
-            merged.times = left.saturating_sub(1);
-            if merged.times > 0 {
+            let times = left.saturating_sub(1);
+            if times > 0 {
                 self.repeats.insert(slot);
                 let repeat_at = now.saturating_add(REPEAT_INTERVAL);
                 bring_forward(&mut self.repeat_at, repeat_at);
-            } else {
-                self.note_told(slot);
             }
+            self.note_told(slot, times);
         }
     }
 
-    fn note_told(&mut self, slot: usize) {
+    /// The group at a slot was reported as it is. Its report is to be repeated so many times.
+    fn note_told(&mut self, slot: usize, times: u8) {
         let Some((_, merged)) = self.groups.get(slot) else {
             return;
         };
         let told = merged.wanted;
         if let Some((_, merged)) = self.groups.get_mut(slot) {
             merged.told = told;
-            merged.times = 0;
+            merged.times = times;
         }
         for_each_flow(self.groups, self.flows, slot, |_, flow| {
             flow.told = flow.wanted && told.is_some();
