@@ -8,4 +8,5 @@ mod main_job;
 mod proxying;
 mod scale;
 mod stage;
+mod streams;
 mod upstream;

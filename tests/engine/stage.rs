@@ -9,9 +9,13 @@ use protocol::config::Config;
 use protocol::engine::{Action, Event};
 use protocol::link::Link;
 use protocol::link::{Port, Side};
+use protocol::mld::streams;
 use protocol::ndp::neighbors::Question;
 use protocol::time::{Duration, Instant};
-use protocol::wire::{MacAddress, Message, RecordType, SolicitedNode, parse};
+use protocol::wire::{
+    Done, MacAddress, Message, QueryVersion, Record, RecordType, ReportV1, SolicitedNode, Sources,
+    parse,
+};
 use protocol::{mld, ndp};
 
 pub use model::packets::{advertisement, heard, report, solicitation};
@@ -54,6 +58,9 @@ pub struct Stage {
     /// Neighbor Solicitations for targets elsewhere, and Neighbor Advertisements: where, what, and
     /// to whom.
     pub sent: Vec<String>,
+    /// Queries downstream and reports upstream that are about streams, with the time in
+    /// milliseconds.
+    pub streams: Vec<(u64, String)>,
 }
 
 impl Deref for Stage {
@@ -112,21 +119,20 @@ impl Stage {
                 .unwrap();
         }
         configure(&mut config);
+        let diligence = match config.mld_proxy {
+            Some(_) => Diligence::Always,
+            None => Diligence::Entries(16),
+        };
         let now = Instant::from_secs(1_000);
         Stage {
-            model: Model::new(
-                storage::leak(),
-                config,
-                [42; 16],
-                now,
-                Diligence::Entries(16),
-            ),
+            model: Model::new(storage::leak(), config, [42; 16], now, diligence),
             reports: Vec::new(),
             said: Vec::new(),
             questions: Vec::new(),
             solicited: Vec::new(),
             changes: Vec::new(),
             sent: Vec::new(),
+            streams: Vec::new(),
         }
     }
 
@@ -213,7 +219,13 @@ impl Stage {
     fn put_into_words(&mut self, deed: &Deed) {
         let now = deed.at.as_millis();
         match deed.action {
-            Action::Mld(mld::Action::Streams(_)) => {}
+            Action::Mld(mld::Action::Streams(streams::Action::Query { port, .. })) => {
+                let words = query_in_words(port, &deed.packet);
+                self.streams.push((now, words));
+            }
+            Action::Mld(mld::Action::Streams(
+                streams::Action::Membership(_) | streams::Action::Forward(_),
+            )) => {}
             Action::Mld(mld::Action::Report { .. }) => self.note_report(now, &deed.packet),
             Action::Ndp(ndp::Action::Join(change)) => {
                 let words = format!("+{} {}", change.group, change.address);
@@ -259,11 +271,16 @@ impl Stage {
     }
 
     fn note_report(&mut self, now: u64, packet: &[u8]) {
+        let streams = &mut self.streams;
         let mut say = |what, group| self.said.push((now, format!("{what} {group}")));
         let groups: Vec<_> = match parse(packet) {
             Ok(Message::ReportV2(report)) => {
                 let mut refreshed = Vec::new();
                 for record in report.records {
+                    if SolicitedNode::from_group(record.group).is_none() {
+                        streams.push((now, record_in_words(&record)));
+                        continue;
+                    }
                     match record.record_type {
                         RecordType::ModeIsExclude => refreshed.push(record.group),
                         RecordType::ChangeToExclude => say("TO_EX", record.group),
@@ -272,6 +289,14 @@ impl Stage {
                     }
                 }
                 refreshed
+            }
+            Ok(Message::ReportV1(ReportV1 { group, .. }))
+                if SolicitedNode::from_group(group).is_none() =>
+            {
+                return streams.push((now, format!("report {group}")));
+            }
+            Ok(Message::Done(Done { group, .. })) if SolicitedNode::from_group(group).is_none() => {
+                return streams.push((now, format!("done {group}")));
             }
             Ok(Message::ReportV1(report)) => {
                 say("report", report.group);
@@ -302,6 +327,54 @@ impl Stage {
     pub fn addresses(&self) -> BTreeSet<Ipv6Addr> {
         view::addresses(&self.engine).collect()
     }
+}
+
+/// The name of a record's type, the group, and the sources' last numbers.
+fn record_in_words(record: &Record<'_>) -> String {
+    let name = match record.record_type {
+        RecordType::ModeIsInclude => "IS_IN",
+        RecordType::ModeIsExclude => "IS_EX",
+        RecordType::ChangeToInclude => "TO_IN",
+        RecordType::ChangeToExclude => "TO_EX",
+        RecordType::AllowNewSources => "ALLOW",
+        RecordType::BlockOldSources => "BLOCK",
+        RecordType::Unknown(_) => panic!("{:?}", record.record_type),
+    };
+    format!(
+        "{name} {} {}",
+        record.group,
+        sources_in_words(record.sources)
+    )
+}
+
+/// `?`, the group, the sources' last numbers, and the S flag; or `general` and the response delay in
+/// milliseconds.
+fn query_in_words(port: Port, packet: &[u8]) -> String {
+    let Ok(Message::Query(query)) = parse(packet) else {
+        panic!("not a query");
+    };
+    let (flag, sources, version) = match query.version {
+        QueryVersion::V1 => (false, Sources::default(), " v1"),
+        QueryVersion::V2 {
+            suppress_router_processing,
+            sources,
+            ..
+        } => (suppress_router_processing, sources, ""),
+    };
+    if query.group.is_unspecified() {
+        let delay = query.max_response_delay.as_millis();
+        return format!("lan{port} general {delay}{version}");
+    }
+    let flag = if flag { " S" } else { "" };
+    let sources = sources_in_words(sources);
+    format!("lan{port} ?{} {sources}{flag}{version}", query.group)
+}
+
+fn sources_in_words(sources: Sources<'_>) -> String {
+    let mut numbers: Vec<_> = sources.iter().map(|source| source.segments()[7]).collect();
+    numbers.sort_unstable();
+    let numbers: Vec<_> = numbers.iter().map(|number| format!("{number:x}")).collect();
+    format!("{{{}}}", numbers.join(" "))
 }
 
 fn name_of(side: Side) -> String {

@@ -19,6 +19,7 @@ impl Model<'_> {
         self.check_neighbors();
         self.check_groups();
         self.check_kernel_tables();
+        self.check_streams();
     }
 
     fn check_neighbors(&self) {
@@ -184,5 +185,11 @@ impl Model<'_> {
         assert!(self.kernel.proxies.is_empty(), "{:?}", self.kernel.proxies);
         assert!(self.kernel.routes.is_empty(), "{:?}", self.kernel.routes);
         assert_eq!(ndp.kernel_entries().iter().next(), None);
+        let streams = self.engine.mld().streams();
+        assert!(streams.members().is_empty() && streams.proxy().iter().next().is_none());
+        let multicast = &self.kernel.multicast;
+        assert!(multicast.memberships.is_empty());
+        let mut entries = multicast.entries.iter();
+        assert!(entries.all(|entry| entry.group.is_unspecified()));
     }
 }

@@ -7,6 +7,8 @@ use protocol::engine::Event;
 use protocol::link::{Link, Side};
 use protocol::ndp::kernel_entries::{Change, KernelTable};
 
+use crate::multicast::Multicast;
+
 /// The kernel's tables that the engine lists.
 pub const TABLES: [KernelTable; 2] = [KernelTable::Proxies, KernelTable::Routes];
 
@@ -15,12 +17,13 @@ pub const TABLES: [KernelTable; 2] = [KernelTable::Proxies, KernelTable::Routes]
 pub struct Kernel {
     upstream: Option<Link>,
     downstreams: Vec<Option<Link>>,
-    /// Own addresses by interface. The value says whether the kernel told the address since all of
-    /// them became unknown.
-    own: BTreeMap<(Ipv6Addr, u32), bool>,
+    /// Own addresses by interface, each with the length of its prefix, and whether the kernel told
+    /// it since all of them became unknown.
+    own: BTreeMap<(Ipv6Addr, u32), (u8, bool)>,
     pub joined: BTreeSet<Ipv6Addr>,
     pub proxies: BTreeSet<Ipv6Addr>,
     pub routes: BTreeMap<Ipv6Addr, Side>,
+    pub multicast: Multicast,
     /// Routes (`true`) and proxy entries (`false`) whose state the engine was not told. Where
     /// `doubts_all`, that is all of them.
     doubts: BTreeSet<(bool, Ipv6Addr)>,
@@ -46,6 +49,21 @@ impl Kernel {
         self.own.keys().any(|(own, _)| *own == address)
     }
 
+    /// Is an address in a prefix of a link?
+    pub(crate) fn is_on_link(&self, address: Ipv6Addr) -> bool {
+        let mut indexes = self.own.keys().map(|(_, index)| *index);
+        indexes.any(|index| self.has_prefix_of(address, index))
+    }
+
+    /// Is an address in a prefix on the interface with an index?
+    pub(crate) fn has_prefix_of(&self, address: Ipv6Addr, index: u32) -> bool {
+        let mut own = self.own.iter();
+        own.any(|(&(own, on), &(length, _))| {
+            let differing = own.to_bits() ^ address.to_bits();
+            on == index && differing.leading_zeros() >= length.into()
+        })
+    }
+
     /// The number of own addresses, each counted once an interface.
     pub(crate) fn own(&self) -> usize {
         self.own.len()
@@ -61,6 +79,7 @@ impl Kernel {
                     return false;
                 }
                 self.joined.clear();
+                self.multicast.lose_memberships();
                 self.proxies.clear();
                 self.routes.retain(|_, side| *side != Side::Upstream);
                 return true;
@@ -74,28 +93,28 @@ impl Kernel {
             Event::Own {
                 index,
                 address,
+                prefix_length,
                 present,
-                ..
             } => {
                 if address.is_unicast_link_local() || address.is_loopback() {
                 } else if present {
-                    self.own.insert((address, index), true);
+                    self.own.insert((address, index), (prefix_length, true));
                 } else {
                     self.own.remove(&(address, index));
                 }
             }
-            Event::OwnUnknown => self.own.values_mut().for_each(|told| *told = false),
-            Event::OwnKnown => self.own.retain(|_, told| *told),
+            Event::OwnUnknown => self.own.values_mut().for_each(|(_, told)| *told = false),
+            Event::OwnKnown => self.own.retain(|_, (_, told)| *told),
             Event::Removed(KernelTable::Proxies, address, _) => _ = self.proxies.remove(&address),
             Event::Removed(KernelTable::Routes, address, side) => {
                 self.routes.retain(|at, on| (*at, *on) != (address, side));
             }
+            Event::Forwarding { side, present } => self.multicast.set_interface(side, present),
             Event::Packet { .. }
             | Event::Remembered { .. }
             | Event::Forgotten(_)
             | Event::UpstreamPrefixes(_)
             | Event::Listed(..)
-            | Event::Forwarding { .. }
             | Event::Counted { .. }
             | Event::Renew
             | Event::Stalled => {}

@@ -12,10 +12,13 @@ mod checks;
 mod kernel;
 pub mod lan;
 mod model;
+pub mod multicast;
 pub mod packets;
 mod sent;
 pub mod storage;
+mod streams;
 pub mod view;
 
 pub use kernel::{Kernel, TABLES};
 pub use model::{Deed, Diligence, Model};
+pub use streams::{Wishes, merge};

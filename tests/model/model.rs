@@ -13,6 +13,7 @@ use protocol::ndp::kernel_entries::Listing;
 use protocol::ndp::solicited::LEAVE_DELAY;
 use protocol::time::{Duration, Instant};
 
+use crate::streams::Told;
 use crate::{Kernel, TABLES, storage, view};
 
 /// The least time from one question to the next.
@@ -53,6 +54,12 @@ pub struct Model<'t> {
     allowance: usize,
     /// The engine is about to leave every group.
     pub(crate) is_ending: bool,
+    /// What the upstream's router believes of the groups of streams.
+    pub(crate) told: Told,
+    /// The engine has had the time to find each source where it is.
+    pub is_looked_for: bool,
+    /// A deadline has passed, and the engine was not told of the time.
+    pub(crate) was_late: bool,
     /// Joined groups that nobody wants: the earliest time since when that may be so, and the time
     /// since when it is certain.
     idle: BTreeMap<Ipv6Addr, (Instant, Instant)>,
@@ -85,6 +92,9 @@ impl<'t> Model<'t> {
             diligence,
             allowance: 0,
             is_ending: false,
+            told: Told::default(),
+            is_looked_for: false,
+            was_late: false,
             idle: BTreeMap::new(),
             seen: (0, 0, 0),
             last_question: None,
@@ -102,7 +112,7 @@ impl<'t> Model<'t> {
                 // engine leaves all groups that nobody wants.
                 let is_full = model.count(Counter::RefusedFull) > 0;
                 let idle = if is_full { model.idle.len() } else { 0 };
-                FEW + packet.len() / 5 + idle
+                FEW + packet.len() / 5 + idle + 4 * model.streams()
             }),
             Event::Link(..)
             | Event::Remembered { .. }
@@ -124,6 +134,7 @@ impl<'t> Model<'t> {
     pub fn tell(&mut self, event: Event<'_>) {
         if self.kernel.follow(&event) {
             self.idle.clear();
+            self.told.clear();
         }
         self.engine.handle(self.now, event);
         if let Event::Listed(table, Listing::Ends) = event {
@@ -203,6 +214,7 @@ impl<'t> Model<'t> {
     fn settle_within(&mut self, most: impl Fn(&Model<'t>) -> usize) {
         self.drain(most);
         self.note_idle();
+        self.note_told();
         let due = self.next_deadline();
         let was_late = self.due.is_some_and(|due| due < self.now);
         // The answer to a query without a response delay, for example, is due at once. `time_out`
@@ -210,6 +222,7 @@ impl<'t> Model<'t> {
         let is_late = due.is_some_and(|due| due < self.now);
         assert!(was_late || !is_late, "a new deadline in the past: {due:?}");
         self.due = due;
+        self.was_late = due.is_some_and(|due| due <= self.now);
         match self.diligence {
             Diligence::Always => self.check(),
             Diligence::Entries(entries) => {
@@ -226,7 +239,17 @@ impl<'t> Model<'t> {
     fn entries(&self) -> usize {
         let ndp = self.engine.ndp();
         let tables = self.kernel.proxies.len() + self.kernel.routes.len();
-        ndp.neighbors().len() + ndp.groups().len() + tables
+        ndp.neighbors().len() + ndp.groups().len() + tables + self.streams()
+    }
+
+    /// The number of groups, sources and entries of streams.
+    fn streams(&self) -> usize {
+        let proxy = self.engine.mld().streams().proxy();
+        let flows = proxy
+            .iter()
+            .map(|(_, merged)| proxy.flows_of(merged).count());
+        let entries = self.kernel.multicast.entries.len();
+        proxy.iter().count() + flows.sum::<usize>() + entries
     }
 
     /// The most actions that an event may cause: two changes of each group, entry and route, and
@@ -292,7 +315,9 @@ impl<'t> Model<'t> {
     fn carry_out(&mut self, action: &Action, buffer: &[u8]) -> bool {
         let fails = (self.fails)(action);
         match *action {
-            Action::Mld(mld::Action::Streams(_)) => {}
+            Action::Mld(mld::Action::Streams(action)) => {
+                self.carry_out_stream(&action, buffer, fails)
+            }
             Action::Mld(mld::Action::Report { length, group }) => {
                 self.check_report(&buffer[..length], group);
             }
@@ -358,6 +383,37 @@ impl<'t> Model<'t> {
             }
         }
         !fails
+    }
+
+    fn carry_out_stream(&mut self, action: &streams::Action, buffer: &[u8], fails: bool) {
+        assert!(!self.is_ending, "in the end there are only reports");
+        match action {
+            streams::Action::Query {
+                port,
+                length,
+                destination,
+                about,
+            } => self.check_stream_query(&buffer[..*length], *port, *destination, about),
+            streams::Action::Membership(change) => {
+                assert!(self.kernel.link(Side::Upstream).is_some());
+                let proxy = self.engine.mld().streams().proxy();
+                let sources = proxy.sources_wanted(change.slot).collect();
+                let is_join = change.before.is_none();
+                let config = self.engine.config().mld_proxy.as_ref();
+                let most = config.map_or(0, |config| config.max_groups.into());
+                let solicited = self.engine.ndp().groups().len();
+                let joined = self.kernel.multicast.memberships.len() + solicited;
+                assert!(!is_join || joined < most, "too many groups upstream");
+                if !fails {
+                    self.kernel.multicast.change_membership(change, sources);
+                }
+            }
+            streams::Action::Forward(change) => {
+                if !fails {
+                    self.kernel.multicast.change_entry(change);
+                }
+            }
+        }
     }
 
     /// Questions keep their pace, whichever host they are for.

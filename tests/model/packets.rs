@@ -74,6 +74,25 @@ pub fn report(source: Ipv6Addr, records: &[(RecordType, Ipv6Addr)]) -> Vec<u8> {
     })
 }
 
+/// An MLDv2 report of one record, with sources.
+pub fn record(
+    source: Ipv6Addr,
+    record_type: RecordType,
+    group: Ipv6Addr,
+    sources: &[Ipv6Addr],
+) -> Vec<u8> {
+    let mut octets = vec![0; 16 * sources.len()];
+    let sources = Sources::write(sources.iter().copied(), &mut octets);
+    emitted(|buffer| {
+        let mut report = ReportBuilder::new(buffer);
+        assert!(
+            report.push_with(record_type, group, sources),
+            "there is room"
+        );
+        report.finish(source)
+    })
+}
+
 /// A query with the default response delay: a general one where the group is `::`.
 pub fn query(source: Ipv6Addr, group: Ipv6Addr, version: QueryVersion<'_>) -> Vec<u8> {
     let destination = if group.is_unspecified() {

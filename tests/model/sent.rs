@@ -26,8 +26,25 @@ impl Model<'_> {
         let (version, source) = match parse(packet) {
             Ok(Message::ReportV2(report)) => {
                 assert_eq!(destination, ALL_MLDV2_ROUTERS);
-                let mut is_refresh = None;
+                let mut is_a_change = None;
                 for record in report.records {
+                    let is_change = match record.record_type {
+                        RecordType::ModeIsInclude | RecordType::ModeIsExclude => false,
+                        RecordType::ChangeToInclude
+                        | RecordType::ChangeToExclude
+                        | RecordType::AllowNewSources
+                        | RecordType::BlockOldSources => true,
+                        RecordType::Unknown(_) => panic!("{:?}", record.record_type),
+                    };
+                    assert_eq!(
+                        *is_a_change.get_or_insert(is_change),
+                        is_change,
+                        "a refresh and a change in one report"
+                    );
+                    if SolicitedNode::from_group(record.group).is_none() {
+                        self.hear_record(record.record_type, record.group, record.sources);
+                        continue;
+                    }
                     match record.record_type {
                         RecordType::ChangeToInclude => self.check_left(record.group),
                         RecordType::ModeIsExclude | RecordType::ChangeToExclude => {
@@ -41,23 +58,23 @@ impl Model<'_> {
                         other => panic!("{other:?}"),
                     }
                     assert_eq!(record.sources.count(), 0);
-                    let refreshes = record.record_type == RecordType::ModeIsExclude;
-                    let is_refresh = *is_refresh.get_or_insert(refreshes);
-                    assert_eq!(
-                        is_refresh, refreshes,
-                        "a refresh and a change in one report"
-                    );
                 }
                 (MldVersion::V2, report.source)
             }
             Ok(Message::ReportV1(report)) => {
                 assert_eq!(report.group, destination);
-                self.check_joined(report.group);
+                match SolicitedNode::from_group(report.group) {
+                    Some(_) => self.check_joined(report.group),
+                    None => self.hear_older(RecordType::ModeIsExclude, report.group),
+                }
                 (MldVersion::V1, report.source)
             }
             Ok(Message::Done(done)) => {
                 assert_eq!(destination, ALL_ROUTERS);
-                self.check_left(done.group);
+                match SolicitedNode::from_group(done.group) {
+                    Some(_) => self.check_left(done.group),
+                    None => self.hear_older(RecordType::ModeIsInclude, done.group),
+                }
                 (MldVersion::V1, done.source)
             }
             other => panic!("not a report: {other:?}"),

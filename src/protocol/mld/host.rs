@@ -156,7 +156,7 @@ impl HostSide {
     }
 
     /// The version of the queries heard, which the kernel speaks.
-    pub(crate) fn heard_version(&self) -> MldVersion {
+    pub fn heard_version(&self) -> MldVersion {
         match self.v1_until {
             Some(_) => MldVersion::V1,
             None => MldVersion::V2,

@@ -6,6 +6,7 @@ use model::packets::{advertisement, heard, solicitation};
 use model::{TABLES, storage};
 use protocol::engine::{Event, Tables};
 use protocol::link::{Port, Prefix, Side};
+use protocol::mld::proxy::Counts;
 use protocol::ndp::kernel_entries::{KernelTable, Listing};
 use protocol::time::Duration;
 use protocol::wire::{
@@ -46,7 +47,7 @@ pub struct Stage<'t> {
 impl<'t> Stage<'t> {
     pub fn new(tables: &'t mut Tables, bytes: &mut Bytes<'_>) -> Self {
         let seed = bytes.octet();
-        let mut world = World::new(tables, config(bytes), seed);
+        let mut world = World::new(tables, config(bytes, seed), seed);
         if seed & 1 == 0 {
             world.handle(Event::Link(Side::Upstream, Some(upstream(&mut Bytes(&[])))));
             let ports = world.engine.config().downstreams.len();
@@ -56,6 +57,10 @@ impl<'t> Stage<'t> {
                     Side::Downstream(port as Port),
                     Some(downstream),
                 ));
+            }
+            for side in world.sides() {
+                let present = true;
+                world.handle(Event::Forwarding { side, present });
             }
         }
         Stage {
@@ -104,9 +109,9 @@ impl<'t> Stage<'t> {
             21 => {
                 let (present, address) = (bytes.flag(), bytes.address());
                 // One of two interfaces. The remaining length decides, so that this takes no octet.
-                let index = (bytes.0.len() & 1) as u32;
+                let index = 7 + (bytes.0.len() & 1) as u32;
                 self.world.handle(Event::Own {
-                    prefix_length: 128,
+                    prefix_length: if bytes.0.len() & 2 == 0 { 128 } else { 64 },
                     index,
                     address,
                     present,
@@ -115,6 +120,22 @@ impl<'t> Stage<'t> {
             22 => match bytes.octet() % 8 {
                 0 => self.world.handle(Event::OwnUnknown),
                 1 => self.world.handle(Event::OwnKnown),
+                2 => {
+                    let number = bytes.octet();
+                    let sides = self.world.sides();
+                    let side = sides[usize::from(number >> 1) % sides.len()];
+                    let present = number & 1 != 0;
+                    self.world.handle(Event::Forwarding { side, present });
+                }
+                3 => {
+                    let (group, source) = (stream_group(bytes.octet()), stream_source(0));
+                    let counts = Counts::default();
+                    self.world.handle(Event::Counted {
+                        source,
+                        group,
+                        counts,
+                    });
+                }
                 6 => self.claim(bytes),
                 7 => {
                     let port = self.port(bytes);
@@ -235,6 +256,32 @@ impl<'t> Stage<'t> {
     }
 }
 
+const STREAM_SOURCES: usize = 6;
+
+/// One of four groups of streams: two for single sources, one for any, and one that stays at home.
+fn stream_group(number: u8) -> Ipv6Addr {
+    match number & 3 {
+        0 => Ipv6Addr::new(0xff3e, 0, 0, 0, 0, 0, 0x8000, 1),
+        1 => Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0, 1),
+        2 => Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 0xfa),
+        _ => Ipv6Addr::new(0xff3e, 0, 0, 0, 0, 0, 0x8000, 2),
+    }
+}
+
+/// A source of streams. The last three may be on a link.
+fn stream_source(number: usize) -> Ipv6Addr {
+    match number {
+        0..=2 => Ipv6Addr::new(0x2001, 0xdb8, 0xfeed, 0, 0, 0, 0, number as u16),
+        _ => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number as u16),
+    }
+}
+
+/// The sources of streams whose bits are set.
+fn stream_sources(bits: u8, octets: &mut [u8]) -> Sources<'_> {
+    let numbers = (0..STREAM_SOURCES).filter(|number| bits >> number & 1 != 0);
+    Sources::write(numbers.map(stream_source), octets)
+}
+
 /// Any packet: one that a host, a router or a stranger may send, or raw octets.
 fn packet<'b>(bytes: &mut Bytes<'_>, buffer: &'b mut [u8; 1500]) -> &'b [u8] {
     let kind = bytes.octet() % 16;
@@ -281,14 +328,26 @@ fn packet<'b>(bytes: &mut Bytes<'_>, buffer: &'b mut [u8; 1500]) -> &'b [u8] {
             let source = bytes.link_local();
             let mut report = ReportBuilder::new(buffer);
             for _ in 0..=bytes.below(4) {
-                let record_type = match bytes.octet() % 8 {
+                let kind = bytes.octet();
+                let record_type = match kind % 8 {
                     0 => RecordType::ModeIsInclude,
                     1 => RecordType::ChangeToInclude,
                     2 => RecordType::BlockOldSources,
                     3 => RecordType::Unknown(7),
                     4 => RecordType::ChangeToExclude,
+                    7 if kind > 127 => RecordType::AllowNewSources,
                     _ => RecordType::ModeIsExclude,
                 };
+                if kind > 127 {
+                    let mut octets = [0; 16 * STREAM_SOURCES];
+                    let sources = stream_sources(bytes.octet(), &mut octets);
+                    let group = stream_group(kind >> 3);
+                    assert!(
+                        report.push_with(record_type, group, sources),
+                        "there is room"
+                    );
+                    continue;
+                }
                 let group = SolicitedNode::of(bytes.address()).group();
                 assert!(report.push(record_type, group), "there is room");
             }
@@ -296,18 +355,31 @@ fn packet<'b>(bytes: &mut Bytes<'_>, buffer: &'b mut [u8; 1500]) -> &'b [u8] {
         }
         11 => {
             let (source, group) = (bytes.link_local(), bytes.address());
-            let group = SolicitedNode::of(group).group();
-            match bytes.flag() {
+            let flags = bytes.octet();
+            let group = match flags > 127 {
+                true => stream_group(flags >> 3),
+                false => SolicitedNode::of(group).group(),
+            };
+            match flags & 1 != 0 {
                 true => ReportV1 { source, group }.emit(buffer),
                 false => Done { source, group }.emit(buffer),
             }
         }
         12..=13 => {
             let (source, code) = (bytes.link_local(), bytes.octet());
+            let is_specific = code & 0x40 != 0;
+            let mut octets = [0; 16 * STREAM_SOURCES];
+            let (group, sources) = match is_specific {
+                true => {
+                    let sources = stream_sources(bytes.octet(), &mut octets);
+                    (stream_group(code >> 3), sources)
+                }
+                false => (Ipv6Addr::UNSPECIFIED, Sources::default()),
+            };
             Query {
                 source,
-                destination: ALL_NODES,
-                group: Ipv6Addr::UNSPECIFIED,
+                destination: if is_specific { group } else { ALL_NODES },
+                group,
                 max_response_delay: Duration::from_millis(u64::from(code) << 8),
                 version: match kind {
                     12 => QueryVersion::V1,
@@ -315,7 +387,7 @@ fn packet<'b>(bytes: &mut Bytes<'_>, buffer: &'b mut [u8; 1500]) -> &'b [u8] {
                         suppress_router_processing: code & 1 != 0,
                         robustness: code & 7,
                         query_interval: Duration::from_secs(code.into()),
-                        sources: Sources::default(),
+                        sources,
                     },
                 },
             }

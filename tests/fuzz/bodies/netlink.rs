@@ -47,7 +47,7 @@ struct Stage<'t> {
 
 impl<'t> Stage<'t> {
     fn new(tables: &'t mut Tables, bytes: &mut Bytes<'_>) -> Self {
-        let mut world = World::new(tables, config(bytes), 1);
+        let mut world = World::new(tables, config(bytes, 0), 1);
         // The kernel's tables are what the input says, not what the engine's actions made of them.
         world.kernel.doubt_all();
         let interfaces = Interfaces::new(world.engine.config());

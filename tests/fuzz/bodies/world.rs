@@ -5,9 +5,10 @@ use std::ops::{Deref, DerefMut};
 
 use model::packets::heard;
 use model::{Diligence, Model};
-use protocol::config::{Config, Learn, MldMode};
+use protocol::config::{Config, Forward, Learn, MldMode, ProxyConfig, QuerierMode, Scope};
 use protocol::engine::{Action, Event, Tables};
 use protocol::link::{Link, Port, Prefix, Side};
+use protocol::mld::streams;
 use protocol::ndp::kernel_entries::KernelTable;
 use protocol::time::{Duration, Instant};
 use protocol::{mld, ndp};
@@ -169,9 +170,17 @@ impl<'t> World<'t> {
             let side = Side::Downstream(port as Port);
             self.handle(Event::Link(side, Some(downstream(&mut bytes))));
         }
+        for side in self.sides() {
+            let present = true;
+            self.handle(Event::Forwarding { side, present });
+        }
         self.list();
         self.pass(Duration::from_secs(20));
         assert!(self.kernel.is_trusted() && !self.engine.ndp().groups().is_failing());
+        assert!(!self.engine.mld().streams().proxy().is_failing());
+        self.is_looked_for = true;
+        self.check();
+        self.is_looked_for = false;
         // To ask a full table takes half an hour, and a test of its own.
         if self.engine.ndp().neighbors().len() > 100 {
             return;
@@ -200,7 +209,18 @@ impl<'t> World<'t> {
                 self.model.pass(Duration::from_secs(1));
             }
         }
+        // The longest Multicast Address Listening Interval.
+        self.now = self.now.saturating_add(Duration::from_secs(8 * 31_744));
+        self.time_out();
+        self.model.pass(Duration::from_millis(100));
         self.assert_empty();
+    }
+
+    /// All links of the router.
+    pub fn sides(&self) -> Vec<Side> {
+        let ports = 0..self.engine.config().downstreams.len() as Port;
+        let ports = ports.map(Side::Downstream);
+        std::iter::once(Side::Upstream).chain(ports).collect()
     }
 }
 
@@ -214,12 +234,14 @@ fn kind_of(action: &Action) -> u8 {
         Action::Ndp(ndp::Action::Kernel(_)) => 5,
         Action::Ndp(ndp::Action::Solicit { .. }) => 6,
         Action::Ndp(ndp::Action::Advertise { .. }) => 7,
-        Action::Mld(mld::Action::Streams(_)) => 8,
+        Action::Mld(mld::Action::Streams(streams::Action::Membership(_))) => 0,
+        Action::Mld(mld::Action::Streams(streams::Action::Query { .. })) => 3,
+        Action::Mld(mld::Action::Streams(streams::Action::Forward(_))) => 5,
     }
 }
 
 /// Any configuration that can be run.
-pub fn config(bytes: &mut Bytes<'_>) -> Config {
+pub fn config(bytes: &mut Bytes<'_>, seed: u8) -> Config {
     let mut config = Config::new("wan".parse().expect("a name"));
     let flags = bytes.number();
     let set = |bit: u32| flags >> bit & 1 != 0;
@@ -267,7 +289,38 @@ pub fn config(bytes: &mut Bytes<'_>) -> Config {
         config.per_mac = u16::MAX;
         (config.join_rate, config.join_burst) = (100_000, 100_000);
     }
+    config.mld_proxy = set(15).then(|| proxy_config(seed));
     config
+}
+
+/// The settings of the MLD proxy, by the bits of an octet.
+fn proxy_config(seed: u8) -> ProxyConfig {
+    let set = |bit: u32| seed >> bit & 1 != 0;
+    let mut proxy = ProxyConfig {
+        fast_leave: set(1),
+        senders: set(2),
+        forward: if set(3) {
+            Forward::Always
+        } else {
+            Forward::Auto
+        },
+        querier: match seed >> 4 & 3 {
+            0 => QuerierMode::V1,
+            1 => QuerierMode::Off,
+            _ => QuerierMode::Auto,
+        },
+        scope: if set(6) {
+            Scope::SITE_LOCAL
+        } else {
+            Scope::ORGANIZATION_LOCAL
+        },
+        ..ProxyConfig::default()
+    };
+    if set(7) {
+        (proxy.max_groups, proxy.max_sources) = (3, 2);
+        (proxy.robustness, proxy.query_interval) = (3, Duration::from_secs(9));
+    }
+    proxy
 }
 
 pub fn upstream(bytes: &mut Bytes<'_>) -> Link {

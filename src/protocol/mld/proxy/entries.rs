@@ -139,6 +139,10 @@ impl Base {
         self.retry_at
     }
 
+    pub(super) fn is_failing(&self) -> bool {
+        self.failed
+    }
+
     /// Sets what is wanted of the interfaces as they are.
     fn derive(&mut self) {
         let parent = if self.senders {

@@ -297,6 +297,14 @@ impl<'t> Proxy<'t> {
         self.joined
     }
 
+    /// Whether a change of a membership or of a forwarding entry failed and waits for its retry.
+    pub fn is_failing(&self) -> bool {
+        self.memberships.is_failing()
+            || self.any_entries.is_failing()
+            || self.exact_entries.is_failing()
+            || self.base.is_failing()
+    }
+
     pub fn get(&self, group: Ipv6Addr) -> Option<&Merged> {
         let (_, merged) = self.groups.get(self.groups.find(&group)?)?;
         Some(merged)

@@ -1,0 +1,186 @@
+//! The kernel's part in streams: its memberships upstream, and its multicast forwarding table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+
+use protocol::config::MAX_SOURCES;
+use protocol::link::Side;
+use protocol::mld::filter::FilterMode;
+use protocol::mld::proxy::entries::{self, HOME, number_of};
+use protocol::mld::proxy::upstream;
+
+/// The highest number of an interface.
+const LAST_NUMBER: u8 = 31;
+const ANY: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
+
+/// A filter: the sources that are included, or those that are excluded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    pub mode: FilterMode,
+    pub sources: BTreeSet<Ipv6Addr>,
+}
+
+/// An entry of the forwarding table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// `::` for any source.
+    pub source: Ipv6Addr,
+    /// `::` for any group.
+    pub group: Ipv6Addr,
+    pub parent: u8,
+    pub out: u32,
+}
+
+/// Where a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Out of these interfaces.
+    Out(u32),
+    /// The kernel has no entry, and asks the process that owns the table (an upcall).
+    Upcall,
+}
+
+/// The memberships of the streams' groups, and the forwarding table.
+#[derive(Default)]
+pub struct Multicast {
+    pub memberships: BTreeMap<Ipv6Addr, Filter>,
+    /// The group of each slot that has a membership.
+    slots: BTreeMap<usize, Ipv6Addr>,
+    /// The interfaces of the table besides the loopback interface, a bit for each number.
+    pub interfaces: u32,
+    /// The entries, from the newest to the oldest, which is the order of the kernel's look-up.
+    pub entries: Vec<Entry>,
+}
+
+impl Multicast {
+    /// The upstream is another one, so all memberships ended.
+    pub(crate) fn lose_memberships(&mut self) {
+        self.memberships.clear();
+        self.slots.clear();
+    }
+
+    /// The interface on a side was added to the table, or removed from it. The entries stay as they
+    /// are, so that a new interface with an old number is in those that its number is in.
+    pub(crate) fn set_interface(&mut self, side: Side, present: bool) {
+        let bit = 1 << number_of(side);
+        self.interfaces = match present {
+            true => self.interfaces | bit,
+            false => self.interfaces & !bit,
+        };
+    }
+
+    /// Carries out a change of a membership, to a filter with these sources.
+    pub(crate) fn change_membership(&mut self, change: &upstream::Change, sources: Vec<Ipv6Addr>) {
+        let upstream::Change {
+            slot,
+            group,
+            before,
+            wanted,
+        } = *change;
+        let known = self.memberships.get(&group);
+        assert_eq!(before, known.map(|filter| filter.mode), "{group}");
+        let of_slot = self.slots.get(&slot);
+        assert_eq!(of_slot, known.map(|_| &group), "the slot is another's");
+        let Some(mode) = wanted else {
+            assert!(known.is_some(), "{group} is left twice");
+            self.memberships.remove(&group);
+            self.slots.remove(&slot);
+            return;
+        };
+        let count = sources.len();
+        assert!(count <= MAX_SOURCES.into(), "the kernel takes no more");
+        let sources: BTreeSet<_> = sources.into_iter().collect();
+        assert_eq!(sources.len(), count, "a source is listed twice");
+        let is_leave = mode == FilterMode::Include && count == 0;
+        assert!(!is_leave, "{group}: to include nothing is to leave");
+        let filter = Filter { mode, sources };
+        assert_ne!(known, Some(&filter), "{group}: nothing changes");
+        self.memberships.insert(group, filter);
+        self.slots.insert(slot, group);
+    }
+
+    /// Carries out a change of an entry. Outgoing interfaces that are not there are lost.
+    pub(crate) fn change_entry(&mut self, change: &entries::Change) {
+        let entries::Change {
+            source,
+            group,
+            entry,
+            present,
+            ..
+        } = *change;
+        assert!(entry.parent <= LAST_NUMBER, "the kernel has no such number");
+        let is_it = |known: &Entry| (known.source, known.group) == (source, group);
+        let same = |known: &Entry| is_it(known) && known.parent == entry.parent;
+        let at = self.entries.iter().position(same);
+        let out = entry.out & self.present();
+        match (at, present) {
+            (Some(at), true) => self.entries[at].out = out,
+            (None, true) => {
+                // The kernel would keep both, and look at one alone.
+                let is_base = group == ANY;
+                let is_alone = is_base || !self.entries.iter().any(is_it);
+                assert!(is_alone, "{group} from {source} has another parent");
+                let parent = entry.parent;
+                let new = Entry {
+                    source,
+                    group,
+                    parent,
+                    out,
+                };
+                self.entries.insert(0, new);
+            }
+            (Some(at), false) => _ = self.entries.remove(at),
+            (None, false) => panic!("{group} from {source} is not there"),
+        }
+    }
+
+    /// The interfaces that are there.
+    fn present(&self) -> u32 {
+        self.interfaces | 1 << HOME
+    }
+
+    /// Where the kernel sends a packet that arrives on the interface with a number.
+    pub fn forward(&self, arrival: u8, source: Ipv6Addr, group: Ipv6Addr) -> Way {
+        let exact = self.entries.iter();
+        let mut exact = exact.filter(|entry| (entry.source, entry.group) == (source, group));
+        let Some(entry) = exact.next().or_else(|| self.find_any(group, arrival)) else {
+            return Way::Upcall;
+        };
+        let is_any_source = entry.source == ANY;
+        let is_in_tree = is_any_source && self.is_in_base_of(entry.parent, arrival);
+        if !is_in_tree && entry.parent != arrival {
+            return Way::Out(0);
+        }
+        if entry.group == ANY {
+            // What does not come from the parent goes to the parent alone.
+            let to_parent = entry.out & 1 << entry.parent;
+            let is_from_parent = entry.parent == arrival;
+            return Way::Out(if is_from_parent { 0 } else { to_parent } & self.present());
+        }
+        let back = if is_any_source { 1 << arrival } else { 0 };
+        Way::Out(entry.out & self.present() & !back)
+    }
+
+    /// The entry for any source that takes a packet.
+    fn find_any(&self, group: Ipv6Addr, arrival: u8) -> Option<&Entry> {
+        let of_group = self.entries.iter();
+        let mut of_group = of_group.filter(|entry| entry.source == ANY && entry.group == group);
+        let takes = |entry: &&Entry| {
+            let is_out = entry.out & 1 << arrival != 0;
+            is_out || self.is_in_base_of(entry.parent, arrival)
+        };
+        of_group.find(takes).or_else(|| self.base_with(arrival))
+    }
+
+    /// The newest entry for any group with an interface.
+    fn base_with(&self, number: u8) -> Option<&Entry> {
+        let mut bases = self.entries.iter().filter(|entry| entry.group == ANY);
+        bases.find(|entry| entry.out & 1 << number != 0)
+    }
+
+    /// Does the entry for any group that has the parent have the arrival too?
+    fn is_in_base_of(&self, parent: u8, arrival: u8) -> bool {
+        let base = self.base_with(parent);
+        base.is_some_and(|base| base.out & 1 << arrival != 0)
+    }
+}
