@@ -207,6 +207,13 @@ impl<const WORDS: usize> Pending<WORDS> {
         self.ready.set(slot, pending);
     }
 
+    /// Notes whether a slot has an action to carry out. If one failed before, it still waits.
+    pub(crate) fn keep(&mut self, slot: usize, pending: bool) {
+        if !pending || !self.failed.contains(slot) {
+            self.set(slot, pending);
+        }
+    }
+
     /// The lowest slot with an action to try now; `None` if there is none.
     pub(crate) fn next(&self) -> Option<usize> {
         self.ready.first()
@@ -265,6 +272,22 @@ mod tests {
         assert!(pending.is_failing(), "slot 4 still waits");
         pending.set(3, false);
         pending.set(4, true);
+        assert!(!pending.is_failing());
+    }
+
+    #[test]
+    fn an_action_that_is_kept_waits_for_its_retry() {
+        let mut pending = Pending::<1>::new();
+        pending.keep(3, true);
+        assert_eq!(pending.next(), Some(3));
+        pending.fail(3, Instant::from_secs(10));
+        pending.keep(3, true);
+        assert_eq!(pending.next(), None);
+        assert!(pending.is_failing());
+        pending.handle_timeout(Instant::from_secs(10));
+        assert_eq!(pending.next(), Some(3));
+        pending.fail(3, Instant::from_secs(20));
+        pending.keep(3, false);
         assert!(!pending.is_failing());
     }
 

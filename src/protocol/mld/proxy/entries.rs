@@ -216,6 +216,8 @@ impl Proxy<'_> {
         self.base.base.doubt();
         self.base.home.doubt();
         self.base.failed = false;
+        self.any_entries.retry();
+        self.exact_entries.retry();
         for slot in self.groups.slots() {
             if let Some((_, merged)) = self.groups.get_mut(slot) {
                 merged.any.doubt();
@@ -311,10 +313,10 @@ impl Proxy<'_> {
         };
         let is_open = self.base.is_open;
         let is_pending = |forwarding: &Forwarding| is_open && forwarding.next().is_some();
-        self.any_entries.set(slot, is_pending(&merged.any));
+        self.any_entries.keep(slot, is_pending(&merged.any));
         let exact_entries = &mut *self.exact_entries;
         for_each_flow(self.groups, self.flows, slot, |at, flow| {
-            exact_entries.set(at, is_pending(&flow.exact));
+            exact_entries.keep(at, is_pending(&flow.exact));
         });
     }
 }

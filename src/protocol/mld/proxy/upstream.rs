@@ -63,6 +63,7 @@ impl Proxy<'_> {
     /// All memberships ended with the link.
     pub(crate) fn forget_memberships(&mut self) {
         self.joined = 0;
+        self.memberships.retry();
         for slot in self.groups.slots() {
             let Some((_, merged)) = self.groups.get_mut(slot) else {
                 continue;
@@ -154,7 +155,7 @@ impl Proxy<'_> {
             || any(&|flow| flow.wanted != flow.joined);
         let to_be_told = !to_be_changed && self.is_untold(merged);
         let to_be_repeated = merged.times > 0 && self.changes.contains(slot);
-        self.memberships.set(slot, to_be_changed);
+        self.memberships.keep(slot, to_be_changed);
         if to_be_told || to_be_changed {
             self.begin_reports(slot);
         }
