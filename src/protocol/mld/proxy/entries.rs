@@ -7,9 +7,9 @@
 //!
 //! An interface of the forwarding table goes by a number: 0 is the upstream, and p + 1 the
 //! downstream of port p. [`HOME`] is the loopback interface, which no packet of a stream comes from
-//! or goes to. It is the parent of groups that do not leave the home. The kernel takes a packet for
-//! such a group from the interfaces of the entry at the base that has the parent among its own:
-//! from the downstreams, and not from the upstream.
+//! or goes to. It is the parent of groups that do not leave the home, and of all groups while there
+//! is no upstream. The kernel takes a packet for such a group from the interfaces of the entry at
+//! the base that has the parent among its own: from the downstreams, and not from the upstream.
 
 use core::net::Ipv6Addr;
 
@@ -137,6 +137,11 @@ impl Base {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.retry_at
+    }
+
+    /// Does the kernel forward by the upstream?
+    pub(super) fn has_upstream(&self) -> bool {
+        self.interfaces & UPSTREAM != 0
     }
 
     pub(super) fn is_failing(&self) -> bool {

@@ -535,8 +535,14 @@ impl<'t> Proxy<'t> {
             0
         };
         let home = if leaves_home { UPSTREAM_NUMBER } else { HOME };
+        // The kernel takes packets from the interfaces that the parent's base names, and that base
+        // does not name an upstream that is not there.
+        let parent = match self.base.has_upstream() {
+            true => home,
+            false => HOME,
+        };
         merged.any.wanted = (excluding != 0).then_some(Entry {
-            parent: home,
+            parent,
             out: (excluding & around.forwarded) | upwards,
         });
         // RFC 4605 §4.1, by the rules of RFC 3810 §4.2.
