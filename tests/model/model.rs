@@ -316,7 +316,7 @@ impl<'t> Model<'t> {
         let fails = (self.fails)(action);
         match *action {
             Action::Mld(mld::Action::Streams(action)) => {
-                self.carry_out_stream(&action, buffer, fails)
+                self.carry_out_stream(&action, buffer, fails);
             }
             Action::Mld(mld::Action::Report { length, group }) => {
                 self.check_report(&buffer[..length], group);

@@ -44,6 +44,9 @@ pub enum Way {
 #[derive(Default)]
 pub struct Multicast {
     pub memberships: BTreeMap<Ipv6Addr, Filter>,
+    /// The groups of which the kernel is no member, but the router says that it is; and those of
+    /// which that was so when they were left.
+    pub alone: BTreeSet<Ipv6Addr>,
     /// The group of each slot that has a membership.
     slots: BTreeMap<usize, Ipv6Addr>,
     /// The interfaces of the table besides the loopback interface, a bit for each number.
@@ -76,7 +79,9 @@ impl Multicast {
             group,
             before,
             wanted,
+            of_kernel,
         } = *change;
+        assert!(of_kernel.is_none() || of_kernel == wanted, "{group}");
         let known = self.memberships.get(&group);
         assert_eq!(before, known.map(|filter| filter.mode), "{group}");
         let of_slot = self.slots.get(&slot);
@@ -94,7 +99,12 @@ impl Multicast {
         let is_leave = mode == FilterMode::Include && count == 0;
         assert!(!is_leave, "{group}: to include nothing is to leave");
         let filter = Filter { mode, sources };
-        assert_ne!(known, Some(&filter), "{group}: nothing changes");
+        let holder_changes = match of_kernel {
+            Some(_) => self.alone.remove(&group),
+            None => self.alone.insert(group),
+        };
+        let changes = holder_changes || self.memberships.get(&group) != Some(&filter);
+        assert!(changes, "{group}: nothing changes");
         self.memberships.insert(group, filter);
         self.slots.insert(slot, group);
     }

@@ -147,10 +147,14 @@ impl Model<'_> {
         filter.filter(|_| can_report && leaves)
     }
 
-    /// Does the kernel report a group as it should? It speaks the version that it hears.
-    fn is_kernels(&self, group: Ipv6Addr) -> bool {
+    /// Is the kernel to be the member of a group? It speaks the version that it hears. It hands what
+    /// it sends upstream to its own members there, but to those of single sources.
+    fn is_kernels(&self, config: &ProxyConfig, group: Ipv6Addr) -> bool {
         let version = self.engine.mld().host().heard_version();
-        version == MldVersion::V2 || !is_source_specific(group)
+        match is_source_specific(group) {
+            true => version == MldVersion::V2,
+            false => !config.senders,
+        }
     }
 
     pub(crate) fn check_streams(&self) {
@@ -229,12 +233,13 @@ impl Model<'_> {
         let most = usize::from(config.max_groups).saturating_sub(solicited);
         let mut expected = 0;
         for group in streams.members().groups() {
-            let wanted = self.wanted_upstream(config, group);
-            let Some(wanted) = wanted.filter(|_| self.is_kernels(group)) else {
+            let Some(wanted) = self.wanted_upstream(config, group) else {
                 continue;
             };
             match memberships.get(&group) {
                 Some(joined) => {
+                    let is_alone = self.kernel.multicast.alone.contains(&group);
+                    assert_eq!(is_alone, !self.is_kernels(config, group), "{group}");
                     assert!(
                         is_within(joined, &wanted),
                         "{group}: {joined:?}, {wanted:?}"
@@ -245,21 +250,18 @@ impl Model<'_> {
             }
         }
         assert_eq!(expected, memberships.len(), "{memberships:?}");
-        self.check_told(config);
+        self.check_told();
     }
 
     /// The upstream was told of each change.
-    fn check_told(&self, config: &ProxyConfig) {
+    fn check_told(&self) {
         let host = self.engine.mld().host();
         let version = host.version(self.engine.config());
         let members = self.engine.mld().streams().members();
         let memberships = &self.kernel.multicast.memberships;
         let mut told = self.told.0.clone();
         for group in members.groups() {
-            let wanted = match self.is_kernels(group) {
-                true => memberships.get(&group).cloned(),
-                false => self.wanted_upstream(config, group),
-            };
+            let wanted = memberships.get(&group).cloned();
             let told = told.remove(&group);
             match (version, wanted, told) {
                 (_, None, None) => {}
@@ -272,31 +274,25 @@ impl Model<'_> {
         assert!(told.is_empty(), "told of what nobody wants: {told:?}");
     }
 
-    /// Where only the kernel reports, it tells all.
+    /// Where only the kernel reports, it tells all; and all counts as told while nobody can.
     pub(crate) fn note_told(&mut self) {
-        let Some(config) = self.engine.config().mld_proxy.clone() else {
-            return;
-        };
-        let has_voice = {
-            let upstream = self.kernel.link(Side::Upstream);
-            let host = self.engine.mld().host();
-            let version = host.version(self.engine.config());
-            let is_alone = version == host.heard_version();
-            upstream.is_some_and(|link| link.link_local.is_some())
-                && !(is_alone && version == MldVersion::V1)
-        };
-        if has_voice {
+        if self.engine.config().mld_proxy.is_none() {
             return;
         }
-        self.told.clear();
-        let groups: Vec<_> = self.engine.mld().streams().members().groups().collect();
-        for group in groups {
-            let filter = match self.is_kernels(group) {
-                true => self.kernel.multicast.memberships.get(&group).cloned(),
-                false => self.wanted_upstream(&config, group),
-            };
-            if let Some(filter) = filter {
-                self.told.0.insert(group, filter);
+        let upstream = self.kernel.link(Side::Upstream);
+        let can_speak = upstream.is_some_and(|link| link.link_local.is_some());
+        let host = self.engine.mld().host();
+        let version = host.version(self.engine.config());
+        let is_kernels_version = version == host.heard_version();
+        if can_speak && !(is_kernels_version && version == MldVersion::V1) {
+            return;
+        }
+        let multicast = &self.kernel.multicast;
+        let is_told = |group: &Ipv6Addr| !can_speak || !multicast.alone.contains(group);
+        self.told.0.retain(|group, _| !is_told(group));
+        for (group, filter) in &multicast.memberships {
+            if is_told(group) {
+                self.told.0.insert(*group, filter.clone());
             }
         }
     }
@@ -337,7 +333,9 @@ impl Model<'_> {
                 self.told.0.get(&group),
                 "{group}: a refresh"
             );
-        } else if self.engine.config().mld_mode == MldMode::Auto {
+        } else if self.engine.config().mld_mode == MldMode::Auto
+            && !self.kernel.multicast.alone.contains(&group)
+        {
             assert_ne!(
                 before.as_ref(),
                 self.told.0.get(&group),
