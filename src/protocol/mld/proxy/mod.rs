@@ -2,10 +2,11 @@
 //! to forward (RFC 4605 §4.1, §4.2).
 //!
 //! All of it is derived from the [`Members`], the links, and where sources are. Packets of a stream
-//! change nothing, so none ever waits for this process. [`upstream`] has the memberships, and
-//! [`entries`] the kernel's forwarding entries.
+//! change nothing, so none ever waits for this process. [`upstream`] has the memberships,
+//! [`entries`] the kernel's forwarding entries, and [`rows`] what there is to tell of both.
 
 pub mod entries;
+pub mod rows;
 pub mod upstream;
 
 use core::net::Ipv6Addr;
