@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use argh::FromArgs;
 use nix::errno::Errno;
 use nix::unistd::read;
-use protocol::ndp::solicited::CAPACITY;
+use protocol::mld::proxy::rows::ROWS;
 use protocol::time::Duration;
 
 use crate::commands::output::{clear_screen, print};
@@ -21,10 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the whole answer may take, which is as long as a daemon lets a client take.
 const LONGEST: Duration = Duration::from_secs(30);
 /// The most octets of an answer. Of 4,096 neighbors and as many groups, JSON has 1.2 MB. With every
-/// table full and the longest names, it has less than 3 MB.
-const LARGEST: usize = 8 << 20;
+/// table full and the longest names, it has less than 3 MB, and as much as 7 MB of streams.
+const LARGEST: usize = 16 << 20;
 
-/// Print what a running mldproxy knows and does.
+/// Print what a running mldproxy knows and does: its links, streams, neighbors, groups and counters.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "status")]
 pub struct StatusArguments {
@@ -37,13 +37,8 @@ pub struct StatusArguments {
     /// print it anew each second
     #[argh(switch)]
     watch: bool,
-    /// list at most so many neighbors, and so many groups (default all)
-    #[argh(
-        option,
-        arg_name = "n",
-        default = "CAPACITY as u32",
-        from_str_fn(number)
-    )]
+    /// list at most so many streams, so many neighbors, and so many groups (default all)
+    #[argh(option, arg_name = "n", default = "ROWS as u32", from_str_fn(number))]
     limit: u32,
     /// the control socket, where it is not that of a name
     #[argh(option, arg_name = "path", from_str_fn(socket_path))]

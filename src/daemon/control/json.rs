@@ -8,7 +8,7 @@ use protocol::ndp::neighbors::{self, Identity};
 use protocol::ndp::solicited;
 use protocol::ndp::targets;
 
-use super::{Mac, Output, Piece, Quoted, View};
+use super::{Mac, Output, Piece, Quoted, View, streams};
 use crate::interfaces::State;
 
 pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -> fmt::Result {
@@ -41,12 +41,12 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 downstream.state.name()
             )
         }
-        Piece::Neighbors => write_list_head(
-            "],\"neighbors",
-            view.engine.ndp().neighbors().len(),
-            neighbors::CAPACITY,
-            out,
-        ),
+        Piece::Multicast(part) => streams::json::write(view, part, first, out),
+        Piece::Neighbors => {
+            out.write_str(streams::json::end(view))?;
+            let count = view.engine.ndp().neighbors().len();
+            write_list_head(",\"neighbors", count, neighbors::CAPACITY, out)
+        }
         Piece::Neighbor(identity, neighbor, host) => {
             let address = match identity {
                 Identity::Address(address) => Some(address),
@@ -152,14 +152,19 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     )
 }
 
-fn write_list_head(name: &str, count: usize, capacity: usize, out: Output<'_>) -> fmt::Result {
+pub(super) fn write_list_head(
+    name: &str,
+    count: usize,
+    capacity: usize,
+    out: Output<'_>,
+) -> fmt::Result {
     write!(
         out,
         "{name}\":{{\"count\":{count},\"capacity\":{capacity},\"list\":["
     )
 }
 
-fn number(version: MldVersion) -> u8 {
+pub(super) fn number(version: MldVersion) -> u8 {
     match version {
         MldVersion::V1 => 1,
         MldVersion::V2 => 2,
@@ -167,7 +172,7 @@ fn number(version: MldVersion) -> u8 {
 }
 
 /// A value without characters that JSON escapes.
-struct InQuotes<T>(T);
+pub(super) struct InQuotes<T>(pub(super) T);
 
 impl<T: fmt::Display> fmt::Display for InQuotes<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -175,7 +180,7 @@ impl<T: fmt::Display> fmt::Display for InQuotes<T> {
     }
 }
 
-struct OrNull<T>(Option<T>);
+pub(super) struct OrNull<T>(pub(super) Option<T>);
 
 impl<T: fmt::Display> fmt::Display for OrNull<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

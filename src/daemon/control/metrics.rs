@@ -5,7 +5,7 @@ use std::fmt;
 
 use protocol::ndp::kernel_entries::Proxied;
 
-use super::{Label, Output, Piece, View};
+use super::{Label, Output, Piece, View, streams};
 use crate::interfaces::State;
 
 pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -> fmt::Result {
@@ -32,6 +32,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 downstream.lost
             )
         }
+        Piece::Multicast(part) => streams::metrics::write(view, part, first, out),
         Piece::Counter(name, value) => {
             head("events_total", "counter", "What was heard and done.")?;
             writeln!(

@@ -13,6 +13,7 @@ mod metrics;
 mod owners;
 mod probe;
 mod server;
+mod streams;
 mod text;
 
 use std::fmt;
@@ -21,7 +22,8 @@ use std::net::Ipv6Addr;
 use protocol::counters::Counter;
 use protocol::engine::Engine;
 use protocol::escaped::escape;
-use protocol::link::MAX_DOWNSTREAMS;
+use protocol::link::{MAX_DOWNSTREAMS, Port};
+use protocol::mld::proxy::rows;
 use protocol::ndp::kernel_entries::{KernelTable, Proxied};
 use protocol::ndp::neighbors::{ASKS, Identity, Neighbor, Sender};
 use protocol::ndp::solicited::Group;
@@ -33,10 +35,13 @@ use crate::interfaces::State;
 use crate::sys::decimal;
 use crate::sys::netlink::Bridge;
 
+use streams::Part;
+
 pub use client::{AskError, ask_probe, connect, socket_of};
 pub use listing::{instances, is_instance_name};
 pub use probe::Probe;
 pub use server::{Answers, BindError, SOURCES, Server, Source};
+pub use streams::ForwardingTable;
 
 /// The output of a piece: a buffer, which may be too short for it.
 type Output<'b> = &'b mut dyn fmt::Write;
@@ -53,6 +58,9 @@ pub struct View<'v> {
     /// The upstream has a carrier.
     pub upstream_running: bool,
     pub upstream_state: State,
+    /// The kernel's number of the upstream; `None` if there is no such interface.
+    pub upstream_index: Option<u32>,
+    pub forwarding: ForwardingTable,
     pub downstreams: heapless::Vec<Downstream<'v>, MAX_DOWNSTREAMS>,
     /// The lines of the log that nobody took.
     pub log_lines_lost: u32,
@@ -70,6 +78,11 @@ impl<'v> View<'v> {
             now,
             upstream_running: true,
             upstream_state: State::Usable,
+            upstream_index: Some(1),
+            forwarding: match engine.config().mld_proxy {
+                Some(_) => ForwardingTable::Owned,
+                None => ForwardingTable::Unwanted,
+            },
             downstreams: heapless::Vec::new(),
             log_lines_lost: 0,
         }
@@ -80,6 +93,8 @@ impl<'v> View<'v> {
 pub struct Downstream<'v> {
     pub name: &'v str,
     pub state: State,
+    /// The kernel's number of it; `None` if there is no such interface.
+    pub index: Option<u32>,
     /// It has a carrier.
     pub running: bool,
     pub link_local: Option<Ipv6Addr>,
@@ -96,6 +111,8 @@ pub enum Format {
     Text,
     Json,
     Metrics,
+    /// What is wrong with the multicast part, for `mldproxy check`.
+    Findings,
     /// One line for a program, see [`Probe`].
     Probe,
 }
@@ -105,6 +122,7 @@ enum Piece<'v> {
     /// The instance and its upstream.
     Head,
     Downstream(&'v Downstream<'v>),
+    Multicast(Part<'v>),
     Neighbors,
     Neighbor(Identity, &'v Neighbor, Sender),
     /// The head of the list of neighbors upstream.
@@ -124,7 +142,8 @@ pub struct Cursor {
     place: Place,
     /// The entries of the current list that have been written.
     listed: usize,
-    /// The most entries of each list: neighbors downstream, neighbors upstream, and groups.
+    /// The most entries of each list: streams, neighbors downstream, neighbors upstream, and
+    /// groups.
     limit: usize,
 }
 
@@ -132,6 +151,12 @@ pub struct Cursor {
 enum Place {
     Head,
     Downstream(usize),
+    Multicast,
+    MulticastLink(usize),
+    Streams,
+    Stream(rows::Place),
+    /// The list of streams once more, for metrics of another name.
+    Octets(rows::Place),
     Neighbors,
     /// The slot at which to look for the next one.
     Neighbor(usize),
@@ -166,13 +191,14 @@ impl Cursor {
             self.place = Place::Beyond;
             return Ok(());
         }
-        let (piece, next) = self.piece(view);
+        let (piece, next) = self.piece(view, format);
         if let Some(piece) = piece {
             let first = self.listed == 0;
             match format {
                 Format::Text => text::write(view, &piece, first, output)?,
                 Format::Json => json::write(view, &piece, first, output)?,
                 Format::Metrics => metrics::write(view, &piece, first, output)?,
+                Format::Findings => findings(view, &piece, output)?,
                 Format::Probe => {}
             }
             self.listed = self.listed.saturating_add(1);
@@ -203,7 +229,7 @@ impl Cursor {
     }
 
     /// The piece at this place, if there is one, and the place after it.
-    fn piece<'v>(&self, view: &'v View<'_>) -> (Option<Piece<'v>>, Place) {
+    fn piece<'v>(&self, view: &'v View<'_>, format: Format) -> (Option<Piece<'v>>, Place) {
         let more = self.listed < self.limit;
         match self.place {
             Place::Head => (Some(Piece::Head), Place::Downstream(0)),
@@ -211,6 +237,39 @@ impl Cursor {
                 Some(downstream) => (
                     Some(Piece::Downstream(downstream)),
                     Place::Downstream(number.saturating_add(1)),
+                ),
+                None => (None, Place::Multicast),
+            },
+            Place::Multicast => (
+                Some(Piece::Multicast(Part::Head)),
+                view.first_of_multicast(),
+            ),
+            Place::MulticastLink(number) => {
+                let port = Port::try_from(number).ok();
+                match port.zip(view.downstreams.get(number)) {
+                    Some((port, downstream)) => (
+                        Some(Piece::Multicast(Part::Link(port, downstream))),
+                        Place::MulticastLink(number.saturating_add(1)),
+                    ),
+                    None => (None, Place::Streams),
+                }
+            }
+            Place::Streams => (
+                Some(Piece::Multicast(Part::List)),
+                Place::Stream(rows::Place::START),
+            ),
+            Place::Stream(place) => match self.stream(view, format, place) {
+                Some((row, next)) => (
+                    Some(Piece::Multicast(Part::Stream(row))),
+                    Place::Stream(next),
+                ),
+                None if format == Format::Metrics => (None, Place::Octets(rows::Place::START)),
+                None => (None, Place::Neighbors),
+            },
+            Place::Octets(place) => match self.stream(view, format, place) {
+                Some((row, next)) => (
+                    Some(Piece::Multicast(Part::Octets(row))),
+                    Place::Octets(next),
                 ),
                 None => (None, Place::Neighbors),
             },
@@ -287,9 +346,50 @@ impl Cursor {
             Place::Beyond => (None, Place::Beyond),
         }
     }
+
+    /// The first stream behind a place, unless enough are listed, and the place behind it.
+    fn stream<'v>(
+        &self,
+        view: &'v View<'_>,
+        format: Format,
+        place: rows::Place,
+    ) -> Option<(rows::Row<'v>, rows::Place)> {
+        let most = match format {
+            Format::Metrics => self.limit.min(streams::METRIC_STREAMS),
+            Format::Text | Format::Json | Format::Findings | Format::Probe => self.limit,
+        };
+        let proxy = view.engine.mld().streams().proxy();
+        (self.listed < most).then(|| proxy.row(place)).flatten()
+    }
+}
+
+/// Findings are of the multicast part alone.
+fn findings(view: &View<'_>, piece: &Piece<'_>, out: Output<'_>) -> fmt::Result {
+    match piece {
+        Piece::Multicast(part) => streams::findings::write(view, part, out),
+        Piece::Head
+        | Piece::Downstream(_)
+        | Piece::Neighbors
+        | Piece::Neighbor(..)
+        | Piece::Targets
+        | Piece::Target(..)
+        | Piece::Groups
+        | Piece::Group(..)
+        | Piece::Counter(..)
+        | Piece::Dropped(..)
+        | Piece::End => Ok(()),
+    }
 }
 
 impl View<'_> {
+    /// What follows the head of the multicast part.
+    fn first_of_multicast(&self) -> Place {
+        match self.is_mld_proxy() {
+            true => Place::MulticastLink(0),
+            false => Place::Neighbors,
+        }
+    }
+
     /// Seconds since `then`.
     fn seconds_since(&self, then: Instant) -> u64 {
         self.now.since(then).as_secs()
@@ -355,10 +455,11 @@ pub fn parse_question(question: &[u8]) -> Option<(Format, usize)> {
     if question == b"probe" {
         return Some((Format::Probe, 0));
     }
-    let forms: [(&[u8], Format); 3] = [
+    let forms: [(&[u8], Format); 4] = [
         (b"text ", Format::Text),
         (b"json ", Format::Json),
         (b"metrics ", Format::Metrics),
+        (b"findings ", Format::Findings),
     ];
     let asks = |(word, format): (&[u8], Format)| Some((format, question.strip_prefix(word)?));
     let (format, limit) = forms.into_iter().find_map(asks)?;
@@ -428,6 +529,7 @@ mod tests {
         let downstream = Downstream {
             name: &name,
             state: State::PartOf(u32::MAX),
+            index: Some(u32::MAX),
             running: true,
             link_local: None,
             listening: true,

@@ -39,14 +39,17 @@ const QUESTION: usize = 32;
 /// How long the server lets nobody in after the system had no descriptor left.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The most buffers that a turn writes to one client.
-const BATCH: usize = 4;
+const BATCH: usize = 2;
+/// The octets of a buffer. Of the pieces of an answer, a stream is the longest: each downstream may
+/// have listeners.
+pub const BUFFER_LENGTH: usize = 8192;
 
 /// A buffer for each client's answer. They stay all zero until a client comes.
-pub struct Answers([[u8; 4096]; CLIENTS]);
+pub struct Answers([[u8; BUFFER_LENGTH]; CLIENTS]);
 
 impl Answers {
     pub const fn new() -> Self {
-        Answers([[0; 4096]; CLIENTS])
+        Answers([[0; BUFFER_LENGTH]; CLIENTS])
     }
 }
 
@@ -200,6 +203,16 @@ impl Server {
         let clients = self.clients.iter().flatten();
         let client = clients.map(|client| client.deadline).min();
         earliest(&[client, self.closed_until])
+    }
+
+    /// May a client ask in this turn? What one has asked for already comes from the view alone.
+    pub fn may_be_asked(&self, ready: &dyn Fn(Source) -> bool) -> bool {
+        let asks = |(place, client): (usize, &Option<Client>)| {
+            let client = client.as_ref();
+            let is_asking = client.is_some_and(|client| matches!(client.state, State::Asking(_)));
+            is_asking && ready(Source::Client(place))
+        };
+        ready(Source::Newcomer) || self.clients.iter().enumerate().any(asks)
     }
 
     /// Serves the clients that are ready, drops those whose time is up, and lets in a newcomer.

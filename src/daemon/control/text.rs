@@ -8,7 +8,7 @@ use protocol::escaped::Escaped;
 use protocol::ndp::neighbors::{self, Identity};
 use protocol::ndp::solicited::{self, Membership};
 
-use super::{Mac, Output, Piece, View};
+use super::{Mac, Output, Piece, View, streams};
 use crate::interfaces::State;
 
 pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -> fmt::Result {
@@ -34,9 +34,12 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 lost => writeln!(out, "{:12}{lost} packets lost by the kernel", ""),
             }
         }
+        Piece::Multicast(part) => streams::text::write(view, part, first, out),
         Piece::Neighbors => writeln!(
             out,
-            "neighbors   {} of {}",
+            "{}neighbors   {} of {}",
+            // Behind the list of streams.
+            if view.is_mld_proxy() { "\n" } else { "" },
             view.engine.ndp().neighbors().len(),
             neighbors::CAPACITY
         ),
@@ -165,7 +168,7 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     Ok(())
 }
 
-fn version(version: MldVersion) -> &'static str {
+pub(super) fn version(version: MldVersion) -> &'static str {
     match version {
         MldVersion::V1 => "MLDv1",
         MldVersion::V2 => "MLDv2",
@@ -181,7 +184,7 @@ fn write_counter(name: &str, value: u64, out: Output<'_>) -> fmt::Result {
 
 /// An address in at most 26 columns. A longer one is cut to its first group and its interface
 /// identifier (RFC 4291 §2.5.1).
-fn short(address: Ipv6Addr) -> heapless::String<48> {
+pub(super) fn short(address: Ipv6Addr) -> heapless::String<48> {
     let mut text = heapless::String::new();
     let _ = write!(text, "{address}");
     if text.len() > 26 {
@@ -193,7 +196,7 @@ fn short(address: Ipv6Addr) -> heapless::String<48> {
 }
 
 /// A duration in at most 6 columns.
-fn readable(seconds: u64) -> Readable {
+pub(super) fn readable(seconds: u64) -> Readable {
     let mut text = heapless::String::new();
     let _ = match seconds {
         0..100 => write!(text, "{seconds} s"),
@@ -204,7 +207,7 @@ fn readable(seconds: u64) -> Readable {
     Readable(text)
 }
 
-struct Readable(heapless::String<24>);
+pub(super) struct Readable(pub(super) heapless::String<24>);
 
 impl fmt::Display for Readable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -243,6 +246,7 @@ mod tests {
             let downstream = Downstream {
                 name: "a-name-as-can-b",
                 state,
+                index: Some(2),
                 running: true,
                 link_local: Some("fe80::1c3d:fe12:3456:789a".parse().unwrap()),
                 listening: number != 7,

@@ -13,6 +13,7 @@ use protocol::mld::proxy::{Counts, upstream};
 use protocol::time::Instant;
 
 use super::EventLoop;
+use crate::control::ForwardingTable;
 use crate::interfaces::{Interface, Interfaces};
 use crate::run::report::Trouble;
 use crate::sys::clock;
@@ -43,7 +44,7 @@ enum Table {
     /// This process owns it.
     Owned(Mroute),
     /// It could not be had, and is asked for again with each refresh.
-    Refused,
+    Refused(Errno),
 }
 
 impl Forwarding {
@@ -67,7 +68,7 @@ impl Forwarding {
 
     /// Asks again for a table that could not be had. Returns whether it can be had now.
     pub fn try_again(&mut self, config: &Config) -> bool {
-        if !matches!(self.table, Table::Refused) {
+        if !matches!(self.table, Table::Refused(_)) {
             return false;
         }
         self.table = take_table(config, false);
@@ -78,12 +79,12 @@ impl Forwarding {
         is_owned
     }
 
-    /// Whether the kernel forwards streams for this process; `None` if the user does not want it.
-    pub fn is_owner(&self) -> Option<bool> {
+    /// Whether the kernel's table is this process's.
+    pub fn table(&self) -> ForwardingTable {
         match self.table {
-            Table::Unwanted => None,
-            Table::Owned(_) => Some(true),
-            Table::Refused => Some(false),
+            Table::Unwanted => ForwardingTable::Unwanted,
+            Table::Owned(_) => ForwardingTable::Owned,
+            Table::Refused(errno) => ForwardingTable::Refused(errno),
         }
     }
 
@@ -208,7 +209,7 @@ fn take_table(config: &Config, logs: bool) -> Table {
         Err(errno) => errno,
     };
     if !logs {
-        return Table::Refused;
+        return Table::Refused(errno);
     }
     match errno {
         Errno::EADDRINUSE => {
@@ -227,7 +228,7 @@ fn take_table(config: &Config, logs: bool) -> Table {
         }
         errno => warn!("no stream is forwarded: {}", errno.desc()),
     }
-    Table::Refused
+    Table::Refused(errno)
 }
 
 impl EventLoop<'_> {

@@ -364,7 +364,11 @@ impl<'s> EventLoop<'s> {
         if !is_ready && server.deadline().is_none_or(|deadline| deadline > now) {
             return;
         }
-        self.count_streams(now);
+        // The whole answer has the counts of its beginning: to list them takes long if there are
+        // many.
+        if server.may_be_asked(ready) {
+            self.count_streams(now);
+        }
         let Some((server, name)) = &mut self.control else {
             return;
         };
@@ -379,10 +383,13 @@ impl<'s> EventLoop<'s> {
             now,
             upstream_running: upstream.running,
             upstream_state: upstream.state(),
+            upstream_index: upstream.index,
+            forwarding: self.forwarding.table(),
             downstreams: downstreams
                 .map(|(link, interface)| control::Downstream {
                     name: interface.name.as_str(),
                     state: interface.state(),
+                    index: interface.index,
                     running: interface.running,
                     link_local: interface.link_local,
                     listening: link.capture().is_some(),
