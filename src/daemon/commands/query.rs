@@ -10,7 +10,9 @@ use protocol::config::Config;
 use protocol::link::InterfaceName;
 use protocol::mld::host::{QUERY_INTERVAL, ROBUSTNESS};
 use protocol::time::Duration;
-use protocol::wire::{ALL_NODES, MacAddress, Message, Query, QueryVersion, Sources, parse};
+use protocol::wire::{
+    ALL_NODES, MacAddress, Message, Query, QueryVersion, RecordType, Sources, parse,
+};
 
 use crate::commands::BAD_INPUT;
 use crate::commands::output::{complain, print};
@@ -25,13 +27,14 @@ use crate::sys::readiness::wait_until;
 
 /// How long the query and an answer may travel, beyond the response delay.
 const TRAVEL_TIME: Duration = Duration::from_millis(500);
-/// The most answers that are kept, so that a LAN cannot fill the memory.
+/// The most answers that are kept, and the most sources in them, so that a LAN cannot fill the
+/// memory.
 const MAX_ANSWERS: usize = 16_384;
 /// More than the largest packet of any Ethernet.
 const BUFFER_LENGTH: usize = 16_384;
 
-/// Ask once, by an MLD query, who listens to which groups. It makes this host act as a querier for
-/// that moment.
+/// Ask once, by an MLD query, who listens to which groups, and to which sources of them. It makes
+/// this host act as a querier for that moment.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
@@ -77,7 +80,15 @@ fn multicast(text: &str) -> Result<Ipv6Addr, String> {
 struct Listener {
     address: Ipv6Addr,
     mac: [u8; 6],
-    groups: Vec<Ipv6Addr>,
+    groups: Vec<Wanted>,
+}
+
+/// A group that a host listens to.
+struct Wanted {
+    group: Ipv6Addr,
+    /// It listens to all sources but these, instead of these.
+    is_exclude: bool,
+    sources: Vec<Ipv6Addr>,
 }
 
 pub fn run(arguments: &QueryArguments) -> ExitCode {
@@ -184,22 +195,33 @@ fn ask(arguments: &QueryArguments) -> Result<(), Failure> {
 struct Listeners {
     list: Vec<Listener>,
     answers: usize,
+    sources: usize,
 }
 
 impl Listeners {
     /// Takes in a report. If the query asked for one group, other groups are ignored.
     fn hear(&mut self, packet: &[u8], mac: [u8; 6], wanted: Option<Ipv6Addr>) {
-        let mut add = |address, group| {
+        let mut add = |address, group, is_exclude, sources: Sources<'_>| {
             if wanted.is_none_or(|wanted| wanted == group) {
-                self.add(address, mac, group);
+                self.add((address, mac), group, is_exclude, sources);
             }
         };
         match parse(packet) {
-            Ok(Message::ReportV1(report)) => add(report.source, report.group),
+            Ok(Message::ReportV1(report)) => {
+                add(report.source, report.group, true, Sources::default());
+            }
             Ok(Message::ReportV2(report)) => {
                 for record in report.records {
                     if record.listens() == Some(true) {
-                        add(report.source, record.group);
+                        let is_exclude = match record.record_type {
+                            RecordType::ModeIsExclude | RecordType::ChangeToExclude => true,
+                            RecordType::ModeIsInclude
+                            | RecordType::ChangeToInclude
+                            | RecordType::AllowNewSources
+                            | RecordType::BlockOldSources
+                            | RecordType::Unknown(_) => false,
+                        };
+                        add(report.source, record.group, is_exclude, record.sources);
                     }
                 }
             }
@@ -213,24 +235,44 @@ impl Listeners {
         }
     }
 
-    fn add(&mut self, address: Ipv6Addr, mac: [u8; 6], group: Ipv6Addr) {
+    fn add(
+        &mut self,
+        (address, mac): (Ipv6Addr, [u8; 6]),
+        group: Ipv6Addr,
+        is_exclude: bool,
+        sources: Sources<'_>,
+    ) {
         if self.answers >= MAX_ANSWERS {
             return;
         }
-        let known = self
-            .list
-            .iter_mut()
-            .find(|known| known.address == address && known.mac == mac);
-        match known {
-            Some(known) if known.groups.contains(&group) => return,
-            Some(known) => known.groups.push(group),
-            None => self.list.push(Listener {
+        let is_it = |known: &Listener| known.address == address && known.mac == mac;
+        let place = self.list.iter().position(is_it).unwrap_or_else(|| {
+            self.list.push(Listener {
                 address,
                 mac,
-                groups: vec![group],
-            }),
+                groups: Vec::new(),
+            });
+            self.list.len() - 1
+        });
+        let groups = &mut self.list[place].groups;
+        let place = groups.iter().position(|known| known.group == group);
+        let place = place.unwrap_or_else(|| {
+            self.answers += 1;
+            groups.push(Wanted {
+                group,
+                is_exclude,
+                sources: Vec::new(),
+            });
+            groups.len() - 1
+        });
+        let wanted = &mut groups[place];
+        // A host may have told more of a group before, or may tell the rest of a long list now.
+        for source in sources.iter().filter(|_| wanted.is_exclude == is_exclude) {
+            if !wanted.sources.contains(&source) && self.sources < MAX_ANSWERS {
+                self.sources += 1;
+                wanted.sources.push(source);
+            }
         }
-        self.answers += 1;
     }
 
     fn print(&self) {
@@ -241,8 +283,19 @@ impl Listeners {
         } in &self.list
         {
             print(&format!("{address} {} listens to", Mac(MacAddress(*mac))));
-            for group in groups {
-                print(&format!(" {group}"));
+            for wanted in groups {
+                print(&format!(" {}", wanted.group));
+                for (place, source) in wanted.sources.iter().enumerate() {
+                    print(match (place, wanted.is_exclude) {
+                        (0, true) => " (but not from ",
+                        (0, false) => " (from ",
+                        (_, _) => ", ",
+                    });
+                    print(&source.to_string());
+                }
+                if !wanted.sources.is_empty() {
+                    print(")");
+                }
             }
             print("\n");
         }
