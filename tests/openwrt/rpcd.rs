@@ -12,7 +12,8 @@ use crate::router::{MLDPROXY, find_tool, install_jsonfilter, read};
 crate::tests![
     the_plugin_lists_its_methods_with_their_arguments,
     status_answers_without_lists,
-    neighbors_and_groups_answer_with_one_part,
+    streams_neighbors_and_groups_answer_with_one_part,
+    what_is_no_mld_proxy_has_no_streams,
     the_plugin_asks_an_instance_by_its_name,
     the_plugin_answers_an_error_as_an_object,
     the_plugin_turns_any_complaint_into_json,
@@ -21,6 +22,16 @@ crate::tests![
 /// Runs the plugin with a program that prints `ANSWER`, or fails with a complaint, or is mldproxy
 /// itself. Returns the output of the plugin and the arguments of the program.
 fn plugin(arguments: &[&str], question: &str, complaint: &str) -> (String, String) {
+    plugin_of(arguments, question, complaint, ANSWER)
+}
+
+/// As [`plugin`], with a program that prints this answer.
+fn plugin_of(
+    arguments: &[&str],
+    question: &str,
+    complaint: &str,
+    printed: &str,
+) -> (String, String) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -34,7 +45,7 @@ fn plugin(arguments: &[&str], question: &str, complaint: &str) -> (String, Strin
     };
     let asked = folder.join("asked");
     let answer = folder.join("answer");
-    fs::write(&answer, format!("{ANSWER}\n")).unwrap();
+    fs::write(&answer, format!("{printed}\n")).unwrap();
     let end = match complaint {
         "" => format!("cat {}", answer.display()),
         MLDPROXY => format!("exec {MLDPROXY} \"$@\""),
@@ -68,14 +79,19 @@ fn plugin(arguments: &[&str], question: &str, complaint: &str) -> (String, Strin
     (String::from_utf8(output.stdout).unwrap(), asked)
 }
 
-const ANSWER: &str =
-    r#"{"version":"0.1.0","neighbors":{"count":1,"list":[1]},"groups":{"count":2,"list":[2]}}"#;
+const ANSWER: &str = concat!(
+    r#"{"version":"0.1.0","multicast":{"streams":{"count":3,"list":[3]}},"#,
+    r#""neighbors":{"count":1,"list":[1]},"groups":{"count":2,"list":[2]}}"#
+);
+/// What an MLD proxy's answer has.
+const STREAMS: &str = r#"{"streams":{"count":3,"list":[3]}}"#;
 
 fn the_plugin_lists_its_methods_with_their_arguments() {
     let (list, asked) = plugin(&["list"], "", "");
     assert_eq!(
         list,
-        "{ \"status\": { \"name\": \"string\" }, \"neighbors\": { \"name\": \"string\" }, \
+        "{ \"status\": { \"name\": \"string\" }, \"streams\": { \"name\": \"string\" }, \
+         \"neighbors\": { \"name\": \"string\" }, \
          \"upstream_neighbors\": { \"name\": \"string\" }, \"groups\": { \"name\": \"string\" } }\n"
     );
     assert_eq!(asked, "");
@@ -87,13 +103,23 @@ fn status_answers_without_lists() {
     assert_eq!(asked, "status --json --limit 0\n");
 }
 
-fn neighbors_and_groups_answer_with_one_part() {
+fn streams_neighbors_and_groups_answer_with_one_part() {
+    let (answer, asked) = plugin(&["call", "streams"], "{}", "");
+    assert_eq!(answer, "{\"count\":3,\"list\":[3]}\n");
+    assert_eq!(asked, "status --json --limit 300\n");
     let (answer, asked) = plugin(&["call", "neighbors"], "{}", "");
     assert_eq!(answer, "{\"count\":1,\"list\":[1]}\n");
     assert_eq!(asked, "status --json --limit 1000\n");
     let (answer, asked) = plugin(&["call", "groups"], "{}", "");
     assert_eq!(answer, "{\"count\":2,\"list\":[2]}\n");
     assert_eq!(asked, "status --json --limit 2000\n");
+}
+
+fn what_is_no_mld_proxy_has_no_streams() {
+    let answer = ANSWER.replace(STREAMS, "null");
+    assert_ne!(answer, ANSWER);
+    let (answer, _) = plugin_of(&["call", "streams"], "{}", "", &answer);
+    assert_eq!(answer, "{ }\n");
 }
 
 fn the_plugin_asks_an_instance_by_its_name() {
@@ -104,7 +130,7 @@ fn the_plugin_asks_an_instance_by_its_name() {
 }
 
 fn the_plugin_answers_an_error_as_an_object() {
-    for method in ["status", "neighbors", "groups"] {
+    for method in ["status", "streams", "neighbors", "groups"] {
         let (answer, _) = plugin(&["call", method], "{}", "mldproxy: \"main\" does not run");
         assert_eq!(answer.trim_end(), "{ \"error\": \"main does not run\" }");
     }
