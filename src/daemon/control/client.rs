@@ -72,6 +72,21 @@ pub fn read_line(stream: &UnixStream, deadline: Instant) -> nix::Result<String> 
     }
 }
 
+/// Reads an answer of any length, up to 64 kB, as [`read_line`] reads a short one.
+pub fn read_answer(stream: &UnixStream, deadline: Instant) -> nix::Result<String> {
+    let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+    while answer.len() < 1 << 16 {
+        match read(stream, &mut buffer) {
+            Ok(0) => break,
+            Ok(length) => answer.extend_from_slice(&buffer[..length]),
+            Err(Errno::EAGAIN) if wait_until(stream.as_fd(), deadline) => {}
+            Err(Errno::EAGAIN) => return Err(Errno::ETIMEDOUT),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
 /// Connects to a control socket and asks, without waiting. If nobody accepts connections and no
 /// more can queue, it fails: no daemon works there.
 pub fn connect(path: &str, question: &str) -> Result<UnixStream, AskError> {

@@ -3,7 +3,8 @@
 use nix::errno::Errno;
 use protocol::time::Duration;
 
-use super::{AskError, Probe, ask_probe, instances};
+use super::client::read_answer;
+use super::{AskError, Probe, ask_probe, connect, instances, socket_of};
 use crate::sys::clock;
 
 /// What is known of another instance.
@@ -42,6 +43,27 @@ pub fn on_upstream(upstream: &str, elsewhere: Option<&str>) -> Instance {
         }
     }
     instance
+}
+
+/// Asks the instance on an upstream for its [findings](super::streams::findings), by lines. Returns
+/// none if there is no such instance, or if it is no MLD proxy.
+pub fn findings(upstream: &str, elsewhere: Option<&str>) -> String {
+    let is_it = |answer: &Result<String, AskError>| {
+        matches!(understand(answer, upstream), Instance::Running { .. })
+    };
+    let deadline = || clock::now().saturating_add(PATIENCE);
+    let path = match elsewhere.filter(|path| is_it(&ask_probe(path, deadline()))) {
+        Some(path) => Some(path.to_owned()),
+        None => {
+            let listed = instances().unwrap_or_default();
+            let found = listed.into_iter().find(|one| is_it(&one.answer));
+            found.map(|one| socket_of(&one.name))
+        }
+    };
+    let stream = path.map(|path| connect(&path, "findings 0\n"));
+    let answer = stream.map(|stream| Ok(read_answer(&stream?, deadline())?));
+    let answer: Result<String, AskError> = answer.unwrap_or(Ok(String::new()));
+    answer.unwrap_or_default()
 }
 
 /// What a socket's answer means for an upstream.

@@ -159,15 +159,19 @@ impl Mroute {
 /// `None` if no program runs that is known to own one.
 pub fn likely_owner() -> Option<&'static str> {
     let mut owner = None;
-    procfs::find_processes(OWNERS, &mut |name| {
-        owner = Some(name);
-        true
-    });
+    for names in [OTHER_OWNERS, &["mldproxy"]] {
+        if owner.is_none() {
+            procfs::find_processes(names, &mut |name| {
+                owner = Some(name);
+                true
+            });
+        }
+    }
     owner
 }
 
-/// The programs known to use linux/mroute6.h, as the kernel cuts off their names.
-const OWNERS: &[&str] = &[
+/// The other programs known to use linux/mroute6.h, as the kernel cuts off their names.
+pub const OTHER_OWNERS: &[&str] = &[
     "omcproxy",
     "smcrouted",
     "smcroute",
@@ -179,7 +183,6 @@ const OWNERS: &[&str] = &[
     "pim6sd",
     "pim6dd",
     "mrd6",
-    "mldproxy",
 ];
 
 /// Lets nothing pass.

@@ -30,6 +30,87 @@ pub fn queries_received(interface: &str) -> Option<u32> {
         .ok()
 }
 
+/// The multicast packets that left an interface, behind every packet filter.
+pub fn multicast_sent(interface: &str) -> Option<u64> {
+    let counters = read(&["/proc/self/net/dev_snmp6/", interface].concat());
+    word_after(&counters, "Ip6OutMcastPkts")?.parse().ok()
+}
+
+/// An interface in the kernel's multicast routing table.
+pub struct MulticastInterface {
+    pub number: u8,
+    pub name: String,
+    /// The packets that were to leave by it, before every packet filter.
+    pub packets_out: u64,
+}
+
+/// The interfaces in the main multicast routing table.
+pub fn multicast_interfaces() -> Vec<MulticastInterface> {
+    let mut interfaces = Vec::new();
+    for_each_line("/proc/self/net/ip6_mr_vif", &mut |line| {
+        // Number, name, octets and packets in, octets and packets out, flags. The first line names
+        // the columns.
+        let mut words = line.split_ascii_whitespace();
+        if let Some(number) = words.next().and_then(|word| word.parse().ok())
+            && let Some(name) = words.next()
+            && let Some(packets_out) = words.nth(3).and_then(|word| word.parse().ok())
+        {
+            interfaces.push(MulticastInterface {
+                number,
+                name: name.to_owned(),
+                packets_out,
+            });
+        }
+    });
+    interfaces
+}
+
+/// An entry for one source in the kernel's multicast routing table.
+pub struct Entry {
+    pub source: Ipv6Addr,
+    pub group: Ipv6Addr,
+    /// The packets that arrived on the right interface.
+    pub right: u64,
+    /// A bit for the number of each interface that packets leave by.
+    pub out: u32,
+}
+
+/// The entries for one source in the main multicast routing table.
+pub fn multicast_entries() -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for_each_line("/proc/self/net/ip6_mr_cache", &mut |line| {
+        entries.extend(entry(line));
+    });
+    entries
+}
+
+/// Reads an entry. `None` for the names of the columns, and for an entry of any source.
+fn entry(line: &str) -> Option<Entry> {
+    // Group, source, number of the incoming interface, packets, octets, packets on a wrong
+    // interface, and number:threshold of each outgoing interface.
+    let mut words = line.split_ascii_whitespace();
+    let group = words.next()?.parse().ok()?;
+    let source: Ipv6Addr = words.next()?.parse().ok()?;
+    let packets: u64 = words.nth(1)?.parse().ok()?;
+    let wrong = words.nth(1)?.parse().ok()?;
+    let numbers = words.filter_map(|word| word.split(':').next()?.parse::<u32>().ok());
+    let out = numbers
+        .filter_map(|number| 1_u32.checked_shl(number))
+        .fold(0, |bits, bit| bits | bit);
+    let right = packets.saturating_sub(wrong);
+    (!source.is_unspecified()).then_some(Entry {
+        source,
+        group,
+        right,
+        out,
+    })
+}
+
+/// The release of Linux, such as `6.12.117`.
+pub fn kernel_release() -> String {
+    read("/proc/sys/kernel/osrelease").trim_ascii().to_owned()
+}
+
 /// The routes without a gateway to addresses of one /64.
 pub struct ConnectedRoutes(String);
 

@@ -1,6 +1,7 @@
-//! `mldproxy check` looks for what keeps hosts unreachable. It sends nothing.
+//! `mldproxy check` looks for what keeps hosts unreachable, and streams from them. It sends nothing.
 
 mod findings;
+mod multicast;
 mod network;
 mod proxying;
 mod querier;
@@ -15,12 +16,15 @@ use protocol::time::Duration;
 use crate::commands::BAD_INPUT;
 use crate::commands::output::complain;
 use crate::commands::values::{seconds, socket_path};
+use crate::control::instance::Instance;
 use crate::interfaces::Snapshot;
 use crate::sys::netlink::Dump;
 
 use findings::Findings;
+use multicast::Streams;
 
-/// Look for what keeps the hosts unreachable, and say what to do about it. Sends nothing.
+/// Look for what keeps the hosts unreachable, and of an MLD proxy the streams away from them, and say
+/// what to do about it. Sends nothing.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
@@ -60,8 +64,16 @@ pub fn run(arguments: &CheckArguments) -> ExitCode {
     };
     let mut findings = Findings::new(arguments.json);
     network::check(&snapshot, &mut findings);
-    let instance = proxying::check(&snapshot, arguments.socket.as_deref(), &mut findings);
+    let socket = arguments.socket.as_deref();
+    let instance = proxying::check(&snapshot, socket, &mut findings);
+    let streams = match instance {
+        Instance::Running { .. } => Some(Streams::begin(&snapshot)),
+        Instance::Perhaps | Instance::None => None,
+    };
     querier::check(&snapshot, instance, arguments.wait, &mut findings);
+    if let Some(streams) = streams {
+        streams.check(&snapshot, socket, &mut findings);
+    }
     findings.end()
 }
 
