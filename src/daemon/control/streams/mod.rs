@@ -173,7 +173,7 @@ impl View<'_> {
 
     fn upstream_of(&self, config: &ProxyConfig, row: &Row<'_>) -> Upstream {
         let version = self.engine.mld().host().version(self.engine.config());
-        match self.streams().proxy().membership(row.group, row.merged) {
+        match self.streams().proxy().membership(row.merged) {
             Membership::None if !config.leaves_home(row.group) => Upstream::AtHome,
             Membership::None if version == MldVersion::V1 && is_source_specific(row.group) => {
                 Upstream::OlderVersion

@@ -311,7 +311,7 @@ fn a_table_that_is_not_owned_and_a_number_that_is_too_high_are_told() {
     home.index = 65_536;
     home.expect(
         Format::Text,
-        &["            its number is 65536, and streams take 65535 at most: create it anew\n"],
+        &["            no stream: its number 65536 is above 65535; create it anew\n"],
     );
     home.expect(
         Format::Findings,

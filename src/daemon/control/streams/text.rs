@@ -76,7 +76,7 @@ fn write_too_high(view: &View<'_>, index: Option<u32>, out: Output<'_>) -> fmt::
     match view.too_high(index) {
         Some(index) => writeln!(
             out,
-            "{:12}its number is {index}, and streams take 65535 at most: create it anew",
+            "{:12}no stream: its number {index} is above 65535; create it anew",
             ""
         ),
         None => Ok(()),
