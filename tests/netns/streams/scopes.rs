@@ -42,6 +42,18 @@ fn expect_between_downstreams_only(home: &StreamLab, version: u8, group: Ipv6Add
     assert_eq!(upstream.datagrams_to(group), []);
     assert_eq!(guest.datagrams_to(group).len(), 200);
     assert!(!home.lab.rtr.memberships(UPSTREAM).contains(&group));
+
+    // Nothing comes in from upstream either. What the guest sends after it arrives.
+    let listener = Tap::open(host, "eth0");
+    upstream_sender(home, group).send(50, CALM);
+    Sender::new(&home.guest, "eth0", GUEST_HOST, group).send(50, CALM);
+    let mut heard = Vec::new();
+    eventually("the guest is heard", SOON, || {
+        let heard_now = listener.datagrams_to(group);
+        heard.extend(heard_now.iter().map(|datagram| datagram.source));
+        heard.len() >= 50
+    });
+    assert_eq!(heard, [GUEST_HOST; 50]);
 }
 
 fn site_local_groups_pass_between_downstreams_and_never_upstream() {
