@@ -324,6 +324,8 @@ fn prefixes_are_compared() {
     );
     lab.rtr.run("ip addr add 2001:db8:2::3/64 dev br-lan");
     expect(&lab.rtr, "prefix", "warning wan and br-lan share no /64; ");
+    let routed = "ok nobody has to answer for hosts on wan, with which they share no /64";
+    expect(&lab.rtr, "ndp_proxy", routed);
     lab.rtr.run(&format!("ip addr del {ROUTER}/64 dev wan"));
     expect(
         &lab.rtr,

@@ -63,9 +63,9 @@ pub fn run(arguments: &CheckArguments) -> ExitCode {
         }
     };
     let mut findings = Findings::new(arguments.json);
-    network::check(&snapshot, &mut findings);
+    let sharing = network::check(&snapshot, &mut findings);
     let socket = arguments.socket.as_deref();
-    let instance = proxying::check(&snapshot, socket, &mut findings);
+    let instance = proxying::check(&snapshot, (socket, sharing), &mut findings);
     let streams = match instance {
         Instance::Running { .. } => Some(Streams::begin(&snapshot)),
         Instance::Perhaps | Instance::None => None,

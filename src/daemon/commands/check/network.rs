@@ -10,7 +10,16 @@ use crate::interfaces::Snapshot;
 use crate::interfaces::{Interface, State};
 use crate::sys::procfs::{ConnectedRoutes, ipv6_setting};
 
-pub fn check(snapshot: &Snapshot, findings: &mut Findings) {
+/// Whether the hosts' addresses are on the upstream's link.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// A downstream shares a /64 with the upstream, or may do so.
+    Perhaps,
+    /// None does: the gateway routes to this router.
+    None,
+}
+
+pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Sharing {
     let upstream = snapshot.interfaces.upstream_interface();
     let downstreams = snapshot.interfaces.downstreams();
     let mut forwards = forwards("all", findings);
@@ -23,13 +32,18 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) {
         findings.add(Ok, "forwarding|IPv6 is forwarded", &[]);
     }
     let above = prefixes(upstream, snapshot);
+    let mut sharing = None;
     for downstream in downstreams {
         if downstream.index.is_some() && upstream.index.is_some() {
             let below = prefixes(downstream, snapshot);
             let (wan, lan) = (upstream.name.as_str(), downstream.name.as_str());
-            prefix(wan, lan, &above, &below, findings);
+            let found = prefix(wan, lan, &above, &below, findings);
+            if sharing != Some(Sharing::Perhaps) {
+                sharing = Some(found);
+            }
         }
     }
+    sharing.unwrap_or(Sharing::Perhaps)
 }
 
 /// Checks one interface. Returns whether there is one.
@@ -103,7 +117,13 @@ fn prefixes(interface: &Interface, snapshot: &Snapshot) -> Vec<Ipv6Addr> {
 }
 
 /// Checks whether both sides share a /64, and whether the LAN's route to it wins.
-fn prefix(wan: &str, lan: &str, above: &[Ipv6Addr], below: &[Ipv6Addr], findings: &mut Findings) {
+fn prefix(
+    wan: &str,
+    lan: &str,
+    above: &[Ipv6Addr],
+    below: &[Ipv6Addr],
+    findings: &mut Findings,
+) -> Sharing {
     let Some(network) = above.iter().find(|network| below.contains(network)) else {
         let (state, template) = if above.is_empty() {
             (
@@ -117,14 +137,13 @@ fn prefix(wan: &str, lan: &str, above: &[Ipv6Addr], below: &[Ipv6Addr], findings
                 "prefix|%2 has no global address, as usual where odhcpd relays",
             )
         } else {
-            (
-                Warning,
-                "prefix|%1 and %2 share no /64|a prefix that the gateway routes here needs \
-                 neither an NDP proxy nor mldproxy",
-            )
+            let template = "prefix|%1 and %2 share no /64|a prefix that the gateway routes here \
+                needs no NDP proxy, and mldproxy as an MLD proxy alone (--mld-proxy)";
+            findings.add(Warning, template, &[wan, lan]);
+            return Sharing::None;
         };
         findings.add(state, template, &[wan, lan]);
-        return;
+        return Sharing::Perhaps;
     };
     let shown = network.to_string();
     let words = [wan, lan, &shown];
@@ -149,4 +168,5 @@ fn prefix(wan: &str, lan: &str, above: &[Ipv6Addr], below: &[Ipv6Addr], findings
         (None | Some(_), None | Some(_)) => (Ok, "route|%3/64 goes to %2"),
     };
     findings.add(state, template, &words);
+    Sharing::Perhaps
 }

@@ -3,6 +3,7 @@
 
 use super::findings::Findings;
 use super::findings::State::{Ok, Problem, Warning};
+use super::network::Sharing;
 use crate::control::instance::{self, Instance};
 use crate::interfaces::Interface;
 use crate::interfaces::Snapshot;
@@ -24,12 +25,16 @@ const PROXIES: &[&str] = &[
 
 /// `socket` is the path of the instance's control socket, where that is not in the program's
 /// folder.
-pub fn check(snapshot: &Snapshot, socket: Option<&str>, findings: &mut Findings) -> Instance {
+pub fn check(
+    snapshot: &Snapshot,
+    (socket, sharing): (Option<&str>, Sharing),
+    findings: &mut Findings,
+) -> Instance {
     let upstream = snapshot.interfaces.upstream_interface();
     let name = upstream.name.as_str();
     let instance = instance::on_upstream(name, socket);
     if upstream.index.is_some() {
-        proxy(upstream, instance, snapshot, findings);
+        proxy(upstream, (instance, sharing), snapshot, findings);
     }
     match instance {
         Instance::Running { .. } => findings.add(Ok, "instance|mldproxy runs for %1", &[name]),
@@ -52,7 +57,12 @@ pub fn check(snapshot: &Snapshot, socket: Option<&str>, findings: &mut Findings)
     instance
 }
 
-fn proxy(upstream: &Interface, instance: Instance, snapshot: &Snapshot, findings: &mut Findings) {
+fn proxy(
+    upstream: &Interface,
+    (instance, sharing): (Instance, Sharing),
+    snapshot: &Snapshot,
+    findings: &mut Findings,
+) {
     let name = upstream.name.as_str();
     let mut program = None;
     find_processes(PROXIES, &mut |found| {
@@ -119,6 +129,10 @@ fn proxy(upstream: &Interface, instance: Instance, snapshot: &Snapshot, findings
         (Some(_), Some(_)) if relays => (
             Ok,
             "ndp_proxy|%2 seems to relay NDP on %1, and knows no host yet",
+        ),
+        (Some(_), Some(_)) if sharing == Sharing::None => (
+            Ok,
+            "ndp_proxy|nobody has to answer for hosts on %1, with which they share no /64",
         ),
         (Some(_), Some(_)) => (
             Problem,
