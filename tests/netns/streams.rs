@@ -21,6 +21,8 @@ use crate::support::{SOON, start_between};
 
 /// So that what follows a leave takes no second.
 const QUICK_LEAVE: &[&str] = &["--last-listener-interval", "0.1"];
+/// So that a host of a busy machine has the time to answer: the last listener query time is 1.5 s.
+const PATIENT_LEAVE: &[&str] = &["--last-listener-interval", "0.5", "--robustness", "3"];
 /// The pace of a stream of which no datagram may be lost, however busy the machine is.
 const CALM: u32 = 1_000;
 

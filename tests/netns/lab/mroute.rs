@@ -77,7 +77,7 @@ impl fmt::Display for Entry {
 }
 
 impl Namespace {
-    /// The entries of the main table, unresolved ones too.
+    /// The entries of the main table, unresolved ones too, from the oldest to the newest.
     #[track_caller]
     pub fn multicast_entries(&self) -> Vec<Entry> {
         let names = self.names();
@@ -103,9 +103,7 @@ impl Namespace {
                     .unwrap_or_default(),
             }
         });
-        let mut entries: Vec<_> = entries.collect();
-        entries.sort();
-        entries
+        entries.collect()
     }
 
     /// The interfaces between which the kernel forwards multicast, as often as they are in its

@@ -203,26 +203,35 @@ impl StreamLab {
                 false => BTreeSet::new(),
             };
         }
-        let any = Ipv6Addr::UNSPECIFIED;
-        let mut bases = entries.iter().filter(|entry| entry.is_for_any_group());
-        if let Some(entry) = find(any, group) {
-            // A stream of any source may arrive on the interfaces of an entry for any group that
-            // has the parent among them.
-            let is_tree = |base: &Entry| {
-                let parent = entry.from.as_deref();
-                base.to.contains(interface) && parent.is_some_and(|parent| base.to.contains(parent))
-            };
-            let mut to = match bases.any(is_tree) {
+        // Of several entries the kernel finds the newest, which it lists last.
+        let for_any_source = || {
+            entries
+                .iter()
+                .rev()
+                .filter(|entry| entry.source.is_unspecified())
+        };
+        let tree_of = |name: Option<&str>| {
+            let mut trees = for_any_source().filter(|entry| entry.is_for_any_group());
+            trees.find(|tree| name.is_some_and(|name| tree.to.contains(name)))
+        };
+        // An entry for any source takes what arrives on the interfaces of its parent's tree.
+        let takes = |entry: &Entry| {
+            let tree = tree_of(entry.from.as_deref());
+            tree.is_some_and(|tree| tree.to.contains(interface))
+        };
+        let mut of_group = for_any_source().filter(|entry| entry.group == group);
+        if let Some(entry) = of_group.find(|entry| entry.to.contains(interface) || takes(entry)) {
+            let mut to = match takes(entry) || is_parent(entry) {
                 true => entry.to.clone(),
                 false => BTreeSet::new(),
             };
             to.remove(interface);
             return to;
         }
-        // What comes from elsewhere goes to that entry's own interface.
-        bases
-            .filter(|base| base.to.contains(interface) && !is_parent(base))
-            .find_map(|base| base.from.clone())
+        // What comes from elsewhere goes to the tree's own interface.
+        tree_of(Some(interface))
+            .filter(|tree| takes(tree) && !is_parent(tree))
+            .and_then(|tree| tree.from.clone())
             .into_iter()
             .collect()
     }

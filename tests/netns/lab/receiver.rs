@@ -231,6 +231,16 @@ impl Receiver {
         from_it.map(|datagram| datagram.number).collect()
     }
 
+    /// Asserts that nothing was lost between the datagrams that arrived from a source after the
+    /// first `before` ones.
+    #[track_caller]
+    pub fn expect_no_gap(&self, source: Ipv6Addr, before: usize) {
+        let numbers = self.numbers_from(source);
+        let pairs = numbers.get(before..).unwrap_or_default().windows(2);
+        let gaps: Vec<_> = pairs.filter(|pair| pair[1] != pair[0] + 1).collect();
+        assert!(gaps.is_empty(), "gaps in {}: {gaps:?}", self.group);
+    }
+
     pub fn count(&self) -> usize {
         lock(&self.arrived).len()
     }

@@ -10,8 +10,8 @@ use crate::lab::{
 use crate::support::SOON;
 
 use super::{
-    CALM, QUICK_LEAVE, any_source, expect_to, guest_receiver, lan_receiver, source_specific, start,
-    upstream_sender,
+    CALM, PATIENT_LEAVE, QUICK_LEAVE, any_source, expect_to, guest_receiver, lan_receiver,
+    source_specific, start, upstream_sender,
 };
 
 crate::tests![
@@ -145,7 +145,7 @@ fn when_one_of_two_hosts_of_a_link_leaves_the_other_loses_nothing() {
         listeners: 2,
         ..Default::default()
     });
-    let _mldproxy = start(&home, &["--last-listener-interval", "0.2"]);
+    let _mldproxy = start(&home, PATIENT_LEAVE);
     let group = source_specific(1);
     let leaves = lan_receiver(&home, group);
     let stays = Receiver::of_source(&home.listeners[1], "eth0", SOURCE, group);
@@ -159,7 +159,7 @@ fn when_one_of_two_hosts_of_a_link_leaves_the_other_loses_nothing() {
         query.is_some_and(|query| query.group == group && query.sources == [SOURCE])
     });
     // Much more of the stream than the last listener query time.
-    stays.wait_for_more(1_500, SOON);
+    stays.wait_for_more(2_500, SOON);
     expect_to(&home, group, &[DOWNSTREAM]);
     let sent = stream.stop();
     stays.expect_all(SOURCE, 0..sent, SOON);
