@@ -47,7 +47,7 @@ use std::io::{self, Write};
 use std::iter;
 use std::mem;
 use std::net::Ipv6Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -112,6 +112,10 @@ pub const VLAN_SNOOPING: (&str, &str) = (
     "type bridge vlan_filtering 1 mcast_vlan_snooping 1",
 );
 
+/// A need among tools: FRR with PIM for IPv6, which the named script unpacks into a folder.
+pub const FRR: (&str, &str) = ("FRR with pim6d", "tests/frr");
+pub const FRR_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/frr");
+
 /// Names each missing tool in one readable line.
 pub fn missing_tools(tools: &[(&str, &str)]) -> Vec<String> {
     let missing = tools.iter().filter_map(|need| {
@@ -127,6 +131,10 @@ pub fn missing_tools(tools: &[(&str, &str)]) -> Vec<String> {
             namespace.run("ip link add name beneath type bridge");
             let made = namespace.try_run(&format!("ip link add name probe {package}"));
             return (!made.status.success()).then(|| format!("the kernel has no `{tool}`"));
+        }
+        if *need == FRR {
+            let missing = !Path::new(FRR_FOLDER).join("usr/lib/frr/pim6d").exists();
+            return missing.then(|| format!("{tool} is missing; on Debian, run {package}"));
         }
         let missing = find_tool(tool).is_none();
         missing.then(|| format!("`{tool}` is missing; on Debian: apt install {package}"))

@@ -129,6 +129,7 @@ fn main() -> ExitCode {
         status::TESTS,
         streams::edge::TESTS,
         streams::filters::TESTS,
+        streams::frr::TESTS,
         streams::hostile::TESTS,
         streams::leaving::TESTS,
         streams::links::TESTS,

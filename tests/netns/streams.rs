@@ -3,6 +3,7 @@
 
 pub mod edge;
 pub mod filters;
+pub mod frr;
 pub mod hostile;
 pub mod leaving;
 pub mod links;

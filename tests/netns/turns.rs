@@ -45,6 +45,7 @@ const LONG: &[&str] = &[
     "silent::a_",
     "silent::an_unplugged_",
     "silent::of_two_hosts_",
+    "streams::frr::",
 ];
 
 /// When a test begins. The smallest begins first.
