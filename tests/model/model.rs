@@ -112,7 +112,7 @@ impl<'t> Model<'t> {
                 // engine leaves all groups that nobody wants.
                 let is_full = model.count(Counter::RefusedFull) > 0;
                 let idle = if is_full { model.idle.len() } else { 0 };
-                FEW + packet.len() / 5 + idle + 4 * model.streams()
+                FEW + packet.len() / 5 + idle + model.most_stream_actions()
             }),
             Event::Link(..)
             | Event::Remembered { .. }
@@ -142,6 +142,11 @@ impl<'t> Model<'t> {
             let believed = |address| view::believed(entries.get(address)?, table);
             self.kernel.believe(table, believed);
         }
+    }
+
+    /// From now on the model checks so many entries an event on average.
+    pub fn diligence(&mut self, entries: usize) {
+        self.diligence = Diligence::Entries(entries);
     }
 
     /// From now on the actions for which `fails` is true fail.
@@ -242,14 +247,20 @@ impl<'t> Model<'t> {
         ndp.neighbors().len() + ndp.groups().len() + tables + self.streams()
     }
 
-    /// The number of groups, sources and entries of streams.
+    /// How many groups and entries of streams there are.
     fn streams(&self) -> usize {
+        let multicast = &self.kernel.multicast;
+        let groups = self.engine.mld().streams().members().len();
+        groups + multicast.memberships.len() + multicast.count()
+    }
+
+    /// The most actions for streams that an event may cause: changes of each group and source.
+    fn most_stream_actions(&self) -> usize {
         let proxy = self.engine.mld().streams().proxy();
         let flows = proxy
             .iter()
             .map(|(_, merged)| proxy.flows_of(merged).count());
-        let entries = self.kernel.multicast.entries.len();
-        proxy.iter().count() + flows.sum::<usize>() + entries
+        4 * (flows.map(|flows| 1 + flows).sum::<usize>() + self.streams())
     }
 
     /// The most actions that an event may cause: two changes of each group, entry and route, and
@@ -258,7 +269,11 @@ impl<'t> Model<'t> {
         let ndp = self.engine.ndp();
         let entries = ndp.kernel_entries().iter().count();
         let links = 2 + self.engine.config().downstreams.len();
-        FEW + 3 * self.entries() + 4 * entries + links * ndp.targets().len()
+        self.most_stream_actions()
+            + FEW
+            + 3 * self.entries()
+            + 4 * entries
+            + links * ndp.targets().len()
     }
 
     /// Carries out all actions, which must be no more than `most`.

@@ -21,12 +21,8 @@ pub struct Filter {
 }
 
 /// An entry of the forwarding table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// `::` for any source.
-    pub source: Ipv6Addr,
-    /// `::` for any group.
-    pub group: Ipv6Addr,
     pub parent: u8,
     pub out: u32,
 }
@@ -51,8 +47,11 @@ pub struct Multicast {
     slots: BTreeMap<usize, Ipv6Addr>,
     /// The interfaces of the table besides the loopback interface, a bit for each number.
     pub interfaces: u32,
-    /// The entries, from the newest to the oldest, which is the order of the kernel's look-up.
-    pub entries: Vec<Entry>,
+    /// The table has had an interface. Before that nobody writes an entry.
+    pub is_open: bool,
+    /// The entries of each group and source, with `::` for any, from the newest to the oldest,
+    /// which is the order of the kernel's look-up.
+    entries: BTreeMap<(Ipv6Addr, Ipv6Addr), Vec<Entry>>,
 }
 
 impl Multicast {
@@ -66,6 +65,7 @@ impl Multicast {
     /// are, so that a new interface with an old number is in those that its number is in.
     pub(crate) fn set_interface(&mut self, side: Side, present: bool) {
         let bit = 1 << number_of(side);
+        self.is_open |= present;
         self.interfaces = match present {
             true => self.interfaces | bit,
             false => self.interfaces & !bit,
@@ -119,29 +119,39 @@ impl Multicast {
             ..
         } = *change;
         assert!(entry.parent <= LAST_NUMBER, "the kernel has no such number");
-        let is_it = |known: &Entry| (known.source, known.group) == (source, group);
-        let same = |known: &Entry| is_it(known) && known.parent == entry.parent;
-        let at = self.entries.iter().position(same);
         let out = entry.out & self.present();
+        let known = self.entries.entry((group, source)).or_default();
+        let at = known.iter().position(|known| known.parent == entry.parent);
         match (at, present) {
-            (Some(at), true) => self.entries[at].out = out,
+            (Some(at), true) => known[at].out = out,
             (None, true) => {
                 // The kernel would keep both, and look at one alone.
-                let is_base = group == ANY;
-                let is_alone = is_base || !self.entries.iter().any(is_it);
+                let is_alone = group == ANY || known.is_empty();
                 assert!(is_alone, "{group} from {source} has another parent");
                 let parent = entry.parent;
-                let new = Entry {
-                    source,
-                    group,
-                    parent,
-                    out,
-                };
-                self.entries.insert(0, new);
+                known.insert(0, Entry { parent, out });
             }
-            (Some(at), false) => _ = self.entries.remove(at),
+            (Some(at), false) => _ = known.remove(at),
             (None, false) => panic!("{group} from {source} is not there"),
         }
+        if known.is_empty() {
+            self.entries.remove(&(group, source));
+        }
+    }
+
+    /// The group and the source of each entry but those at the base.
+    pub fn entries(&self) -> impl Iterator<Item = (Ipv6Addr, Ipv6Addr)> {
+        let all = self.entries.keys().copied();
+        all.filter(|(group, _)| *group != ANY)
+    }
+
+    /// How many entries there are.
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn of(&self, group: Ipv6Addr, source: Ipv6Addr) -> impl Iterator<Item = &Entry> {
+        self.entries.get(&(group, source)).into_iter().flatten()
     }
 
     /// The interfaces that are there.
@@ -151,17 +161,18 @@ impl Multicast {
 
     /// Where the kernel sends a packet that arrives on the interface with a number.
     pub fn forward(&self, arrival: u8, source: Ipv6Addr, group: Ipv6Addr) -> Way {
-        let exact = self.entries.iter();
-        let mut exact = exact.filter(|entry| (entry.source, entry.group) == (source, group));
-        let Some(entry) = exact.next().or_else(|| self.find_any(group, arrival)) else {
+        let exact = self.of(group, source).next();
+        let any = || self.find_any(group, arrival);
+        let base = || self.base_with(arrival);
+        let Some(entry) = exact.or_else(any).or_else(base) else {
             return Way::Upcall;
         };
-        let is_any_source = entry.source == ANY;
+        let is_any_source = exact.is_none();
         let is_in_tree = is_any_source && self.is_in_base_of(entry.parent, arrival);
         if !is_in_tree && entry.parent != arrival {
             return Way::Out(0);
         }
-        if entry.group == ANY {
+        if is_any_source && any().is_none() {
             // What does not come from the parent goes to the parent alone.
             let to_parent = entry.out & 1 << entry.parent;
             let is_from_parent = entry.parent == arrival;
@@ -171,21 +182,18 @@ impl Multicast {
         Way::Out(entry.out & self.present() & !back)
     }
 
-    /// The entry for any source that takes a packet.
+    /// The entry for any source of a group that takes a packet.
     fn find_any(&self, group: Ipv6Addr, arrival: u8) -> Option<&Entry> {
-        let of_group = self.entries.iter();
-        let mut of_group = of_group.filter(|entry| entry.source == ANY && entry.group == group);
         let takes = |entry: &&Entry| {
             let is_out = entry.out & 1 << arrival != 0;
             is_out || self.is_in_base_of(entry.parent, arrival)
         };
-        of_group.find(takes).or_else(|| self.base_with(arrival))
+        self.of(group, ANY).find(takes)
     }
 
     /// The newest entry for any group with an interface.
     fn base_with(&self, number: u8) -> Option<&Entry> {
-        let mut bases = self.entries.iter().filter(|entry| entry.group == ANY);
-        bases.find(|entry| entry.out & 1 << number != 0)
+        self.of(ANY, ANY).find(|entry| entry.out & 1 << number != 0)
     }
 
     /// Does the entry for any group that has the parent have the arrival too?

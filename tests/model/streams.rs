@@ -161,7 +161,7 @@ impl Model<'_> {
         let streams = self.engine.mld().streams();
         let multicast = &self.kernel.multicast;
         let Some(config) = &self.engine.config().mld_proxy else {
-            assert!(streams.members().is_empty() && multicast.entries.is_empty());
+            assert!(streams.members().is_empty() && multicast.entries().next().is_none());
             assert!(multicast.memberships.is_empty());
             return;
         };
@@ -357,14 +357,11 @@ impl Model<'_> {
         let members = self.engine.mld().streams().members();
         let mut groups: BTreeSet<_> = members.groups().collect();
         let (mut any, mut exact) = (BTreeSet::new(), BTreeSet::new());
-        for entry in &multicast.entries {
-            if entry.group.is_unspecified() {
-                continue;
-            }
-            assert!(groups.contains(&entry.group), "nobody listens: {entry:?}");
-            match entry.source.is_unspecified() {
-                true => any.insert(entry.group),
-                false => exact.insert((entry.group, entry.source)),
+        for (group, source) in multicast.entries() {
+            assert!(groups.contains(&group), "nobody listens to {group}");
+            match source.is_unspecified() {
+                true => any.insert(group),
+                false => exact.insert((group, source)),
             };
         }
         groups.insert(UNKNOWN_GROUP);
@@ -376,7 +373,7 @@ impl Model<'_> {
                 .flat_map(|it| it.sources.iter())
                 .copied()
                 .collect();
-            if interfaces != 0 {
+            if multicast.is_open {
                 assert_eq!(any.remove(&group), excludes, "{group}");
                 for source in &sources {
                     assert!(exact.remove(&(group, *source)), "{group} from {source}");

@@ -6,10 +6,9 @@ mod limits;
 mod listeners;
 mod merging;
 mod queriers;
-mod router;
 mod upstream;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use model::multicast::{Filter, Way};

@@ -21,7 +21,7 @@ use crate::time::{Instant, bring_forward};
 use quota::Hosts;
 use specific::Asking;
 
-pub use quota::Listener;
+pub use quota::{HOSTS, Listener};
 pub(crate) use record::Reported;
 pub use record::{Limits, Refusal};
 
@@ -116,7 +116,7 @@ pub struct Storage {
     sources: Pool<Source, SOURCES>,
     deadlines: Deadlines<LINK_GROUPS>,
     due: SlotSet<WORDS>,
-    hosts: Table<Listener, u16, { quota::HOSTS }>,
+    hosts: Table<Listener, u16, HOSTS>,
 }
 
 impl Storage {
