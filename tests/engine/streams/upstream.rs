@@ -273,6 +273,7 @@ fn reports_of_many_groups_fill_packets_and_name_each_group_once() {
         (config.per_mac, config.join_rate) = (u16::MAX, 10_000);
         proxy.max_groups = 1000;
     });
+    stage.diligence(10);
     let group = |number: u128| Ipv6Addr::from_bits(SSM.to_bits() + number);
     for number in 0..300 {
         stage.says(0, 1, Allow, group(number), &[1, 2, 3, 4]);
