@@ -288,7 +288,7 @@ fn an_mldv2_report_parses_and_emits_to_the_same_octets() {
     ];
     report_is_read(&octets(REPORT_V2_AUXILIARY), auxiliary);
 
-    for golden in [REPORT_V2, REPORT_V2_JOINS] {
+    for golden in [REPORT_V2, REPORT_V2_JOINS, REPORT_V2_SOURCES] {
         parses_and_emits(golden, &parse(&octets(golden)).expect("valid"));
     }
 }
@@ -616,6 +616,83 @@ fn a_report_holds_as_many_records_as_fit() {
     }
 }
 
+/// The lists of up to 64 sources of all records that a router reports.
+#[test]
+fn records_with_sources_parse_as_they_were_built_and_those_that_do_not_fit_add_nothing() {
+    use RecordType::*;
+    let kinds = [
+        ModeIsInclude,
+        ModeIsExclude,
+        ChangeToInclude,
+        ChangeToExclude,
+        AllowNewSources,
+        BlockOldSources,
+        Unknown(99),
+    ];
+    let mut random = fastrand::Rng::with_seed(3);
+    for _ in 0..2_000 {
+        let room = random.usize(1280..1501);
+        let mut buffer = vec![0xaa; room];
+        let (mut report, mut expected, mut length) = (ReportBuilder::new(&mut buffer), vec![], 56);
+        for number in 0..random.usize(1..9) {
+            let addresses: Vec<_> = (0..random.usize(..65)).map(group).collect();
+            let mut octets = [0; 16 * 64];
+            let sources = Sources::write(addresses.iter().copied(), &mut octets);
+            assert!(sources.iter().eq(addresses.iter().copied()));
+            let kind = kinds[random.usize(..kinds.len())];
+            let fits = length + 20 + 16 * addresses.len() <= room;
+            assert_eq!(report.push_with(kind, group(number), sources), fits);
+            if fits {
+                length += 20 + 16 * addresses.len();
+                expected.push((kind, group(number), addresses));
+            }
+        }
+        let finished = report.finish(ip(HOST));
+        assert_eq!(finished, (!expected.is_empty()).then_some(length));
+        if !expected.is_empty() {
+            assert!(has_valid_checksum(&buffer[..length]));
+            assert_eq!(told(&buffer[..length]), expected);
+        }
+    }
+}
+
+#[test]
+fn a_query_with_any_list_of_sources_parses_as_it_was_built() {
+    for count in 0..=64_usize {
+        let addresses: Vec<_> = (0..count).map(group).collect();
+        let mut octets = [0; 16 * 64];
+        let sources = Sources::write(addresses.iter().copied(), &mut octets);
+        for suppresses in [false, true] {
+            let version = QueryVersion::V2 {
+                suppress_router_processing: suppresses,
+                robustness: 2,
+                query_interval: Duration::from_secs(125),
+                sources,
+            };
+            let query = Query {
+                source: ip(QUERIER),
+                destination: group(7),
+                group: group(7),
+                max_response_delay: Duration::from_millis(1000),
+                version,
+            };
+            let mut buffer = [0xaa; 1280];
+            let length = query.emit(&mut buffer).expect("it fits a link's least MTU");
+            assert_eq!(length, 76 + 16 * count);
+            assert!(has_valid_checksum(&buffer[..length]));
+            assert_eq!(parse(&buffer[..length]), Ok(Message::Query(query)));
+        }
+    }
+}
+
+#[test]
+fn a_list_of_sources_ends_where_its_octets_do() {
+    let mut octets = [0; 40];
+    let sources = Sources::write((0..5).map(group), &mut octets);
+    assert!(sources.iter().eq([group(0), group(1)]));
+    assert!(sources.contains(group(1)) && !sources.contains(group(2)));
+}
+
 #[test]
 fn a_report_without_records_is_not_built() {
     assert_eq!(ReportBuilder::new(&mut [0; 1500]).finish(ip(HOST)), None);
@@ -683,7 +760,7 @@ fn the_parser_never_panics_and_an_accepted_packet_survives_being_emitted() {
         let again = &buffer[..length];
         assert!(has_valid_checksum(again));
         if let Message::ReportV2(_) = message {
-            assert_eq!(groups(again), groups(&packet));
+            assert_eq!(told(again), told(&packet));
         } else {
             assert_eq!(parse(again), Ok(message));
         }
@@ -786,6 +863,18 @@ fn sources_of<'a>(packet: &'a [u8], expected: &[&str]) -> Sources<'a> {
     sources
 }
 
+/// The records of a report, without their auxiliary data.
+fn told(report: &[u8]) -> Vec<(RecordType, Ipv6Addr, Vec<Ipv6Addr>)> {
+    let Ok(Message::ReportV2(report)) = parse(report) else {
+        panic!("not read as a report: {:?}", parse(report));
+    };
+    let told = |record: Record<'_>| {
+        let sources = record.sources.iter().collect();
+        (record.record_type, record.group, sources)
+    };
+    report.records.map(told).collect()
+}
+
 fn groups(report: &[u8]) -> Vec<Ipv6Addr> {
     let Ok(Message::ReportV2(report)) = parse(report) else {
         panic!("not read as a report: {:?}", parse(report));
@@ -794,7 +883,7 @@ fn groups(report: &[u8]) -> Vec<Ipv6Addr> {
 }
 
 /// The length of the emitted packet; `None` if the buffer is too small, or if the message is a
-/// report with sources, which [`ReportBuilder`] cannot build.
+/// report without records, which [`ReportBuilder`] does not build.
 fn emit(message: &Message<'_>, buffer: &mut [u8]) -> Option<usize> {
     match message {
         Message::NeighborSolicitation(message) => message.emit(buffer),
@@ -805,7 +894,7 @@ fn emit(message: &Message<'_>, buffer: &mut [u8]) -> Option<usize> {
         Message::ReportV2(message) => {
             let mut report = ReportBuilder::new(buffer);
             let mut add = |record: Record<'_>| {
-                record.sources.count() == 0 && report.push(record.record_type, record.group)
+                report.push_with(record.record_type, record.group, record.sources)
             };
             message.records.clone().all(&mut add).then_some(())?;
             report.finish(message.source)
