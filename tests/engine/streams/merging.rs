@@ -46,7 +46,7 @@ fn merged(one: Wish, other: Wish) -> String {
 
 /// A link's only listener comes to want something else.
 fn wants(stage: &mut Stage, port: Port, wish: Wish) {
-    let from = port as u8 + 1;
+    let from = port + 1;
     match wish {
         // Without a query that it answers, what it does not repeat is over at once.
         Wish::Nothing => stage.says(port, from, ToInclude, ASM, &[]),

@@ -126,7 +126,7 @@ impl Stage {
         self.now.as_millis()
     }
 
-    /// The filter of the kernel's membership upstream, in words.
+    /// The filter of the membership upstream, in words: the kernel's, or the router's alone.
     fn joined(&self, group: Ipv6Addr) -> String {
         in_words(self.kernel.multicast.memberships.get(&group))
     }
