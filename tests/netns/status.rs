@@ -16,8 +16,8 @@ use crate::support::{
     who_accepts_nobody,
 };
 
-const SCHEMA: (&str, &str) = ("jsonschema", "python3-jsonschema");
-const PROMTOOL: (&str, &str) = ("promtool", "prometheus");
+pub const SCHEMA: (&str, &str) = ("jsonschema", "python3-jsonschema");
+pub const PROMTOOL: (&str, &str) = ("promtool", "prometheus");
 
 crate::tests![
     json_has_the_states_that_the_text_has,
@@ -41,7 +41,7 @@ crate::tests![
 ];
 
 /// Runs a tool on some input. Returns what it wrote to standard error if it failed.
-fn judge(tool: &str, arguments: &[&str], input: &str) -> Result<(), String> {
+pub fn judge(tool: &str, arguments: &[&str], input: &str) -> Result<(), String> {
     let mut child = Command::new(find_tool(tool).expect("the tool is there"))
         .args(arguments)
         .stdin(Stdio::piped())

@@ -3,6 +3,7 @@
 
 pub mod edge;
 pub mod filters;
+pub mod found;
 pub mod frr;
 pub mod hostile;
 pub mod leaving;
@@ -13,6 +14,7 @@ pub mod scale;
 pub mod scopes;
 pub mod snooping;
 pub mod starts;
+pub mod told;
 pub mod versions;
 
 use std::net::Ipv6Addr;

@@ -498,4 +498,44 @@ mod tests {
         client.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("mldproxy"), "{answer}");
     }
+
+    /// What the kernel counts is listed for a question, and not for each part of a long answer.
+    #[test]
+    fn who_waits_for_the_rest_of_an_answer_asks_nothing() {
+        let path = env::temp_dir().join(format!("mldproxy-asked-{}", process::id()));
+        let Ok(mut server) = Server::bind(path.to_str().unwrap(), None) else {
+            panic!("no control socket {path:?}")
+        };
+        let mut tables = model::storage::new();
+        let engine = Engine::new(&mut tables, Config::new("wan".parse().unwrap()), [1; 16]);
+        let mut answers = Box::new(Answers::new());
+        let mut serve = |server: &mut Server| {
+            let limit = Some(Duration::ZERO);
+            let ready: Ready<Source, SOURCES> = wait(server.descriptors(), limit).unwrap();
+            let is_ready = |source| ready.contains(&source);
+            let may_be_asked = server.may_be_asked(&is_ready);
+            let view = View::of(&engine, Instant::ZERO);
+            server.serve(&is_ready, &view, &mut answers);
+            may_be_asked
+        };
+        assert!(!serve(&mut server));
+        let mut client = UnixStream::connect(&path).unwrap();
+        assert!(serve(&mut server), "a newcomer may ask");
+        assert!(!serve(&mut server), "it has not asked");
+        client.write_all(b"text 0\n").unwrap();
+        let Some(asking) = &mut server.clients[0] else {
+            panic!("the client stays")
+        };
+        asking.state = State::Answered {
+            format: Format::Text,
+            cursor: Cursor::new(0),
+            sent: 0,
+            filled: 0,
+        };
+        assert!(!serve(&mut server), "it waits for the rest");
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        let _ = client.read_to_string(&mut answer);
+        assert!(answer.starts_with("mldproxy"), "{answer}");
+    }
 }

@@ -22,7 +22,7 @@ const LITTLE_MEMORY: &str = "10240";
 const GROUPS_A_HOST: usize = 32;
 
 /// Reports the records as hosts that each listen to a few groups.
-fn report(home: &StreamLab, records: &[Record], in_a_packet: usize) {
+pub(super) fn report(home: &StreamLab, records: &[Record], in_a_packet: usize) {
     let mut speaker = Speaker::new(&home.listeners[0], "eth0", Ipv6Addr::UNSPECIFIED);
     for (host, records) in (1_u16..).zip(records.chunks(GROUPS_A_HOST)) {
         let [high, low] = host.to_be_bytes();

@@ -102,8 +102,8 @@ fn write_link(
         Role::Down => {}
         Role::Querier { .. } => writeln!(
             out,
-            "ok\tmulticast_querier\tmldproxy is the querier on {name}, where {} groups have \
-             listeners",
+            "ok\tmulticast_querier\tmldproxy is the querier on {name} (groups with \
+             listeners: {})",
             view.streams().members().count_on(port)
         )?,
         Role::Other(other) if !forwards => writeln!(
@@ -173,8 +173,8 @@ fn write_streams(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     if let Kind(count, Some(row)) = wrong {
         writeln!(
             out,
-            "warning\tmulticast_side\tpackets of {count} streams came from another side than \
-             their source's and were dropped, such as {} of {} to {}\tsee on which interface \
+            "warning\tmulticast_side\tpackets came from another side than their source's \
+             and were dropped, such as {} from {} to {} (streams: {count})\tsee on which interface \
              they come (`tcpdump -ni any host {}`), and that no other link has that prefix",
             row.counts.wrong_side,
             source_of(&row),
@@ -184,7 +184,7 @@ fn write_streams(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     }
     writeln!(
         out,
-        "ok\tmulticast_streams\t{all} streams are wanted, of which {flowing} flowed within \
+        "ok\tmulticast_streams\tof the streams that are wanted ({all}), {flowing} flowed within \
          {SILENCE} s"
     )
 }

@@ -123,18 +123,20 @@ fn write_stream(
         row.entry.is_some(),
         OrNull(from),
     )?;
-    for (place, name) in view.outgoing(row).enumerate() {
-        let comma = if place == 0 { "" } else { "," };
+    let mut comma = "";
+    view.for_each_outgoing(row, &mut |name| {
         write!(out, "{comma}{}", Quoted(name))?;
-    }
+        comma = ",";
+        Ok(())
+    })?;
     let counts = &row.counts;
     write!(
         out,
         "],\"packets\":{},\"octets\":{},\"wrong_side\":{},\"idle_s\":{},\"listeners\":[",
         counts.packets, counts.octets, counts.wrong_side, counts.idle
     )?;
-    for (place, link) in view.on_links(config, row).enumerate() {
-        let comma = if place == 0 { "" } else { "," };
+    let mut comma = "";
+    view.for_each_link(config, row, &mut |link| {
         let downstream = view.downstreams.get(usize::from(link.port));
         write!(
             out,
@@ -146,6 +148,8 @@ fn write_stream(
             link.is_leaving,
             OrNull(link.older_host),
         )?;
-    }
+        comma = ",";
+        Ok(())
+    })?;
     out.write_str("]}")
 }

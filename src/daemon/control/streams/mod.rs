@@ -6,10 +6,13 @@ pub mod json;
 pub mod metrics;
 pub mod text;
 
+use std::fmt;
 use std::net::Ipv6Addr;
 
 use nix::errno::Errno;
-use protocol::config::{MldVersion, ProxyConfig, QuerierMode, is_source_specific};
+use protocol::config::{
+    MAX_PROXY_DOWNSTREAMS, MldVersion, ProxyConfig, QuerierMode, is_source_specific,
+};
 use protocol::link::{Port, Side};
 use protocol::mld::members::{Mode, SourceState};
 use protocol::mld::proxy::entries::{HOME, bit_of, number_of};
@@ -24,6 +27,7 @@ use super::{Downstream, View};
 pub const METRIC_STREAMS: usize = 256;
 /// The kernel's multicast routing knows interfaces by 16 bits.
 const LAST_INDEX: u32 = 65_535;
+const LAST_PORT: Port = MAX_PROXY_DOWNSTREAMS as Port - 1;
 
 /// Whether the kernel's multicast routing table is this process's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,19 +199,21 @@ impl View<'_> {
         })
     }
 
-    /// The interfaces that a stream goes to.
-    fn outgoing(&self, row: &Row<'_>) -> impl Iterator<Item = &str> {
+    /// Calls `told` with the name of each interface that a stream goes to.
+    fn for_each_outgoing(
+        &self,
+        row: &Row<'_>,
+        told: &mut dyn FnMut(&str) -> fmt::Result,
+    ) -> fmt::Result {
         let out = row.entry.map_or(0, |entry| entry.out);
-        let upstream = (
-            bit_of(Side::Upstream),
-            self.engine.config().upstream.as_str(),
-        );
-        let downstreams = (0..).zip(&self.downstreams);
-        let downstreams =
-            downstreams.map(|(port, downstream)| (bit_of(Side::Downstream(port)), downstream.name));
-        let all = std::iter::once(upstream).chain(downstreams);
-        all.filter(move |(bit, _)| out & bit != 0)
-            .map(|(_, name)| name)
+        for number in 0..=number_of(Side::Downstream(LAST_PORT)) {
+            if out >> number & 1 != 0
+                && let Some(name) = self.interface(number)
+            {
+                told(name)?;
+            }
+        }
+        Ok(())
     }
 
     /// The name of the interface that has a number in the kernel's table.
@@ -219,18 +225,24 @@ impl View<'_> {
         Some(downstream.name)
     }
 
-    /// What listeners want of a stream, by their downstreams.
-    fn on_links(&self, config: &ProxyConfig, row: &Row<'_>) -> impl Iterator<Item = OnLink> {
+    /// Calls `told` with what listeners want of a stream, for each of their downstreams.
+    fn for_each_link(
+        &self,
+        config: &ProxyConfig,
+        row: &Row<'_>,
+        told: &mut dyn FnMut(&OnLink) -> fmt::Result,
+    ) -> fmt::Result {
         let members = self.streams().members();
-        let (group, source) = (row.group, row.flow.map(|flow| flow.source));
-        members.of(group).filter_map(move |link_group| {
-            let (wish, until) = match (source, link_group.mode) {
-                (None, Mode::Include) => return None,
+        for link_group in members.of(row.group) {
+            let (wish, until) = match (row.flow, link_group.mode) {
+                (None, Mode::Include) => continue,
                 (None, Mode::Exclude { until }) => (Wish::Exclude, Some(until)),
-                (Some(source), mode) => {
+                (Some(flow), mode) => {
                     let mut sources = members.sources_of(link_group);
-                    let state = sources.find(|known| known.address == source)?.state;
-                    match (mode, state) {
+                    let Some(source) = sources.find(|known| known.address == flow.source) else {
+                        continue;
+                    };
+                    match (mode, source.state) {
                         (_, SourceState::Excluded) => (Wish::Excluded, None),
                         (Mode::Include, SourceState::Requested { until }) => {
                             (Wish::Include, Some(until))
@@ -241,18 +253,20 @@ impl View<'_> {
                     }
                 }
             };
-            let querier = self.streams().querier(link_group.port)?;
+            let Some(querier) = self.streams().querier(link_group.port) else {
+                continue;
+            };
             let last_time = querier.timings(config).last_listener_time();
-            Some(OnLink {
+            let left = |until: Instant| self.seconds_until(until);
+            told(&OnLink {
                 port: link_group.port,
                 wish,
-                left: until.map(|until| self.seconds_until(until)),
+                left: until.map(left),
                 is_leaving: until.is_some_and(|until| until.since(self.now) <= last_time),
-                older_host: link_group
-                    .older_host_until
-                    .map(|until| self.seconds_until(until)),
-            })
-        })
+                older_host: link_group.older_host_until.map(left),
+            })?;
+        }
+        Ok(())
     }
 }
 

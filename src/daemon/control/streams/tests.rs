@@ -176,7 +176,7 @@ fn the_text_has_queriers_groups_streams_timers_and_counts() {
     home.expect(
         Format::Text,
         &[
-            "multicast   2 groups, 1 of them joined upstream, 2 streams\n",
+            "multicast   2 groups, 1 joined upstream, 2 streams\n",
             "            br-lan          querier (MLDv2), next query in 31 s, 2 groups\n",
             "            guest           querier (MLDv2), next query in 31 s, 1 group\n",
             "\nGROUP, SOURCE               MODE       LEFT     PACKETS    AGE  FROM > TO\n",
@@ -360,15 +360,15 @@ fn silence_and_packets_from_another_side_are_found() {
         &[
             "warning\tmulticast_stream\tnothing came on wan for 1 of 2 streams, such as \
              2001:db8:1::10 to ff3e::4321:1234 since 60 s\t",
-            "ok\tmulticast_streams\t2 streams are wanted, of which 0 flowed within 10 s\n",
+            "ok\tmulticast_streams\tof the streams that are wanted (2), 0 flowed within 10 s\n",
         ],
     );
     home.counts(SOURCE, CHANNEL, idle(90_112, 90_112));
     home.expect(
         Format::Findings,
         &[
-            "warning\tmulticast_side\tpackets of 1 streams came from another side than their \
-           source's and were dropped, such as 90112 of 2001:db8:1::10 to ff3e::4321:1234\t",
+            "warning\tmulticast_side\tpackets came from another side than their source's and were \
+           dropped, such as 90112 from 2001:db8:1::10 to ff3e::4321:1234 (streams: 1)\t",
         ],
     );
     home.expect(

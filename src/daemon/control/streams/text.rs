@@ -36,12 +36,13 @@ pub fn write(view: &View<'_>, part: &Part<'_>, first: bool, out: Output<'_>) -> 
 
 fn write_head(view: &View<'_>, config: &ProxyConfig, out: Output<'_>) -> fmt::Result {
     let proxy = view.streams().proxy();
+    let (groups, rows) = (view.streams().members().len(), proxy.row_count());
     writeln!(
         out,
-        "multicast   {} groups, {} of them joined upstream, {} streams",
-        view.streams().members().len(),
+        "multicast   {groups} group{}, {} joined upstream, {rows} stream{}",
+        plural(groups),
         proxy.joined(),
-        proxy.row_count(),
+        plural(rows),
     )?;
     if let ForwardingTable::Refused(errno) = view.forwarding {
         let why = match Refusal::of(errno) {
@@ -105,7 +106,7 @@ fn write_link(
         }
         Role::Off(None) => write!(out, "--querier off, and nobody queries")?,
     }
-    let groups = view.streams().members().count_on(port);
+    let groups = usize::from(view.streams().members().count_on(port));
     // The head says it where the table is not owned.
     let forwards = !view.is_owner() || view.forwards(config, port);
     let forwarding = if forwards { "" } else { ", not forwarding" };
@@ -134,7 +135,7 @@ fn write_link(
     write_too_high(view, downstream.index, out)
 }
 
-fn plural(count: u16) -> &'static str {
+fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
@@ -153,7 +154,7 @@ fn write_stream(
         Some(flow) => source = short(flow.source),
         None => source.push('*').unwrap_or_default(),
     }
-    let (mode, until) = mode_of(view.on_links(config, row));
+    let (mode, until) = mode_of(view, config, row);
     let counts = &row.counts;
     let mut age: heapless::String<24> = heapless::String::new();
     match counts.packets {
@@ -198,9 +199,13 @@ fn write_membership(upstream: &Upstream, out: Output<'_>) -> fmt::Result {
 }
 
 /// What listeners want of a stream in one word, and how long the last of them wants it.
-fn mode_of(on_links: impl Iterator<Item = OnLink>) -> (&'static str, heapless::String<24>) {
+fn mode_of(
+    view: &View<'_>,
+    config: &ProxyConfig,
+    row: &Row<'_>,
+) -> (&'static str, heapless::String<24>) {
     let (mut mode, mut latest, mut all_leave) = ("-", None, true);
-    for link in on_links {
+    let _ = view.for_each_link(config, row, &mut |link: &OnLink| {
         match link.wish {
             Wish::Include | Wish::Exclude => mode = link.wish.name(),
             Wish::Requested if mode != "include" => mode = "include",
@@ -209,7 +214,8 @@ fn mode_of(on_links: impl Iterator<Item = OnLink>) -> (&'static str, heapless::S
         }
         all_leave &= link.is_leaving || link.left.is_none();
         latest = latest.max(link.left);
-    }
+        Ok(())
+    });
     let mut text = heapless::String::new();
     let Some(latest) = latest else {
         let _ = text.push('-');
@@ -252,10 +258,10 @@ fn write_way(view: &View<'_>, row: &Row<'_>, out: Output<'_>) -> fmt::Result {
     }
     word(out, format_args!(">"))?;
     let mut goes = false;
-    for name in view.outgoing(row) {
+    view.for_each_outgoing(row, &mut |name| {
         goes = true;
-        word(out, format_args!("{:.15}", Escaped(name)))?;
-    }
+        word(out, format_args!("{:.15}", Escaped(name)))
+    })?;
     if !goes {
         word(out, format_args!("nobody"))?;
     }

@@ -79,43 +79,50 @@ impl Proxy<'_> {
     /// The first row behind a place, and the place behind that row. The sources of a group come in
     /// the order of their addresses.
     pub fn row(&self, place: Place) -> Option<(Row<'_>, Place)> {
+        let mut last = place.last;
         for (slot, group, merged) in self.groups.iter_from(place.slot) {
-            let last = match slot == place.slot {
-                true => place.last,
-                false => Last::None,
-            };
-            if matches!(last, Last::None) && merged.has_row() {
-                let row = Row {
-                    group,
-                    merged,
-                    flow: None,
-                    entry: merged.any.installed(),
-                    counts: self.any_counts.get(slot).copied().unwrap_or_default(),
-                    is_first: true,
-                };
-                let last = Last::Any;
-                return Some((row, Place { slot, last }));
+            if slot != place.slot {
+                last = Last::None;
             }
-            let is_behind = |source: Ipv6Addr| match last {
-                Last::Source(last) => source > last,
-                Last::None | Last::Any => true,
+            let is_first = matches!(last, Last::None);
+            let (flow, counts, entry) = if is_first && merged.has_row() {
+                (None, self.any_counts.get(slot), merged.any.installed())
+            } else if let Some((at, flow)) = self.flow_behind(merged, last) {
+                (
+                    Some(flow),
+                    self.exact_counts.get(at),
+                    flow.exact.installed(),
+                )
+            } else {
+                continue;
             };
-            let chain = self.flows.chain(merged.first_flow, |flow| flow.next);
-            let flows = chain.filter(|(_, flow)| is_behind(flow.source));
-            if let Some((at, flow)) = flows.min_by_key(|(_, flow)| flow.source) {
-                let row = Row {
-                    group,
-                    merged,
-                    flow: Some(flow),
-                    entry: flow.exact.installed(),
-                    counts: self.exact_counts.get(at).copied().unwrap_or_default(),
-                    is_first: matches!(last, Last::None),
-                };
-                let last = Last::Source(flow.source);
-                return Some((row, Place { slot, last }));
-            }
+            let row = Row {
+                group,
+                merged,
+                flow,
+                entry,
+                counts: counts.copied().unwrap_or_default(),
+                is_first,
+            };
+            let last = flow.map_or(Last::Any, |flow| Last::Source(flow.source));
+            return Some((row, Place { slot, last }));
         }
         None
+    }
+
+    /// The source of a group with the least address behind the last one.
+    fn flow_behind(&self, merged: &Merged, last: Last) -> Option<(usize, &Flow)> {
+        let mut least: Option<(usize, &Flow)> = None;
+        for (at, flow) in self.flows.chain(merged.first_flow, |flow| flow.next) {
+            let is_behind = match last {
+                Last::Source(last) => flow.source > last,
+                Last::None | Last::Any => true,
+            };
+            if is_behind && least.is_none_or(|(_, least)| flow.source < least.source) {
+                least = Some((at, flow));
+            }
+        }
+        least
     }
 
     /// All rows.
