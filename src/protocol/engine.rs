@@ -130,7 +130,7 @@ impl<'t> Engine<'t> {
     pub fn new(tables: &'t mut Tables, config: Config, seed: [u8; 16]) -> Self {
         Engine {
             ndp: Ndp::new(&mut tables.ndp, &config, seed),
-            mld: Mld::new(&mut tables.mld, seed),
+            mld: Mld::new(&mut tables.mld, &config, seed),
             context: Context::new(config),
         }
     }

@@ -18,7 +18,7 @@ use core::net::Ipv6Addr;
 
 use log::info;
 
-use crate::config::MldVersion;
+use crate::config::{Config, MldVersion};
 use crate::context::Context;
 use crate::counters::Counter;
 use crate::link::Link;
@@ -112,7 +112,9 @@ pub struct Mld<'t> {
 }
 
 impl<'t> Mld<'t> {
-    pub(crate) fn new(storage: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+    pub(crate) fn new(storage: &'t mut Storage, config: &Config, seed: [u8; 16]) -> Self {
+        // Where the MLD proxy is off, its tables stay untouched.
+        let hash_key = config.mld_proxy.as_ref().map(|_| seed);
         Mld {
             host: HostSide::new(),
             state_changes: StateChanges::new(&mut storage.state_changes),

@@ -95,7 +95,8 @@ pub struct Streams<'t> {
 }
 
 impl<'t> Streams<'t> {
-    pub(crate) fn new(storage: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+    /// Nothing, in tables whose hash gets a key; `None` while the MLD proxy is off.
+    pub(crate) fn new(storage: &'t mut Storage, hash_key: Option<[u8; 16]>) -> Self {
         Streams {
             members: Members::new(&mut storage.members, hash_key),
             proxy: Proxy::new(&mut storage.proxy, hash_key),

@@ -31,11 +31,12 @@ impl<V: Copy, const N: usize> Pool<V, N> {
         }
     }
 
-    /// Removes all entries.
+    /// Removes all entries. A pool that never had any is not written to, so that its pages of memory
+    /// stay untouched.
     pub fn clear(&mut self) {
-        self.slots.clear();
-        self.free = Next::END;
-        self.length = 0;
+        if !self.slots.is_empty() {
+            *self = Pool::new();
+        }
     }
 
     pub fn len(&self) -> usize {

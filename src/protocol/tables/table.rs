@@ -85,10 +85,16 @@ impl<K: Key, V: Copy, const N: usize> Table<K, V, N> {
 
     /// Empties the table and sets its hash key: 16 random octets, not all of them 0.
     pub fn begin(&mut self, hash_key: [u8; 16]) {
+        self.clear();
+        self.hash_key = SipHasher13::new_with_key(&hash_key).keys().into();
+    }
+
+    /// Removes all entries. A table that never had any is not written to, so that its pages of
+    /// memory stay untouched.
+    pub fn clear(&mut self) {
         if !self.slots.is_empty() {
             *self = Table::new();
         }
-        self.hash_key = SipHasher13::new_with_key(&hash_key).keys().into();
     }
 
     pub fn len(&self) -> usize {

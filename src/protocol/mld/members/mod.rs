@@ -150,7 +150,7 @@ pub struct Members<'t> {
 }
 
 impl<'t> Members<'t> {
-    pub(crate) fn new(storage: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+    pub(crate) fn new(storage: &'t mut Storage, hash_key: Option<[u8; 16]>) -> Self {
         let Storage {
             groups,
             link_groups,
@@ -159,7 +159,12 @@ impl<'t> Members<'t> {
             due,
             hosts,
         } = storage;
-        groups.begin(hash_key);
+        groups.clear();
+        hosts.clear();
+        if let Some(hash_key) = hash_key {
+            groups.begin(hash_key);
+            hosts.begin(hash_key);
+        }
         link_groups.clear();
         sources.clear();
         deadlines.clear();
@@ -170,7 +175,7 @@ impl<'t> Members<'t> {
             sources,
             deadlines,
             due,
-            hosts: Hosts::new(hosts, hash_key),
+            hosts: Hosts::new(hosts),
             counts: [0; _],
             next_number: 0,
         }

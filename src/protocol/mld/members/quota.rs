@@ -26,8 +26,7 @@ impl Key for Listener {
 pub struct Hosts<'t>(&'t mut Table<Listener, u16, HOSTS>);
 
 impl<'t> Hosts<'t> {
-    pub(super) fn new(table: &'t mut Table<Listener, u16, HOSTS>, hash_key: [u8; 16]) -> Self {
-        table.begin(hash_key);
+    pub(super) fn new(table: &'t mut Table<Listener, u16, HOSTS>) -> Self {
         Hosts(table)
     }
 

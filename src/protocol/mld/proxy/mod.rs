@@ -249,7 +249,7 @@ pub(crate) struct Versions {
 }
 
 impl<'t> Proxy<'t> {
-    pub(crate) fn new(storage: &'t mut Storage, hash_key: [u8; 16]) -> Self {
+    pub(crate) fn new(storage: &'t mut Storage, hash_key: Option<[u8; 16]>) -> Self {
         let Storage {
             groups,
             flows,
@@ -262,7 +262,10 @@ impl<'t> Proxy<'t> {
             any_counts,
             exact_counts,
         } = storage;
-        groups.begin(hash_key);
+        groups.clear();
+        if let Some(hash_key) = hash_key {
+            groups.begin(hash_key);
+        }
         flows.clear();
         stale.clear();
         memberships.clear();
