@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::lab::{
-    DOWNSTREAM, QuerySaid, SOURCE, Speaker, StreamLab, StreamOptions, TableOwner, find_tool,
-    poll_for,
+    DOWNSTREAM, QuerySaid, SOURCE, Speaker, StreamLab, StreamOptions, TableOwner, Tap,
+    datagram_frame, find_tool, poll_for,
 };
 use crate::support::{SOON, querier};
 
@@ -152,9 +152,10 @@ fn a_stream_from_another_side_is_found() {
     let group = source_specific(1);
     let _receiver = lan_receiver(&home, group);
     expect_to(&home, group, &[DOWNSTREAM]);
-    home.guest.add_address("eth0", SOURCE, 64, None);
-    let mut sender = crate::lab::Sender::new(&home.guest, "eth0", SOURCE, group);
-    sender.send(20, CALM);
+    let forger = Tap::open(&home.guest, "eth0");
+    for number in 0..20 {
+        forger.send(&datagram_frame(forger.mac(), SOURCE, group, number));
+    }
     expect(
         &home,
         "warning multicast_side: packets came from another side than their source's and were \

@@ -300,7 +300,8 @@ fn promtool_accepts_the_metrics_of_streams() {
         "mldproxy_streams{upstream=\"wan\"} 2\n",
         "mldproxy_streams_packets{upstream=\"wan\"} 50\n",
         "mldproxy_streams_left_out{upstream=\"wan\"} 0\n",
-        "mldproxy_downstream_multicast{upstream=\"wan\",downstream=\"guest\",state=\"querier\"} 1\n",
+        "mldproxy_downstream_multicast{upstream=\"wan\",downstream=\"guest\",\
+         state=\"querier\"} 1\n",
         &format!("mldproxy_forwarding_table_owned{{upstream=\"{UPSTREAM}\"}} 1\n"),
     ] {
         assert!(metrics.contains(expected), "{expected:?} in:\n{metrics}");

@@ -1,4 +1,5 @@
-//! `mldproxy check` looks for what keeps hosts unreachable, and streams from them. It sends nothing.
+//! `mldproxy check` looks for what keeps hosts unreachable, and streams away from them. It sends
+//! nothing.
 
 mod findings;
 mod multicast;
@@ -23,8 +24,8 @@ use crate::sys::netlink::Dump;
 use findings::Findings;
 use multicast::Streams;
 
-/// Look for what keeps the hosts unreachable, and of an MLD proxy the streams away from them, and say
-/// what to do about it. Sends nothing.
+/// Look for what keeps the hosts unreachable, and the streams of an MLD proxy away from them, and
+/// say what to do about it. Sends nothing.
 #[derive(FromArgs)]
 #[argh(
     subcommand,

@@ -196,7 +196,8 @@ fn the_json_tells_all_of_each_stream() {
     home.expect(
         Format::Json,
         &[
-            "],\"multicast\":{\"table\":\"owned\",\"upstream_taken\":true,\"groups\":2,\"joined\":1,\
+            "],\"multicast\":{\"table\":\"owned\",\"upstream_taken\":true,\
+             \"groups\":2,\"joined\":1,\
              \"ssm_impossible\":false,\"downstreams\":[{\"interface\":\"br-lan\",\
              \"role\":\"querier\",\"querier\":\"fe80::10\",\"mld_version\":2,\"next_query_s\":31,\
              \"querier_expires_s\":null,\"taken\":true,\"forwarding\":true,\"groups\":2},{",
@@ -289,8 +290,8 @@ fn an_older_querier_upstream_is_named_where_it_keeps_sources_out() {
     home.expect(
         Format::Text,
         &[
-            "            MLDv1 querier fe80::1 upstream: SSM cannot work;\n            --mld-version \
-             2 forces MLDv2\n",
+            "            MLDv1 querier fe80::1 upstream: SSM cannot work;\n            \
+             --mld-version 2 forces MLDv2\n",
             "ff3e::4321:1234             not joined: MLDv1 upstream\n",
         ],
     );
