@@ -236,7 +236,13 @@ impl<'t> Engine<'t> {
                     mld.handle_membership(context, ndp.groups(), group, change.join);
                 }
             }
-            Action::Mld(action) => mld.done(context, ndp.groups(), action, succeeded),
+            Action::Mld(action) => {
+                mld.done(context, ndp.groups(), action, succeeded);
+                // What was done may have made room.
+                if mld.streams().proxy().is_stale() {
+                    mld.settle(context, &Whereabouts { ndp });
+                }
+            }
         }
     }
 

@@ -244,7 +244,9 @@ impl<'t> Model<'t> {
     fn entries(&self) -> usize {
         let ndp = self.engine.ndp();
         let tables = self.kernel.proxies.len() + self.kernel.routes.len();
-        ndp.neighbors().len() + ndp.groups().len() + tables + self.streams()
+        // Each is looked at for each source and from each side.
+        let streams = 4 * self.streams();
+        ndp.neighbors().len() + ndp.groups().len() + tables + streams
     }
 
     /// How many groups and entries of streams there are.

@@ -296,7 +296,6 @@ fn what_the_kernel_counted_is_kept_until_the_entry_goes() {
     assert_eq!(known(&stage), (counts, counts));
     stage.says(0, 1, ToInclude, ASM, &[]);
     stage.says(0, 1, Block, SSM, &[1]);
-    stage.time_out();
     stage.says(0, 1, Allow, SSM, &[1]);
     stage.says(0, 1, ToExclude, ASM, &[]);
     assert_eq!(known(&stage), (none, none));

@@ -144,14 +144,12 @@ fn a_thousand_groups_of_eight_sources_are_joined_forwarded_and_left() {
     assert_eq!(stage.joined(group(1024)), "-");
     assert!(stage.count(Counter::RefusedSource) > 0);
     stage.says(0, 1, ToInclude, group(0), &[]);
-    stage.time_out();
     stage.says(1, 2, Allow, group(1024), &[1]);
     assert_eq!(stage.joined(group(1024)), "in {1}");
     stage.check();
     for number in 1..1024 {
         stage.says(0, 1, ToInclude, group(number), &[]);
     }
-    stage.time_out();
     stage.check();
     assert_eq!(stage.kernel.multicast.entries().count(), 1);
 }
@@ -177,9 +175,7 @@ fn a_source_that_takes_the_place_of_one_that_leaves_is_joined() {
         report.finish(host(1).1)
     });
     stage.receive_on(0, host(1).0, &packet);
-    stage.time_out();
     stage.says(0, 1, IsInclude, group(2000), &[9]);
-    stage.time_out();
     assert_eq!(stage.joined(group(2000)), "in {9}");
 }
 

@@ -278,7 +278,6 @@ fn a_fast_leave_ends_a_stream_at_once_and_asks_nobody() {
     stage.words();
     stage.says(0, 1, Block, SSM, &[1]);
     stage.says(0, 1, ToInclude, ASM, &[]);
-    stage.time_out();
     assert_eq!((&*stage.joined(ASM), &*stage.joined(SSM)), ("-", "-"));
     let expected = [format!("BLOCK {SSM} {{1}}"), format!("TO_IN {ASM} {{}}")];
     let mut words = stage.words();
@@ -367,13 +366,11 @@ fn what_is_not_source_specific_is_ignored_for_source_specific_groups() {
     stage.says(0, 2, IsExclude, SSM, &[]);
     stage.says(0, 2, ToExclude, SSM, &[1]);
     stage.is_done(0, 2, SSM);
-    stage.time_out();
     assert_eq!(ignored(&stage), 4);
     assert_eq!(stage.wish(0, SSM), "in {1}");
     assert_eq!(stage.words(), Vec::<String>::new());
     // A leave of all sources is an INCLUDE of none.
     stage.says(0, 1, ToInclude, SSM, &[]);
-    stage.time_out();
     assert_eq!(stage.wish(0, SSM), "-");
 }
 

@@ -48,13 +48,10 @@ fn merged(one: Wish, other: Wish) -> String {
 fn wants(stage: &mut Stage, port: Port, wish: Wish) {
     let from = port + 1;
     match wish {
-        // Without a query that it answers, what it does not repeat is over at once.
         Wish::Nothing => stage.says(port, from, ToInclude, ASM, &[]),
         Wish::Include(set) => stage.says(port, from, ToInclude, ASM, &subset(set)),
         Wish::Exclude(set) => stage.says(port, from, ToExclude, ASM, &subset(set)),
     }
-    // A source that was neither wanted nor unwanted before counts as wanted until it expires.
-    stage.time_out();
 }
 
 #[test]
@@ -126,16 +123,8 @@ fn each_change_of_the_merged_filter_is_reported_once_by_the_records_of_rfc_3810(
                     say("ALLOW", before & !after, false);
                     say("BLOCK", after & !before, false);
                 }
-                // A source that was wanted, or not, stays so until its timer expires, which is a
-                // moment later.
-                (Wish::Include(before), Wish::Exclude(after)) => {
-                    say("TO_EX", after & !before, true);
-                    say("BLOCK", after & before, false);
-                }
-                (Wish::Exclude(before), Wish::Include(after)) => {
-                    say("ALLOW", after & before, false);
-                    say("TO_IN", after, true);
-                }
+                (Wish::Include(_), Wish::Exclude(after)) => say("TO_EX", after, true),
+                (Wish::Exclude(_), Wish::Include(after)) => say("TO_IN", after, true),
                 (Wish::Nothing, _) | (_, Wish::Nothing) => unreachable!("it includes nothing"),
             }
             assert_eq!(stage.words(), expected, "{before:?} to {after:?}");

@@ -21,7 +21,6 @@ fn a_join_and_a_leave_are_reported_right_after_they_are_done() {
     stage.says(0, 1, Allow, SSM, &[1]);
     assert_eq!(stage.words(), [format!("ALLOW {SSM} {{1}}")]);
     stage.says(0, 1, Block, SSM, &[1]);
-    stage.time_out();
     assert_eq!(stage.words(), [format!("BLOCK {SSM} {{1}}")]);
     stage.pass(30);
     let again = stage.words();
@@ -253,7 +252,6 @@ fn a_long_change_is_told_by_the_whole_filter() {
         )
     });
     stage.says(0, 1, Block, SSM, &low);
-    stage.time_out();
     stage.says(0, 1, Allow, SSM, &high);
     stage.fail_if(|_| false);
     stage.pass(1);

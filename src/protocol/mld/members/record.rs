@@ -102,6 +102,10 @@ impl Members<'_> {
         }
         let (has_changed, refused) = self.apply(slot, &reported);
         self.settle(slot, has_changed, changed);
+        if reported.limits.fast_leave {
+            // What the record left expires now.
+            self.expire(reported.now, slot, changed);
+        }
         match refused {
             true => Err(Refusal::Sources),
             false => Ok(()),

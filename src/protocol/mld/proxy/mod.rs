@@ -412,17 +412,13 @@ impl<'t> Proxy<'t> {
 
     /// Is anything to be merged?
     pub(crate) fn is_stale(&self) -> bool {
-        !self.stale.is_empty() || self.has_room_for_groups() || self.has_room_for_sources()
+        !self.stale.is_empty() || self.has_room()
     }
 
-    /// Is there room for groups that found none?
-    fn has_room_for_groups(&self) -> bool {
-        self.refused.groups && self.groups.len() < CAPACITY
-    }
-
-    /// Is there room for sources that found none?
-    fn has_room_for_sources(&self) -> bool {
-        self.refused.sources && self.flows.len() < FLOWS
+    /// Is there room for a group or a source that found none?
+    fn has_room(&self) -> bool {
+        let for_groups = self.refused.groups && self.groups.len() < CAPACITY;
+        for_groups || self.refused.sources && self.flows.len() < FLOWS
     }
 
     /// Merges what changed.
@@ -434,17 +430,11 @@ impl<'t> Proxy<'t> {
         let mut merging = Merging::default();
         self.versions = around.versions;
         self.base.set_senders(around.config.senders);
-        if self.has_room_for_groups() {
-            self.refused.groups = false;
+        if self.has_room() {
+            self.refused = Refused::default();
             for group in members.groups() {
-                if self.groups.find(&group).is_none() {
-                    self.note(group);
-                }
+                self.note(group);
             }
-        }
-        if self.has_room_for_sources() {
-            self.refused.sources = false;
-            self.note_all();
         }
         while let Some(slot) = self.stale.take_first() {
             self.merge_group(members, around, slot, &mut merging);
