@@ -508,6 +508,7 @@ impl Month {
                     self.at(delay, Happening::Answer { host, life, port });
                 }
             }
+            Sent::StreamQuery { port, group } => self.viewers_hear(port, group),
             Sent::SolicitUpstream { target } => self.solicited_upstream(target),
         }
     }

@@ -9,6 +9,7 @@ mod hosts;
 mod invariants;
 mod month;
 mod truth;
+mod viewers;
 mod world;
 
 use std::panic::catch_unwind;

@@ -13,6 +13,7 @@ use protocol::link::Port;
 use protocol::wire::MacAddress;
 
 use crate::hosts::{Host, State};
+use crate::viewers::{Viewer, proxy_config, viewers};
 use crate::world::{Sickness, World};
 
 /// The router's link-local address downstream.
@@ -20,8 +21,8 @@ pub const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xff);
 /// The address of another program's proxy entry and route. The engine never learns it.
 pub const OTHERS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 7);
 
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
+pub const SECOND: u64 = 1_000;
+pub const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 pub const DAY: u64 = 24 * HOUR;
 pub const DAYS: u64 = 30;
@@ -75,6 +76,13 @@ pub enum Happening {
     Solicitation,
     Straying,
     Timeout,
+    Zap {
+        viewer: usize,
+    },
+    Tells {
+        viewer: usize,
+    },
+    Viewers,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +99,11 @@ pub struct Month {
     pub by_mac: BTreeMap<MacAddress, usize>,
     pub prefixes: Vec<u64>,
     pub most_addresses: usize,
+    pub viewers: Vec<Viewer>,
+    /// When a link or an action last kept streams from their viewers.
+    pub disturbed: u64,
+    /// Actions fail now.
+    pub is_sick: bool,
     /// The average time in milliseconds from one chatter of a host to the next, and that of an
     /// absence.
     pub chatter: u64,
@@ -137,6 +150,13 @@ impl Month {
             1 if config.ask && !config.ndp_proxy => Learn::Mld,
             _ => Learn::Both,
         };
+        if seed % 3 == 0 {
+            config.mld_proxy = Some(proxy_config(&mut random));
+        }
+        let viewers = match config.mld_proxy {
+            Some(_) => viewers(config.downstreams.len()),
+            None => Vec::new(),
+        };
         let follows_prefixes = config.upstream_prefixes;
         let timeout = config.address_timeout.as_millis();
         let world = World::new(config, random.fork());
@@ -147,6 +167,9 @@ impl Month {
             by_mac: BTreeMap::new(),
             prefixes: Vec::new(),
             most_addresses: if is_crowded { 3 } else { 4 },
+            viewers,
+            disturbed: 0,
+            is_sick: false,
             chatter: if is_crowded { timeout / 3 } else { timeout },
             absence: if is_crowded { 80 * HOUR } else { 60 * HOUR },
             outages: if is_crowded { 10 * HOUR } else { 4 * HOUR },
@@ -184,6 +207,9 @@ impl Month {
             let delay = self.some(self.absence);
             self.at(delay, Happening::Arrival { host });
         }
+        for viewer in 0..self.viewers.len() {
+            self.again(Happening::Zap { viewer });
+        }
         for happening in [
             Happening::DownstreamGoes,
             Happening::UpstreamGoes,
@@ -199,6 +225,7 @@ impl Month {
             Happening::Solicitation,
             Happening::Straying,
             Happening::Timeout,
+            Happening::Viewers,
         ] {
             self.again(happening);
         }
@@ -219,6 +246,9 @@ impl Month {
         }
         self.upstream_comes();
         self.list();
+        self.is_sick = false;
+        self.disturbed = self.world.now();
+        self.viewers_end();
         let config = self.world.config();
         let longest = config.address_timeout.as_millis() + config.expiry_interval.as_millis();
         let end = self.world.now() + longest + MINUTE;
@@ -231,11 +261,16 @@ impl Month {
             .now
             .saturating_add(Duration::from_millis(HOUR));
         self.world.timeout();
-        assert_eq!(self.world.model.next_deadline(), None, "{next:?}");
+        let after = self.world.model.next_deadline();
+        match self.viewers.is_empty() {
+            true => assert_eq!(after, None, "{next:?}"),
+            // Only the next General Query is still to come.
+            false => assert!(after > Some(self.world.model.now), "{next:?}"),
+        }
     }
 
     /// Runs the next happening. Returns false where it is later than `end`.
-    fn next(&mut self, end: u64) -> bool {
+    pub fn next(&mut self, end: u64) -> bool {
         let due = self
             .schedule
             .peek()
@@ -284,6 +319,8 @@ impl Month {
             Happening::Solicitation => 5 * MINUTE,
             Happening::Straying => 3 * MINUTE,
             Happening::Timeout => 7 * MINUTE,
+            Happening::Zap { .. } => 3 * HOUR,
+            Happening::Viewers => 10 * MINUTE,
             Happening::Query => {
                 self.at(125 * SECOND, happening);
                 return;
@@ -324,10 +361,15 @@ impl Month {
                     downstream: 0.02,
                 };
                 self.world.falls_sick(sickness);
+                self.is_sick = true;
                 let delay = self.some(5 * MINUTE);
                 self.at(delay, Happening::Recovery);
             }
-            Happening::Recovery => self.world.falls_sick(Sickness::default()),
+            Happening::Recovery => {
+                self.world.falls_sick(Sickness::default());
+                self.is_sick = false;
+                self.disturbed = self.world.now();
+            }
             Happening::Querier => {
                 self.querier = match self.random.u8(..8) {
                     0 => Querier::V1,
@@ -374,6 +416,9 @@ impl Month {
                 }
             }
             Happening::Timeout => self.world.timeout(),
+            Happening::Zap { viewer } => self.zaps(viewer),
+            Happening::Tells { viewer } => self.tells(viewer),
+            Happening::Viewers => self.look_at_viewers(),
         }
         self.again(happening);
     }

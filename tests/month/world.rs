@@ -10,8 +10,10 @@ use protocol::config::Config;
 use protocol::counters::Counter;
 use protocol::engine::{Action, Event};
 use protocol::link::{Link, Port, Side};
+use protocol::mld::streams;
 use protocol::ndp::neighbors::Question;
 use protocol::time::Instant;
+use protocol::wire::ALL_NODES;
 use protocol::{mld, ndp};
 
 use crate::facts::{Fact, group_of};
@@ -26,6 +28,7 @@ pub enum Sent {
     Resolve { port: Port, target: Ipv6Addr },
     Query { port: Port, group: Ipv6Addr },
     SolicitUpstream { target: Ipv6Addr },
+    StreamQuery { port: Port, group: Ipv6Addr },
 }
 
 /// The probability that an action fails, for each kind of action.
@@ -49,7 +52,9 @@ impl Sickness {
                     ..
                 },
             ) => self.downstream,
-            Action::Mld(mld::Action::Streams(_)) => 0.0,
+            Action::Mld(mld::Action::Streams(streams::Action::Membership(_))) => self.membership,
+            Action::Mld(mld::Action::Streams(streams::Action::Forward(_))) => self.tables,
+            Action::Mld(mld::Action::Streams(streams::Action::Query { .. })) => self.downstream,
             Action::Mld(mld::Action::Report { .. })
             | Action::Ndp(ndp::Action::Solicit { .. } | ndp::Action::Advertise { .. }) => {
                 self.upstream
@@ -232,6 +237,7 @@ impl World {
 
     pub fn set_upstream(&mut self, upstream: Option<Link>) {
         self.handle(Event::Link(Side::Upstream, upstream));
+        self.forward_by(Side::Upstream, upstream.is_some());
     }
 
     pub fn set_downstream(&mut self, port: Port, downstream: Option<Link>) {
@@ -242,6 +248,14 @@ impl World {
             self.truth.expected = expected;
         }
         self.handle(Event::Link(Side::Downstream(port), downstream));
+        self.forward_by(Side::Downstream(port), downstream.is_some());
+    }
+
+    /// The kernel forwards by the interface on a side, or no longer.
+    fn forward_by(&mut self, side: Side, present: bool) {
+        if self.config().mld_proxy.is_some() {
+            self.handle(Event::Forwarding { side, present });
+        }
     }
 
     /// Checks what the engine did, and whether it agrees with the truth.
@@ -264,6 +278,17 @@ impl World {
     fn look_at_action(&mut self, action: &Action, succeeded: bool) -> Option<Sent> {
         let now = self.now();
         match *action {
+            Action::Mld(mld::Action::Streams(streams::Action::Query {
+                port, destination, ..
+            })) => {
+                let is_general = destination == ALL_NODES;
+                let group = if is_general {
+                    Ipv6Addr::UNSPECIFIED
+                } else {
+                    destination
+                };
+                return Some(Sent::StreamQuery { port, group });
+            }
             Action::Mld(mld::Action::Streams(_) | mld::Action::Report { .. }) => {}
             Action::Ndp(ndp::Action::Join(change) | ndp::Action::Leave(change)) => {
                 let group = group_of(change.group.group());
