@@ -121,21 +121,11 @@ impl StreamLab {
     /// Creates a downstream with the router's addresses on it, but without ports.
     pub fn add_downstream(&self, bridge: &str, index: u32, snooping: bool) {
         let rtr = &self.lab.rtr;
-        let index = match index {
-            0 => String::new(),
-            index => format!("index {index}"),
-        };
-        // The bridge has the only link-local address that a test knows, and a fixed link-layer
-        // address, which it would otherwise take from a port.
-        let (mac, prefix) = if bridge == GUEST {
-            ("02:00:00:00:00:0e", "2001:db8:e::")
+        let (last, prefix) = if bridge == GUEST {
+            (0xe, "2001:db8:e::")
         } else {
-            ("02:00:00:00:00:0f", "2001:db8:f::")
+            (0xf, "2001:db8:f::")
         };
-        rtr.run(&format!(
-            "ip link add name {bridge} address {mac} {index} type bridge
-             ip link set dev {bridge} addrgenmode none"
-        ));
         let options = BridgeOptions {
             snooping: Some(snooping),
             // A bridge's own querier would ask in MLDv1, and hosts would forget about sources.
@@ -144,7 +134,7 @@ impl StreamLab {
             query_response_interval: snooping.then_some(25),
             ..BridgeOptions::default()
         };
-        rtr.set_bridge(bridge, &options);
+        rtr.add_fixed_bridge(bridge, index, [2, 0, 0, 0, 0, last], &options);
         rtr.set_up(bridge);
         rtr.add_address(bridge, QUERIER, 64, None);
         let address = format!("{prefix}1").parse().expect("an address");

@@ -80,6 +80,27 @@ impl Namespace {
         self.change(&format!("adding the bridge {interface}"), request);
     }
 
+    /// As [`Self::add_bridge`], with this index unless that is 0, and with a fixed link-layer
+    /// address, which a bridge otherwise takes from a port. It gets no link-local address by
+    /// itself.
+    #[track_caller]
+    pub fn add_fixed_bridge(
+        &self,
+        interface: &str,
+        index: u32,
+        mac: [u8; 6],
+        options: &BridgeOptions,
+    ) {
+        let mut request = link_request(libc::NLM_F_CREATE | libc::NLM_F_EXCL, index);
+        request.attribute(libc::IFLA_IFNAME, &name(interface));
+        request.attribute(libc::IFLA_ADDRESS, &mac);
+        request.bridge(options);
+        self.change(&format!("adding the bridge {interface}"), request);
+        let mut request = link_request(0, self.index(interface));
+        request.without_link_local();
+        self.change(&format!("addresses of {interface}"), request);
+    }
+
     #[track_caller]
     pub fn set_bridge(&self, interface: &str, options: &BridgeOptions) {
         let mut request = link_request(0, self.index(interface));
@@ -100,11 +121,7 @@ impl Namespace {
         let mut request = link_request(0, self.index(interface));
         request.raise();
         request.attribute(libc::IFLA_MASTER, &self.index(bridge).to_ne_bytes());
-        request.nest(libc::IFLA_AF_SPEC, |families| {
-            families.nest(libc::AF_INET6 as u16, |inet6| {
-                inet6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
-            });
-        });
+        request.without_link_local();
         self.change(&format!("{interface} to {bridge}"), request);
     }
 
@@ -331,6 +348,15 @@ impl Message {
         let up = (libc::IFF_UP as u32).to_ne_bytes();
         self.0[HEADER + 8..HEADER + 12].copy_from_slice(&up);
         self.0[HEADER + 12..HEADER + 16].copy_from_slice(&up);
+    }
+
+    /// Keeps the kernel from giving a link a link-local address.
+    fn without_link_local(&mut self) {
+        self.nest(libc::IFLA_AF_SPEC, |families| {
+            families.nest(libc::AF_INET6 as u16, |inet6| {
+                inet6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+            });
+        });
     }
 
     fn bridge(&mut self, options: &BridgeOptions) {
