@@ -3,6 +3,8 @@
 
 #[path = "netns/lab.rs"]
 mod lab;
+#[path = "demo/stream.rs"]
+mod stream;
 
 use std::env;
 use std::io::{self, IsTerminal};
@@ -17,7 +19,7 @@ use lab::{
 use nix::sys::signal::Signal;
 
 const HELP: &str = "\
-Usage: cargo demo [--ndppd]
+Usage: cargo demo [--ndppd | --stream]
 
 Builds a small network on this machine (gateway, switch with MLD snooping, router, LAN), shows that
 the gateway does not reach the LAN, starts mldproxy on the router, and shows that now it does. Takes
@@ -26,7 +28,20 @@ private to the demo and ends with it.
 
   --ndppd  have ndppd answer for the LAN's host, and mldproxy beside it, in place of
            mldproxy --ndp-proxy alone
+  --stream show mldproxy --mld-proxy instead: a receiver joins, the stream arrives, the receiver
+           leaves, the stream stops
   --help   show this";
+
+/// What the demo shows.
+#[derive(Clone, Copy)]
+enum Show {
+    /// A host that the gateway reaches, by mldproxy alone.
+    Host,
+    /// The same by ndppd, with mldproxy beside it.
+    HostByNdppd,
+    /// A stream that comes and goes.
+    Stream,
+}
 
 const PROBLEM: &str = "
 The provider gives one IPv6 prefix and takes every host to be on its own link. Its gateway looks for
@@ -48,10 +63,11 @@ const NETWORK: &str = "
 const PINGS: u32 = 5;
 
 fn main() -> ExitCode {
-    let mut beside = false;
+    let mut show = Show::Host;
     for argument in env::args().skip(1) {
         match argument.as_str() {
-            "--ndppd" => beside = true,
+            "--ndppd" => show = Show::HostByNdppd,
+            "--stream" => show = Show::Stream,
             "--help" | "-h" => {
                 println!("{HELP}");
                 return ExitCode::SUCCESS;
@@ -66,7 +82,12 @@ fn main() -> ExitCode {
     panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let begin = Instant::now();
     let mut screen = Screen::default();
-    match panic::catch_unwind(move || demonstrate(&mut screen, beside)) {
+    let demonstration = move || match show {
+        Show::Host => demonstrate(&mut screen, false),
+        Show::HostByNdppd => demonstrate(&mut screen, true),
+        Show::Stream => stream::demonstrate(&mut screen),
+    };
+    match panic::catch_unwind(demonstration) {
         Ok(Ok(())) => {
             let seconds = begin.elapsed().as_secs_f32();
             println!(

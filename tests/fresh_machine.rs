@@ -28,8 +28,12 @@ fn main() -> ExitCode {
     if let Err(reason) = &isolated {
         eprintln!("skipping all: {reason}");
     }
-    let tests: [(&str, fn()); 2] = [
+    let tests: [(&str, fn()); 3] = [
         ("the_demo_runs_no_program_of_the_system", runs_no_program),
+        (
+            "the_demo_of_a_stream_runs_no_program_of_the_system",
+            streams_without_a_program,
+        ),
         (
             "the_demo_names_the_package_of_a_missing_ndppd",
             names_the_package,
@@ -55,6 +59,21 @@ fn runs_no_program() {
         "proxy entry on wan: 2001:db8:1::1:10",
         "5 sent, 5 answered",
         "MDB of port rtr: no ff02::1:ff01:10",
+    ] {
+        assert!(stdout.contains(seen), "no {seen:?} in {stdout}");
+    }
+}
+
+fn streams_without_a_program() {
+    let output = demo(&["--stream"]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    for seen in [
+        "lan: 0 datagrams received",
+        "rtr: 2001:db8:1::10 ff3e::4321:1234 wan -> br-lan",
+        "guest: nothing of the stream on the link",
+        "rtr: no entry",
+        "lan: nothing of the stream on the link",
     ] {
         assert!(stdout.contains(seen), "no {seen:?} in {stdout}");
     }
