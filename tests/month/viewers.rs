@@ -81,11 +81,11 @@ impl Month {
             false => FilterMode::Include,
         };
         let sources = numbers.map(source).collect();
-        self.wishes(viewer, Filter { mode, sources });
+        self.wishes(viewer, &Filter { mode, sources });
     }
 
     /// A viewer wants this from now on, and reports the change (RFC 3810 §6.1).
-    pub fn wishes(&mut self, viewer: usize, wish: Filter) {
+    pub fn wishes(&mut self, viewer: usize, wish: &Filter) {
         let before = std::mem::replace(&mut self.viewers[viewer].wish, wish.clone());
         let (less, more) = (
             &before.sources - &wish.sources,
@@ -134,10 +134,10 @@ impl Month {
         match wish.mode {
             FilterMode::Include if wish.sources.is_empty() => {}
             FilterMode::Include => {
-                self.reports_streams(viewer, RecordType::ModeIsInclude, &wish.sources)
+                self.reports_streams(viewer, RecordType::ModeIsInclude, &wish.sources);
             }
             FilterMode::Exclude => {
-                self.reports_streams(viewer, RecordType::ModeIsExclude, &wish.sources)
+                self.reports_streams(viewer, RecordType::ModeIsExclude, &wish.sources);
             }
         }
     }
@@ -226,7 +226,7 @@ impl Month {
         self.look_at_viewers();
         assert!(self.world.truth.kept > kept, "the viewers are looked at");
         for viewer in 0..self.viewers.len() {
-            self.wishes(viewer, nothing());
+            self.wishes(viewer, &nothing());
         }
         // What a viewer said while its link was down was not heard: until its timers expire.
         let listening = Duration::from_secs(2 * 3600 + 10).as_millis();

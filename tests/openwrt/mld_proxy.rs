@@ -14,6 +14,7 @@ crate::tests![
     options_without_the_proxy_are_named,
     a_bridge_that_floods_is_named_with_what_ends_it,
     a_bridge_that_snoops_is_not_named,
+    a_bridge_that_queries_itself_is_named_with_what_ends_it,
     only_the_bridges_of_a_proxy_are_named,
 ];
 
@@ -148,13 +149,15 @@ config interface 'lan'
 /// The log lines about bridges.
 fn hints(router: &Router, action: &str) -> Vec<String> {
     let log = router.run(action).log().into_iter();
-    log.filter(|line| line.contains("flood")).collect()
+    log.filter(|line| line.contains("@device")).collect()
 }
 
 fn hint(bridge: &str, number: u32) -> String {
     format!(
         "notice: streams flood all ports of {bridge} and its Wi-Fi: uci set \
-         network.@device[{number}].igmp_snooping=1, uci commit network and service network reload"
+         network.@device[{number}].igmp_snooping=1, uci set \
+         network.@device[{number}].multicast_querier=0, uci commit network and service network \
+         reload"
     )
 }
 
@@ -177,19 +180,37 @@ fn a_bridge_that_floods_is_named_with_what_ends_it() {
     assert_eq!(hints(&router, "start"), both[..1]);
 }
 
+/// A section of a bridge that snoops, with or without the bridge's own querier.
+const SNOOPING: &str = "'bridge'\n\toption igmp_snooping 'ON'\n\toption multicast_querier '0'";
+
 fn a_bridge_that_snoops_is_not_named() {
     let router = proxying(LAN_AND_GUEST);
     for on in ["1", "on"] {
-        let snooping = NETWORK.replace(
-            "'bridge'",
-            &format!("'bridge'\n\toption igmp_snooping '{on}'"),
-        );
+        let snooping = NETWORK.replace("'bridge'", &SNOOPING.replace("ON", on));
         router.write("etc/config/network", &snooping);
         assert_eq!(hints(&router, "start"), [""; 0]);
     }
-    let one = NETWORK.replacen("'bridge'", "'bridge'\n\toption igmp_snooping '1'", 1);
+    let one = NETWORK.replacen("'bridge'", &SNOOPING.replace("ON", "1"), 1);
     router.write("etc/config/network", &one);
     assert_eq!(hints(&router, "start"), [hint("br-guest", 2)]);
+}
+
+fn a_bridge_that_queries_itself_is_named_with_what_ends_it() {
+    let router = proxying(LAN_AND_GUEST);
+    let told = |bridge: &str, number: u32| {
+        format!(
+            "notice: {bridge} queries by MLDv1 itself, so hosts do not name the sources that they \
+             want: uci set network.@device[{number}].multicast_querier=0, uci commit network and \
+             service network reload"
+        )
+    };
+    let by_default = "'bridge'\n\toption igmp_snooping '1'";
+    for querier in ["", "\n\toption multicast_querier '1'"] {
+        let snooping = NETWORK.replace("'bridge'", &format!("{by_default}{querier}"));
+        router.write("etc/config/network", &snooping);
+        let both = [told("br-lan", 1), told("br-guest", 2)];
+        assert_eq!(hints(&router, "start"), both);
+    }
 }
 
 fn only_the_bridges_of_a_proxy_are_named() {
