@@ -148,13 +148,11 @@ impl Model<'_> {
     }
 
     /// Is the kernel to be the member of a group? It speaks the version that it hears. It hands what
-    /// it sends upstream to its own members there, but to those of single sources.
+    /// it sends upstream to its own members there.
     fn is_kernels(&self, config: &ProxyConfig, group: Ipv6Addr) -> bool {
         let version = self.engine.mld().host().heard_version();
-        match is_source_specific(group) {
-            true => version == MldVersion::V2,
-            false => !config.senders,
-        }
+        let can_report = version == MldVersion::V2 || !is_source_specific(group);
+        can_report && !config.senders
     }
 
     pub(crate) fn check_streams(&self) {

@@ -193,13 +193,10 @@ impl Proxy<'_> {
 
     /// Is the kernel to be the member of a group, or does the router report it alone? The kernel
     /// would report a source-specific group in MLDv1, and must not (RFC 4604 §2.2.1). And of what
-    /// it sends upstream, it hands a copy to its own members there, which would be forwarded again:
-    /// only an entry for the source keeps that out.
+    /// it sends upstream, it hands a copy to its own members there, which would be forwarded again.
     fn is_for_kernel(&self, group: Ipv6Addr) -> bool {
-        match is_source_specific(group) {
-            true => self.versions.of_kernel == MldVersion::V2,
-            false => !self.base.sends(),
-        }
+        let can_report = self.versions.of_kernel == MldVersion::V2 || !is_source_specific(group);
+        can_report && !self.base.sends()
     }
 
     /// Does the router report a group alone that it is a member of?
