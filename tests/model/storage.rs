@@ -1,7 +1,7 @@
 //! The tables and the engines of all tests.
 
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::cell::Cell;
-use std::thread::Builder;
 
 use protocol::config::Config;
 use protocol::engine::{Engine, Tables};
@@ -11,11 +11,21 @@ thread_local! {
     static FREE: Cell<Option<Box<Tables>>> = const { Cell::new(None) };
 }
 
-/// Tables of an engine. They are some megabytes, which a test's own stack may not have room for.
+/// Tables of an engine. They are some megabytes, of which only those pages take memory that a test
+/// uses.
+#[allow(
+    unsafe_code,
+    reason = "a safe way would write all of them, on the stack first"
+)]
 pub fn new() -> Box<Tables> {
-    let builder = Builder::new().stack_size(8 * size_of::<Tables>());
-    let building = builder.spawn(|| Box::new(const { Tables::new() }));
-    building.expect("a thread").join().expect("tables")
+    let layout = Layout::new::<Tables>();
+    // SAFETY: the layout is not of size 0.
+    let pointer = unsafe { alloc_zeroed(layout) }.cast::<Tables>();
+    if pointer.is_null() {
+        handle_alloc_error(layout);
+    }
+    // SAFETY: new tables are all zero bits, and the octets are of their layout.
+    unsafe { Box::from_raw(pointer) }
 }
 
 /// Lends tables for the time of `run`.
