@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::net::Ipv6Addr;
 
 use log::{LevelFilter, Log, Metadata, Record};
-use protocol::config::MldVersion;
+use protocol::config::{Forward, MldVersion, ProxyConfig};
 use protocol::engine::{Action, Event};
 use protocol::link::Side;
 use protocol::ndp;
-use protocol::wire::{MacAddress, RecordType};
+use protocol::wire::{MacAddress, QueryVersion, RecordType};
 
 use crate::stage::{
     GATEWAY, HOST, LINK_LOCAL, ROUTER, Stage, address, advertisement, group, heard, report,
@@ -241,4 +241,46 @@ fn queriers_that_take_turns_are_told_once_a_minute_and_another_version_always() 
     stage.pass(60);
     stage.query_of(FE80_BB, MldVersion::V2);
     assert_eq!(lines(), ["info: fe80::bb is the querier upstream"]);
+}
+
+#[test]
+fn another_querier_is_told_of_with_what_it_costs_and_now_and_then() {
+    let query = |by, version| model::packets::query(by, Ipv6Addr::UNSPECIFIED, version);
+    let queried = |stage: &mut Stage, by, version| {
+        let packet = query(by, version);
+        stage.receive_from(GATEWAY, &packet);
+    };
+    for (forward, level, end) in [
+        (Forward::Auto, "warn", "no stream is forwarded there"),
+        (Forward::Always, "info", ""),
+    ] {
+        listen();
+        let mut stage = Stage::with(|config| {
+            config.mld_proxy = Some(ProxyConfig {
+                forward,
+                ..ProxyConfig::default()
+            });
+        });
+        lines();
+        queried(&mut stage, LINK_LOCAL, QueryVersion::V1);
+        let told = lines();
+        let start = format!("{level}: {LINK_LOCAL} is the querier on br-lan by MLDv1");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].starts_with(&start) && told[0].contains(end),
+            "{told:?}"
+        );
+        // Two that take turns are told of once a minute.
+        for _ in 0..10 {
+            queried(&mut stage, FE80_AA, model::packets::v2(2, 125));
+            queried(&mut stage, LINK_LOCAL, QueryVersion::V1);
+        }
+        assert_eq!(lines(), Vec::<String>::new());
+        stage.pass(300);
+        let told = lines();
+        assert_eq!(
+            told.last().unwrap(),
+            "info: this router is the querier on br-lan"
+        );
+    }
 }

@@ -150,7 +150,7 @@ impl Month {
             1 if config.ask && !config.ndp_proxy => Learn::Mld,
             _ => Learn::Both,
         };
-        if seed.is_multiple_of(3) {
+        if seed % 5 == 3 {
             config.mld_proxy = Some(proxy_config(&mut random));
         }
         let viewers = match config.mld_proxy {

@@ -340,7 +340,8 @@ impl<'t> Streams<'t> {
         self.members
             .handle_timeout(cx.now, |group| proxy.note(group));
         self.proxy.handle_timeout(cx.now);
-        for (port, downstream) in (0..).zip(&mut self.downstreams) {
+        let ports = cx.config.downstreams.len();
+        for (port, downstream) in (0..).zip(&mut self.downstreams).take(ports) {
             if let Some(change) = downstream.querier.handle_timeout(cx.now, config) {
                 log_querier(&cx.config, port, change);
                 self.proxy.note_all();
@@ -448,7 +449,8 @@ impl<'t> Streams<'t> {
     /// The next query. The same one again until [`Self::done`] is told of it.
     pub(crate) fn poll_query(&mut self, cx: &Context, buffer: &mut [u8]) -> Option<Action> {
         let config = cx.config.mld_proxy.as_ref()?;
-        for (port, downstream) in (0..).zip(&self.downstreams) {
+        let ports = cx.config.downstreams.len();
+        for (port, downstream) in (0..).zip(&self.downstreams).take(ports) {
             let Some((own, _)) = cx.links.source_on(Side::Downstream(port)) else {
                 continue;
             };
@@ -551,7 +553,9 @@ impl<'t> Streams<'t> {
     pub(crate) fn next_deadline(&self, cx: &Context) -> Option<Instant> {
         cx.config.mld_proxy.as_ref()?;
         let can_send = |port| cx.links.source_on(Side::Downstream(port)).is_some();
-        let queriers = (0..).zip(&self.downstreams);
+        let queriers = (0..)
+            .zip(&self.downstreams)
+            .take(cx.config.downstreams.len());
         let queriers = queriers.filter(|(port, _)| can_send(*port));
         let queriers = queriers.filter_map(|(_, downstream)| downstream.querier.next_deadline());
         // A specific query that is due waits for a token.
@@ -559,10 +563,10 @@ impl<'t> Streams<'t> {
             let token = downstream.queries.next_token(QUERY_RATE, QUERY_BURST);
             (token > cx.now).then_some(token)
         });
-        let token = tokens.min().filter(|_| self.members.has_due());
+        let is_waiting = self.members.has_due();
         earliest(&[
             queriers.min(),
-            token,
+            is_waiting.then(|| tokens.min()).flatten(),
             self.members.next_deadline(),
             self.proxy.next_deadline(),
             self.look_at,
