@@ -21,4 +21,4 @@ pub mod view;
 
 pub use kernel::{Kernel, TABLES};
 pub use model::{Deed, Diligence, Model};
-pub use streams::{Wishes, merge};
+pub use streams::Wishes;

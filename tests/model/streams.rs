@@ -32,10 +32,9 @@ pub type Wishes = BTreeMap<Port, Filter>;
 const STRANGER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xdead, 0, 0, 0, 0, 1);
 const UNKNOWN_GROUP: Ipv6Addr = Ipv6Addr::new(0xff1e, 0, 0, 0, 0, 0, 0xdead, 1);
 
-/// RFC 3810 §4.2: one filter that lets in what any of some filters lets in; `None` if that is
-/// nothing.
-pub fn merge<'f>(filters: &(impl Iterator<Item = &'f Filter> + Clone)) -> Option<Filter> {
-    let of = |mode| filters.clone().filter(move |filter| filter.mode == mode);
+/// RFC 3810 §4.2: the filter that lets in what is wanted on any link; `None` if that is nothing.
+fn merge(wishes: &Wishes) -> Option<Filter> {
+    let of = |mode| wishes.values().filter(move |filter| filter.mode == mode);
     let included: BTreeSet<Ipv6Addr> = of(FilterMode::Include)
         .flat_map(|filter| filter.sources.iter().copied())
         .collect();
@@ -143,7 +142,7 @@ impl Model<'_> {
         let version = self.engine.mld().host().version(self.engine.config());
         let can_report = version == MldVersion::V2 || !is_source_specific(group);
         let leaves = Scope::of(group) >= config.scope;
-        let filter = merge(&self.wishes(group).values());
+        let filter = merge(&self.wishes(group));
         filter.filter(|_| can_report && leaves)
     }
 
