@@ -281,6 +281,10 @@ impl Model<'_> {
         let host = self.engine.mld().host();
         let version = host.version(self.engine.config());
         let is_kernels_version = version == host.heard_version();
+        if version == MldVersion::V1 {
+            // Nothing is said of such a group in MLDv1, not its end either.
+            self.told.0.retain(|group, _| !is_source_specific(*group));
+        }
         if can_speak && !(is_kernels_version && version == MldVersion::V1) {
             return;
         }

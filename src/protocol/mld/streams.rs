@@ -423,18 +423,8 @@ impl<'t> Streams<'t> {
         manner: Option<&Manner>,
         buffer: &mut [u8],
     ) -> Option<(usize, Ipv6Addr)> {
-        match manner {
-            None => {
-                self.proxy.leave_reports(true);
-                None
-            }
-            Some(manner) => {
-                if manner.times == 0 {
-                    self.proxy.leave_reports(false);
-                }
-                self.proxy.poll_report(manner, buffer)
-            }
-        }
+        self.proxy.leave_reports(manner);
+        self.proxy.poll_report(manner?, buffer)
     }
 
     /// All groups are left in the end.

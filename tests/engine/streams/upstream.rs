@@ -100,6 +100,23 @@ fn an_mldv1_querier_upstream_gets_no_source_specific_group_and_gets_it_back_in_m
 }
 
 #[test]
+fn with_senders_too_nothing_of_a_source_specific_group_is_said_in_mldv1() {
+    let mut stage = proxy(|config| config.senders = true);
+    stage.says(0, 1, Allow, SSM, &[1]);
+    stage.words();
+    stage.upstream_queries(QueryVersion::V1);
+    stage.says(0, 1, Allow, SSM, &[2]);
+    stage.pass(100);
+    let words = stage.words();
+    let of_it = |words: &&String| words.contains(&SSM.to_string()) && !words.starts_with("lan");
+    assert_eq!(words.iter().find(of_it), None);
+    stage.says(0, 1, IsInclude, SSM, &[1, 2]);
+    stage.pass(170);
+    let words = stage.words();
+    assert!(words.contains(&format!("ALLOW {SSM} {{1 2}}")), "{words:?}");
+}
+
+#[test]
 fn where_the_user_forces_mldv2_only_the_router_reports_it_to_an_mldv1_querier() {
     let mut stage = in_mode(MldMode::V2);
     stage.upstream_queries(QueryVersion::V1);

@@ -243,14 +243,22 @@ impl Proxy<'_> {
         !self.changes.is_empty()
     }
 
-    /// Notes changes as reported: all of them, since nobody can report, or without `all` those that
-    /// the kernel alone reports.
-    pub(crate) fn leave_reports(&mut self, all: bool) {
+    /// Notes changes as reported that the router does not report: all of them without a `manner`,
+    /// those that the kernel alone reports, and in MLDv1 those of source-specific groups (RFC 4604
+    /// §2.2.1).
+    pub(crate) fn leave_reports(&mut self, manner: Option<&Manner>) {
         let mut first = 0;
         while let Some(slot) = self.changes.next_from(first) {
             first = slot.saturating_add(1);
-            let group = self.groups.get(slot);
-            if all || group.is_some_and(|(_, merged)| merged.is_of_kernel) {
+            let Some((group, merged)) = self.groups.get(slot) else {
+                continue;
+            };
+            let is_reported = manner.is_some_and(|manner| {
+                let is_kernels = manner.times == 0 && merged.is_of_kernel;
+                let is_silent = manner.version == MldVersion::V1 && is_source_specific(group);
+                !is_kernels && !is_silent
+            });
+            if !is_reported {
                 self.note_told(slot, 0);
             }
         }
