@@ -71,7 +71,7 @@ pub use tap::{Frame, Tap, group_mac};
 pub use traffic::Traffic;
 pub use tun::Tun;
 
-use namespace::path_of_fd;
+pub use namespace::path_of_fd;
 
 /// The router's interface towards the gateway, and its bridge towards the first LAN.
 pub const UPSTREAM: &str = "wan";

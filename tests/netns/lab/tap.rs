@@ -1,14 +1,18 @@
 //! Packets as they are on the wire.
 
+use std::io::IoSliceMut;
 use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
-use nix::sys::socket::{self, AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType};
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout, ReceiveTimestampns};
+use nix::sys::socket::{
+    self, AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType,
+};
+use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
 
 use super::Namespace;
 
@@ -61,6 +65,7 @@ impl Tap {
             let socket = socket::socket(AddressFamily::Packet, kind, flags, protocol)?;
             // A stream needs more room than the kernel gives. Only root gets it.
             let _ = socket::setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER);
+            socket::setsockopt(&socket, ReceiveTimestampns, &true)?;
             socket::bind(socket.as_raw_fd(), &link)?;
             Ok(Self { socket, link })
         });
@@ -103,6 +108,11 @@ impl Tap {
 
     /// The next IPv6 packet that passes within `deadline`.
     pub fn receive(&self, deadline: Duration) -> Option<Frame> {
+        self.receive_at(deadline).map(|(_, frame)| frame)
+    }
+
+    /// As [`Self::receive`], with the time since 1970 at which the kernel saw the packet pass.
+    pub fn receive_at(&self, deadline: Duration) -> Option<(Duration, Frame)> {
         let end = Instant::now() + deadline;
         let mut octets = [0; 65536];
         loop {
@@ -111,12 +121,23 @@ impl Tap {
             // 0 would mean forever.
             let timeout = TimeVal::microseconds(left.max(1));
             socket::setsockopt(&self.socket, ReceiveTimeout, &timeout).expect("a time to wait");
-            match socket::recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut octets) {
-                Ok((length, from)) => {
+            let mut slices = [IoSliceMut::new(&mut octets)];
+            let mut space = cmsg_space!(TimeSpec);
+            let (fd, flags) = (self.socket.as_raw_fd(), MsgFlags::empty());
+            let received = socket::recvmsg::<LinkAddr>(fd, &mut slices, Some(&mut space), flags);
+            match received {
+                Ok(message) => {
                     // Until it was bound, the socket heard every interface.
+                    let from = message.address;
                     let here = from.is_some_and(|from| from.ifindex() == self.link.ifindex());
+                    let mut told = message.cmsgs().expect("there is space");
+                    let at = told.find_map(|told| match told {
+                        ControlMessageOwned::ScmTimestampns(at) => Some(Duration::from(at)),
+                        _ => None,
+                    });
+                    let length = message.bytes;
                     if let Some(frame) = Frame::parse(&octets[..length]).filter(|_| here) {
-                        return Some(frame);
+                        return Some((at.expect("the socket asks for it"), frame));
                     }
                 }
                 Err(Errno::EAGAIN) => return None,
