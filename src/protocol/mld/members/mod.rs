@@ -138,7 +138,7 @@ pub struct Members<'t> {
     groups: &'t mut Table<Ipv6Addr, Next, GROUPS>,
     link_groups: &'t mut Pool<LinkGroup, LINK_GROUPS>,
     sources: &'t mut Pool<Source, SOURCES>,
-    /// When the next timer of each group on a link expires.
+    /// When the next timer of each group on a link expires, or earlier.
     deadlines: &'t mut Deadlines<LINK_GROUPS>,
     /// The groups on links for which specific queries are due.
     due: &'t mut SlotSet<WORDS>,
@@ -227,8 +227,8 @@ impl<'t> Members<'t> {
 
     /// Expires the timers of one group on a link.
     fn expire(&mut self, now: Instant, slot: usize, changed: &mut dyn FnMut(Ipv6Addr)) {
+        self.deadlines.remove(slot);
         let Some(link_group) = self.link_groups.get_mut(slot) else {
-            self.deadlines.remove(slot);
             return;
         };
         let is_over = |until: Option<Instant>| until.is_some_and(|until| until <= now);
@@ -305,7 +305,9 @@ impl<'t> Members<'t> {
                 }
             }
             match due {
-                Some(due) => self.deadlines.set(slot, due),
+                // Each report puts timers off. The heap is not told, and finds out when the old
+                // time comes.
+                Some(due) => self.deadlines.bring_forward(slot, due),
                 None => self.deadlines.remove(slot),
             }
         }
