@@ -50,49 +50,38 @@ pub struct SourceFilter {
 }
 
 impl SourceFilter {
-    /// A filter that passes only the sources, or all but the sources. `None` if there are more than
-    /// [`MAX_SOURCES`].
-    pub fn new(index: u32, group: Ipv6Addr, excludes: bool, sources: &[Ipv6Addr]) -> Option<Self> {
+    /// A filter of a group that passes all sources, or none.
+    pub fn new(index: u32, group: Ipv6Addr, excludes: bool) -> Self {
         let mode = if excludes {
             libc::MCAST_EXCLUDE
         } else {
             libc::MCAST_INCLUDE
         };
-        let mut filter = SourceFilter {
+        SourceFilter {
             index,
             group: Storage::of(group),
             mode: mode.cast_unsigned(),
-            count: u32::try_from(sources.len()).ok()?,
+            count: 0,
             sources: [Storage::of(Ipv6Addr::UNSPECIFIED); _],
+        }
+    }
+
+    /// Adds sources that the filter passes, or that it does not. Returns false, and adds none, if
+    /// there are more than [`MAX_SOURCES`].
+    pub fn list(&mut self, sources: &[Ipv6Addr]) -> bool {
+        let Some(places) = self.sources.get_mut(..sources.len()) else {
+            return false;
         };
-        let places = filter.sources.get_mut(..sources.len())?;
         for (place, source) in places.iter_mut().zip(sources) {
             *place = Storage::of(*source);
         }
-        Some(filter)
-    }
-
-    pub fn index(&self) -> u32 {
-        self.index
-    }
-
-    pub fn group(&self) -> Ipv6Addr {
-        self.group.address()
-    }
-
-    pub fn count(&self) -> usize {
-        self.count as usize
+        self.count = places.len() as u32;
+        true
     }
 
     /// The octets that are in use.
     pub fn length(&self) -> usize {
-        offset_of!(SourceFilter, sources) + self.count() * size_of::<Storage>()
-    }
-
-    /// The first source of a filter that passes only its sources.
-    pub fn first_included(&self) -> Option<Ipv6Addr> {
-        let includes = self.mode == libc::MCAST_INCLUDE.cast_unsigned();
-        (includes && self.count > 0).then(|| self.sources[0].address())
+        offset_of!(SourceFilter, sources) + self.count as usize * size_of::<Storage>()
     }
 }
 
@@ -131,10 +120,6 @@ impl Storage {
             rest: [0; _],
             alignment: [],
         }
-    }
-
-    fn address(&self) -> Ipv6Addr {
-        self.address.sin6_addr.s6_addr.into()
     }
 }
 

@@ -31,6 +31,9 @@ const OWN_SOCKETS: usize = 128;
 pub struct SourceFilters {
     shared: Shards<GROUPS_PER_SOCKET, { SLOTS / GROUPS_PER_SOCKET }>,
     own: [Option<Own>; OWN_SOCKETS],
+    /// A bit for each slot whose group's shared socket is a member. The kernel would tell too, but
+    /// each join would cost one call more.
+    members: [u32; SLOTS.div_ceil(32)],
 }
 
 /// The socket of one group. The group keeps it until it is left, however few its sources become.
@@ -44,6 +47,7 @@ impl SourceFilters {
         SourceFilters {
             shared: Shards::new(),
             own: [const { None }; OWN_SOCKETS],
+            members: [0; _],
         }
     }
 
@@ -69,23 +73,39 @@ impl SourceFilters {
         if mode == FilterMode::Include && sources.is_empty() {
             return self.leave(slot, index, group);
         }
-        let excludes = mode == FilterMode::Exclude;
-        let filter = SourceFilter::new(index, group, excludes, sources).ok_or(Errno::ENOBUFS)?;
+        let wanted = Wanted {
+            index,
+            group,
+            mode,
+            sources,
+        };
         if let Some(own) = self.own.iter().flatten().find(|own| own.slot == slot) {
-            return apply(&own.socket, &filter);
+            return wanted.apply(&own.socket);
         }
         let shared = self.shared.open(slot)?;
+        let members = self.members.get_mut(slot / 32).ok_or(Errno::EINVAL)?;
+        let bit = 1 << (slot % 32);
         if sources.len() <= SHARED_SOURCES {
-            match apply(shared, &filter) {
+            let result = match *members & bit {
+                0 => wanted.join(shared),
+                _ => wanted.apply(shared),
+            };
+            match result {
                 Err(Errno::ENOBUFS) => {}
-                result => return result,
+                result => {
+                    if result.is_ok() {
+                        *members |= bit;
+                    }
+                    return result;
+                }
             }
         }
         let free = self.own.iter_mut().find(|own| own.is_none());
         let free = free.ok_or(Errno::ENOBUFS)?;
         let socket = unbound_socket()?;
-        apply(&socket, &filter)?;
+        wanted.join(&socket)?;
         *free = Some(Own { slot, socket });
+        *members &= !bit;
         // The kernel reports what all sockets want together: the host was a member all the time.
         leave(shared, index, group)
     }
@@ -96,6 +116,9 @@ impl SourceFilters {
         for own in &mut self.own {
             // The end of its socket ends the membership.
             own.take_if(|own| own.slot == slot);
+        }
+        if let Some(members) = self.members.get_mut(slot / 32) {
+            *members &= !(1 << (slot % 32));
         }
         match self.shared.get(slot) {
             Some(socket) => leave(socket, index, group),
@@ -109,37 +132,56 @@ impl SourceFilters {
     }
 }
 
-/// Gives a socket's membership a filter, and makes it a member if it is none. `ENOBUFS` means that
-/// the socket has no room, and leaves it as it was.
-fn apply(socket: &UdpSocket, filter: &SourceFilter) -> nix::Result<()> {
-    match ffi::set_source_filter(socket.as_fd(), filter) {
-        // The socket is no member yet, and takes a filter only as one.
-        Err(Errno::EINVAL) => full(join_with(socket, filter)),
-        result => full(result),
-    }
+/// The membership that a socket is to have.
+struct Wanted<'a> {
+    index: u32,
+    group: Ipv6Addr,
+    mode: FilterMode,
+    sources: &'a [Ipv6Addr],
 }
 
-/// Makes a socket a member with a filter.
-fn join_with(socket: &UdpSocket, filter: &SourceFilter) -> nix::Result<()> {
-    let (index, group) = (filter.index(), filter.group());
-    // The kernel waits some milliseconds before it reports, so both steps are in one report. A
-    // member that first wanted all sources would be one of a group that is not source-specific.
-    let is_done = match filter.first_included() {
-        Some(source) => {
-            ffi::join_source(socket.as_fd(), index, group, source)?;
-            filter.count() == 1
+impl Wanted<'_> {
+    /// Changes the filter of a socket's membership, and makes the socket a member if it is none.
+    /// `ENOBUFS` means that the socket has no room, and leaves it as it was.
+    fn apply(&self, socket: &UdpSocket) -> nix::Result<()> {
+        match self.set_filter(socket) {
+            // With the interface, the kernel deleted the membership.
+            Err(Errno::EINVAL) => self.join(socket),
+            result => full(result),
         }
-        None => {
-            join(socket, index, group)?;
-            filter.count() == 0
-        }
-    };
-    if is_done {
-        return Ok(());
     }
-    ffi::set_source_filter(socket.as_fd(), filter).inspect_err(|_| {
-        let _ = leave(socket, index, group);
-    })
+
+    /// Makes a socket a member. `ENOBUFS` as with [`Self::apply`].
+    fn join(&self, socket: &UdpSocket) -> nix::Result<()> {
+        let (index, group) = (self.index, self.group);
+        // The kernel waits some milliseconds before it reports, so both steps are in one report. A
+        // member that first wanted all sources would be one of a group that is not source-specific.
+        let (joined, listed) = match (self.mode, self.sources) {
+            (FilterMode::Include, [first, ..]) => {
+                (ffi::join_source(socket.as_fd(), index, group, *first), 1)
+            }
+            (FilterMode::Include, []) | (FilterMode::Exclude, _) => (join(socket, index, group), 0),
+        };
+        full(joined)?;
+        if self.sources.len() == listed {
+            return Ok(());
+        }
+        full(self.set_filter(socket)).inspect_err(|_| {
+            let _ = leave(socket, index, group);
+        })
+    }
+
+    /// Fails with `EINVAL` if the socket is no member.
+    // The filter takes 8 kB of the stack, but only where a group needs it.
+    #[inline(never)]
+    fn set_filter(&self, socket: &UdpSocket) -> nix::Result<()> {
+        let excludes = self.mode == FilterMode::Exclude;
+        let mut filter = SourceFilter::new(self.index, self.group, excludes);
+        if !filter.list(self.sources) {
+            return Err(Errno::ENOBUFS);
+        }
+        ffi::set_source_filter(socket.as_fd(), &filter)
+    }
 }
 
 /// The kernel has two names for a socket without room.
