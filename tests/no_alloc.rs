@@ -162,6 +162,7 @@ fn count_allocations(path: &str) -> u64 {
         Some((server, "wan")),
     );
     let mut event_loop = EventLoop::new(&mut engine, &mut buffers, sockets);
+    event_loop.begin();
     let count = |event_loop: &EventLoop<'_>, counter| event_loop.engine().counters().get(counter);
     let measured = measure(|| {
         while count(&event_loop, Counter::NeighborSolicitation) < FRAMES

@@ -28,6 +28,8 @@ pub enum Command {
 }
 
 /// Reads the arguments behind the program's name. An error is the text for standard error.
+// What it has on the stack is not to stay there while the daemon runs.
+#[inline(never)]
 pub fn parse(arguments: &[&str]) -> Result<Command, String> {
     let arguments = match Arguments::from_args(&["mldproxy"], arguments) {
         Ok(arguments) => arguments,

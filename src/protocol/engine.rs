@@ -127,6 +127,8 @@ pub struct Engine<'t> {
 impl<'t> Engine<'t> {
     /// An engine with a [checked](Config::check) configuration, and a seed that nobody else can
     /// guess. Forgets what is in the tables.
+    // Where it builds the value is not to stay on the stack beside the value.
+    #[inline(never)]
     pub fn new(tables: &'t mut Tables, config: Config, seed: [u8; 16]) -> Self {
         Engine {
             ndp: Ndp::new(&mut tables.ndp, &config, seed),

@@ -91,6 +91,8 @@ struct Wanted {
     sources: Vec<Ipv6Addr>,
 }
 
+// What it has on the stack is not to stay there while the daemon runs.
+#[inline(never)]
 pub fn run(arguments: &QueryArguments) -> ExitCode {
     let name = arguments.interface.as_str();
     let objection = match instance::on_upstream(name, None) {

@@ -57,6 +57,8 @@ pub enum StatusError {
 }
 
 /// Asks, and prints the answer.
+// What it has on the stack is not to stay there while the daemon runs.
+#[inline(never)]
 pub fn status(arguments: StatusArguments) -> Result<(), StatusError> {
     let wrong = |text: &str| Err(StatusError::Arguments(text.to_owned()));
     let format = match (arguments.json, arguments.metrics) {

@@ -156,8 +156,10 @@ pub struct EventLoop<'s> {
 }
 
 impl<'s> EventLoop<'s> {
-    /// Puts together the engine, whose configuration was checked, and the sockets, and asks the
-    /// kernel for its links.
+    /// Puts together the engine, whose configuration was checked, and the sockets.
+    /// [`Self::begin`] it before its first turn.
+    // Where it builds the value is not to stay on the stack beside the value.
+    #[inline(never)]
     pub fn new(engine: &'s mut Engine<'s>, buffers: &'s mut Buffers, sockets: Sockets<'s>) -> Self {
         let config = engine.config();
         let (tables, instance) = (sockets.tables, sockets.instance);
@@ -167,7 +169,7 @@ impl<'s> EventLoop<'s> {
         let links = Links::new(config.downstreams.len());
         let bridges = config.downstreams.iter();
         let bridges = bridges.map(|_| OpenedBridge::default()).collect();
-        let mut event_loop = EventLoop {
+        EventLoop {
             engine,
             buffers,
             started: clock::now(),
@@ -186,19 +188,23 @@ impl<'s> EventLoop<'s> {
             rest: Rest::default(),
             retry: None,
             is_complete: None,
-        };
-        event_loop.begin_forwarding();
-        event_loop.request_dump(event_loop.started);
-        event_loop
+        }
+    }
+
+    /// Asks the kernel for its links.
+    pub fn begin(&mut self) {
+        self.begin_forwarding();
+        self.request_dump(self.started);
     }
 
     pub fn engine(&self) -> &Engine<'s> {
         self.engine
     }
 
-    /// Runs until a signal asks for the end, then leaves all groups and restores the kernel's
+    /// Begins, and runs until a signal asks for the end, then leaves all groups and restores the kernel's
     /// settings. Returns that signal. Fails only if poll(2) does.
     pub fn run(&mut self) -> nix::Result<Signal> {
+        self.begin();
         let signal = loop {
             if let Some(signal) = self.turn()? {
                 break signal;

@@ -55,6 +55,8 @@ pub struct CheckArguments {
     downstreams: Vec<InterfaceName>,
 }
 
+// What it has on the stack is not to stay there while the daemon runs.
+#[inline(never)]
 pub fn run(arguments: &CheckArguments) -> ExitCode {
     let snapshot = match look(arguments) {
         Ok(snapshot) => snapshot,
