@@ -49,8 +49,9 @@ fn bit(number: u8) -> u32 {
     1_u32.checked_shl(number.into()).unwrap_or_default()
 }
 
-/// What an entry says.
+/// What an entry says. Each source of each group has two, so they take no room for alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(Rust, packed)]
 pub struct Entry {
     /// The number of the interface that packets come from.
     pub parent: u8,
