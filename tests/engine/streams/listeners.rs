@@ -431,6 +431,27 @@ fn a_query_that_waits_for_its_turn_lowers_no_timer_before_it_is_sent() {
     }
 }
 
+/// The query of the leave still waits for its turn then. Nobody answers it.
+#[test]
+fn who_joins_again_before_the_query_of_a_leave_is_sent_keeps_the_stream() {
+    for (first, [join, leave], of) in [
+        (SSM, [Allow, Block], &[1][..]),
+        (ASM, [ToExclude, ToInclude], &[]),
+    ] {
+        let mut stage = proxy(|_| {});
+        let group = |number: u128| Ipv6Addr::from_bits(first.to_bits() + number);
+        for kind in [join, leave, join] {
+            for number in 0..60 {
+                stage.says(0, 1, kind, group(number), of);
+            }
+        }
+        stage.pass(30);
+        for number in 0..60 {
+            assert_ne!(stage.joined(group(number)), "-", "{number}");
+        }
+    }
+}
+
 #[test]
 fn a_query_that_cannot_be_sent_ends_no_stream() {
     use protocol::engine::Action;

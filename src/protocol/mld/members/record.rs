@@ -181,6 +181,7 @@ impl Members<'_> {
             link_group.mode = Mode::Exclude {
                 until: listening_until,
             };
+            link_group.asking.heard();
         }
         if group_ruling.query
             && let Mode::Exclude { until } = &mut link_group.mode
@@ -317,6 +318,7 @@ impl Source {
     /// (RFC 3810 §7.6.3.2).
     fn request(&mut self, until: Instant) {
         self.state = SourceState::Requested { until };
+        self.asking.heard();
     }
 
     fn exclude(&mut self) {

@@ -42,6 +42,11 @@ impl Asking {
         true
     }
 
+    /// A listener was heard. A query that still waits comes too late to lower the timer.
+    pub(super) fn heard(&mut self) {
+        self.lowers = false;
+    }
+
     /// Nothing is to be asked any more.
     pub(super) fn end(&mut self) {
         *self = Asking::default();
