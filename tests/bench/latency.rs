@@ -122,7 +122,7 @@ fn delays<const REPORTS: usize>(lab: &Lab) -> Vec<[f64; REPORTS]> {
     (1..=HOSTS).map(delay).collect()
 }
 
-fn reports(packet: &[u8], group: Ipv6Addr) -> bool {
+pub fn reports(packet: &[u8], group: Ipv6Addr) -> bool {
     match parse(packet) {
         Ok(Message::ReportV2(report)) => report
             .records

@@ -1,7 +1,7 @@
 //! `cargo bench` measures the cost of mldproxy beside that of a floor and of other NDP proxies, and
-//! writes BENCHMARKS.md. It takes about a quarter of an hour on an otherwise idle machine.
+//! writes BENCHMARKS.md. It takes about half an hour on an otherwise idle machine.
 //! `cargo bench -- NAME...` measures and prints only the named sections: instructions, throughput,
-//! upstream, latency, memory, answering, idle, sizes.
+//! upstream, latency, memory, answering, idle, streams, costs, sizes.
 
 mod answering;
 mod events;
@@ -11,9 +11,11 @@ mod instructions;
 #[path = "../netns/lab.rs"]
 mod lab;
 mod latency;
+mod listeners;
 mod measure;
 mod memory;
 mod sizes;
+mod streams;
 #[path = "../netns/support.rs"]
 mod support;
 mod throughput;
@@ -25,7 +27,7 @@ use std::process::{Command, ExitCode};
 type Section = (&'static str, fn() -> String);
 
 /// The sections in the order of the file. Each returns Markdown that starts with its heading.
-const SECTIONS: [Section; 8] = [
+const SECTIONS: [Section; 10] = [
     ("instructions", instructions::section),
     ("throughput", throughput::section),
     ("upstream", upstream::section),
@@ -33,6 +35,8 @@ const SECTIONS: [Section; 8] = [
     ("memory", memory::section),
     ("answering", answering::section),
     ("idle", idle::section),
+    ("streams", streams::section),
+    ("costs", streams::costs),
     ("sizes", sizes::section),
 ];
 
@@ -97,16 +101,6 @@ fn preface() -> String {
             |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
         )
     };
-    let package = |name: &str| {
-        let output = Command::new("dpkg-query")
-            .args(["-W", "-f", "${Version}", name])
-            .output();
-        let version = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        version
-            .ok()
-            .filter(|version| !version.is_empty())
-            .unwrap_or_else(|| "not installed".to_owned())
-    };
     format!(
         "# Benchmarks\n\n\
          Written by `cargo bench`; `cargo bench -- NAME` takes one section anew and prints it \
@@ -123,4 +117,16 @@ fn preface() -> String {
         package("ndppd"),
         package("npd6"),
     )
+}
+
+/// The version of a package of Debian.
+fn package(name: &str) -> String {
+    let output = Command::new("dpkg-query")
+        .args(["-W", "-f", "${Version}", name])
+        .output();
+    let version = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    version
+        .ok()
+        .filter(|version| !version.is_empty())
+        .unwrap_or_else(|| "not installed".to_owned())
 }
