@@ -302,3 +302,40 @@ fn reports_of_many_groups_fill_packets_and_name_each_group_once() {
     let groups: BTreeSet<_> = allowed.clone().collect();
     assert_eq!((groups.len(), allowed.count()), (300, 300));
 }
+
+#[test]
+fn a_source_specific_group_that_only_the_router_reports_is_left_without_a_word_by_mldv1() {
+    let mut stage = proxy(|config| config.senders = true);
+    stage.says(0, 1, Allow, SSM, &[1]);
+    stage.says(0, 1, ToExclude, ASM, &[]);
+    stage.words();
+    stage.upstream_queries(QueryVersion::V1);
+    stage.pass(30);
+    let words = stage.words();
+    let is_of_it = |words: &String| words.contains(&SSM.to_string());
+    assert!(!words.iter().any(is_of_it), "{words:?}");
+    assert!(words.contains(&format!("report {ASM}")), "{words:?}");
+    stage.says(0, 1, ToInclude, ASM, &[]);
+    stage.pass(3);
+    assert!(stage.words().contains(&format!("done {ASM}")));
+}
+
+#[test]
+fn a_source_specific_group_that_cannot_be_left_is_not_refreshed_by_mldv1() {
+    let mut stage = proxy(|_| {});
+    stage.says(0, 1, Allow, SSM, &[1]);
+    stage.says(0, 1, ToExclude, ASM, &[]);
+    stage.fail_if(|action| {
+        matches!(
+            action,
+            Action::Mld(mld::Action::Streams(streams::Action::Membership(_)))
+        )
+    });
+    stage.words();
+    stage.upstream_queries(QueryVersion::V1);
+    stage.pass(70);
+    let words = stage.words();
+    let is_of_it = |words: &String| words.contains(&SSM.to_string());
+    assert!(!words.iter().any(is_of_it), "{words:?}");
+    assert!(words.contains(&format!("report {ASM}")), "{words:?}");
+}

@@ -210,11 +210,15 @@ impl Proxy<'_> {
         self.iter().any(|(_, merged)| merged.is_alone())
     }
 
-    /// The groups that the router is a member of, from a slot on.
+    /// The groups that the router is a member of, and may report, from a slot on. The leave of a
+    /// source-specific one may fail while MLDv1 is in force.
     pub(crate) fn current_from(&self, first: usize) -> impl Iterator<Item = Current> {
         let groups = self.groups.iter_from(first);
         groups.filter_map(|(slot, group, merged)| {
-            let mode = merged.joined?;
+            let is_v2 = self.versions.in_force == MldVersion::V2;
+            let mode = merged
+                .joined
+                .filter(|_| is_v2 || !is_source_specific(group))?;
             Some(Current { slot, group, mode })
         })
     }
