@@ -349,6 +349,11 @@ impl Model<'_> {
     pub(crate) fn hear_older(&mut self, counts_as: RecordType, group: Ipv6Addr) {
         assert!(!is_source_specific(group), "{group} is reported by MLDv1");
         self.told.take(counts_as, group, Sources::default());
+        // It names no sources. A querier of MLDv2 learns of them by the refresh that comes with it.
+        let joined = self.kernel.multicast.memberships.get(&group).cloned();
+        if let (RecordType::ModeIsExclude, Some(joined)) = (counts_as, joined) {
+            self.told.0.insert(group, joined);
+        }
     }
 
     /// What the kernel does with packets of any group, source and side is what listeners want.
