@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use protocol::config::{MldMode, MldVersion};
 use protocol::link::{Port, Side};
 use protocol::ndp::neighbors::Question;
+use protocol::time::Duration;
 use protocol::wire::{
     ALL_MLDV2_ROUTERS, ALL_ROUTERS, MacAddress, Message, NeighborSolicitation, QueryVersion,
     RecordType, SolicitedNode, parse,
@@ -155,6 +156,13 @@ impl Model<'_> {
         };
         assert!(suppress_router_processing && robustness > 1);
         assert!(query.max_response_delay < query_interval);
+        // A host that has yet to answer the querier's first query answers this one alone. And it
+        // adopts the variables that it hears last.
+        if let Some(proxy) = &self.engine.config().mld_proxy {
+            assert!(query.max_response_delay <= Duration::from_millis(100));
+            assert_eq!(robustness, proxy.robustness);
+            assert_eq!(query_interval, proxy.query_interval);
+        }
     }
 
     pub(crate) fn check_solicitation(

@@ -26,7 +26,7 @@ use crate::context::Context;
 use crate::counters::Counter;
 use crate::link::{Link, Side};
 use crate::tables::rate::{Bucket, Throttle};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::{MacAddress, Query, QueryVersion, SolicitedNode, Sources};
 
 use contests::Contests;
@@ -92,6 +92,9 @@ pub enum Reason {
 /// The most own addresses kept, each counted once for each interface that has it. Any other counts
 /// as a host's.
 pub const MAX_OWN: usize = 128;
+/// The response delay of questions to hosts where the router is an MLD proxy, as long as that of
+/// its first query: a Linux host that is asked twice answers the last question alone.
+const PROXY_RESPONSE_DELAY: Duration = Duration::from_millis(100);
 /// How many joins and leaves the log shows at level info, in a second and at once. Any more are at
 /// level debug.
 const LINE_RATE: u32 = 1;
@@ -427,15 +430,15 @@ fn query(
     group: Ipv6Addr,
 ) -> Query<'static> {
     let proxy = config.mld_proxy.as_ref();
-    let (robustness, query_interval) = match proxy {
-        Some(proxy) => (proxy.robustness, proxy.query_interval),
-        None => (ASK_ROBUSTNESS, ASK_QUERY_INTERVAL),
+    let (robustness, query_interval, max_response_delay) = match proxy {
+        Some(proxy) => (proxy.robustness, proxy.query_interval, PROXY_RESPONSE_DELAY),
+        None => (ASK_ROBUSTNESS, ASK_QUERY_INTERVAL, ASK_RESPONSE_DELAY),
     };
     Query {
         source,
         destination,
         group,
-        max_response_delay: ASK_RESPONSE_DELAY,
+        max_response_delay,
         version: QueryVersion::V2 {
             suppress_router_processing: true,
             robustness,
