@@ -112,13 +112,13 @@ fn write_link(
     let forwarding = if forwards { "" } else { ", not forwarding" };
     match role {
         // The line has room for the groups alone.
-        Role::Querier { .. } | Role::Off(None) => {
+        Role::Querier { .. } | Role::Off(_) => {
             writeln!(out, ", {groups} group{}", plural(groups))?;
             if !forwarding.is_empty() {
                 writeln!(out, "{:28}not forwarding", "")?;
             }
         }
-        Role::Down | Role::Other(_) | Role::Off(Some(_)) => {
+        Role::Down | Role::Other(_) => {
             writeln!(out, ", {groups} group{}{forwarding}", plural(groups))?;
         }
     }
