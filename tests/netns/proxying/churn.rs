@@ -173,7 +173,7 @@ fn entries_and_routes_are_those_of_the_confirmed_whoever_comes_and_goes() {
             guest.unplug(lans[*lan]);
         }
     }
-    eventually("all addresses have expired", SOON, || {
+    eventually("all addresses have expired", 3 * SOON, || {
         Tables::of_daemon(&lab.rtr) == Tables::default()
     });
     expect_agreement(&lab, &foreign, "after all");
