@@ -28,7 +28,7 @@ const QUERY_BURST: u32 = 40;
 /// How many lines on groups the log shows at level info, in a second and at once.
 const LINE_RATE: u32 = 1;
 const LINE_BURST: u32 = 200;
-/// How often the router looks whether a source on a shared prefix has moved.
+/// How long after an event the router looks whether a source on a shared prefix has moved.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The octets of the longest list of sources in a query.
 const LIST_LENGTH: usize = 16 * crate::config::MAX_SOURCES as usize;
@@ -87,7 +87,9 @@ pub struct Streams<'t> {
     members: Members<'t>,
     proxy: Proxy<'t>,
     downstreams: [Downstream; MAX_PROXY_DOWNSTREAMS],
-    /// When to look whether a source has moved.
+    /// Is there a source that may move?
+    has_movable: bool,
+    /// When to look whether a source has moved; `None` while nothing happened since the last look.
     look_at: Option<Instant>,
     lines: Bucket,
     refusal_lines: Throttle,
@@ -108,6 +110,7 @@ impl<'t> Streams<'t> {
                     querier_lines: Throttle::new(),
                 }
             }; MAX_PROXY_DOWNSTREAMS],
+            has_movable: false,
             look_at: None,
             lines: Bucket::new(),
             refusal_lines: Throttle::new(),
@@ -364,7 +367,10 @@ impl<'t> Streams<'t> {
         }
         if self.look_at.is_some_and(|due| due <= cx.now) {
             self.look_at = None;
+            self.has_movable = false;
             self.proxy.note_movable(whereabouts);
+        } else if self.has_movable {
+            bring_forward(&mut self.look_at, cx.now.saturating_add(LOOK_INTERVAL));
         }
         if !self.proxy.is_stale() {
             return;
@@ -384,9 +390,7 @@ impl<'t> Streams<'t> {
         for _ in 0..merged.refused {
             cx.counters.count(Counter::RefusedSource);
         }
-        if merged.has_movable {
-            bring_forward(&mut self.look_at, cx.now.saturating_add(LOOK_INTERVAL));
-        }
+        self.has_movable |= merged.has_movable;
     }
 
     /// The addresses of this router changed, and so may the sides of sources.

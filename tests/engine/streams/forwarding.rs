@@ -220,6 +220,28 @@ fn a_source_that_answers_on_a_link_is_there_within_a_second_however_much_happens
 }
 
 #[test]
+fn nobody_looks_where_a_source_is_while_nothing_happens() {
+    let mut stage = proxy(|_| {});
+    has_prefix(&mut stage, WAN, 1);
+    has_prefix(&mut stage, LAN, 1);
+    let camera = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 7);
+    let (mac, link_local) = host(1);
+    let report = record(link_local, Allow, SSM, &[camera]);
+    stage.receive_on(0, mac, &report);
+    stage.pass(2);
+    let mut wake_ups = 0;
+    let end = stage.millis() + 60_000;
+    while let Some(due) = stage.next_deadline()
+        && due.as_millis() < end
+    {
+        stage.now = due;
+        stage.time_out();
+        wake_ups += 1;
+    }
+    assert!(wake_ups < 10, "{wake_ups} in a minute");
+}
+
+#[test]
 fn a_link_with_another_querier_gets_no_stream_unless_the_user_wants_it() {
     let lower = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
     for (forward, way) in [
