@@ -162,7 +162,11 @@ impl Wanted<'_> {
             }
             (FilterMode::Include, []) | (FilterMode::Exclude, _) => (join(socket, index, group), 0),
         };
-        full(joined)?;
+        match joined {
+            // The socket is a member already, with this source.
+            Err(Errno::EADDRNOTAVAIL) => return full(self.set_filter(socket)),
+            result => full(result)?,
+        }
         if self.sources.len() == listed {
             return Ok(());
         }
