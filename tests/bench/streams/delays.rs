@@ -17,8 +17,8 @@ use crate::support::UNLIMITED;
 const JOINS: u16 = 100;
 const LEAVES: u16 = 5;
 const FAST_LEAVES: u16 = 20;
-/// From one datagram to the next: 20,000 a second where a stream begins, and 5,000 where it ends.
-const INTERVAL: Duration = Duration::from_micros(50);
+/// From one datagram to the next: 10,000 a second where a stream begins, and 5,000 where it ends.
+const INTERVAL: Duration = Duration::from_micros(100);
 const END_INTERVAL: Duration = Duration::from_micros(200);
 /// How often a host repeats its leave.
 const REPEAT: Duration = Duration::from_millis(200);

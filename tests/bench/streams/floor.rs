@@ -1,5 +1,6 @@
 //! A router that hears reports, joins and writes the forwarding entry, and does nothing else.
 
+use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,7 +48,7 @@ fn run(kind: Kind, ready: &mpsc::Sender<()>, done: &AtomicBool) {
         .expect("memory");
     let mut filters = Box::new(SourceFilters::new());
     let mut buffer = [0; 2048];
-    let mut slot = 0;
+    let mut known = BTreeSet::new();
     ready.send(()).expect("the benchmark waits");
     while !done.load(Ordering::Relaxed) {
         let mut descriptors = [PollFd::new(capture.as_fd(), PollFlags::POLLIN)];
@@ -70,10 +71,14 @@ fn run(kind: Kind, ready: &mpsc::Sender<()>, done: &AtomicBool) {
             // What is not of global scope is the host's own.
             let is_stream = |group: &Ipv6Addr| group.octets()[1] & 0xf == 0xe;
             for group in joins.map(|record| record.group).filter(is_stream) {
+                // Hosts repeat what they report.
+                let slot = known.len();
+                if !known.insert(group) {
+                    continue;
+                }
                 let joined = filters.set(slot, upstream, group, mode, sources);
                 joined.expect("a socket has room");
                 mroute.set_entry(source, group, 0, 0b10).expect("memory");
-                slot += 1;
             }
         }
     }

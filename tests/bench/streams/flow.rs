@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::sys::prctl;
 use nix::unistd::Pid;
 
 use super::Kind;
@@ -16,8 +17,8 @@ use crate::measure::{Place, pin};
 /// A long time for what happens at once, or within the last listener query time.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A sender that sends each datagram at its own time, by waiting on a CPU of its own. A sender that
-/// sleeps in between sends a burst each millisecond.
+/// A sender that sends each datagram at its own time, instead of a burst each millisecond. It sleeps
+/// in between: the kernel forwards on the sender's CPU, and needs its turn there.
 pub struct Flow {
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -32,11 +33,11 @@ impl Flow {
         let (ready, is_ready) = mpsc::channel();
         let thread = thread::spawn(move || {
             pin(Pid::from_raw(0), &Place::Sender);
+            // In nanoseconds: the kernel's timer may be late by so much.
+            prctl::set_timerslack(1).expect("the kernel has it");
             let mut due = Instant::now();
             while !until.load(Ordering::Relaxed) {
-                while Instant::now() < due {
-                    std::hint::spin_loop();
-                }
+                thread::sleep(due.saturating_duration_since(Instant::now()));
                 // Without a burst after the thread stood still.
                 due = due.max(Instant::now() - interval) + interval;
                 sender.send(1, u32::MAX);
