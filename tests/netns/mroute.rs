@@ -9,7 +9,10 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::thread;
 
 use daemon::sys::mroute::{Mroute, NO_INTERFACE};
-use daemon::sys::netlink::{BUFFER_LENGTH, Dump, Netlink, Notice};
+use daemon::sys::netlink::BUFFER_LENGTH;
+use daemon::sys::netlink::siblings::Number;
+use daemon::sys::netlink::streams::Stream;
+use daemon::sys::netlink::tables::Tables;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -157,38 +160,36 @@ impl Network {
     /// The entries of the router, one a line, but for that of the mark.
     fn entries(&self) -> Vec<String> {
         let mut entries = Vec::new();
-        let mut netlink = self.router.within(Netlink::open).unwrap();
-        netlink.request(Dump::Streams).unwrap();
-        let mut ended = false;
-        while !ended {
-            let received = netlink.receive(&mut [0; BUFFER_LENGTH], &mut |notice| match notice {
-                Notice::Stream(stream) if stream.group != MARK_GROUP => {
-                    let name = |index| {
-                        let named = INTERFACES
-                            .iter()
-                            .find(|(name, _)| self.index(name) == index);
-                        named.map_or_else(|| index.to_string(), |(name, _)| (*name).to_owned())
-                    };
-                    let incoming = stream.incoming.map_or("-".to_owned(), name);
-                    let outgoing: Vec<_> = stream.outgoing.indexes().map(name).collect();
-                    entries.push(format!(
-                        "{} {} {} {incoming} > {}: {} packets, {} octets, {} wrong",
-                        stream.table,
-                        stream.source,
-                        stream.group,
-                        outgoing.join(" "),
-                        stream.packets,
-                        stream.octets,
-                        stream.wrong_interface,
-                    ));
-                    assert!(stream.idle.is_some_and(|idle| idle < 6000), "{stream:?}");
-                }
-                Notice::Dumped(Dump::Streams) => ended = true,
-                Notice::Lost => panic!("the dump is lost"),
-                _ => {}
-            });
-            received.unwrap();
-        }
+        let tables = self.router.within(|| Tables::open(Number::default()));
+        let mut note = |stream: Stream<'_>| {
+            if stream.group == MARK_GROUP {
+                return;
+            }
+            let name = |index| {
+                let named = INTERFACES
+                    .iter()
+                    .find(|(name, _)| self.index(name) == index);
+                named.map_or_else(|| index.to_string(), |(name, _)| (*name).to_owned())
+            };
+            let incoming = stream.incoming.map_or("-".to_owned(), name);
+            let outgoing: Vec<_> = stream.outgoing.indexes().map(name).collect();
+            entries.push(format!(
+                "{} {} {} {incoming} > {}: {} packets, {} octets, {} wrong",
+                stream.table,
+                stream.source,
+                stream.group,
+                outgoing.join(" "),
+                stream.packets,
+                stream.octets,
+                stream.wrong_interface,
+            ));
+            assert!(stream.idle.is_some_and(|idle| idle < 6000), "{stream:?}");
+        };
+        let listed = tables.and_then(|tables| {
+            let mut buffer = vec![0; BUFFER_LENGTH];
+            tables.for_each_stream(&mut buffer, &mut note)
+        });
+        listed.unwrap();
         entries.sort();
         entries
     }

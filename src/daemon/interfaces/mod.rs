@@ -217,7 +217,7 @@ impl Interfaces {
                     .iter_mut()
                     .for_each(|(_, confirmed)| *confirmed = false);
             }
-            Dump::Neighbors | Dump::ProxiedNeighbors | Dump::Routes | Dump::Streams => {}
+            Dump::Neighbors | Dump::ProxiedNeighbors | Dump::Routes => {}
         }
     }
 
@@ -243,15 +243,12 @@ impl Interfaces {
                 Some(Dump::Neighbors)
             }
             Notice::Lost => Some(Dump::Links),
-            Notice::Dumped(
-                Dump::Neighbors | Dump::ProxiedNeighbors | Dump::Routes | Dump::Streams,
-            )
+            Notice::Dumped(Dump::Neighbors | Dump::ProxiedNeighbors | Dump::Routes)
             | Notice::Neighbor { .. }
             | Notice::NeighborDeleted { .. }
             | Notice::ProxiedNeighbor { .. }
             | Notice::Route(_)
             | Notice::RouteDeleted(_)
-            | Notice::Stream(_)
             | Notice::Sibling(_)
             | Notice::Refused(_) => None,
         }

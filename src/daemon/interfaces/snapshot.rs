@@ -83,7 +83,6 @@ impl Snapshot {
             | Notice::Neighbor { .. }
             | Notice::NeighborDeleted { .. }
             | Notice::Route(_)
-            | Notice::Stream(_)
             | Notice::Dumped(_)
             | Notice::Lost
             | Notice::RouteDeleted(_)

@@ -125,7 +125,6 @@ pub(super) fn after(interfaces: &Interfaces, notice: &Notice<'_>) -> Option<Dump
         | Notice::Dumped(_)
         | Notice::Lost
         | Notice::RouteDeleted(_)
-        | Notice::Stream(_)
         | Notice::Sibling(_)
         | Notice::Refused(_) => None,
     }
@@ -178,7 +177,6 @@ pub(super) fn event(
         | Notice::AddressDeleted { .. }
         | Notice::Neighbor { .. }
         | Notice::NeighborDeleted { .. }
-        | Notice::Stream(_)
         | Notice::Dumped(_)
         | Notice::Lost
         | Notice::Sibling(_)

@@ -138,7 +138,7 @@ pub fn begin(now: Instant, engine: &mut Engine<'_>, interfaces: &mut Interfaces,
         Dump::Addresses => Some(Event::OwnUnknown),
         Dump::ProxiedNeighbors => Some(Event::Listed(KernelTable::Proxies, Listing::Begins)),
         Dump::Routes => Some(Event::Listed(KernelTable::Routes, Listing::Begins)),
-        Dump::Links | Dump::Neighbors | Dump::Streams => None,
+        Dump::Links | Dump::Neighbors => None,
     };
     if let Some(event) = event {
         engine.handle(now, event);
@@ -215,7 +215,7 @@ fn tell_engine(
         | Notice::RouteDeleted(_)
         | Notice::Sibling(_)
         | Notice::Dumped(_) => kernel_tables::event(engine, interfaces, number, notice),
-        Notice::Link(_) | Notice::LinkDeleted { .. } | Notice::Stream(_) | Notice::Lost => None,
+        Notice::Link(_) | Notice::LinkDeleted { .. } | Notice::Lost => None,
     };
     if let Some(event) = event {
         engine.handle(now, event);

@@ -49,10 +49,7 @@ impl SharedPrefixes {
                 }
                 self.logged = std::mem::take(&mut self.connected);
             }
-            Notice::Dumped(
-                Dump::Links | Dump::Addresses | Dump::Neighbors | Dump::ProxiedNeighbors,
-            )
-            | Notice::Lost => self.connected.clear(),
+            Notice::Dumped(_) | Notice::Lost => self.connected.clear(),
             Notice::Link(_)
             | Notice::LinkDeleted { .. }
             | Notice::Address(_)
@@ -61,9 +58,6 @@ impl SharedPrefixes {
             | Notice::NeighborDeleted { .. }
             | Notice::ProxiedNeighbor { .. }
             | Notice::RouteDeleted(_)
-            | Notice::Stream(_)
-            // This dump may run beside one of routes, on another socket.
-            | Notice::Dumped(Dump::Streams)
             | Notice::Sibling(_)
             | Notice::Refused(_) => {}
         }

@@ -11,7 +11,9 @@ use super::world::{World, config};
 use daemon::interfaces::Interfaces;
 use daemon::run::shared_prefixes::SharedPrefixes;
 use daemon::run::{begin, take_in};
+use daemon::sys::netlink::message::messages;
 use daemon::sys::netlink::siblings::Number;
+use daemon::sys::netlink::streams::stream;
 use daemon::sys::netlink::tables::PROTOCOL;
 use daemon::sys::netlink::{BUFFER_LENGTH, Dump, Notice, Reader};
 
@@ -103,14 +105,14 @@ impl<'t> Stage<'t> {
             if matches!(notice, Notice::Dumped(_) | Notice::Lost) {
                 self.is_dumping = false;
             }
-            if let Notice::Stream(stream) = notice {
-                let outgoing = stream.outgoing.indexes().count();
-                assert!(outgoing <= datagram.len() / 8, "each has a place");
-            }
             self.take_in(&notice);
         });
         assert!(notices <= datagram.len() / 16, "each has a header");
         self.reader = reader;
+        for stream in messages(datagram).filter_map(|message| stream(&message)) {
+            let outgoing = stream.outgoing.indexes().count();
+            assert!(outgoing <= datagram.len() / 8, "each has a place");
+        }
     }
 
     fn take_in(&mut self, notice: &Notice<'_>) {

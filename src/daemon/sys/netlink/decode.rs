@@ -8,7 +8,7 @@ use super::message::{
     ADDRESS_HEADER, LINK_HEADER, Message, NDA_PROTOCOL, NEIGHBOR_FLAGS, NEIGHBOR_HEADER,
     ROUTE_HEADER, attributes, u16_at, u32_at,
 };
-use super::{Address, Bridge, Link, Master, Notice, Route, siblings, streams};
+use super::{Address, Bridge, Link, Master, Notice, Route, siblings};
 
 // linux/if_link.h.
 pub const IFLA_INFO_KIND: u16 = 1;
@@ -33,9 +33,6 @@ pub fn notice<'a>(message: &Message<'a>) -> Option<Notice<'a>> {
         libc::RTM_NEWLINK | libc::RTM_DELLINK => link(message),
         libc::RTM_NEWADDR | libc::RTM_DELADDR => address(message),
         libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => neighbor(message),
-        libc::RTM_NEWROUTE if streams::is_one(message) => {
-            streams::stream(message).map(Notice::Stream)
-        }
         libc::RTM_NEWROUTE => route(message).map(Notice::Route),
         libc::RTM_DELROUTE => route(message).map(Notice::RouteDeleted),
         _ => siblings::told(message).map(Notice::Sibling),

@@ -3,10 +3,10 @@
 
 mod decode;
 mod filter;
-mod message;
+pub mod message;
 pub mod multicast_rules;
 pub mod siblings;
-mod streams;
+pub mod streams;
 pub mod tables;
 
 use std::net::Ipv6Addr;
@@ -22,12 +22,9 @@ use super::ffi;
 use decode::{IFLA_BR_MCAST_ROUTER, IFLA_INFO_DATA, IFLA_INFO_KIND, notice};
 use filter::FILTER;
 use message::{
-    ADDRESS_HEADER, IPV6_MULTICAST, LINK_HEADER, NEIGHBOR_FLAGS, NEIGHBOR_HEADER, ROUTE_HEADER,
-    Request, messages,
+    ADDRESS_HEADER, LINK_HEADER, NEIGHBOR_FLAGS, NEIGHBOR_HEADER, ROUTE_HEADER, Request, messages,
 };
 use siblings::{Number, Told};
-
-pub use streams::{Outgoing, Stream};
 
 /// A socket that hears of every change of a link or IPv6 address, and of neighbors that the kernel
 /// forgets.
@@ -58,9 +55,6 @@ pub enum Dump {
     /// The routes without a gateway. They can be listed without the dumps before, and only dumps
     /// tell of them.
     Routes,
-    /// The entries of multicast routing. They can be listed without the dumps before, and only
-    /// dumps tell of them.
-    Streams,
 }
 
 /// Something that the kernel told.
@@ -99,7 +93,6 @@ pub enum Notice<'a> {
     Route(Route),
     /// One of this program's routes was removed, by whatever program.
     RouteDeleted(Route),
-    Stream(Stream<'a>),
     /// Another instance of this program sent a message.
     Sibling(Told<'a>),
     /// A [requested](Netlink::request) dump has ended.
@@ -236,7 +229,6 @@ impl Netlink {
                 (libc::RTM_GETNEIGH, libc::AF_INET6, NEIGHBOR_HEADER)
             }
             Dump::Routes => (libc::RTM_GETROUTE, libc::AF_INET6, ROUTE_HEADER),
-            Dump::Streams => (libc::RTM_GETROUTE, IPV6_MULTICAST, ROUTE_HEADER),
         };
         let mut header = [0; LINK_HEADER];
         header[0] = family as u8;
@@ -393,7 +385,6 @@ mod tests {
         let proxied = dump(Dump::ProxiedNeighbors);
         assert_eq!(proxied.last().unwrap(), "Dumped(ProxiedNeighbors)");
         assert_eq!(dump(Dump::Routes).last().unwrap(), "Dumped(Routes)");
-        assert_eq!(dump(Dump::Streams).last().unwrap(), "Dumped(Streams)");
     }
 
     #[test]
