@@ -113,12 +113,10 @@ pub struct Mld<'t> {
 
 impl<'t> Mld<'t> {
     pub(crate) fn new(storage: &'t mut Storage, config: &Config, seed: [u8; 16]) -> Self {
-        // Where the MLD proxy is off, its tables stay untouched.
-        let hash_key = config.mld_proxy.as_ref().map(|_| seed);
         Mld {
             host: HostSide::new(),
             state_changes: StateChanges::new(&mut storage.state_changes),
-            streams: Streams::new(&mut storage.streams, hash_key),
+            streams: Streams::new(&mut storage.streams, config.mld_proxy.as_ref(), seed),
             reporting: Reporting::All,
             ending: false,
             querier_lines: Throttle::new(),

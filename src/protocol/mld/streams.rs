@@ -97,11 +97,17 @@ pub struct Streams<'t> {
 }
 
 impl<'t> Streams<'t> {
-    /// Nothing, in tables whose hash gets a key; `None` while the MLD proxy is off.
-    pub(crate) fn new(storage: &'t mut Storage, hash_key: Option<[u8; 16]>) -> Self {
+    /// Nothing yet. Without a `config` the MLD proxy is off, and its tables stay untouched.
+    pub(crate) fn new(
+        storage: &'t mut Storage,
+        config: Option<&ProxyConfig>,
+        seed: [u8; 16],
+    ) -> Self {
+        let hash_key = config.map(|_| seed);
+        let senders = config.is_some_and(|config| config.senders);
         Streams {
             members: Members::new(&mut storage.members, hash_key),
-            proxy: Proxy::new(&mut storage.proxy, hash_key),
+            proxy: Proxy::new(&mut storage.proxy, hash_key, senders),
             downstreams: [const {
                 Downstream {
                     querier: Querier::new(),
@@ -318,8 +324,8 @@ impl<'t> Streams<'t> {
 
     /// The kernel forwards by the interface on a side, or no longer.
     pub(crate) fn handle_interface(&mut self, cx: &Context, side: Side, present: bool) {
-        if let Some(config) = &cx.config.mld_proxy {
-            self.proxy.set_interface(side, present, config.senders);
+        if cx.config.mld_proxy.is_some() {
+            self.proxy.set_interface(side, present);
         }
     }
 

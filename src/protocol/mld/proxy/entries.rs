@@ -100,39 +100,34 @@ pub(super) struct Base {
     interfaces: u32,
     /// There is a forwarding table: it has had an interface.
     is_open: bool,
+    /// What downstream hosts send goes upstream.
     senders: bool,
     base: Forwarding,
     home: Forwarding,
-    failed: bool,
+    /// When to write again what could not be written.
     retry_at: Option<Instant>,
 }
 
 impl Base {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(senders: bool) -> Self {
         Base {
             interfaces: 0,
             is_open: false,
-            senders: false,
+            senders,
             base: Forwarding::NONE,
             home: Forwarding::NONE,
-            failed: false,
             retry_at: None,
         }
     }
 
     /// Does what downstream hosts send go upstream?
-    pub(super) fn sends(&self) -> bool {
+    pub(super) fn senders(&self) -> bool {
         self.senders
-    }
-
-    pub(super) fn set_senders(&mut self, senders: bool) {
-        self.senders = senders;
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         if self.retry_at.is_some_and(|due| due <= now) {
             self.retry_at = None;
-            self.failed = false;
         }
     }
 
@@ -146,7 +141,7 @@ impl Base {
     }
 
     pub(super) fn is_failing(&self) -> bool {
-        self.failed
+        self.retry_at.is_some()
     }
 
     /// Sets what is wanted of the interfaces as they are.
@@ -209,19 +204,18 @@ impl Proxy<'_> {
     /// The kernel forwards by the interface on a side, or no longer. Each entry is to be written
     /// anew: the kernel drops what an entry says of an interface that is not there, and keeps what
     /// it says of one that is replaced.
-    pub(crate) fn set_interface(&mut self, side: Side, present: bool, senders: bool) {
+    pub(crate) fn set_interface(&mut self, side: Side, present: bool) {
         let bit = bit_of(side);
         let before = self.base.interfaces;
         self.base.interfaces = if present { before | bit } else { before & !bit };
         self.base.is_open |= present;
-        self.base.senders = senders;
         if !self.base.is_open {
             return;
         }
         self.base.derive();
         self.base.base.doubt();
         self.base.home.doubt();
-        self.base.failed = false;
+        self.base.retry_at = None;
         self.any_entries.retry();
         self.exact_entries.retry();
         for slot in self.groups.slots() {
@@ -236,7 +230,7 @@ impl Proxy<'_> {
     /// The next change. The same one again until [`Self::entry_done`] is told of it.
     pub(crate) fn poll_entry(&self) -> Option<Change> {
         let any = Ipv6Addr::UNSPECIFIED;
-        if !self.base.failed {
+        if !self.base.is_failing() {
             // Of two entries with an interface, the kernel takes the one that was added last. What
             // a downstream sends to a group without listeners must find the first base.
             let base = [
@@ -285,7 +279,6 @@ impl Proxy<'_> {
         let retry_at = now.saturating_add(RETRY_INTERVAL);
         let group = match change.place {
             Place::Base | Place::HomeBase if !succeeded => {
-                self.base.failed = true;
                 self.base.retry_at = Some(retry_at);
                 return;
             }

@@ -249,7 +249,9 @@ pub(crate) struct Versions {
 }
 
 impl<'t> Proxy<'t> {
-    pub(crate) fn new(storage: &'t mut Storage, hash_key: Option<[u8; 16]>) -> Self {
+    /// Nothing yet, in tables whose hash gets a key; `None` while the MLD proxy is off. With
+    /// `senders`, what downstream hosts send goes upstream.
+    pub(crate) fn new(storage: &'t mut Storage, hash_key: Option<[u8; 16]>, senders: bool) -> Self {
         let Storage {
             groups,
             flows,
@@ -285,7 +287,7 @@ impl<'t> Proxy<'t> {
             exact_entries,
             any_counts,
             exact_counts,
-            base: Base::new(),
+            base: Base::new(senders),
             versions: Versions {
                 in_force: MldVersion::V2,
                 of_kernel: MldVersion::V2,
@@ -429,7 +431,6 @@ impl<'t> Proxy<'t> {
     ) -> Merging {
         let mut merging = Merging::default();
         self.versions = around.versions;
-        self.base.set_senders(around.config.senders);
         if self.has_room() {
             self.refused = Refused::default();
             for group in members.groups() {
@@ -523,7 +524,7 @@ impl<'t> Proxy<'t> {
         // RFC 4604 §2.2.1: a source-specific group is never reported in MLDv1.
         let can_report = around.versions.in_force == MldVersion::V2 || !is_source_specific(group);
         let goes_up = leaves_home && can_report;
-        let upwards = if leaves_home && config.senders {
+        let upwards = if leaves_home && self.base.senders() {
             UPSTREAM
         } else {
             0

@@ -196,7 +196,7 @@ impl Proxy<'_> {
     /// it sends upstream, it hands a copy to its own members there, which would be forwarded again.
     fn is_for_kernel(&self, group: Ipv6Addr) -> bool {
         let can_report = self.versions.of_kernel == MldVersion::V2 || !is_source_specific(group);
-        can_report && !self.base.sends()
+        can_report && !self.base.senders()
     }
 
     /// Does the router report a group alone that it is a member of?
