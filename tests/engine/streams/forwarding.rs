@@ -3,6 +3,7 @@
 use protocol::config::{Forward, Scope};
 use protocol::counters::Counter;
 use protocol::engine::Action;
+use protocol::mld::proxy::rows::Row;
 use protocol::mld::{self, streams};
 
 use super::*;
@@ -313,7 +314,12 @@ fn what_the_kernel_counted_is_kept_until_the_entry_goes() {
     let none = mld::proxy::Counts::default();
     let known = |stage: &Stage| {
         let proxy = stage.engine.mld().streams().proxy();
-        (proxy.counts_of(SSM, source(1)), proxy.counts_of_any(ASM))
+        let counts_of = |group, source| {
+            let is_it =
+                |row: &Row<'_>| (row.group, row.flow.map(|flow| flow.source)) == (group, source);
+            proxy.rows().find(is_it).expect("a row").counts
+        };
+        (counts_of(SSM, Some(source(1))), counts_of(ASM, None))
     };
     assert_eq!(known(&stage), (counts, counts));
     stage.says(0, 1, ToInclude, ASM, &[]);

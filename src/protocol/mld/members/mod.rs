@@ -102,13 +102,6 @@ impl SourceState {
     }
 }
 
-impl LinkGroup {
-    /// Is there something to be asked about the group: has a listener left?
-    pub fn is_asked_about(&self) -> bool {
-        self.next_query.is_some()
-    }
-}
-
 /// What [`Members`] are kept in.
 pub struct Storage {
     groups: Table<Ipv6Addr, Next, GROUPS>,

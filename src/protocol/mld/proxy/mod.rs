@@ -105,34 +105,9 @@ impl Forwarding {
 }
 
 impl Merged {
-    /// The filter that is wanted upstream; `None` for no membership.
-    pub fn wanted(&self) -> Option<FilterMode> {
-        self.wanted
-    }
-
-    /// The filter of the kernel's membership upstream.
-    pub fn joined(&self) -> Option<FilterMode> {
-        self.joined
-    }
-
     /// Does the router alone report the group that it is a member of?
     pub(crate) fn is_alone(&self) -> bool {
         self.joined.is_some() && !self.is_of_kernel
-    }
-
-    pub fn any(&self) -> &Forwarding {
-        &self.any
-    }
-}
-
-impl Flow {
-    /// Is the source in the list of the kernel's membership upstream?
-    pub fn is_joined(&self) -> bool {
-        self.joined
-    }
-
-    pub fn exact(&self) -> &Forwarding {
-        &self.exact
     }
 }
 
@@ -351,10 +326,8 @@ impl<'t> Proxy<'t> {
 
     /// All groups are to be merged anew.
     pub(crate) fn note_all(&mut self) {
-        for slot in self.groups.slots() {
-            if self.groups.get(slot).is_some() {
-                self.stale.insert(slot);
-            }
+        for (slot, ..) in self.groups.iter_from(0) {
+            self.stale.insert(slot);
         }
     }
 
@@ -387,21 +360,6 @@ impl<'t> Proxy<'t> {
         if let Some(place) = place {
             *place = counts;
         }
-    }
-
-    /// What the kernel counted on the entry for any source of a group.
-    pub fn counts_of_any(&self, group: Ipv6Addr) -> Counts {
-        let slot = self.groups.find(&group);
-        let counts = slot.and_then(|slot| self.any_counts.get(slot));
-        counts.copied().unwrap_or_default()
-    }
-
-    /// What the kernel counted on the entry for a source of a group.
-    pub fn counts_of(&self, group: Ipv6Addr, source: Ipv6Addr) -> Counts {
-        let slot = self.groups.find(&group);
-        let flow = slot.and_then(|slot| self.find_flow(slot, source));
-        let counts = flow.and_then(|flow| self.exact_counts.get(flow));
-        counts.copied().unwrap_or_default()
     }
 
     /// The slot of the flow of a source of the group at a slot.
