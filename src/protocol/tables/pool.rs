@@ -117,6 +117,33 @@ impl<V: Copy, const N: usize> Pool<V, N> {
         chain.find(|(_, value)| is_it(value)).map(|(slot, _)| slot)
     }
 
+    /// Frees the entries of a chain for which `keep`, told their slots too, is false, and returns
+    /// the first that is left. `next` is the link of an entry to the one after it.
+    pub fn retain(
+        &mut self,
+        first: Next,
+        next: impl Fn(&mut V) -> &mut Next,
+        mut keep: impl FnMut(usize, &mut V) -> bool,
+    ) -> Next {
+        let (mut link, mut left) = (first, first);
+        let mut before = None;
+        while let Some(slot) = link.slot()
+            && let Some(value) = self.get_mut(slot)
+        {
+            link = *next(value);
+            if keep(slot, value) {
+                before = Some(slot);
+                continue;
+            }
+            self.remove(slot);
+            match before.and_then(|before| self.get_mut(before)) {
+                Some(before) => *next(before) = link,
+                None => left = link,
+            }
+        }
+        left
+    }
+
     /// All entries with their slots, from a slot on.
     pub fn iter_from(&self, first: usize) -> impl Iterator<Item = (usize, &V)> {
         let slots = self.slots.iter().enumerate().skip(first);
@@ -157,5 +184,22 @@ mod tests {
         let chain = pool.chain(Next::to(first), |(_, next)| *next);
         let chain: heapless::Vec<_, 4> = chain.map(|(slot, (value, _))| (slot, *value)).collect();
         assert_eq!(chain, [(first, 20), (last, 30)]);
+    }
+
+    #[test]
+    fn what_a_chain_does_not_retain_is_freed_wherever_it_stands() {
+        // Each bit of `kept` is an entry of the chain.
+        for kept in 0..8_u32 {
+            let mut pool: Pool<(u32, Next), 3> = Pool::new();
+            let first = (0..3).rev().fold(Next::END, |next, value| {
+                Next::to(pool.insert((value, next)).unwrap())
+            });
+            let is_kept = |value: u32| kept & (1 << value) != 0;
+            let left = pool.retain(first, |(_, next)| next, |_, (value, _)| is_kept(*value));
+            let chain = pool.chain(left, |(_, next)| *next);
+            let expected = (0..3).filter(|value| is_kept(*value));
+            assert!(chain.map(|(_, (value, _))| *value).eq(expected), "{kept}");
+            assert_eq!(pool.len(), kept.count_ones() as usize);
+        }
     }
 }

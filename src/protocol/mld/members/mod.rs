@@ -314,24 +314,14 @@ impl<'t> Members<'t> {
         let Some(link_group) = self.link_groups.get_mut(slot) else {
             return;
         };
-        let mut link = link_group.first_source;
-        let mut before = None;
-        while let Some(at) = link.slot() {
-            let Some(source) = self.sources.get_mut(at) else {
-                return;
-            };
-            link = source.next;
-            if keep(source) {
-                before = Some(at);
-                continue;
-            }
-            self.sources.remove(at);
-            link_group.sources = link_group.sources.saturating_sub(1);
-            match before.and_then(|before| self.sources.get_mut(before)) {
-                Some(before) => before.next = link,
-                None => link_group.first_source = link,
-            }
-        }
+        let first = link_group.first_source;
+        let count = &mut link_group.sources;
+        let keep = |_, source: &mut Source| {
+            let is_kept = keep(source);
+            *count = count.saturating_sub((!is_kept).into());
+            is_kept
+        };
+        link_group.first_source = self.sources.retain(first, |source| &mut source.next, keep);
     }
 
     /// Adds a group on a link, in INCLUDE mode without sources. `None` if a table is full.
@@ -386,22 +376,14 @@ impl<'t> Members<'t> {
         let Some((_, first)) = self.groups.get_mut(group_slot) else {
             return;
         };
-        if *first == Next::to(slot) {
-            *first = removed.next;
-            if *first == Next::END {
-                self.groups.remove(group_slot);
-            }
-        } else {
-            let mut link = *first;
-            while let Some(before) = link.slot().and_then(|at| self.link_groups.get_mut(at)) {
-                if before.next == Next::to(slot) {
-                    before.next = removed.next;
-                    break;
-                }
-                link = before.next;
-            }
+        *first = self.link_groups.retain(
+            *first,
+            |link_group| &mut link_group.next,
+            |at, _| at != slot,
+        );
+        if *first == Next::END {
+            self.groups.remove(group_slot);
         }
-        self.link_groups.remove(slot);
         self.deadlines.remove(slot);
         self.due.remove(slot);
         self.hosts.release(usize::from(removed.host));

@@ -573,25 +573,15 @@ impl<'t> Proxy<'t> {
         let Some((_, merged)) = self.groups.get_mut(slot) else {
             return;
         };
-        let mut link = merged.first_flow;
-        let mut before: Option<usize> = None;
-        while let Some(at) = link.slot() {
-            let Some(flow) = self.flows.get(at) else {
-                return;
-            };
-            link = flow.next;
+        let keep = |at, flow: &mut Flow| {
             let is_used = flow.wanted || flow.joined || flow.told || !flow.exact.is_unused();
-            if is_used {
-                before = Some(at);
-                continue;
+            if !is_used {
+                self.exact_entries.set(at, false);
             }
-            self.exact_entries.set(at, false);
-            self.flows.remove(at);
-            match before.and_then(|before| self.flows.get_mut(before)) {
-                Some(before) => before.next = link,
-                None => merged.first_flow = link,
-            }
-        }
+            is_used
+        };
+        let first = merged.first_flow;
+        merged.first_flow = self.flows.retain(first, |flow| &mut flow.next, keep);
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
