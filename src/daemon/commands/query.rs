@@ -6,9 +6,8 @@ use std::process::ExitCode;
 
 use argh::FromArgs;
 use nix::errno::Errno;
-use protocol::config::Config;
+use protocol::config::{Config, QUERY_INTERVAL, ROBUSTNESS};
 use protocol::link::InterfaceName;
-use protocol::mld::host::{QUERY_INTERVAL, ROBUSTNESS};
 use protocol::time::Duration;
 use protocol::wire::{
     ALL_NODES, MacAddress, Message, Query, QueryVersion, RecordType, Sources, parse,

@@ -7,8 +7,8 @@
 use core::net::Ipv6Addr;
 
 use super::proxy::Proxy;
-use super::state_changes;
-use crate::config::{Config, MAX_SOURCES, MldMode, MldVersion};
+use super::{LIST_LENGTH, QUERY_RESPONSE_INTERVAL, RETRY_INTERVAL, state_changes};
+use crate::config::{Config, MldMode, MldVersion, QUERY_INTERVAL, ROBUSTNESS};
 use crate::context::Context;
 use crate::link::Link;
 use crate::time::{Duration, Instant, earliest};
@@ -19,12 +19,6 @@ use crate::wire::{
 /// The largest packet sent, in octets: an Ethernet's MTU. The upstream's may be larger, and that of
 /// the links behind it may not.
 pub const MAX_PACKET: usize = 1500;
-/// From a report that could not be sent to the next attempt.
-pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// RFC 3810 §9.1, §9.2, §9.3: the variables of a querier whose queries do not tell them.
-pub const ROBUSTNESS: u8 = 2;
-pub const QUERY_INTERVAL: Duration = Duration::from_secs(125);
-pub const QUERY_RESPONSE_INTERVAL: Duration = Duration::from_secs(10);
 /// The silence of a querier is logged after this at the earliest, whatever its queries say: once a
 /// minute at most.
 const MIN_QUERIER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -71,9 +65,6 @@ impl Listed {
         }
     }
 }
-
-/// The octets of the longest list of sources.
-const LIST_LENGTH: usize = 16 * MAX_SOURCES as usize;
 
 /// The state of the refresh and of the querier.
 pub struct HostSide {

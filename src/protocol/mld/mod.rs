@@ -18,7 +18,7 @@ use core::net::Ipv6Addr;
 
 use log::info;
 
-use crate::config::{Config, MldVersion};
+use crate::config::{Config, MAX_SOURCES, MldVersion};
 use crate::context::Context;
 use crate::counters::Counter;
 use crate::link::Link;
@@ -33,6 +33,12 @@ use proxy::{Proxy, Versions, Whereabouts};
 use state_changes::{Share, StateChanges, Voice};
 use streams::Streams;
 
+/// RFC 3810 §9.3: the Query Response Interval, where nothing else is told or asked.
+const QUERY_RESPONSE_INTERVAL: Duration = Duration::from_secs(10);
+/// From what could not be sent, joined, or written to the next attempt.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// The octets of the longest list of sources in a query or a record.
+const LIST_LENGTH: usize = 16 * MAX_SOURCES as usize;
 /// The shortest time from a query to its answer in another version than the kernel's: ten answers a
 /// second.
 const MIN_ANSWER_DELAY: Duration = Duration::from_millis(100);

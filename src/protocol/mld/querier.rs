@@ -6,16 +6,13 @@
 
 use core::net::Ipv6Addr;
 
+use super::{QUERY_RESPONSE_INTERVAL, RETRY_INTERVAL};
 use crate::config::{MldVersion, ProxyConfig, QuerierMode};
 use crate::time::{Duration, Instant};
 use crate::wire::{ALL_NODES, Query, QueryVersion, Sources};
 
-/// RFC 3810 §9.3: the Query Response Interval, where the query interval is longer.
-const QUERY_RESPONSE_INTERVAL: Duration = Duration::from_secs(10);
 /// The response delay of the first query: listeners known within it make a restart short.
 const FIRST_RESPONSE_DELAY: Duration = Duration::from_millis(100);
-/// From a query that could not be sent to the next attempt.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The part that this router has in the queries on a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

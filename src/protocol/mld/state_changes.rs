@@ -8,6 +8,7 @@
 
 use core::net::Ipv6Addr;
 
+use super::RETRY_INTERVAL;
 use crate::config::MldVersion;
 use crate::tables::pending::SlotSet;
 use crate::time::{Duration, Instant, earliest};
@@ -20,8 +21,6 @@ const REPEAT_INTERVAL_V1: Duration = Duration::from_secs(10);
 const REPEAT_INTERVAL_V2: Duration = Duration::from_secs(1);
 /// Between two MLDv1 reports of many joins at once.
 const V1_PACE: Duration = Duration::from_millis(10);
-/// From a report that could not be sent to the next attempt.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The most leaves that are reported again; of more, the rest is reported once. They fit one
 /// report.
 const MAX_REPEATED_LEAVES: usize = 48;

@@ -5,6 +5,7 @@ use core::net::Ipv6Addr;
 
 use log::{Level, info, log, warn};
 
+use super::LIST_LENGTH;
 use super::members::specific::Specific;
 use super::members::{self, Limits, Listener, Members, Refusal, Reported};
 use super::proxy::entries::{self, bit_of};
@@ -30,8 +31,6 @@ const LINE_RATE: u32 = 1;
 const LINE_BURST: u32 = 200;
 /// How long after an event the router looks whether a source on a shared prefix has moved.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// The octets of the longest list of sources in a query.
-const LIST_LENGTH: usize = 16 * crate::config::MAX_SOURCES as usize;
 
 /// A query downstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

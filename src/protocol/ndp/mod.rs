@@ -21,7 +21,7 @@ use core::net::Ipv6Addr;
 
 use log::{Level, debug, log};
 
-use crate::config::Config;
+use crate::config::{Config, QUERY_INTERVAL, ROBUSTNESS};
 use crate::context::Context;
 use crate::counters::Counter;
 use crate::link::{Link, Side};
@@ -32,9 +32,7 @@ use crate::wire::{MacAddress, Query, QueryVersion, SolicitedNode, Sources};
 use contests::Contests;
 use kernel_entries::{KernelEntries, KernelTable};
 use log_lines::{Because, Named};
-use neighbors::{
-    ASK_QUERY_INTERVAL, ASK_RESPONSE_DELAY, ASK_ROBUSTNESS, Identity, Neighbors, Question, Sender,
-};
+use neighbors::{ASK_RESPONSE_DELAY, Identity, Neighbors, Question, Sender};
 use solicited::Groups;
 use targets::Targets;
 
@@ -432,7 +430,7 @@ fn query(
     let proxy = config.mld_proxy.as_ref();
     let (robustness, query_interval, max_response_delay) = match proxy {
         Some(proxy) => (proxy.robustness, proxy.query_interval, PROXY_RESPONSE_DELAY),
-        None => (ASK_ROBUSTNESS, ASK_QUERY_INTERVAL, ASK_RESPONSE_DELAY),
+        None => (ROBUSTNESS, QUERY_INTERVAL, ASK_RESPONSE_DELAY),
     };
     Query {
         source,

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 use std::os::fd::AsFd as _;
 
 use nix::errno::Errno;
-use protocol::mld::host::QUERY_INTERVAL;
+use protocol::config::QUERY_INTERVAL;
 use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, Message, QueryVersion, parse};
 

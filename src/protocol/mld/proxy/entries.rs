@@ -16,7 +16,8 @@ use core::net::Ipv6Addr;
 use super::{CAPACITY, Counts, Forwarding, Proxy, for_each_flow};
 use crate::config::MAX_PROXY_DOWNSTREAMS;
 use crate::link::Side;
-use crate::time::{Duration, Instant};
+use crate::mld::RETRY_INTERVAL;
+use crate::time::Instant;
 
 /// The number of the upstream.
 pub const UPSTREAM_NUMBER: u8 = 0;
@@ -29,8 +30,6 @@ const NOWHERE_AT_HOME: u8 = 29;
 pub const HOME: u8 = 30;
 /// The numbers of the downstreams are those from 1 on.
 const _: () = assert!(MAX_PROXY_DOWNSTREAMS < NOWHERE_AT_HOME as usize);
-/// From an entry that could not be written to the next attempt.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The number of the interface on a side.
 pub fn number_of(side: Side) -> u8 {

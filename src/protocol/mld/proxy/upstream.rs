@@ -8,22 +8,19 @@
 use core::net::Ipv6Addr;
 
 use super::{Flow, Merged, Proxy, for_each_flow};
-use crate::config::{MAX_SOURCES, MldVersion, is_source_specific};
+use crate::config::{MldVersion, is_source_specific};
 use crate::mld::filter::FilterMode;
+use crate::mld::{LIST_LENGTH, RETRY_INTERVAL};
 use crate::time::{Duration, Instant, bring_forward};
 use crate::wire::{
     ALL_MLDV2_ROUTERS, ALL_ROUTERS, Done, RecordType, ReportBuilder, ReportV1, Sources,
 };
 
-/// From a membership that could not be changed to the next attempt.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The Unsolicited Report Interval (RFC 3810 §9.11).
 const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// The most sources that the records of a change name. More may not fit one packet, so the whole
 /// filter is told then.
 const MOST_CHANGED: u16 = 70;
-/// The octets of the longest list of sources.
-const LIST_LENGTH: usize = 16 * MAX_SOURCES as usize;
 
 /// A change of one membership. [`Proxy::sources_wanted`] has the sources of its filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +74,8 @@ impl Proxy<'_> {
         }
     }
 
-    /// The sources of the filter that is wanted for the group at a slot, [`MAX_SOURCES`] at most.
+    /// The sources of the filter that is wanted for the group at a slot,
+    /// [`MAX_SOURCES`](crate::config::MAX_SOURCES) at most.
     pub fn sources_wanted(&self, slot: usize) -> impl Iterator<Item = Ipv6Addr> {
         let merged = self.groups.get(slot).map(|(_, merged)| merged);
         let flows = merged.into_iter().flat_map(|merged| self.flows_of(merged));

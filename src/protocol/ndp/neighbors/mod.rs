@@ -41,9 +41,7 @@ use crate::wire::{MacAddress, SolicitedNode};
 pub use host::{Host, LinkLocal};
 pub(crate) use listening::{Answers, Known};
 pub use neighbor::{Neighbor, Standing, Step};
-pub use question::{
-    ASK_QUERY_INTERVAL, ASK_RESPONSE_DELAY, ASK_ROBUSTNESS, ASKS, PROBES, Question, RESOLUTIONS,
-};
+pub use question::{ASK_RESPONSE_DELAY, ASKS, PROBES, Question, RESOLUTIONS};
 
 use host::Hosts;
 use latecomers::Latecomers;

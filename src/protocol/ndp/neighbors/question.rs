@@ -15,10 +15,6 @@ use crate::wire::{MacAddress, SolicitedNode};
 pub const ASKS: u8 = 2;
 /// The Maximum Response Delay in a query, within which the host is to answer.
 pub const ASK_RESPONSE_DELAY: Duration = Duration::from_secs(1);
-/// The Robustness Variable and the Query Interval in a query. These are the defaults, which a host
-/// assumes anyway (RFC 3810 §9.1, §9.2).
-pub const ASK_ROBUSTNESS: u8 = 2;
-pub const ASK_QUERY_INTERVAL: Duration = Duration::from_secs(125);
 /// From a query to a host to the next.
 pub const ASK_INTERVAL: Duration = Duration::from_secs(2);
 /// How many times the engine probes an address in a round (`MAX_UNICAST_SOLICIT` of RFC 4861 §10).
