@@ -5,7 +5,7 @@ mod proxy;
 use core::fmt;
 use core::net::Ipv6Addr;
 
-use crate::link::{InterfaceName, MAX_DOWNSTREAMS, Prefix};
+use crate::link::{InterfaceName, MAX_DOWNSTREAMS, Prefix, Side};
 use crate::time::Duration;
 
 pub use proxy::{
@@ -117,6 +117,17 @@ pub enum MldVersion {
 }
 
 impl Config {
+    /// The name of the interface on a side.
+    pub fn name_of(&self, side: Side) -> &InterfaceName {
+        match side {
+            Side::Upstream => &self.upstream,
+            Side::Downstream(port) => {
+                let downstream = self.downstreams.get(usize::from(port));
+                downstream.unwrap_or(&self.upstream)
+            }
+        }
+    }
+
     /// The defaults, without a downstream.
     pub fn new(upstream: InterfaceName) -> Self {
         let mut config = Config {

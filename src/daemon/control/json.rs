@@ -62,7 +62,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 OrNull(address.map(InQuotes)),
                 identity.group(),
                 Mac(host.mac),
-                Quoted(view.downstream_of(host)),
+                Quoted(view.name_of(host.port)),
                 view.state_of(identity, neighbor),
                 view.seconds_since(neighbor.last_seen),
                 view.seconds_left(neighbor),

@@ -22,7 +22,7 @@ use std::net::Ipv6Addr;
 use protocol::counters::Counter;
 use protocol::engine::Engine;
 use protocol::escaped::escape;
-use protocol::link::{MAX_DOWNSTREAMS, Port};
+use protocol::link::{MAX_DOWNSTREAMS, Port, Side};
 use protocol::mld::proxy::rows;
 use protocol::ndp::kernel_entries::{KernelTable, Proxied};
 use protocol::ndp::neighbors::{ASKS, Identity, Neighbor, Sender};
@@ -426,10 +426,10 @@ impl View<'_> {
         tables.any(|table| ndp_proxy.is_failing(table))
     }
 
-    /// The name of a host's downstream.
-    fn downstream_of(&self, host: &Sender) -> &str {
-        let downstream = self.downstreams.get(usize::from(host.port));
-        downstream.map_or("", |downstream| downstream.name)
+    /// The name of a downstream.
+    fn name_of(&self, port: Port) -> &str {
+        let config = self.engine.config();
+        config.name_of(Side::Downstream(port)).as_str()
     }
 }
 

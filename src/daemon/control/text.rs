@@ -59,7 +59,7 @@ pub fn write(view: &View<'_>, piece: &Piece<'_>, first: bool, out: Output<'_>) -
                 out,
                 "{address:26} {} {:10.10} {:>6} {:>6} {}",
                 Mac(host.mac),
-                Escaped(view.downstream_of(host)),
+                Escaped(view.name_of(host.port)),
                 readable(view.seconds_since(neighbor.last_seen)),
                 readable(view.seconds_left(neighbor)),
                 view.state_of(identity, neighbor),

@@ -36,12 +36,7 @@ impl FollowedLink {
     }
 
     fn name<'e>(&self, engine: &'e Engine<'_>) -> &'e str {
-        let config = engine.config();
-        let name = match self.side {
-            Side::Upstream => Some(&config.upstream),
-            Side::Downstream(port) => config.downstreams.get(usize::from(port)),
-        };
-        name.map_or("", InterfaceName::as_str)
+        engine.config().name_of(self.side).as_str()
     }
 
     pub fn side(&self) -> Side {

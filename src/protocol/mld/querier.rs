@@ -7,7 +7,7 @@
 use core::net::Ipv6Addr;
 
 use super::{QUERY_RESPONSE_INTERVAL, RETRY_INTERVAL};
-use crate::config::{MldVersion, ProxyConfig, QuerierMode};
+use crate::config::{Forward, MldVersion, ProxyConfig, QuerierMode};
 use crate::time::{Duration, Instant};
 use crate::wire::{ALL_NODES, Query, QueryVersion, Sources};
 
@@ -94,6 +94,15 @@ impl Querier {
     /// Is this router the querier?
     pub fn is_querier(&self) -> bool {
         matches!(self.role, Role::Querier { .. })
+    }
+
+    /// Are streams forwarded on the link (RFC 4605 §4.2)?
+    pub fn forwards(&self, config: &ProxyConfig) -> bool {
+        match (config.forward, self.role) {
+            (Forward::Always, _) => true,
+            (Forward::Auto, Role::Querier { .. } | Role::Off(_) | Role::Down) => true,
+            (Forward::Auto, Role::Other(_)) => false,
+        }
     }
 
     /// The link can be used, anew or with another address.

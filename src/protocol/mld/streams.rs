@@ -12,10 +12,7 @@ use super::proxy::entries::{self, bit_of};
 use super::proxy::upstream::{self, Manner};
 use super::proxy::{self, Counts, Proxy, Surroundings, Versions, Whereabouts};
 use super::querier::{Change, Querier, Role, Timings};
-use crate::config::{
-    Config, Forward, MAX_PROXY_DOWNSTREAMS, MldVersion, ProxyConfig, QuerierMode,
-    is_source_specific,
-};
+use crate::config::{Config, MAX_PROXY_DOWNSTREAMS, MldVersion, ProxyConfig, is_source_specific};
 use crate::context::Context;
 use crate::counters::Counter;
 use crate::link::{Link, Port, Side};
@@ -139,13 +136,8 @@ impl<'t> Streams<'t> {
 
     /// Are streams forwarded on a downstream (RFC 4605 §4.2)?
     pub fn forwards(&self, config: &ProxyConfig, port: Port) -> bool {
-        let role = self.querier(port).map(Querier::role);
-        match (config.forward, role) {
-            (_, None) => false,
-            (Forward::Always, Some(_)) => true,
-            (Forward::Auto, Some(Role::Querier { .. } | Role::Off(_) | Role::Down)) => true,
-            (Forward::Auto, Some(Role::Other(_))) => false,
-        }
+        let querier = self.querier(port);
+        querier.is_some_and(|querier| querier.forwards(config))
     }
 
     /// A host downstream sent a message.
@@ -244,7 +236,7 @@ impl<'t> Streams<'t> {
         };
         cx.counters.count(counter);
         if self.refusal_lines.allows(cx.now) {
-            let on = name_of(&cx.config, listener.port);
+            let on = cx.config.name_of(Side::Downstream(listener.port));
             warn!(
                 "{} on {on} listens to more {what} than are taken; see {option}",
                 listener.mac
@@ -267,7 +259,8 @@ impl<'t> Streams<'t> {
         if let Some(change) = change
             && downstream.querier_lines.allows(cx.now)
         {
-            log_querier(&cx.config, port, change);
+            let forwards = downstream.querier.forwards(config);
+            log_querier(&cx.config, port, change, forwards);
         }
         if was_querier && !downstream.querier.is_querier() {
             self.members.end_queries(port);
@@ -351,7 +344,8 @@ impl<'t> Streams<'t> {
         let ports = cx.config.downstreams.len();
         for (port, downstream) in (0..).zip(&mut self.downstreams).take(ports) {
             if let Some(change) = downstream.querier.handle_timeout(cx.now, config) {
-                log_querier(&cx.config, port, change);
+                let forwards = downstream.querier.forwards(config);
+                log_querier(&cx.config, port, change, forwards);
                 self.proxy.note_all();
             }
         }
@@ -598,12 +592,10 @@ fn is_for_sources(record_type: RecordType) -> bool {
     }
 }
 
-fn log_querier(config: &Config, port: Port, change: Change) {
-    let on = name_of(config, port);
-    let forwards = config
-        .mld_proxy
-        .as_ref()
-        .is_some_and(|proxy| proxy.forward == Forward::Always);
+/// Logs a change of a downstream's querier. `forwards` tells whether streams are forwarded there
+/// now.
+fn log_querier(config: &Config, port: Port, change: Change, forwards: bool) {
+    let on = config.name_of(Side::Downstream(port));
     match change {
         Change::Elected => info!("this router is the querier on {on}"),
         Change::Silent => warn!(
@@ -615,7 +607,7 @@ fn log_querier(config: &Config, port: Port, change: Change) {
                 MldVersion::V1 => " by MLDv1, which --querier v1 speaks too",
                 MldVersion::V2 => "",
             };
-            if forwards || config.mld_proxy.as_ref().is_some_and(is_off) {
+            if forwards {
                 info!("{} is the querier on {on}{version}", other.address);
             } else {
                 warn!(
@@ -626,13 +618,4 @@ fn log_querier(config: &Config, port: Port, change: Change) {
             }
         }
     }
-}
-
-fn is_off(proxy: &ProxyConfig) -> bool {
-    proxy.querier == QuerierMode::Off
-}
-
-fn name_of(config: &Config, port: Port) -> &crate::link::InterfaceName {
-    let name = config.downstreams.get(usize::from(port));
-    name.unwrap_or(&config.upstream)
 }

@@ -11,7 +11,7 @@ use log::log;
 use super::contests::Claim;
 use super::neighbors::{Evidence, Identity, Owner, Refusal, Seen, Sender};
 use super::targets::{Refused, Solicitation};
-use super::{Ndp, log_lines, release};
+use super::{Ndp, release};
 use crate::context::Context;
 use crate::counters::Counter;
 use crate::link::Side;
@@ -253,7 +253,7 @@ impl Ndp<'_> {
         }
         self.end_contest(address, to);
         let level = self.line_level(cx.now);
-        let name = log_lines::name_of(&cx.config, to);
+        let name = cx.config.name_of(to);
         log!(
             level,
             "{address} is on {name} now: who had it is silent, and a claimant answers there"

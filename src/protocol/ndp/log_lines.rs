@@ -7,7 +7,6 @@ use log::warn;
 use super::neighbors::{Identity, Refusal, Sender};
 use super::solicited;
 use crate::config::Config;
-use crate::link::{InterfaceName, Side};
 
 /// A neighbor as the log names it.
 pub(super) struct Named(pub(super) Identity);
@@ -32,17 +31,6 @@ impl fmt::Display for Because<'_> {
             (true, true) => write!(f, "{} for a listener", change.group),
             (false, false) => write!(f, "{}, {} was its last", change.group, change.address),
             (false, true) => write!(f, "{}, a listener was its last", change.group),
-        }
-    }
-}
-
-/// The interface of a link.
-pub(super) fn name_of(config: &Config, side: Side) -> &InterfaceName {
-    match side {
-        Side::Upstream => &config.upstream,
-        Side::Downstream(port) => {
-            let downstream = config.downstreams.get(usize::from(port));
-            downstream.unwrap_or(&config.upstream)
         }
     }
 }

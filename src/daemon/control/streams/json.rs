@@ -137,12 +137,11 @@ fn write_stream(
     )?;
     let mut comma = "";
     view.for_each_link(config, row, &mut |link| {
-        let downstream = view.downstreams.get(usize::from(link.port));
         write!(
             out,
             "{comma}{{\"interface\":{},\"mode\":\"{}\",\"expires_s\":{},\"leaving\":{},\
              \"older_host_s\":{}}}",
-            Quoted(downstream.map_or("", |downstream| downstream.name)),
+            Quoted(view.name_of(link.port)),
             link.wish.name(),
             OrNull(link.left),
             link.is_leaving,
