@@ -162,13 +162,24 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
     ];
     for (name, help, value) in gauges {
         if let Some(value) = value {
-            let upstream = Label(upstream);
-            writeln!(
-                out,
-                "# HELP mldproxy_{name} {help}\n# TYPE mldproxy_{name} \
-                 gauge\nmldproxy_{name}{{upstream={upstream}}} {value}"
-            )?;
+            write_gauge(view, name, help, value, out)?;
         }
     }
     Ok(())
+}
+
+/// Writes a gauge of the whole instance.
+pub(super) fn write_gauge(
+    view: &View<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+    out: Output<'_>,
+) -> fmt::Result {
+    let upstream = Label(view.engine.config().upstream.as_str());
+    writeln!(
+        out,
+        "# HELP mldproxy_{name} {help}\n# TYPE mldproxy_{name} \
+         gauge\nmldproxy_{name}{{upstream={upstream}}} {value}"
+    )
 }

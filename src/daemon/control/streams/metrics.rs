@@ -7,6 +7,7 @@ use protocol::link::{Port, Side};
 use protocol::mld::proxy::rows::Row;
 use protocol::mld::querier::Role;
 
+use super::super::metrics::write_gauge;
 use super::super::{Downstream, Label, Output, View};
 use super::{METRIC_STREAMS, Part};
 
@@ -127,14 +128,8 @@ fn write_head(view: &View<'_>, out: Output<'_>) -> fmt::Result {
             totals.wrong_side,
         ),
     ];
-    let upstream = view.engine.config().upstream.as_str();
     for (name, help, value) in gauges {
-        let upstream = Label(upstream);
-        writeln!(
-            out,
-            "# HELP mldproxy_{name} {help}\n# TYPE mldproxy_{name} \
-             gauge\nmldproxy_{name}{{upstream={upstream}}} {value}"
-        )?;
+        write_gauge(view, name, help, value, out)?;
     }
     Ok(())
 }
