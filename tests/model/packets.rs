@@ -120,3 +120,10 @@ pub fn v2(robustness: u8, query_interval: u64) -> QueryVersion<'static> {
         sources: Sources::default(),
     }
 }
+
+/// Whether a query that carries `sent` tells of `interval`: the code of a Query Interval has five
+/// significant bits, and none names a longer time (RFC 3810 §5.1.9).
+pub fn is_sent_as(interval: Duration, sent: Duration) -> bool {
+    let most = interval.as_secs();
+    ((most * 15).div_ceil(16)..=most).contains(&sent.as_secs())
+}

@@ -19,6 +19,7 @@ use protocol::time::Duration;
 use protocol::wire::{ALL_NODES, Message, QueryVersion, RecordType, Sources, parse};
 
 use crate::multicast::{Filter, Way};
+use crate::packets::is_sent_as;
 use crate::{Model, view};
 
 /// What the upstream's router believes of the groups of streams.
@@ -521,7 +522,7 @@ impl Model<'_> {
             } => {
                 assert_eq!(config.querier, QuerierMode::Auto);
                 assert_eq!(robustness, config.robustness);
-                assert!(query_interval <= config.query_interval && !query_interval.is_zero());
+                assert!(is_sent_as(config.query_interval, query_interval));
                 (suppress_router_processing, sources.iter().collect())
             }
         };
