@@ -17,7 +17,7 @@ use crate::control::ForwardingTable;
 use crate::interfaces::{Interface, Interfaces};
 use crate::run::report::Trouble;
 use crate::sys::clock;
-use crate::sys::mroute::{self, Mroute};
+use crate::sys::mroute::{self, Mroute, Refusal};
 use crate::sys::netlink::tables::Tables;
 use crate::sys::source_filters::SourceFilters;
 
@@ -211,22 +211,22 @@ fn take_table(config: &Config, logs: bool) -> Table {
     if !logs {
         return Table::Refused(errno);
     }
-    match errno {
-        Errno::EADDRINUSE => {
+    match Refusal::of(errno) {
+        Refusal::InUse => {
             let owner = mroute::likely_owner().unwrap_or("another program");
             warn!(
                 "no stream is forwarded: {owner} owns the kernel's multicast routing table; stop \
                  it, or give this one a table of its own (--table)"
             );
         }
-        Errno::ENOPROTOOPT | Errno::EOPNOTSUPP => warn!(
+        Refusal::Unsupported => warn!(
             "no stream is forwarded: this kernel has no IPv6 multicast routing \
              (CONFIG_IPV6_MROUTE, and for --table CONFIG_IPV6_MROUTE_MULTIPLE_TABLES)"
         ),
-        Errno::EACCES | Errno::EPERM => {
+        Refusal::Other(Errno::EACCES | Errno::EPERM) => {
             warn!("no stream is forwarded: CAP_NET_RAW is missing, or CAP_NET_ADMIN for --table");
         }
-        errno => warn!("no stream is forwarded: {}", errno.desc()),
+        Refusal::Other(errno) => warn!("no stream is forwarded: {}", errno.desc()),
     }
     Table::Refused(errno)
 }

@@ -35,6 +35,25 @@ pub struct Mroute {
     indexes: [Option<u16>; INTERFACES as usize],
 }
 
+/// Why a table of the kernel was refused.
+pub enum Refusal {
+    /// Another program owns it.
+    InUse,
+    /// The kernel has no IPv6 multicast routing.
+    Unsupported,
+    Other(Errno),
+}
+
+impl Refusal {
+    pub fn of(errno: Errno) -> Self {
+        match errno {
+            Errno::EADDRINUSE => Refusal::InUse,
+            Errno::ENOPROTOOPT | Errno::EOPNOTSUPP => Refusal::Unsupported,
+            errno => Refusal::Other(errno),
+        }
+    }
+}
+
 impl Mroute {
     /// Becomes the owner of a table; of [`DEFAULT_TABLE`] with `None`. Takes `CAP_NET_RAW`, and for
     /// a table that is named also `CAP_NET_ADMIN`. All changes later on take no capability.

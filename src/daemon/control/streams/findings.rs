@@ -14,7 +14,8 @@ use protocol::mld::proxy::rows::Row;
 use protocol::mld::querier::Role;
 
 use super::super::{Downstream, Output, View};
-use super::{ForwardingTable, From, Part, Refusal};
+use super::{ForwardingTable, From, Part};
+use crate::sys::mroute::Refusal;
 
 /// How long a stream may be silent before that is told, in seconds.
 const SILENCE: u32 = 10;

@@ -9,7 +9,8 @@ use protocol::mld::querier::Role;
 
 use super::super::json::{InQuotes, OrNull, number, write_list_head};
 use super::super::{Downstream, Output, Quoted, View};
-use super::{ForwardingTable, From, Part, Refusal, Upstream, own_version};
+use super::{ForwardingTable, From, Part, Upstream, own_version};
+use crate::sys::mroute::Refusal;
 
 pub fn write(view: &View<'_>, part: &Part<'_>, first: bool, out: Output<'_>) -> fmt::Result {
     let Some(config) = &view.engine.config().mld_proxy else {

@@ -49,25 +49,6 @@ pub enum Part<'v> {
     Octets(Row<'v>),
 }
 
-/// Why a table of the kernel was refused.
-pub enum Refusal {
-    /// Another program owns it.
-    InUse,
-    /// The kernel has no IPv6 multicast routing.
-    Unsupported,
-    Other(Errno),
-}
-
-impl Refusal {
-    pub fn of(errno: Errno) -> Self {
-        match errno {
-            Errno::EADDRINUSE => Refusal::InUse,
-            Errno::ENOPROTOOPT | Errno::EOPNOTSUPP => Refusal::Unsupported,
-            errno => Refusal::Other(errno),
-        }
-    }
-}
-
 /// What a downstream's listeners want of a stream.
 pub struct OnLink {
     pub port: Port,

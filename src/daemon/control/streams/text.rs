@@ -11,7 +11,8 @@ use protocol::mld::querier::{Other, Role};
 
 use super::super::text::{Readable, readable, short, version};
 use super::super::{Downstream, Output, View};
-use super::{ForwardingTable, From, OnLink, Part, Refusal, Upstream, Wish, own_version};
+use super::{ForwardingTable, From, OnLink, Part, Upstream, Wish, own_version};
+use crate::sys::mroute::Refusal;
 
 pub fn write(view: &View<'_>, part: &Part<'_>, first: bool, out: Output<'_>) -> fmt::Result {
     let Some(config) = &view.engine.config().mld_proxy else {
