@@ -191,8 +191,8 @@ impl Interfaces {
 
     /// The names of the interfaces that are not there.
     pub fn missing(&self) -> impl Iterator<Item = &InterfaceName> {
-        let all = std::iter::once(&self.upstream).chain(&self.downstreams);
-        all.filter(|interface| interface.index.is_none())
+        self.iter()
+            .filter(|interface| interface.index.is_none())
             .map(|interface| &interface.name)
     }
 

@@ -33,10 +33,8 @@ impl EventLoop<'_> {
 
     /// Logs which interfaces cannot be used, and which can be used again.
     fn log_states(&mut self, now: Instant) {
-        let downstreams = self.interfaces.downstreams().iter();
-        let interfaces = std::iter::once(self.interfaces.upstream_interface()).chain(downstreams);
         let mut all_logged = true;
-        for (link, interface) in self.links.iter_mut().zip(interfaces) {
+        for (link, interface) in self.links.iter_mut().zip(self.interfaces.iter()) {
             all_logged &= link.note_state(now, interface);
         }
         if !all_logged {

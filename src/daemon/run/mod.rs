@@ -201,8 +201,8 @@ impl<'s> EventLoop<'s> {
         self.engine
     }
 
-    /// Begins, and runs until a signal asks for the end, then leaves all groups and restores the kernel's
-    /// settings. Returns that signal. Fails only if poll(2) does.
+    /// Begins, and runs until a signal asks for the end, then leaves all groups and restores the
+    /// kernel's settings. Returns that signal. Fails only if poll(2) does.
     pub fn run(&mut self) -> nix::Result<Signal> {
         self.begin();
         let signal = loop {

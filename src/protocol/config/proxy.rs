@@ -24,8 +24,9 @@ pub const MAX_SOURCES: u8 = 64;
 /// The most groups that the tables hold.
 pub const MOST_GROUPS: u16 = 4096;
 
-/// The most downstreams. Linux has 32 multicast interfaces in a table: the upstream and the loopback
-/// interface take one each, and two stay free to be the parents of entries that forward nothing.
+/// The most downstreams. Linux has 32 multicast interfaces in a table: the upstream and the
+/// loopback interface take one each, and two stay free to be the parents of entries that forward
+/// nothing.
 pub const MAX_PROXY_DOWNSTREAMS: usize = 28;
 /// Linux takes no higher number of a multicast routing table, since the table's number is a part of
 /// an interface's name.

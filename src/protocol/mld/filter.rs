@@ -98,7 +98,8 @@ pub fn rule_on_source(
         }
         // INCLUDE(A)     BLOCK(B)            INCLUDE(A)            Q(MA,A*B)
         (FilterMode::Include, RecordType::BlockOldSources) => (Stay, is_listed && is_requested),
-        // EXCLUDE(X,Y)   IS_EX(A)            EXCLUDE(A-Y,Y*A)      (A-X-Y)=MALI; delete (X-A), (Y-A)
+        // EXCLUDE(X,Y)   IS_EX(A)            EXCLUDE(A-Y,Y*A)      (A-X-Y)=MALI;
+        //                                              delete (X-A), (Y-A)
         (FilterMode::Exclude, RecordType::ModeIsExclude) => match (is_listed, known) {
             (true, Some(_)) => (Stay, false),
             (true, None) => (Request(ListeningInterval), false),

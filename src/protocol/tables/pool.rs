@@ -31,8 +31,8 @@ impl<V: Copy, const N: usize> Pool<V, N> {
         }
     }
 
-    /// Removes all entries. A pool that never had any is not written to, so that its pages of memory
-    /// stay untouched.
+    /// Removes all entries. A pool that never had any is not written to, so that its pages of
+    /// memory stay untouched.
     pub fn clear(&mut self) {
         if !self.slots.is_empty() {
             *self = Pool::new();

@@ -23,7 +23,7 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Sharing {
     let upstream = snapshot.interfaces.upstream_interface();
     let downstreams = snapshot.interfaces.downstreams();
     let mut forwards = forwards("all", findings);
-    for interface in std::iter::once(upstream).chain(downstreams) {
+    for interface in snapshot.interfaces.iter() {
         if link(interface, snapshot, findings) {
             forwards &= self::forwards(interface.name.as_str(), findings);
         }

@@ -269,8 +269,8 @@ impl Members<'_> {
         self.insert(group, listener).ok_or(Refusal::Full)
     }
 
-    /// Removes the newest group of the host that has most on a link, if these are at least two more than
-    /// `held`.
+    /// Removes the newest group of the host that has most on a link, if these are at least two more
+    /// than `held`.
     fn give_way(&mut self, port: Port, held: u16, changed: &mut dyn FnMut(Ipv6Addr)) {
         let Some((host, most)) = self.hosts.most_on(port) else {
             return;
