@@ -329,7 +329,7 @@ struct Whereabouts<'a, 't> {
     ndp: &'a Ndp<'t>,
 }
 
-impl mld::proxy::Whereabouts for Whereabouts<'_, '_> {
+impl mld::proxy::merge::Whereabouts for Whereabouts<'_, '_> {
     fn side_of(&self, links: &Links, source: Ipv6Addr) -> Side {
         self.ndp.side_of(links, source)
     }

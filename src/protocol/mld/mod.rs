@@ -28,8 +28,9 @@ use crate::wire::{Query, RecordType, SolicitedNode};
 
 use filter::FilterMode;
 use host::{HostSide, Listed};
+use proxy::merge::Whereabouts;
 use proxy::upstream::Manner;
-use proxy::{Proxy, Versions, Whereabouts};
+use proxy::{Proxy, Versions};
 use state_changes::{Share, StateChanges, Voice};
 use streams::Streams;
 
