@@ -18,6 +18,8 @@
 mod datagrams;
 #[path = "lab/echo.rs"]
 mod echo;
+#[path = "lab/frr.rs"]
+mod frr;
 #[path = "lab/mld.rs"]
 mod mld;
 #[path = "lab/mroute.rs"]
@@ -58,6 +60,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 pub use datagrams::{Datagram, Sender, Stream, datagram_frame};
 pub use echo::Ping;
+pub use frr::Frr;
 pub use mld::{MldWatch, QuerySaid, Record, Said, Speaker, What};
 pub use mroute::{Entry, TableOwner, Upcalls};
 pub use multicast::{

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use protocol::wire::RecordType;
 
 use super::flow::{Flow, datagram_at, last_datagram_at, listen, milliseconds, report_at};
-use super::{Kind, floor, home, snooping_home, start};
+use super::{Kind, floor, home, peers, snooping_home, start};
 use crate::lab::{SOURCE, Speaker, StreamLab, Tap};
 use crate::measure::{Place, median, percentile, pin, verdict};
 use crate::support::UNLIMITED;
@@ -37,14 +37,23 @@ pub fn beginnings() -> String {
     let floor = |home: &StreamLab| {
         KINDS.map(|kind| floor::beside(&home.lab.rtr, kind, || first_datagrams(home, kind)))
     };
+    let frr = || {
+        let (_, start) = peers::frr()?;
+        let home = home();
+        let running = start(&home, &[]);
+        for process in &running {
+            pin(process.pid(), &Place::Receiver);
+        }
+        Some([first_datagrams(&home, Kind::Specific), Vec::new()])
+    };
     let there = mldproxy(&home());
+    let frr_there = frr();
     let floor_there = floor(&home());
     let held_back = mldproxy(&snooping_home());
     let floor_held_back = floor(&snooping_home());
-    let row = |name: &str, [specific, any]: &[Vec<f64>; 2]| {
-        let figures = [specific, any]
-            .map(|delays| format!("{:.2} ms, {:.2} ms", median(delays), percentile(delays, 99)));
-        format!("| {name} | {} | {} |\n", figures[0], figures[1])
+    let row = |name: &str, delays: &[Vec<f64>; 2]| {
+        let [specific, any] = delays.each_ref().map(|delays| figures(delays, 99, 2));
+        format!("| {name} | {specific} | {any} |\n")
     };
     format!(
         "### From a report to the first datagram\n\n\
@@ -52,19 +61,34 @@ pub fn beginnings() -> String {
          taken by the kernel (SO_TIMESTAMPNS), so that the host's own delay does not count. The \
          stream has {} datagrams a second. Behind a switch that snoops, it is held back until the \
          router's report comes. The floor hears the report by the same filter, joins, and writes \
-         the forwarding entry, and does nothing else: its report is the kernel's, which waits. \
-         Medians and 99th percentiles of {JOINS} joins.\n\n\
-         | | SSM | any source |\n|---|---|---|\n{}{}{}{}\n\
+         the forwarding entry, and does nothing else: its report is the kernel's, which waits. FRR \
+         is the querier of the hosts and speaks PIM upstream: it reports nothing there, and so gets \
+         nothing behind such a switch. Without a rendezvous point it forwards no group of any \
+         source. Medians and 99th percentiles of {JOINS} joins.\n\n\
+         | | SSM | any source |\n|---|---|---|\n{}{}{}{}{}\n\
          The median with the stream there, in milliseconds. {}\n\
          That behind a switch. {}\n",
         1_000_000 / INTERVAL.as_micros(),
         row("mldproxy, the stream is there", &there),
+        frr_there.map_or_else(String::new, |delays| row(
+            "FRR, the stream is there",
+            &delays
+        )),
         row("floor, the stream is there", &floor_there),
         row("mldproxy, behind a switch that snoops", &held_back),
         row("floor, behind a switch that snoops", &floor_held_back),
         verdict(worst(&there), 0.3),
         verdict(worst(&held_back), 1.0),
     )
+}
+
+/// The median and a percentile of delays in milliseconds; a dash if there are none.
+fn figures(delays: &[f64], percent: usize, digits: usize) -> String {
+    if delays.is_empty() {
+        return "—".to_owned();
+    }
+    let [median, high] = [median(delays), percentile(delays, percent)];
+    format!("{median:.digits$} ms, {high:.digits$} ms")
 }
 
 /// The greater of two medians.
@@ -91,15 +115,15 @@ fn first_datagrams(home: &StreamLab, kind: Kind) -> Vec<f64> {
 pub fn endings() -> String {
     pin(Pid::from_raw(0), &Place::Receiver);
     let row = |name: &str, delays: [Vec<f64>; 2]| {
-        let [specific, any] = delays.map(|delays| {
-            format!(
-                "{:.1} ms, {:.1} ms",
-                median(&delays),
-                percentile(&delays, 100)
-            )
-        });
+        let [specific, any] = delays.map(|delays| figures(&delays, 100, 1));
         format!("| {name} | {specific} | {any} |\n")
     };
+    let frr = peers::frr().map(|(name, start)| {
+        let home = home();
+        let _running = start(&home, &[]);
+        let delays = last_datagrams(&home, Kind::Specific, LEAVES);
+        row(name, [delays, Vec::new()])
+    });
     let home = home();
     let mldproxy = start(&home, &[]);
     let once = KINDS.map(|kind| last_datagrams(&home, kind, LEAVES));
@@ -117,13 +141,14 @@ pub fn endings() -> String {
          repeats the leave each {} ms does not put the end off. `--fast-leave` ends the stream \
          without a query. smcroute does not hear of leaves. Medians and longest of {LEAVES} \
          leaves, and of {FAST_LEAVES} fast ones.\n\n\
-         | | SSM | any source |\n|---|---|---|\n{}{}{}\n\
+         | | SSM | any source |\n|---|---|---|\n{}{}{}{}\n\
          The longest median with queries, in milliseconds. {}\n",
         1_000_000 / END_INTERVAL.as_micros(),
         REPEAT.as_millis(),
         row("mldproxy", once),
         row("mldproxy, the leave repeated", repeated),
         row("mldproxy --fast-leave", fast),
+        frr.unwrap_or_default(),
         verdict(longest[0].max(longest[1]), 2010.0),
     )
 }

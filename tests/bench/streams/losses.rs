@@ -1,4 +1,4 @@
-//! What is lost of a stream when it starts, and when the router's program is killed.
+//! What is lost of a stream when it starts, and when the router's programs are killed.
 
 use std::net::Ipv6Addr;
 use std::thread;
@@ -7,8 +7,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::flow::{PATIENCE, listen};
-use super::{Kind, home, peers, snooping_home, start};
-use crate::lab::{DOWNSTREAM, Process, SOURCE, Sender, StreamLab, UPSTREAM, eventually};
+use super::peers::{self, Start};
+use super::{Kind, home, snooping_home, start};
+use crate::lab::{DOWNSTREAM, SOURCE, Sender, StreamLab, UPSTREAM, eventually};
 use crate::measure::{median, percentile, verdict};
 
 const STARTS: u16 = 10;
@@ -22,11 +23,8 @@ const CALM: u32 = 1_000;
 const ARRIVAL: Duration = Duration::from_millis(300);
 const KIND: Kind = Kind::Specific;
 
-/// Starts a program on a home's router for these groups.
-type Start = fn(&StreamLab, &[Ipv6Addr]) -> Process;
-
 pub fn table() -> String {
-    let mldproxy: Start = |home, _| start(home, &[]);
+    let mldproxy: Start = |home, _| vec![start(home, &[])];
     let at_starts = [
         starts(&home(), mldproxy),
         starts(&snooping_home(), mldproxy),
@@ -34,16 +32,16 @@ pub fn table() -> String {
     let at_restarts = restarts(&home(), mldproxy);
     let mut rows = row("mldproxy", &at_starts[0], &at_restarts);
     rows += &row("mldproxy, behind a switch that snoops", &at_starts[1], &[]);
-    if let Some((name, start)) = peers::smcroute() {
+    for (name, start) in [peers::frr(), peers::smcroute()].into_iter().flatten() {
         rows += &row(name, &starts(&home(), start), &restarts(&home(), start));
     }
     format!(
         "### What is lost\n\n\
          A host has joined, and then the stream starts: {STARTS} streams of {DATAGRAMS} datagrams, \
-         {PER_SECOND} a second. And {RESTARTS} times the router's program is killed (SIGKILL) and \
-         started again at once, under a stream of {CALM} a second: with mldproxy the hosts have to \
-         report anew, which its first query asks them to do within 100 ms. smcroute reads what to \
-         forward from its configuration, and hears no host.\n\n\
+         {PER_SECOND} a second. And {RESTARTS} times the router's programs are killed (SIGKILL) and \
+         started again at once, under a stream of {CALM} a second: with mldproxy and FRR the hosts \
+         have to report anew. mldproxy's first query asks them to do so within 100 ms, FRR's within \
+         10 s. smcroute reads what to forward from its configuration, and hears no host.\n\n\
          | datagrams lost | of each stream that starts | median of the kills | most |\n\
          |---|---|---|---|\n{rows}\n\
          mldproxy's at starts. {}\nThe median of its kills. {}\n",
@@ -92,7 +90,7 @@ fn expect_way(home: &StreamLab, group: Ipv6Addr) {
     }
 }
 
-/// The datagrams lost each time that the router's program is killed.
+/// The datagrams lost each time that the router's programs are killed.
 fn restarts(home: &StreamLab, start: Start) -> Vec<f64> {
     let group = KIND.group(1);
     let mut running = start(home, &[group]);
@@ -102,8 +100,10 @@ fn restarts(home: &StreamLab, start: Start) -> Vec<f64> {
     receiver.wait_for_more(100, PATIENCE);
     let lost = |_| {
         let before = receiver.count();
-        running.signal(Signal::SIGKILL);
-        running.wait(PATIENCE);
+        for process in &running {
+            process.signal(Signal::SIGKILL);
+            process.wait(PATIENCE);
+        }
         running = start(home, &[group]);
         receiver.wait_for_more(200, PATIENCE);
         // The host's kernel repeats its report, and the next kill is not to meet that.

@@ -8,18 +8,43 @@ use std::process::Command;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::lab::{
-    DOWNSTREAM, FOLDER, Process, SOURCE, StreamLab, UPSTREAM, eventually, find_tool, path_of_fd,
+    DOWNSTREAM, FOLDER, FRR, Frr, GUEST, Process, SOURCE, StreamLab, UPSTREAM, eventually,
+    find_tool, missing_tools, path_of_fd,
 };
 use crate::support::SOON;
 
-/// The name of a program, and the function that starts it on a home's router for these groups of
-/// the upstream's first source.
-pub type Peer = (&'static str, fn(&StreamLab, &[Ipv6Addr]) -> Process);
+/// Starts the programs of a home's router that forward these groups of the upstream's first source.
+pub type Start = fn(&StreamLab, &[Ipv6Addr]) -> Vec<Process>;
 
-/// smcroute; `None` if it is not installed.
-pub fn smcroute() -> Option<Peer> {
+/// smcroute; `None` if it is not installed. It forwards what its configuration names, and hears no
+/// host.
+pub fn smcroute() -> Option<(&'static str, Start)> {
     find_tool("smcrouted")?;
-    Some(("smcroute", start_smcroute))
+    Some(("smcroute", |home, groups| {
+        vec![start_smcroute(home, groups)]
+    }))
+}
+
+/// FRR as an MLD querier with PIM upstream; `None` if it is not unpacked. It hears the hosts.
+pub fn frr() -> Option<(&'static str, Start)> {
+    missing_tools(&[FRR])
+        .is_empty()
+        .then_some(("FRR", |home, _| start_frr(home)))
+}
+
+fn start_frr(home: &StreamLab) -> Vec<Process> {
+    let mut configuration = format!("interface {UPSTREAM}\n ipv6 pim\nexit\n");
+    for downstream in [DOWNSTREAM, GUEST] {
+        configuration += &format!("interface {downstream}\n ipv6 pim\n ipv6 mld\nexit\n");
+    }
+    let router = &home.lab.rtr;
+    let frr = Frr::start(router, &configuration);
+    eventually("FRR is the querier", 2 * SOON, || {
+        let shown = frr.show("ipv6 mld interface");
+        let queriers = shown.lines().filter(|line| line.contains("local"));
+        queriers.count() == 2
+    });
+    frr.into_processes().into()
 }
 
 fn start_smcroute(home: &StreamLab, groups: &[Ipv6Addr]) -> Process {

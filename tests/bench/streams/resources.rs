@@ -10,7 +10,9 @@ use protocol::wire::RecordType::{self, AllowNewSources, BlockOldSources, ChangeT
 
 use super::flow::{PATIENCE, listen};
 use super::{Kind, home, peers, start};
-use crate::lab::{Process, Record, SOURCE, Sender, Speaker, StreamLab, UPSTREAM, eventually};
+use crate::lab::{
+    Process, Record, SOURCE, Sender, Speaker, StreamLab, UPSTREAM, eventually, poll_for,
+};
 use crate::measure::{cpu, verdict, wake_ups};
 use crate::support::UNLIMITED;
 
@@ -22,16 +24,19 @@ const CHANNELS: u16 = 20;
 /// Once a host has changed what it listens to, the last of what follows comes within this time.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// The memory of a process's own, in kB. RssAnon of /proc/PID/status, which is less exact, tells the
-/// same.
-fn own_memory(process: &Process) -> u64 {
-    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid()));
-    let rollup = rollup.expect("the process runs");
-    let line = rollup.lines().find(|line| line.starts_with("Anonymous:"));
-    let words = line.and_then(|line| line.split_whitespace().nth(1));
-    words
-        .and_then(|kilobytes| kilobytes.parse().ok())
-        .expect("a number")
+/// The memory of a router's programs that is their own, in kB. RssAnon of /proc/PID/status, which is
+/// less exact, tells the same.
+fn own_memory(running: &[Process]) -> u64 {
+    let of_process = |process: &Process| -> u64 {
+        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid()));
+        let rollup = rollup.expect("the process runs");
+        let line = rollup.lines().find(|line| line.starts_with("Anonymous:"));
+        let words = line.and_then(|line| line.split_whitespace().nth(1));
+        words
+            .and_then(|kilobytes| kilobytes.parse().ok())
+            .expect("a number")
+    };
+    running.iter().map(of_process).sum()
 }
 
 /// The first groups of a kind, as many as `count`.
@@ -40,52 +45,83 @@ fn groups(kind: Kind, count: u16) -> Vec<Ipv6Addr> {
 }
 
 pub fn memory() -> String {
-    let many = [UNLIMITED, &["--max-groups", "4096"]].concat();
+    let many = many_groups();
     let sources: Vec<_> = (0x100..0x108)
         .map(|last| Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, last))
         .collect();
-    let at_start = with_groups(&[], Kind::Specific, 0, &[]);
-    let home_use = with_groups(&[], Kind::Specific, CHANNELS, &[SOURCE]);
-    let one = with_groups(&many, Kind::Specific, 1024, &[SOURCE]);
-    let eight = with_groups(&many, Kind::Specific, 1024, &sources);
-    let any = with_groups(&many, Kind::Any, 4096, &[]);
-    let peer = peers::smcroute().map(|(name, start)| {
-        let [none, few, many] = [0, CHANNELS, 1024].map(|count| {
+    let of = |options, kind, count, sources: &[Ipv6Addr]| {
+        with_groups(mldproxy(options), kind, count, sources).expect("mldproxy forwards all")
+    };
+    let at_start = of(&[], Kind::Specific, 0, &[]);
+    let home_use = of(&[], Kind::Specific, CHANNELS, &[SOURCE]);
+    let one = of(&many, Kind::Specific, 1024, &[SOURCE]);
+    let eight = of(&many, Kind::Specific, 1024, &sources);
+    let any = of(&many, Kind::Any, 4096, &[]);
+    let mut of_peers = String::new();
+    if let Some((name, start)) = peers::frr() {
+        let of = |count, sources: &[Ipv6Addr]| {
+            let memory = with_groups(|home| start(home, &[]), Kind::Specific, count, sources);
+            memory.map_or_else(|| "—".to_owned(), |memory| format!("{memory} kB"))
+        };
+        let [none, few] = [0, CHANNELS].map(|count| of(count, &[SOURCE]));
+        let [one, eight] = [&[SOURCE][..], &sources].map(|sources| of(1024, sources));
+        of_peers += &format!("| {name} | {none} | {few} | {one} | {eight} | |\n");
+    }
+    if let Some((name, start)) = peers::smcroute() {
+        let [none, few, one] = [0, CHANNELS, 1024].map(|count| {
             let home = home();
-            let groups = groups(Kind::Specific, count);
-            own_memory(&start(&home, &groups))
+            own_memory(&start(&home, &groups(Kind::Specific, count)))
         });
-        format!("| {name} | {none} kB | {few} kB | {many} kB | | |\n")
-    });
+        of_peers += &format!("| {name} | {none} kB | {few} kB | {one} kB | | |\n");
+    }
     format!(
         "### Memory\n\n\
          Of its own (Anonymous of /proc/PID/smaps_rollup), with `--mld-proxy`. The groups of the \
-         columns have one source, eight sources, and any source; {GROUPS_A_HOST} groups a host.\n\n\
+         columns have one source, eight sources, and any source; {GROUPS_A_HOST} groups a host. \
+         FRR's is that of pim6d and zebra together; a dash stands where it did not forward all.\n\n\
          | | no group | {CHANNELS} × 1 | 1,024 × 1 | 1,024 × 8 | 4,096, any source |\n\
          |---|---|---|---|---|---|\n\
          | mldproxy | {at_start} kB | {home_use} kB | {one} kB | {eight} kB | {any} kB |\n{}\n\
          With {CHANNELS} channels, in kB. {}\nWith 1,024 groups of one source. {}\n\
          With 1,024 groups of eight. {}\n",
-        peer.unwrap_or_default(),
+        of_peers,
         verdict(home_use as f64, 330.0),
         verdict(one as f64, 900.0),
         verdict(eight as f64, 900.0),
     )
 }
 
-/// The memory of an mldproxy whose hosts listen to so many groups.
-fn with_groups(options: &[&str], kind: Kind, count: u16, sources: &[Ipv6Addr]) -> u64 {
+/// The options for more groups than a home has.
+fn many_groups() -> Vec<&'static str> {
+    [UNLIMITED, &["--max-groups", "4096"]].concat()
+}
+
+/// What starts mldproxy with these options.
+fn mldproxy<'o>(options: &'o [&'o str]) -> impl Fn(&StreamLab) -> Vec<Process> + 'o {
+    |home| vec![start(home, options)]
+}
+
+/// The memory of a router's programs whose hosts listen to so many groups; `None` if the programs do
+/// not forward all of them.
+fn with_groups(
+    start: impl Fn(&StreamLab) -> Vec<Process>,
+    kind: Kind,
+    count: u16,
+    sources: &[Ipv6Addr],
+) -> Option<u64> {
     let home = home();
-    let mldproxy = start(&home, options);
+    let running = start(&home);
     let groups = groups(kind, count);
-    report_all(&home, kind, &groups, sources);
-    expect_joined(&home, &groups);
     let entries = groups.len() * sources.len().max(1);
-    eventually("the entries are there", PATIENCE, || {
-        home.entries().len() == entries
+    // A program may lose reports that come faster than it reads.
+    let taken = poll_for(PATIENCE, || {
+        report_all(&home, kind, &groups, sources);
+        let is_there = || (home.entries().len() == entries).then_some(());
+        poll_for(PATIENCE / 10, is_there)
     });
+    taken?;
     thread::sleep(SETTLED);
-    own_memory(&mldproxy)
+    Some(own_memory(&running))
 }
 
 fn expect_joined(home: &StreamLab, groups: &[Ipv6Addr]) {
@@ -133,33 +169,42 @@ const HOSTS: u16 = 100;
 const JOINS: u16 = HOSTS * GROUPS_A_HOST;
 
 pub fn changes() -> String {
-    let home = home();
-    let mldproxy = start(&home, &[UNLIMITED, &["--max-groups", "4096"]].concat());
-    let [joins, churn] = cpu_of_changes(&home, &mldproxy);
+    let of_mldproxy = cpu_of_changes(mldproxy(&many_groups()));
+    let [joins, churn] = of_mldproxy.expect("mldproxy takes all");
+    let frr = peers::frr().map(|(name, start)| {
+        let figures = cpu_of_changes(|home| start(home, &[]));
+        let figures = figures.map(|seconds| seconds.map(|seconds| format!("{seconds:.3} s")));
+        let [joins, churn] = figures.unwrap_or_else(|| ["—".to_owned(), "—".to_owned()]);
+        format!("| {name} | {joins} | {churn} |\n")
+    });
     format!(
         "### CPU of listeners that come and go\n\n\
          {HOSTS} hosts join {GROUPS_A_HOST} groups of one source each, a packet a join; then each \
-         leaves and joins twice, {} changes more. Of mldproxy it is all that follows: queries, \
-         memberships upstream and forwarding entries, system calls included.\n\n\
+         leaves and joins twice, {} changes more. It is the CPU of all that follows: queries, \
+         memberships upstream and forwarding entries, system calls included. A dash stands where not \
+         all had forwarding entries in the end.\n\n\
          | | {JOINS} joins | {} changes |\n|---|---|---|\n\
-         | mldproxy | {joins:.3} s | {churn:.3} s |\n\n\
-         The joins, in seconds. {}\nThe changes. {}\n",
+         | mldproxy | {joins:.3} s | {churn:.3} s |\n{}\n\
+         mldproxy's joins, in seconds. {}\nIts changes. {}\n",
         4 * JOINS,
         4 * JOINS,
+        frr.unwrap_or_default(),
         verdict(joins, 0.03),
         verdict(churn, 0.19),
     )
 }
 
-/// The seconds of CPU that the joins took, and those of the changes after them.
-fn cpu_of_changes(home: &StreamLab, mldproxy: &Process) -> [f64; 2] {
-    let spent = || cpu(mldproxy) as f64 / 1e9;
+/// The seconds of CPU that the joins took, and those of the changes after them; `None` if the
+/// programs did not take all.
+fn cpu_of_changes(start: impl Fn(&StreamLab) -> Vec<Process>) -> Option<[f64; 2]> {
+    let home = home();
+    let running = start(&home);
+    let spent = || running.iter().map(cpu).sum::<u64>() as f64 / 1e9;
     let groups = groups(Kind::Specific, JOINS);
     let before = spent();
-    report_one_by_one(home, AllowNewSources, &groups);
-    eventually("the entries are there", PATIENCE, || {
-        home.entries().len() == groups.len()
-    });
+    report_one_by_one(&home, AllowNewSources, &groups);
+    let all_there = || (home.entries().len() == groups.len()).then_some(());
+    poll_for(PATIENCE, all_there)?;
     thread::sleep(SETTLED);
     let joined = spent();
     for kind in [
@@ -168,11 +213,11 @@ fn cpu_of_changes(home: &StreamLab, mldproxy: &Process) -> [f64; 2] {
         BlockOldSources,
         AllowNewSources,
     ] {
-        report_one_by_one(home, kind, &groups);
+        report_one_by_one(&home, kind, &groups);
     }
     thread::sleep(SETTLED);
-    assert_eq!(home.entries().len(), groups.len());
-    [joined - before, spent() - joined]
+    all_there()?;
+    Some([joined - before, spent() - joined])
 }
 
 /// Each group's host reports it in a packet of its own, in some 3,000 packets a second.

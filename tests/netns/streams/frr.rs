@@ -8,17 +8,10 @@
 //!
 //! ssmping asks ssmpingd to send to it, by unicast and to a source-specific group, and counts both.
 
-use std::fs;
 use std::net::Ipv6Addr;
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Once;
 
-use nix::mount::{MsFlags, mount};
-
-use crate::lab::{
-    FRR, FRR_FOLDER, Namespace, OTHER_USERS, Process, UPSTREAM, eventually, find_tool, poll_for,
-};
+use crate::lab::{FRR, Frr, Namespace, OTHER_USERS, UPSTREAM, eventually, find_tool, poll_for};
 use crate::support::{SOON, start_between};
 
 const SSMPING: (&str, &str) = ("ssmping", "ssmping");
@@ -36,80 +29,6 @@ const LAN: &str = "lan";
 const PIM: &str = "interface eth0\n ipv6 pim\n ipv6 pim hello 1\nexit\n\
                    interface eth1\n ipv6 pim\n ipv6 pim hello 1\n";
 const PIM_AND_MLD: &str = " ipv6 mld\n";
-
-/// The root of FRR's programs, with this process's own /proc, /dev and an empty /run in it. The
-/// mounts end with this process.
-fn frr_root() -> PathBuf {
-    let root = PathBuf::from(FRR_FOLDER);
-    static MOUNTED: Once = Once::new();
-    MOUNTED.call_once(|| {
-        let nothing = None::<&str>;
-        for folder in ["/proc", "/dev"] {
-            let to = root.join(folder.trim_start_matches('/'));
-            let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-            mount(Some(folder), &to, nothing, flags, nothing).expect("root may mount");
-        }
-        for folder in ["run", "var/tmp", "var/lib/frr"] {
-            let (to, flags) = (root.join(folder), MsFlags::empty());
-            mount(nothing, &to, Some("tmpfs"), flags, nothing).expect("root may mount");
-        }
-    });
-    root
-}
-
-/// A router that runs FRR.
-struct Frr<'a> {
-    namespace: &'a Namespace,
-    run: String,
-    _zebra: Process,
-    _pim: Process,
-}
-
-impl<'a> Frr<'a> {
-    #[track_caller]
-    fn start(namespace: &'a Namespace, pim_configuration: &str) -> Self {
-        let root = frr_root();
-        let run = format!("/run/{}", namespace.label());
-        let folder = root.join(run.trim_start_matches('/'));
-        fs::create_dir(&folder).expect("a folder for the router");
-        fs::write(folder.join("zebra.conf"), "").expect("a file");
-        fs::write(folder.join("pim6d.conf"), pim_configuration).expect("a file");
-        let daemon = |name: &str| {
-            let mut command = Command::new(find_tool("chroot").expect("coreutils"));
-            command.arg(&root).arg(format!("/usr/lib/frr/{name}"));
-            command.args(["-u", "root", "-g", "root", "-A", "127.0.0.1", "-P", "0"]);
-            command.args(["-z", &format!("{run}/zserv"), "--vty_socket", &run]);
-            command.args(["-i", &format!("{run}/{name}.pid")]);
-            command.args(["-f", &format!("{run}/{name}.conf")]);
-            namespace.spawn(&command)
-        };
-        let zebra = daemon("zebra");
-        eventually("zebra listens", SOON, || {
-            assert!(zebra.is_running(), "{}", zebra.log());
-            folder.join("zserv").exists()
-        });
-        Frr {
-            namespace,
-            _pim: daemon("pim6d"),
-            _zebra: zebra,
-            run,
-        }
-    }
-
-    /// What a command of FRR's shell prints; nothing while a daemon is not ready.
-    fn show(&self, what: &str) -> String {
-        let root = frr_root();
-        let mut command = Command::new(find_tool("chroot").expect("coreutils"));
-        command
-            .arg(root)
-            .args(["/usr/bin/vtysh", "--vty_socket", &self.run]);
-        command.args(["-c", &format!("show {what}")]);
-        let output = self.namespace.within(|| command.output());
-        let output = output.expect("vtysh runs");
-        let output = [output.stdout, output.stderr].concat();
-        String::from_utf8_lossy(&output).into_owned()
-    }
-}
 
 /// The network in the picture above, with routes for unicast.
 struct Chain {
