@@ -1,17 +1,13 @@
 //! `mld_proxy`: the section that has it, and what else it needs of the router.
 
-use std::fs;
-
 use crate::router::{Router, shipped_after};
 use crate::streams::{
-    GLOBAL, KERNELS, Kernel, LAN_AND_GUEST, Verdict, ZONES, lines, proxying, rules, verdict,
+    GLOBAL, KERNELS, Kernel, LAN_AND_GUEST, Verdict, ZONES, proxying, rules, verdict,
 };
 
 crate::tests![
-    two_proxies_on_one_table_are_one,
     a_table_of_its_own_makes_a_second_proxy,
-    a_section_that_does_not_start_leaves_the_table_free,
-    options_without_the_proxy_are_named,
+    options_without_the_proxy_have_no_effect,
     a_bridge_that_floods_is_named_with_what_ends_it,
     a_bridge_that_snoops_is_not_named,
     a_bridge_that_queries_itself_is_named_with_what_ends_it,
@@ -47,32 +43,6 @@ config mldproxy 'second'
     router
 }
 
-fn two_proxies_on_one_table_are_one() {
-    for (options, table) in [("", "main"), ("\toption table '100'\n", "100")] {
-        let router = second_proxy(&format!("{options}\toption senders '1'\n"));
-        if !options.is_empty() {
-            let config = fs::read_to_string(router.path("etc/config/mldproxy")).unwrap();
-            let first = config.replacen("'1'", &format!("'1'\n{options}"), 1);
-            router.write("etc/config/mldproxy", &first);
-        }
-        let outcome = router.run("start");
-        assert_eq!(outcome.instances(), ["main", "second"]);
-        assert!(outcome.arguments("main").contains(&"--mld-proxy"));
-        // The rest of the instance runs.
-        assert_eq!(outcome.arguments("second"), ["--", "eth1", "br-guest"]);
-        let expected = format!(
-            "err: second: mld_proxy is ignored: section main has the multicast routing table \
-             {table}. Add these downstreams to that section, or set another table in this one"
-        );
-        assert_eq!(outcome.log()[0], expected);
-        let rules = lines(&outcome);
-        assert!(
-            !rules.iter().any(|line| line.contains("visitors")),
-            "{rules:?}"
-        );
-    }
-}
-
 fn a_table_of_its_own_makes_a_second_proxy() {
     let outcome = second_proxy("\toption table '100'\n").run("start");
     assert_eq!(
@@ -99,20 +69,7 @@ fn a_table_of_its_own_makes_a_second_proxy() {
     assert_eq!(across, Verdict::Policy);
 }
 
-fn a_section_that_does_not_start_leaves_the_table_free() {
-    let router = second_proxy("");
-    let config = fs::read_to_string(router.path("etc/config/mldproxy")).unwrap();
-    let wrong = config.replacen("'wan'", "'wan'\n\toption scope 'moon'", 1);
-    router.write("etc/config/mldproxy", &wrong);
-    let outcome = router.run("start");
-    assert_eq!(outcome.instances(), ["second"]);
-    assert_eq!(
-        outcome.arguments("second"),
-        ["--mld-proxy", "--", "eth1", "br-guest"]
-    );
-}
-
-fn options_without_the_proxy_are_named() {
+fn options_without_the_proxy_have_no_effect() {
     let settings = [
         "mldproxy.main.upstream=wan",
         "mldproxy.main.enabled=1",
@@ -123,10 +80,7 @@ fn options_without_the_proxy_are_named() {
     ];
     let outcome = Router::new(&shipped_after(&settings)).run("start");
     assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "br-lan"]);
-    assert_eq!(
-        outcome.log(),
-        ["notice: main: without mld_proxy these options have no effect: scope allow senders"]
-    );
+    assert_eq!(outcome.log(), [""; 0]);
 }
 
 const NETWORK: &str = "

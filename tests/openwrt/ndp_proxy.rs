@@ -1,5 +1,5 @@
-//! The sysctls that the service sets for `ndp_proxy` and restores, and its warning of odhcpd, which
-//! may answer too. Each test has a network namespace of its own, with its /proc/sys.
+//! The sysctls that the service sets for `ndp_proxy` and restores. Each test has a network namespace
+//! of its own, with its /proc/sys.
 
 use std::fs;
 use std::process::Command;
@@ -22,9 +22,6 @@ crate::tests![
     the_service_tolerates_missing_sysctls,
     an_instance_that_does_not_start_changes_no_sysctl,
     a_kill_or_an_interrupted_run_loses_no_sysctl,
-    the_service_warns_of_a_relay_of_odhcpd,
-    the_service_warns_of_a_relay_once_and_not_at_each_reload,
-    the_service_ignores_a_relay_on_another_network,
 ];
 
 const ALL: &str = "net/ipv6/conf/all/proxy_ndp";
@@ -250,92 +247,4 @@ fn an_instance_that_does_not_start_changes_no_sysctl() {
         assert_eq!(outcome.instances(), [""; 0], "{setting}");
         assert_eq!(settings([ALL, WAN, DELAY]), ["0", "0", "80"]);
     }
-}
-
-/// The warning that odhcpd relays NDP on a network.
-fn warning(section: &str, network: &str) -> String {
-    format!(
-        "warning: main: odhcpd relays NDP on {network}, and two proxies answer: \
-         uci set dhcp.{section}.ndp=disabled, uci commit dhcp and /etc/init.d/odhcpd restart, \
-         or uci set mldproxy.main.ndp_proxy=0"
-    )
-}
-
-fn the_service_warns_of_a_relay_of_odhcpd() {
-    const RELAY: &str = "
-config dhcp 'lan'
-	option interface 'lan'
-	option ndp 'relay'
-
-config dhcp 'other'
-	option interface 'wan'
-	option master '1'
-	option ndp 'hybrid'
-";
-    let router = running();
-    router.write("etc/config/dhcp", RELAY);
-    let outcome = router.run("start");
-    let expected = [warning("lan", "lan"), warning("other", "wan")];
-    assert_eq!(outcome.log(), expected);
-    assert_eq!(outcome.instances(), ["main"]);
-    // Without the option interface, the section has the name of the network.
-    router.write("etc/config/dhcp", "config dhcp lan\n\toption ndp relay\n");
-    assert_eq!(router.run("start").log(), [warning("lan", "lan")]);
-
-    // mldproxy names the device `lo`, and odhcpd the network `lan` on it.
-    let router = running_with(&["mldproxy.main.ndp_proxy=1", "mldproxy.main.downstream=lo"]);
-    router.write("up", "wan pppoe-wan\nlan lo\n");
-    router.write("etc/config/dhcp", RELAY);
-    assert_eq!(router.run("start").log(), expected);
-}
-
-fn the_service_warns_of_a_relay_once_and_not_at_each_reload() {
-    const RELAY: &str = "config dhcp lan\n\toption interface lan\n\toption ndp relay\n";
-    let router = running();
-    router.write("etc/config/dhcp", RELAY);
-    let warned = [warning("lan", "lan")];
-    assert_eq!(router.run("start").log(), warned);
-    let update = || {
-        router
-            .event("interface.update", "wan")
-            .map(|outcome| outcome.log())
-    };
-    for _ in 0..3 {
-        assert_eq!(update(), Some(vec![]));
-    }
-    // The service warns again of a relay that was gone and came back.
-    router.write("etc/config/dhcp", "");
-    assert_eq!(update(), Some(vec![]));
-    router.write("etc/config/dhcp", RELAY);
-    assert_eq!(update().as_deref(), Some(&warned[..]));
-    assert_eq!(update(), Some(vec![]));
-    // A start and a restart always warn.
-    assert_eq!(router.run("restart").log(), warned);
-    assert_eq!(router.run("start").log(), warned);
-}
-
-fn the_service_ignores_a_relay_on_another_network() {
-    for (network, mode) in [
-        ("guest", "relay"),
-        ("lan", "disabled"),
-        ("lan", "server"),
-        ("lan", ""),
-        ("$(>ran)", "relay"),
-        ("*", "relay"),
-    ] {
-        let config = format!(
-            "config dhcp 'a'\n\toption interface '{network}'\n\toption ndp '{mode}'\n\
-             config host\n\toption ndp relay\n\toption interface lan\n"
-        );
-        let router = running();
-        router.write("etc/config/dhcp", &config);
-        let outcome = router.run("start");
-        assert_eq!(outcome.log(), [""; 0], "{config}");
-        assert!(!router.has("ran"), "{config}");
-    }
-    // A relay does not matter while mldproxy does not proxy.
-    let router = running_with(&[]);
-    let relay = "config dhcp lan\n\toption interface lan\n\toption ndp relay\n";
-    router.write("etc/config/dhcp", relay);
-    assert_eq!(router.run("start").log(), [""; 0]);
 }

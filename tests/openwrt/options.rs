@@ -9,6 +9,7 @@ crate::tests![
     the_shipped_configuration_starts_and_logs_nothing,
     three_uci_lines_are_enough,
     every_option_reaches_the_command_line,
+    procd_learns_the_type_of_every_option,
     procd_gets_the_user_in_a_jail_and_the_program_without_one,
     every_flag_of_the_program_has_an_option,
     the_examples_are_valid_and_name_the_defaults,
@@ -155,6 +156,35 @@ fn every_option_reaches_the_command_line() {
     }
 }
 
+fn procd_learns_the_type_of_every_option() {
+    let shipped = read("openwrt/mldproxy/files/mldproxy.config");
+    let is_list = |option: &str| shipped.contains(&format!("#list {option} "));
+    let is_switch = |option: &str| {
+        let lines = shipped.lines().filter(|line| line.starts_with("\t# 1 "));
+        let comments = lines.filter(|comment| {
+            let (_, after) = shipped.split_once(*comment).unwrap();
+            let (_, after) = after.split_once("\t#option ").unwrap();
+            after.starts_with(&format!("{option} "))
+        });
+        comments.count() > 0
+    };
+    let outcome = Router::new(&shipped).run("start");
+    let told = outcome.of("procd_add_validation");
+    let mut names = BTreeSet::new();
+    for line in told[0][0].lines() {
+        let (option, kind) = line.split_once(' ').unwrap();
+        let expected = match option {
+            _ if is_list(option) => "list(string)",
+            _ if is_switch(option) => "bool",
+            _ => "string",
+        };
+        assert_eq!(kind, expected, "{option}");
+        names.insert(option);
+    }
+    let documented: BTreeSet<&str> = self::names(&shipped).into_keys().collect();
+    assert_eq!(names, documented);
+}
+
 fn procd_gets_the_user_in_a_jail_and_the_program_without_one() {
     let settings = [
         "mldproxy.main.upstream=wan",
@@ -185,9 +215,9 @@ fn procd_gets_the_user_in_a_jail_and_the_program_without_one() {
         ] {
             let outcome = router.run("start");
             assert_eq!(outcome.instances(), [""; 0], "{value}");
-            let expected =
-                format!("err: main: not started: error: --user {value}: there is no such user");
-            assert_eq!(outcome.log(), [expected]);
+            let reason = format!("error: --user {value}: there is no such user");
+            assert_eq!(outcome.error("main"), Some(&*reason));
+            assert_eq!(outcome.log(), [format!("err: main: not started: {reason}")]);
             assert!(!router.has("ran"), "{value}");
         }
     }

@@ -79,7 +79,11 @@ impl Procd {
                 ["procd_open_instance", name] => {
                     let inside = calls.by_ref();
                     let inside = inside.take_while(|call| call[0] != "procd_close_instance");
-                    instances.insert(name.to_string(), Instance::new(inside.cloned().collect()));
+                    let inside: Vec<_> = inside.cloned().collect();
+                    // procd stops an instance with an error, and does not start it.
+                    if !inside.iter().any(|call| call[1] == "error") {
+                        instances.insert(name.to_string(), Instance::new(inside));
+                    }
                 }
                 ["procd_close_service"] => done.extend(self.update(mem::take(&mut instances))),
                 ["procd_kill", _] => done.extend(self.update(BTreeMap::new())),

@@ -214,10 +214,18 @@ impl Outcome {
         calls.map(|call| &call[1..]).collect()
     }
 
-    /// The names of the instances, in order.
+    /// The names of the instances that start, in order.
     pub fn instances(&self) -> Vec<&str> {
         let opened = self.of("procd_open_instance");
-        opened.iter().map(|arguments| &*arguments[0]).collect()
+        let names = opened.iter().map(|arguments| &*arguments[0]);
+        names.filter(|name| self.error(name).is_none()).collect()
+    }
+
+    /// Why an instance does not start, as procd is told.
+    pub fn error(&self, instance: &str) -> Option<&str> {
+        let calls = self.instance(instance).iter();
+        let mut errors = calls.filter(|call| call[..2] == ["procd_append_param", "error"]);
+        Some(&*errors.next()?[2])
     }
 
     /// The calls between the opening and the closing of an instance.

@@ -35,12 +35,6 @@ config zone
 	option name 'visitors'
 	list network 'guest'
 	option input 'REJECT'
-
-config rule
-	option src 'outside'
-	option proto 'icmp'
-	option family 'ipv6'
-	option target 'ACCEPT'
 ";
 
 pub const LAN_AND_GUEST: &[&str] = &["mldproxy.main.downstream=lan guest"];
@@ -178,6 +172,13 @@ pub fn verdict(
 
 pub const GLOBAL: &str = "2001:db8:9::1";
 
+/// The rule that lets MLD in from a zone.
+fn mld_from(zone: &str) -> String {
+    format!(
+        "src={zone} proto=icmp src_ip=fe80::/10 icmp_type=130/0,131/0,132/0,143/0 target=ACCEPT"
+    )
+}
+
 fn one_option_makes_an_mld_proxy_with_its_rules() {
     let outcome = proxying(&[]).run("start");
     assert_eq!(
@@ -190,11 +191,16 @@ fn one_option_makes_an_mld_proxy_with_its_rules() {
             "src=outside dest=home proto=udp dest_ip=ff00::/8 target=ACCEPT",
             "src=home dest=home proto=udp dest_ip=ff00::/8 target=ACCEPT",
             "src=* dest=* proto=all src_ip=fe80::/10,::/128 dest_ip=ff00::/8 target=DROP",
+            &mld_from("outside"),
+            &mld_from("home"),
         ]
     );
     assert_eq!(
         outcome.log(),
-        ["info: firewall: multicast is let through from zone outside to zone home"]
+        [
+            "info: firewall: multicast is let through from zone outside to zone home",
+            "info: firewall: MLD is let in from zone outside home",
+        ]
     );
     assert_eq!(outcome.of("procd_set_config_changed"), [["firewall"]]);
 }
@@ -207,7 +213,7 @@ fn streams_pass_between_the_zones_of_the_links_on_every_kernel() {
         log,
         [
             "info: firewall: multicast is let through from zone outside to zone home visitors",
-            "info: firewall: MLD is let in from zone visitors",
+            "info: firewall: MLD is let in from zone outside home visitors",
         ]
     );
     for kernel in KERNELS {
@@ -244,10 +250,7 @@ fn streams_pass_between_the_zones_of_the_links_on_every_kernel() {
         }
     }
     let mld = lines(&outcome);
-    assert_eq!(
-        mld.last().unwrap(),
-        "src=visitors proto=icmp src_ip=fe80::/10 icmp_type=130/0,131/0,132/0,143/0 target=ACCEPT"
-    );
+    assert_eq!(mld.last().unwrap(), &mld_from("visitors"));
 }
 
 fn senders_reach_the_upstream_from_the_scope_on() {
@@ -356,7 +359,10 @@ fn networks_that_share_a_zone_share_its_rules() {
         })
         .collect();
     assert_eq!(lines(&outcome)[..6], expected);
-    assert_eq!(lines(&outcome).len(), 8);
+    assert_eq!(
+        lines(&outcome)[7..],
+        ["outside", "home", "visitors"].map(mld_from)
+    );
 
     // The upstream too may be in the zone of the hosts.
     let all = ZONES.replace(
@@ -371,6 +377,7 @@ fn networks_that_share_a_zone_share_its_rules() {
     let outcome = router.run("start");
     let accepting: Vec<String> = lines(&outcome)
         .into_iter()
+        .filter(|line| line.contains("dest="))
         .filter(|line| line.ends_with("ACCEPT"))
         .collect();
     assert_eq!(
@@ -389,9 +396,10 @@ fn a_link_in_no_zone_is_named() {
         [
             "warning: firewall: guest is in no zone: no rule lets multicast through there",
             "info: firewall: multicast is let through from zone outside to zone home",
+            "info: firewall: MLD is let in from zone outside home",
         ]
     );
-    assert_eq!(lines(&outcome).len(), 3);
+    assert_eq!(lines(&outcome).len(), 5);
 
     let without = ZONES.replace("list network 'wan'", "list network 'wan9'");
     router.write("etc/config/firewall", &without);
@@ -425,7 +433,7 @@ fn an_instance_that_is_no_proxy_gets_no_rules_for_streams() {
     router.write("etc/config/firewall", ZONES);
     let outcome = router.run("start");
     assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "br-lan"]);
-    assert_eq!(outcome.data, "");
+    assert_eq!(lines(&outcome), [mld_from("outside")]);
 }
 
 fn the_rules_go_with_the_option() {
@@ -436,7 +444,7 @@ fn the_rules_go_with_the_option() {
     let off = shipped_after(&["mldproxy.main.upstream=wan", "mldproxy.main.enabled=1"]);
     router.write("etc/config/mldproxy", &off);
     let outcome = router.run("reload");
-    assert_eq!(outcome.data, "");
+    assert_eq!(lines(&outcome), [mld_from("outside")]);
     assert_eq!(outcome.procd_did, ["restart main"]);
     assert_eq!(outcome.of("procd_set_config_changed"), [["firewall"]]);
 }

@@ -371,7 +371,10 @@ impl fmt::Display for Hint {
             Errno::EOPNOTSUPP | Errno::EINVAL | Errno::EAFNOSUPPORT => {
                 " (this takes Linux 5.0 with IPv6; groups are joined all the same)"
             }
-            Errno::EEXIST => " (another program's entry is there, and stays)",
+            Errno::EEXIST => {
+                " (another NDP proxy, such as odhcpd's relay, has an entry and answers too: stop it, \
+                 or leave out --ndp-proxy)"
+            }
             _ => "",
         })
     }

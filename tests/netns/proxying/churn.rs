@@ -271,7 +271,10 @@ fn what_was_in_the_way_is_replaced_once_it_is_gone() {
         let tables = Tables::of_kernel(&lab.rtr);
         tables.routes.len() == 2 && tables.entries == [guest.addresses[1]].into()
     });
-    mldproxy.wait_for_line("another program's entry is there, and stays", SOON);
+    mldproxy.wait_for_line(
+        "another NDP proxy, such as odhcpd's relay, has an entry and answers too",
+        SOON,
+    );
     lab.rtr.run(&format!(
         "ip -6 neigh del proxy {in_the_way} dev {UPSTREAM}"
     ));
