@@ -1,13 +1,13 @@
-//! The package for opkg, opened member by member, and the errors of the programs in `cross/`.
+//! The package for opkg, opened member by member.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::Command;
 
 use crate::package::{asked_of_rpcd, init_scripts};
-use crate::router::{read, repository};
+use crate::packing::{feed, folder, pack, packages, shell};
+use crate::router::read;
 
 crate::tests![
     the_package_has_the_members_that_opkg_reads,
@@ -18,57 +18,17 @@ crate::tests![
     the_index_names_the_package,
     two_builds_make_the_same_octets,
     one_file_serves_every_cpu_that_runs_it,
-    the_scripts_name_a_wrong_target_and_the_right_ones,
-    the_packer_names_a_file_that_was_not_built,
-    the_build_prefers_a_standard_library_built_for_size,
-    the_build_names_a_missing_toolchain_and_its_remedy,
+    packages_for_every_router_stand_beside_the_one_for_its_cpu,
+    signify_verifies_the_signature_of_the_index,
+    an_index_without_a_key_has_no_signature,
 ];
 
 const NAME: &str = "mldproxy_0.1.0-r1_mipsel_24kc.ipk";
 
-/// An empty folder.
-fn folder() -> PathBuf {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let folder =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ipk-{}-{number}", std::process::id()));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-fn cross(program: &str, arguments: &[&str]) -> Output {
-    Command::new(repository("cross").join(program))
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-/// A folder with a subfolder for each architecture, which holds its package.
-fn packages(architectures: &[&str]) -> PathBuf {
-    let output = folder();
-    let mut arguments = vec!["--binary", env!("CARGO_BIN_EXE_mldproxy"), "--output"];
-    arguments.push(output.to_str().unwrap());
-    arguments.extend(architectures);
-    let made = cross("ipk", &arguments);
-    assert!(made.status.success(), "{made:?}");
-    output
-}
-
-fn shell(folder: &Path, script: &str) -> String {
-    let output = Command::new("sh")
-        .args(["-euc", script])
-        .current_dir(folder)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{script}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
 /// A folder with the members of a package for mipsel, and with those of its data and its control
 /// archive in folders of these names.
 fn opened() -> PathBuf {
-    let folder = packages(&["mipsel_24kc"]).join("mipsel_24kc");
+    let folder = packages("ipk", &["mipsel_24kc"]).join("mipsel_24kc");
     shell(
         &folder,
         &format!(
@@ -243,15 +203,18 @@ fn the_packages_scripts_enable_and_disable_the_service() {
 }
 
 fn the_index_names_the_package() {
-    let folder = packages(&["mipsel_24kc"]).join("mipsel_24kc");
+    let folder = packages("ipk", &["mipsel_24kc"]).join("mipsel_24kc");
     let index = fs::read_to_string(folder.join("Packages")).unwrap();
     assert_eq!(shell(&folder, "gzip -dc Packages.gz"), index);
+    let mut entries = index.split("\n\n");
+    let entry = entries
+        .find(|entry| entry.starts_with("Package: mldproxy\n"))
+        .unwrap_or_else(|| panic!("no mldproxy: {index}"));
     let field = |name: &str| {
         let start = format!("{name}: ");
-        let value = index.lines().find_map(|line| line.strip_prefix(&start));
+        let value = entry.lines().find_map(|line| line.strip_prefix(&start));
         value.unwrap_or_else(|| panic!("no {name}: {index}"))
     };
-    assert_eq!(field("Package"), "mldproxy");
     assert_eq!(field("Filename"), NAME);
     let size = fs::metadata(folder.join(NAME)).unwrap().len();
     assert_eq!(field("Size"), size.to_string());
@@ -261,7 +224,7 @@ fn the_index_names_the_package() {
 }
 
 fn two_builds_make_the_same_octets() {
-    let [first, second] = [(); 2].map(|()| packages(&["mipsel_24kc"]).join("mipsel_24kc"));
+    let [first, second] = [(); 2].map(|()| packages("ipk", &["mipsel_24kc"]).join("mipsel_24kc"));
     for file in [NAME, "Packages", "Packages.gz"] {
         let octets = |folder: &Path| fs::read(folder.join(file)).unwrap();
         assert!(octets(&first) == octets(&second), "{file}");
@@ -269,7 +232,7 @@ fn two_builds_make_the_same_octets() {
 }
 
 fn one_file_serves_every_cpu_that_runs_it() {
-    let folder = packages(&["aarch64_cortex-a53", "aarch64_cortex-a72"]);
+    let folder = packages("ipk", &["aarch64_cortex-a53", "aarch64_cortex-a72"]);
     let program = |architecture: &str| {
         shell(
             &folder.join(architecture),
@@ -283,80 +246,98 @@ fn one_file_serves_every_cpu_that_runs_it() {
     assert_eq!(program("aarch64_cortex-a53"), program("aarch64_cortex-a72"));
 }
 
-fn the_scripts_name_a_wrong_target_and_the_right_ones() {
-    for program in ["build", "ipk", "boot"] {
-        let refused = cross(program, &["nonsense"]);
-        let text = String::from_utf8(refused.stderr).unwrap();
-        assert!(!refused.status.success(), "{program}");
-        for expected in [
-            "'nonsense'",
-            "mipsel_24kc",
-            "mips_24kc",
-            "aarch64_cortex-a53",
-        ] {
-            assert!(text.contains(expected), "{program}: {text}");
-        }
-    }
-}
-
-fn the_packer_names_a_file_that_was_not_built() {
-    let refused = cross(
-        "ipk",
-        &["--binary", "/nowhere/mldproxy", "aarch64_cortex-a72"],
-    );
-    let text = String::from_utf8(refused.stderr).unwrap();
-    assert!(!refused.status.success());
+/// What each package of the tests' feed says of itself, and the files that it holds.
+fn packages_for_every_router_stand_beside_the_one_for_its_cpu() {
+    let output = folder();
+    pack("ipk", &feed(), &output, "x86_64", &[]);
+    let folder = output.join("x86_64");
+    let holds = |name: &str| {
+        shell(
+            &folder,
+            &format!(
+                "tar -xzf {name}
+                 tar -xzOf control.tar.gz ./control | grep -E '^(Depends|Architecture|URL)'
+                 tar -tzf data.tar.gz | grep -v '/$'"
+            ),
+        )
+    };
     assert_eq!(
-        text,
-        "/nowhere/mldproxy is not there; cross/build aarch64_cortex-a53 makes it\n"
+        holds("thing_1.2-r3_x86_64.ipk"),
+        "Depends: libexample\nURL: https://example.org/thing\nArchitecture: x86_64\n\
+         ./etc/config/thing\n./lib/upgrade/keep.d/thing\n./usr/sbin/thing\n\
+         ./usr/share/thing/empty\n"
+    );
+    assert_eq!(
+        shell(
+            &folder,
+            "tar -xzOf data.tar.gz ./lib/upgrade/keep.d/thing; tar -xzOf control.tar.gz ./prerm"
+        )
+        .lines()
+        .filter(|line| !line.contains("IPKG"))
+        .collect::<Vec<_>>(),
+        [
+            "/etc/thing.state",
+            "#!/bin/sh",
+            "default_prerm \"$0\" \"$@\"",
+            "echo \"$1 goes\""
+        ]
+    );
+    assert_eq!(
+        holds("thing-notes_1.2-r1_all.ipk"),
+        "Architecture: all\n./usr/share/thing/notes\n"
+    );
+    assert_eq!(
+        holds("luci-app-thing_1.2-r1_all.ipk"),
+        "Depends: luci-base, thing\nArchitecture: all\n./usr/libexec/thing\n\
+         ./www/luci-static/resources/view/thing.js\n"
+    );
+    assert_eq!(
+        holds("luci-i18n-thing-ja_1.2-r1_all.ipk"),
+        "Depends: luci-app-thing\nArchitecture: all\n\
+         ./etc/uci-defaults/luci-i18n-thing-ja\n./usr/lib/lua/luci/i18n/thing.ja.lmo\n"
+    );
+    assert_eq!(
+        shell(
+            &folder,
+            "tar -xzOf data.tar.gz ./etc/uci-defaults/luci-i18n-thing-ja
+             grep -c '^Filename: ' Packages"
+        ),
+        "uci set luci.languages.ja='日本語 (Japanese)'; uci commit luci\n4\n"
     );
 }
 
-/// The output of `cross/build` when it chooses among toolchains. Each is described by whether it
-/// has the source of the standard library, and whether it has a prebuilt one.
-fn choose(toolchains: &[(bool, bool)], target: &str) -> String {
-    let toolchains: Vec<String> = toolchains
-        .iter()
-        .map(|(source, prebuilt)| format!("({}, {})", u8::from(*source), u8::from(*prebuilt)))
-        .collect();
-    let script = format!(
-        "import sys; sys.dont_write_bytecode = True; sys.path.insert(0, 'cross')
-from importlib.machinery import SourceFileLoader as Loader
-from types import SimpleNamespace as Toolchain
-build = Loader('build', 'cross/build').load_module()
-found = [Toolchain(number=number, builds_std=source,
-        has_std_for=lambda target, prebuilt=prebuilt: prebuilt)
-    for number, (source, prebuilt) in enumerate([{}])]
-print(build.choose(found, build.find('{target}')).number)",
-        toolchains.join(", ")
+fn signify_verifies_the_signature_of_the_index() {
+    let output = folder();
+    shell(&output, "signify-openbsd -G -n -p feed.pub -s feed.sec");
+    let key = output.join("feed.sec");
+    pack(
+        "ipk",
+        &feed(),
+        &output,
+        "x86_64",
+        &["--key", key.to_str().unwrap()],
     );
-    let output = Command::new("python3")
-        .args(["-W", "ignore", "-c", &script])
-        .current_dir(repository("."))
-        .output()
-        .unwrap();
-    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    let verify = "signify-openbsd -V -q -p feed.pub -m x86_64/Packages -x x86_64/Packages.sig";
+    shell(&output, verify);
+    // The same key makes the same signature of the same index.
+    let signature = fs::read(output.join("x86_64/Packages.sig")).unwrap();
+    pack(
+        "ipk",
+        &feed(),
+        &output,
+        "x86_64",
+        &["--key", key.to_str().unwrap()],
+    );
+    assert!(fs::read(output.join("x86_64/Packages.sig")).unwrap() == signature);
+
+    shell(&output, "echo >>x86_64/Packages");
+    shell(&output, &format!("! {verify} 2>/dev/null"));
 }
 
-fn the_build_prefers_a_standard_library_built_for_size() {
-    assert_eq!(choose(&[(false, true), (true, false)], "x86_64"), "1\n");
-    assert_eq!(choose(&[(false, false), (false, true)], "x86_64"), "1\n");
-}
-
-fn the_build_names_a_missing_toolchain_and_its_remedy() {
-    let arm = choose(&[(false, false)], "arm_cortex-a9");
-    for expected in [
-        "no Rust of this machine can build for armv7-unknown-linux-musleabi; ",
-        "\n  rustup component add rust-src ",
-        "\n  apt-get install rustc-web cargo-web rust-web-src ",
-        "\n  rustup target add armv7-unknown-linux-musleabi ",
-    ] {
-        assert!(arm.contains(expected), "{expected:?}: {arm}");
-    }
-    // Nobody prebuilds the standard library for MIPS.
-    let mips = choose(&[], "mipsel_24kc");
-    assert!(
-        mips.contains("rust-src") && !mips.contains("target add"),
-        "{mips}"
-    );
+fn an_index_without_a_key_has_no_signature() {
+    let output = folder();
+    fs::create_dir(output.join("x86_64")).unwrap();
+    fs::write(output.join("x86_64/Packages.sig"), "of an earlier index").unwrap();
+    pack("ipk", &feed(), &output, "x86_64", &[]);
+    assert!(!output.join("x86_64/Packages.sig").exists());
 }

@@ -2,6 +2,7 @@
 //! that record the script's calls. The real program checks the options. Other tests check the
 //! package's files.
 
+mod apk;
 mod firewall;
 mod hostile;
 mod instances;
@@ -13,11 +14,13 @@ mod ndp_proxy;
 mod networks;
 mod options;
 mod package;
+mod packing;
 mod procd;
 mod router;
 mod rpcd;
 mod short_forms;
 mod streams;
+mod toolchains;
 
 use std::process::ExitCode;
 
@@ -37,10 +40,17 @@ use tests;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let missing: Vec<&str> = ["busybox", "python3", "shellcheck"]
-        .into_iter()
-        .filter(|tool| router::find_tool(tool).is_none())
-        .collect();
+    // Each program is the Debian package of its name.
+    let missing: Vec<&str> = [
+        "busybox",
+        "openssl",
+        "python3",
+        "shellcheck",
+        "signify-openbsd",
+    ]
+    .into_iter()
+    .filter(|tool| router::find_tool(tool).is_none())
+    .collect();
     for tool in &missing {
         eprintln!("skipping all: `{tool}` is missing; on Debian: apt install {tool}");
     }
@@ -52,6 +62,7 @@ fn main() -> ExitCode {
     let possible = missing.is_empty() && isolated.is_ok();
 
     let modules = [
+        apk::TESTS,
         firewall::TESTS,
         hostile::TESTS,
         instances::TESTS,
@@ -61,9 +72,11 @@ fn main() -> ExitCode {
         networks::TESTS,
         options::TESTS,
         package::TESTS,
+        packing::TESTS,
         rpcd::TESTS,
         short_forms::TESTS,
         streams::TESTS,
+        toolchains::TESTS,
     ];
     let trials = modules.into_iter().flatten().map(|&(name, test)| {
         let run = move || {

@@ -30,9 +30,8 @@ pub fn find_tool(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Installs the stub of jsonfilter in a folder. It runs without a PATH too.
-pub fn install_jsonfilter(folder: &Path) {
-    // The interpreter itself: a version manager's python3 would look for it by PATH.
+/// The path of the interpreter itself: a version manager's python3 would look for it by PATH.
+pub fn python() -> &'static str {
     static PYTHON: LazyLock<String> = LazyLock::new(|| {
         let mut python = Command::new("python3");
         let output = python
@@ -40,9 +39,14 @@ pub fn install_jsonfilter(folder: &Path) {
             .output();
         String::from_utf8(output.unwrap().stdout).unwrap()
     });
+    PYTHON.trim_end()
+}
+
+/// Installs the stub of jsonfilter in a folder. It runs without a PATH too.
+pub fn install_jsonfilter(folder: &Path) {
     let stub = read("tests/openwrt/stubs/jsonfilter.py");
     let path = folder.join("jsonfilter");
-    fs::write(&path, format!("#!{}{stub}", *PYTHON)).unwrap();
+    fs::write(&path, format!("#!{}\n{stub}", python())).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
