@@ -37,7 +37,7 @@ class File:
 @dataclass(frozen=True)
 class Package:
     name: str
-    version: str  # with the release, such as 0.1.0-r1
+    version: str  # with the release, such as 1.2.0-r1
     architecture: str  # OpenWrt's name, or all
     license: str  # an SPDX expression
     section: str

@@ -51,6 +51,13 @@ class ApkKey:
             sys.exit(f"openssl could not sign with {self.file}")
         return signature
 
+    def public(self) -> tuple[str, bytes]:
+        """The public key as a router has it: its name below /etc/apk/keys, and its octets."""
+        octets = self.openssl("pkey", "-in", self.file, "-pubout")
+        if not octets:
+            sys.exit(f"openssl could not read {self.file}")
+        return "mldproxy.pem", octets
+
     def openssl(self, command: str, *arguments: str | Path, data: bytes = b"") -> bytes | None:
         no_question = ("-passin", "pass:")
         return run("openssl", "openssl", command, *no_question, *arguments, data=data)
@@ -70,6 +77,16 @@ class OpkgKey:
             key = b""
         if len(key) != SIGNIFY_OCTETS or not key.startswith(SIGNIFY_START):
             sys.exit(f"{file} is no secret key of signify without passphrase; {remedy}")
+        self.octets = key
+
+    def public(self) -> tuple[str, bytes]:
+        """The public key as a router has it: its name below /etc/opkg/keys, which is the number of
+        the key, and its octets."""
+        # Ed, BK, 4 octets of rounds, 16 of salt and 8 of a checksum come before the number.
+        number, key = self.octets[32:40], self.octets[40:]
+        # The second half of an Ed25519 secret key is the public one.
+        public = base64.b64encode(b"Ed" + number + key[32:])
+        return number.hex(), b"untrusted comment: mldproxy feed\n" + public + b"\n"
 
     def sign(self, file: Path) -> None:
         """Writes the signature beside the file, with `.sig` behind its name."""

@@ -16,6 +16,8 @@ use crate::support::{SOON, spawn, start};
 
 const PYTHON: (&str, &str) = ("python3", "python3");
 const BINARY: &str = env!("CARGO_BIN_EXE_mldproxy");
+/// How the status of an instance begins.
+const UP: &str = concat!("mldproxy ", env!("CARGO_PKG_VERSION"), ", up ");
 
 crate::tests![
     status_finds_the_instance_of_its_namespace,
@@ -213,7 +215,7 @@ fn in_a_folder_that_all_may_write_to_root_asks_root_alone() {
     let _mldproxy = start(&lab, &[]);
     let found = output(&lab.rtr, "status");
     let said = String::from_utf8_lossy(&found.stdout);
-    assert!(said.starts_with("mldproxy 0.1.0, up "), "{found:?}");
+    assert!(said.starts_with(UP), "{found:?}");
     trap.expect_nobody();
     odd.expect_nobody();
     let forged = output(&lab.rtr, "status forged");
@@ -243,7 +245,7 @@ fn the_user_to_whom_root_gave_the_folder_is_asked() {
         for options in ["status", &format!("status --socket {socket}")] {
             let found = output(&lab.rtr, options);
             let said = String::from_utf8_lossy(&found.stdout);
-            assert!(said.starts_with("mldproxy 0.1.0, up "), "{found:?}");
+            assert!(said.starts_with(UP), "{found:?}");
         }
         let checked = output(&lab.rtr, "check --wait 0 wan br-lan");
         let said = String::from_utf8_lossy(&checked.stdout);
@@ -278,7 +280,7 @@ exec setpriv --reuid 61184 --regid 61184 --clear-groups --inh-caps $both --ambie
     for arguments in ["", "wan"] {
         let status = format!("{beside} {BINARY} status {arguments}");
         let said = lab.rtr.run(&status);
-        assert!(said.starts_with("mldproxy 0.1.0, up "), "{said}");
+        assert!(said.starts_with(UP), "{said}");
     }
 }
 

@@ -86,7 +86,7 @@ fn the_text_fits_80_columns_and_tells_all() {
         assert!(line.chars().count() <= 80, "{line:?}");
     }
     for expected in [
-        "mldproxy 0.1.0, up ",
+        concat!("mldproxy ", env!("CARGO_PKG_VERSION"), ", up "),
         "\nupstream    wan             up, fe80::",
         "MLDv2 in force\n",
         "\ndownstream  br-lan          up, listening\n            fe80::",
@@ -204,7 +204,11 @@ fn promtool_accepts_the_metrics() {
         "{metrics}"
     );
     for expected in [
-        "mldproxy_info{upstream=\"wan\",version=\"0.1.0\"} 1\n",
+        concat!(
+            "mldproxy_info{upstream=\"wan\",version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\"} 1\n"
+        ),
         "mldproxy_groups{upstream=\"wan\"} 1\n",
         "mldproxy_capture_drops_total{upstream=\"wan\",downstream=\"br-lan\"} 0\n",
         "mldproxy_events_total{upstream=\"wan\",event=\"groups_joined\"} 1\n",

@@ -24,7 +24,7 @@ crate::tests![
     openssl_verifies_the_signature_of_the_index,
 ];
 
-const NAME: &str = "mldproxy-0.1.0-r1.apk";
+const NAME: &str = concat!("mldproxy-", env!("CARGO_PKG_VERSION"), "-r1.apk");
 
 /// What a file holds, a line for each thing.
 fn contents(file: &Path) -> String {
@@ -185,7 +185,7 @@ fn the_packages_scripts_enable_and_disable_the_service() {
     let run = |script: &str, environment: &str| {
         shell(
             &folder,
-            &format!("IPKG_INSTROOT=router {environment} busybox ash scripts/{script} 0.1.0-r1"),
+            &format!("IPKG_INSTROOT=router {environment} busybox ash scripts/{script} 1.2.3-r1"),
         )
     };
     assert_eq!(run("post-install", ""), "", "an image has no functions.sh");

@@ -23,7 +23,11 @@ crate::tests![
     an_index_without_a_key_has_no_signature,
 ];
 
-const NAME: &str = "mldproxy_0.1.0-r1_mipsel_24kc.ipk";
+const NAME: &str = concat!(
+    "mldproxy_",
+    env!("CARGO_PKG_VERSION"),
+    "-r1_mipsel_24kc.ipk"
+);
 
 /// A folder with the members of a package for mipsel, and with those of its data and its control
 /// archive in folders of these names.
@@ -241,7 +245,7 @@ fn one_file_serves_every_cpu_that_runs_it() {
         shell(
             &folder.join(architecture),
             &format!(
-                "tar -xzf mldproxy_0.1.0-r1_{architecture}.ipk
+                "tar -xzf mldproxy_*_{architecture}.ipk
                  tar -xzOf data.tar.gz ./usr/sbin/mldproxy | sha256sum
                  tar -xzOf control.tar.gz ./control | grep -qx 'Architecture: {architecture}'"
             ),

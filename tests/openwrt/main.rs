@@ -16,6 +16,7 @@ mod options;
 mod package;
 mod packing;
 mod procd;
+mod release;
 mod router;
 mod rpcd;
 mod short_forms;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         options::TESTS,
         package::TESTS,
         packing::TESTS,
+        release::TESTS,
         rpcd::TESTS,
         short_forms::TESTS,
         streams::TESTS,

@@ -35,7 +35,8 @@ pub fn folder() -> PathBuf {
     folder
 }
 
-fn cross(program: &str, arguments: &[&str]) -> Output {
+/// Runs a program of `cross/`.
+pub fn cross(program: &str, arguments: &[&str]) -> Output {
     Command::new(repository("cross").join(program))
         .args(arguments)
         .output()

@@ -80,7 +80,7 @@ fn plugin_of(
 }
 
 const ANSWER: &str = concat!(
-    r#"{"version":"0.1.0","multicast":{"streams":{"count":3,"list":[3]}},"#,
+    r#"{"version":"1.2.3","multicast":{"streams":{"count":3,"list":[3]}},"#,
     r#""neighbors":{"count":1,"list":[1]},"groups":{"count":2,"list":[2]}}"#
 );
 /// What an MLD proxy's answer has.
