@@ -12,6 +12,7 @@ crate::tests![
     the_package_has_the_version_and_licence_of_the_program,
     the_makefile_installs_every_file_where_programs_look_for_it,
     cargo_builds_the_sources_that_the_makefile_copies,
+    the_feeds_ci_finds_the_version_of_the_program,
     installing_the_package_reloads_rpcd_on_a_router,
     the_jail_keeps_two_capabilities,
     shellcheck_finds_no_fault_in_the_scripts,
@@ -61,7 +62,8 @@ fn the_makefile_has_the_fields_that_the_feed_requires() {
     for line in [
         "include $(TOPDIR)/rules.mk\n",
         "include $(INCLUDE_DIR)/package.mk\n",
-        "include $(TOPDIR)/feeds/packages/lang/rust/rust-package.mk\n",
+        "RUST_PACKAGE_MK:=$(wildcard ../../lang/rust/rust-package.mk)\n",
+        "$(TOPDIR)/feeds/packages/lang/rust/rust-package.mk)\n",
         "CARGO_PKG_VARS+=CARGO_PROFILE_RELEASE_PANIC=abort\n",
         "$(eval $(call RustBinPackage,mldproxy))\n",
         "$(eval $(call BuildPackage,mldproxy))\n",
@@ -179,6 +181,19 @@ fn cargo_builds_the_sources_that_the_makefile_copies() {
     assert!(output.status.success(), "{said}");
 }
 
+fn the_feeds_ci_finds_the_version_of_the_program() {
+    let folder = Path::new(env!("CARGO_BIN_EXE_mldproxy")).parent().unwrap();
+    let passes = |arguments: &[&str]| {
+        let mut script = Command::new(repository("openwrt/mldproxy/test.sh"));
+        let status = script.args(arguments).env("PATH", folder).status();
+        status.unwrap().success()
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(passes(&["mldproxy", version]));
+    assert!(!passes(&["mldproxy", "9.9.9"]));
+    assert!(passes(&["another", "9.9.9"]));
+}
+
 /// Runs a package's postinst script with `folder` in place of /etc/init.d. Returns the arguments of
 /// its call of rpcd's script.
 pub fn asked_of_rpcd(script: &str, folder: &Path, root: &str) -> String {
@@ -241,8 +256,9 @@ fn shellcheck_finds_no_fault_in_the_scripts() {
             ["init", "firewall", "rpcd"]
                 .map(|kind| repository(&format!("openwrt/mldproxy/files/mldproxy.{kind}"))),
         )
+        .chain([repository("openwrt/mldproxy/test.sh")])
         .collect();
-    assert_eq!(scripts.len(), 8);
+    assert_eq!(scripts.len(), 9);
     // The busybox of a router reads a character class such as [:alpha:] as a set of its letters.
     for script in &scripts {
         let text = fs::read_to_string(script).unwrap();
