@@ -98,7 +98,7 @@ counters! {
     RefusedGroup = "refused_groups",
     /// Sources of groups refused because a group had as many as it may.
     RefusedSource = "refused_sources",
-    /// Records ignored because they name no sources for a source-specific group (RFC 4604 §2.2.3).
+    /// Records ignored because they name no sources for a source-specific group (RFC 4604 §2).
     NotSourceSpecific = "not_source_specific",
     /// Packets that could not be sent; each is retried.
     TransmitFailed = "transmit_failures",

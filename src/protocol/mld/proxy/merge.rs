@@ -138,7 +138,7 @@ impl Proxy<'_> {
         };
         let config = around.config;
         let leaves_home = config.leaves_home(group);
-        // RFC 4604 §2.2.1: a source-specific group is never reported in MLDv1.
+        // RFC 4604 §2: a source-specific group is never reported in MLDv1.
         let can_report = around.versions.in_force == MldVersion::V2 || !is_source_specific(group);
         let goes_up = leaves_home && can_report;
         let upwards = if leaves_home && self.base.senders() {

@@ -190,7 +190,7 @@ impl Proxy<'_> {
     }
 
     /// Is the kernel to be the member of a group, or does the router report it alone? The kernel
-    /// would report a source-specific group in MLDv1, and must not (RFC 4604 §2.2.1). And of what
+    /// would report a source-specific group in MLDv1, and must not (RFC 4604 §2). And of what
     /// it sends upstream, it hands a copy to its own members there, which would be forwarded again.
     fn is_for_kernel(&self, group: Ipv6Addr) -> bool {
         let can_report = self.versions.of_kernel == MldVersion::V2 || !is_source_specific(group);
@@ -247,7 +247,7 @@ impl Proxy<'_> {
 
     /// Notes changes as reported that the router does not report: all of them without a `manner`,
     /// those that the kernel alone reports, and in MLDv1 those of source-specific groups (RFC 4604
-    /// §2.2.1).
+    /// §2).
     pub(crate) fn leave_reports(&mut self, manner: Option<&Manner>) {
         let mut first = 0;
         while let Some(slot) = self.changes.next_from(first) {

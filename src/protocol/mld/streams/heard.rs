@@ -60,7 +60,7 @@ impl Streams<'_> {
         if !config.proxies(group) {
             return;
         }
-        // RFC 4604 §2.2: a router ignores what is not source-specific for such a group.
+        // RFC 4604 §2: a router ignores what is not source-specific for such a group.
         let is_older = version == MldVersion::V1;
         if is_source_specific(group) && (is_older || !is_for_sources(record_type)) {
             cx.counters.count(Counter::NotSourceSpecific);
@@ -171,7 +171,7 @@ fn older_record(record_type: RecordType, group: Ipv6Addr) -> Record<'static> {
     }
 }
 
-/// Does a record speak of the sources that a listener wants (RFC 4604 §2.2)?
+/// Does a record speak of the sources that a listener wants (RFC 4604 §2)?
 fn is_for_sources(record_type: RecordType) -> bool {
     match record_type {
         RecordType::ModeIsInclude
