@@ -17,6 +17,9 @@ crate::tests![
     the_plugin_asks_an_instance_by_its_name,
     the_plugin_answers_an_error_as_an_object,
     the_plugin_turns_any_complaint_into_json,
+    check_looks_at_the_interfaces_of_the_instance,
+    prove_sends_on_the_upstream_of_the_instance,
+    without_an_instance_the_program_looks_for_the_interfaces,
 ];
 
 /// Runs the plugin with a program that prints `ANSWER`, or fails with a complaint, or is mldproxy
@@ -92,7 +95,8 @@ fn the_plugin_lists_its_methods_with_their_arguments() {
         list,
         "{ \"status\": { \"name\": \"string\" }, \"streams\": { \"name\": \"string\" }, \
          \"neighbors\": { \"name\": \"string\" }, \
-         \"upstream_neighbors\": { \"name\": \"string\" }, \"groups\": { \"name\": \"string\" } }\n"
+         \"upstream_neighbors\": { \"name\": \"string\" }, \"groups\": { \"name\": \"string\" }, \
+         \"check\": { \"name\": \"string\" }, \"prove\": { \"name\": \"string\" } }\n"
     );
     assert_eq!(asked, "");
 }
@@ -130,7 +134,7 @@ fn the_plugin_asks_an_instance_by_its_name() {
 }
 
 fn the_plugin_answers_an_error_as_an_object() {
-    for method in ["status", "streams", "neighbors", "groups"] {
+    for method in ["status", "streams", "neighbors", "groups", "check", "prove"] {
         let (answer, _) = plugin(&["call", method], "{}", "mldproxy: \"main\" does not run");
         assert_eq!(answer.trim_end(), "{ \"error\": \"main does not run\" }");
     }
@@ -146,5 +150,35 @@ fn the_plugin_turns_any_complaint_into_json() {
         let message = message.unwrap_or_else(|| panic!("{answer}"));
         assert!(!message.starts_with("mldproxy: "), "{answer}");
         assert!(!message.contains(['"', '\\', '\n']), "{answer}");
+    }
+}
+
+/// The program of these tests answers the question for the status and that for the findings alike.
+const FINDINGS: &str = concat!(
+    r#"{"findings":[],"exit":0,"upstream":{"interface":"pppoe-wan"},"#,
+    r#""downstreams":[{"interface":"br-lan"},{"interface":"br-*"}]}"#
+);
+
+fn check_looks_at_the_interfaces_of_the_instance() {
+    let (answer, asked) = plugin_of(&["call", "check"], "{}", "", FINDINGS);
+    assert_eq!(answer, format!("{FINDINGS}\n"));
+    assert_eq!(asked, "check --json -- pppoe-wan br-lan br-*\n");
+}
+
+fn prove_sends_on_the_upstream_of_the_instance() {
+    let (answer, asked) = plugin_of(&["call", "prove"], r#"{"name":"main"}"#, "", FINDINGS);
+    assert_eq!(answer, format!("{FINDINGS}\n"));
+    assert_eq!(asked, "check --prove --json -- pppoe-wan\n");
+}
+
+fn without_an_instance_the_program_looks_for_the_interfaces() {
+    let found = r#"{"findings":[],"exit":0}"#;
+    for (method, expected) in [
+        ("check", "check --json\n"),
+        ("prove", "check --prove --json\n"),
+    ] {
+        let (answer, asked) = plugin_of(&["call", method], "{}", "", found);
+        assert_eq!(answer, format!("{found}\n"));
+        assert_eq!(asked, expected);
     }
 }
