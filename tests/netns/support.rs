@@ -1,6 +1,6 @@
 //! What the tests have in common: mldproxy on the router, and hosts that say what a test wants.
 
-// Two programs include this file, and each uses a part of it.
+// Several programs include this file, and each uses a part of it.
 #![allow(dead_code)]
 
 use std::collections::BTreeSet;

@@ -9,6 +9,7 @@ mod instances;
 mod ipk;
 #[path = "../netns/lab.rs"]
 mod lab;
+mod luci;
 mod mld_proxy;
 mod ndp_proxy;
 mod networks;
@@ -21,6 +22,8 @@ mod router;
 mod rpcd;
 mod short_forms;
 mod streams;
+#[path = "../netns/support.rs"]
+mod support;
 mod toolchains;
 
 use std::process::ExitCode;
@@ -61,6 +64,11 @@ fn main() -> ExitCode {
         eprintln!("skipping all: {reason}");
     }
     let possible = missing.is_empty() && isolated.is_ok();
+    let needs = [lab::TOOLS, &[luci::browser::CHROMIUM]].concat();
+    let without_browser = lab::missing_tools(&needs);
+    for reason in &without_browser {
+        eprintln!("skipping luci::pages: {reason}");
+    }
 
     let modules = [
         apk::TESTS,
@@ -68,6 +76,9 @@ fn main() -> ExitCode {
         hostile::TESTS,
         instances::TESTS,
         ipk::TESTS,
+        luci::files::TESTS,
+        luci::pages::TESTS,
+        luci::translations::TESTS,
         mld_proxy::TESTS,
         ndp_proxy::TESTS,
         networks::TESTS,
@@ -86,6 +97,8 @@ fn main() -> ExitCode {
             Ok(())
         };
         let name = name.trim_start_matches("openwrt::");
+        let possible =
+            possible && (without_browser.is_empty() || !name.starts_with("luci::pages::"));
         Trial::test(name, run).with_ignored_flag(!possible)
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()

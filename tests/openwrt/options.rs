@@ -75,7 +75,7 @@ const OPTIONS: &[(&str, &str, &str)] = &[
 const USER: &str = "user";
 
 /// The options in a configuration with their values, those in comments included.
-fn names(config: &str) -> BTreeMap<&str, &str> {
+pub fn names(config: &str) -> BTreeMap<&str, &str> {
     let options = config.lines().filter_map(|line| {
         let line = line.trim_start().trim_start_matches('#');
         let rest = line
@@ -109,6 +109,17 @@ fn flags() -> BTreeMap<String, String> {
     }
     assert!(flags.remove("help").is_some(), "{options}");
     flags
+}
+
+/// The default of each option that has one in the program's help.
+pub fn defaults() -> BTreeMap<String, String> {
+    let named = flags().into_iter().filter_map(|(flag, description)| {
+        let (_, rest) = description.split_once("(default ")?;
+        let (default, _) = rest.split_once(')').expect("an end");
+        let is_option = !OF_THE_SERVICE.contains(&&*flag);
+        is_option.then(|| (option_of(&flag), default.to_owned()))
+    });
+    named.collect()
 }
 
 /// The option of a section for a flag.
@@ -264,23 +275,15 @@ fn the_examples_are_valid_and_name_the_defaults() {
     let arguments = outcome.arguments("main").join(" ");
 
     let examples = names(&shipped);
-    let mut compared = 0;
-    for (flag, description) in flags() {
-        let Some((_, rest)) = description.split_once("(default ") else {
-            continue;
-        };
-        if OF_THE_SERVICE.contains(&&*flag) {
-            continue;
-        }
-        let (default, _) = rest.split_once(')').expect("an end");
-        assert_eq!(examples[&*option_of(&flag)], default, "{flag}");
-        let expected = format!("--{flag} {default} ");
+    let defaults = defaults();
+    for (option, default) in &defaults {
+        assert_eq!(examples[&**option], default, "{option}");
+        let expected = format!("--{} {default} ", option.replace('_', "-"));
         assert!(arguments.contains(&expected), "{expected}: {arguments}");
-        let comment = format!("Default {default}.\n\t#option {} ", option_of(&flag));
+        let comment = format!("Default {default}.\n\t#option {option} ");
         assert!(shipped.contains(&comment), "{comment}");
-        compared += 1;
     }
-    assert_eq!(compared, 17);
+    assert_eq!(defaults.len(), 17);
 }
 
 fn an_option_with_spaces_serves_as_a_list() {

@@ -21,7 +21,7 @@ crate::tests![
 const MAKEFILE: &str = "openwrt/mldproxy/Makefile";
 
 /// The value of a variable or a field.
-fn value<'m>(makefile: &'m str, name: &str) -> &'m str {
+pub fn value<'m>(makefile: &'m str, name: &str) -> &'m str {
     let assignment = format!("{name}:=");
     let mut values = makefile
         .lines()

@@ -24,7 +24,7 @@ crate::tests![
 
 /// Runs the plugin with a program that prints `ANSWER`, or fails with a complaint, or is mldproxy
 /// itself. Returns the output of the plugin and the arguments of the program.
-fn plugin(arguments: &[&str], question: &str, complaint: &str) -> (String, String) {
+pub fn plugin(arguments: &[&str], question: &str, complaint: &str) -> (String, String) {
     plugin_of(arguments, question, complaint, ANSWER)
 }
 
