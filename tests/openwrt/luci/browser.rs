@@ -38,9 +38,14 @@ pub struct Page<'p> {
     pub host_name: &'p str,
 }
 
-/// The sizes of a window: that of a desktop, and that of a small phone.
-pub const WIDE: (u32, u32) = (1280, 1500);
-pub const NARROW: (u32, u32) = (360, 3000);
+/// Two frames side by side, each with its width in pixels and whether its theme is dark: a desktop
+/// and a small phone.
+pub type Frames = [(u32, bool); 2];
+pub const FRAMES: Frames = [(1280, false), (360, true)];
+pub const OTHER_FRAMES: Frames = [(1280, true), (360, false)];
+
+/// The height of the picture. What is below is not in it.
+const HEIGHT: u32 = 2000;
 
 /// A text as JSON that may stand in a script of a page.
 pub fn json(text: &str) -> String {
@@ -58,75 +63,89 @@ pub fn json(text: &str) -> String {
 }
 
 impl Page<'_> {
-    /// Shows the page, and leaves a picture of it in target/luci.
+    /// Shows the page in both frames, and leaves a picture of them in target/luci. Returns the lines
+    /// that each reports.
     ///
     /// # Panics
     /// With everything that the page complains of, the console's errors included.
-    ///
-    /// Returns the lines that it reports.
     #[track_caller]
-    pub fn show(&self, (width, height): (u32, u32), dark: bool) -> Vec<String> {
+    pub fn show(&self, frames: Frames) -> [Vec<String>; 2] {
         let folder = repository("target/luci");
-        let theme = if dark { "dark" } else { "light" };
-        let name = format!("{}-{theme}-{width}", self.name);
-        let profile = folder.join(format!("profile-{name}"));
+        let profile = folder.join(format!("profile-{}", self.name));
         fs::create_dir_all(&profile).unwrap();
-        let page = folder.join(format!("{name}.html"));
-        fs::write(&page, self.around(width, height, dark)).unwrap();
+        let page = folder.join(format!("{}.html", self.name));
+        fs::write(&page, self.around(frames)).unwrap();
+        let width: u32 = frames.iter().map(|(width, _)| width).sum();
         let output = Command::new(find_tool(CHROMIUM.0).expect("the test needs it"))
             .args([
                 "--headless",
                 "--no-sandbox",
                 "--disable-gpu",
                 "--hide-scrollbars",
+                "--dump-dom",
             ])
             .arg(format!("--user-data-dir={}", profile.display()))
-            .arg(format!("--window-size={width},{height}"))
+            .arg(format!("--window-size={width},{HEIGHT}"))
             .arg(format!(
                 "--virtual-time-budget={}",
                 VIRTUAL_TIME.as_millis()
             ))
-            .arg(format!("--screenshot={}/{name}.png", folder.display()))
-            .arg("--dump-dom")
+            .arg(format!(
+                "--screenshot={}/{}.png",
+                folder.display(),
+                self.name
+            ))
             .arg(format!("file://{}", page.display()))
             .output()
             .unwrap();
         fs::remove_dir_all(profile).unwrap();
         let shown = String::from_utf8(output.stdout).unwrap();
-        let result = shown
-            .split_once("<pre id=\"result\" hidden=\"\">")
-            .and_then(|(_, rest)| rest.split_once("</pre>"));
-        let (result, _) = result.unwrap_or_else(|| {
-            panic!("no page: {}", String::from_utf8_lossy(&output.stderr));
-        });
+        frames.map(|(width, _)| {
+            let result = shown
+                .split_once(&format!("<pre id=\"result-{width}\" hidden=\"\">"))
+                .and_then(|(_, rest)| rest.split_once("</pre>"));
+            let (result, _) = result.unwrap_or_else(|| {
+                panic!("no page: {}", String::from_utf8_lossy(&output.stderr));
+            });
+            self.lines_of(width, result)
+        })
+    }
+
+    /// The lines of a frame, none of which may be an error.
+    #[track_caller]
+    fn lines_of(&self, width: u32, result: &str) -> Vec<String> {
         let result = result
             .replace("&lt;", "<")
             .replace("&gt;", ">")
             .replace("&amp;", "&");
         let mut lines: Vec<String> = result.lines().map(str::to_owned).collect();
-        assert_eq!(lines.pop().as_deref(), Some("end"), "{name}: {result}");
-        let wrong: Vec<&String> = lines
-            .iter()
-            .filter(|line| line.starts_with("error"))
-            .collect();
-        assert!(wrong.is_empty(), "{name}: {wrong:#?}");
+        let last = lines.pop();
+        assert_eq!(last.as_deref(), Some("end"), "{}: {result}", self.name);
+        let wrong = lines.iter().filter(|line| line.starts_with("error"));
+        let wrong: Vec<&String> = wrong.collect();
+        assert!(wrong.is_empty(), "{}, {width}: {wrong:#?}", self.name);
         lines
     }
 
-    /// The page around the page: a window of Chromium has at least 500 pixels, a frame in it has not.
-    fn around(&self, width: u32, height: u32, dark: bool) -> String {
-        let inside = self
-            .inside(dark)
-            .replace('&', "&amp;")
-            .replace('"', "&quot;");
-        format!(
-            "<!DOCTYPE html>\n<meta charset=\"utf-8\">\n<body style=\"margin:0\">\n\
-             <iframe width=\"{width}\" height=\"{height}\" style=\"border:0\" srcdoc=\"{inside}\">\
-             </iframe>\n<pre id=\"result\" hidden></pre>\n"
-        )
+    /// The page around the frames. A window of Chromium has at least 500 pixels, a frame has not.
+    fn around(&self, frames: Frames) -> String {
+        let mut page = "<!DOCTYPE html>\n<meta charset=\"utf-8\">\n\
+                        <body style=\"margin:0;display:flex\">\n"
+            .to_owned();
+        for (width, dark) in frames {
+            let inside = self.inside(width, dark).replace('&', "&amp;");
+            let inside = inside.replace('"', "&quot;");
+            write!(
+                page,
+                "<pre id=\"result-{width}\" hidden></pre>\n<iframe width=\"{width}\" \
+                 height=\"{HEIGHT}\" style=\"border:0\" srcdoc=\"{inside}\"></iframe>\n"
+            )
+            .unwrap();
+        }
+        page
     }
 
-    fn inside(&self, dark: bool) -> String {
+    fn inside(&self, width: u32, dark: bool) -> String {
         let sources: Vec<String> = scripts()
             .iter()
             .map(|(name, path)| {
@@ -140,7 +159,8 @@ impl Page<'_> {
         let acl = "root/usr/share/rpcd/acl.d/luci-app-mldproxy.json";
         let recorded = format!(
             "const RECORDED = {{ sources: {{{}}}, resources: {}, acl: JSON.parse({}), methods: {}, \
-             answers: {}, config: {}, mayWrite: {}, translations: {}, hostName: {} }};",
+             answers: {}, config: {}, mayWrite: {}, translations: {}, hostName: {}, \
+             result: 'result-{width}' }};",
             sources.join(","),
             json(&format!("file://{}", repository(RESOURCES).display())),
             json(&read(&format!("{}/{acl}", super::APP))),

@@ -1,9 +1,9 @@
-//! The views in a browser. Each test is on a wide light page and on a narrow dark one.
+//! The views in a browser. Each test is on a wide light page beside a narrow dark one.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use super::browser::{NARROW, Page, WIDE, json};
+use super::browser::{FRAMES, OTHER_FRAMES, Page, json};
 use super::recordings::{self, Answers};
 use super::translations;
 use crate::options;
@@ -93,76 +93,70 @@ fn stopped() -> String {
     format!("{{\"service.list\":{{\"\":{{}}}},\"mldproxy.status\":{{\"\":{error}}}}}")
 }
 
-#[track_caller]
-fn show_both(page: &Page<'_>) {
-    page.show(WIDE, false);
-    page.show(NARROW, true);
-}
-
 fn without_hosts_the_page_says_what_to_do() {
-    show_both(&page("no_hosts", answers(&recordings::NONE)));
+    page("no_hosts", answers(&recordings::NONE)).show(FRAMES);
 }
 
 fn three_hosts_are_drawn_by_their_states() {
-    let page = page("three_hosts", answers(&recordings::THREE));
-    show_both(&page);
-    page.show(WIDE, true);
-    page.show(NARROW, false);
+    let mut page = page("three_hosts", answers(&recordings::THREE));
+    page.show(FRAMES);
+    page.name = "three_hosts_other";
+    page.show(OTHER_FRAMES);
 }
 
 fn the_page_fits_in_japanese() {
     let mut page = page("translated", answers(&recordings::THREE));
     page.translations = translations::as_json("ja");
-    show_both(&page);
+    page.show(FRAMES);
     page.name = "translated_settings";
     page.view = SETTINGS;
     page.check = "anything";
-    show_both(&page);
+    page.show(FRAMES);
 }
 
 fn a_thousand_hosts_have_pages_and_a_search() {
-    show_both(&page("thousand_hosts", answers(&recordings::THOUSAND)));
+    page("thousand_hosts", answers(&recordings::THOUSAND)).show(FRAMES);
 }
 
 fn a_stream_is_shown_with_where_it_goes() {
-    show_both(&page("streams", answers(&recordings::STREAMS)));
+    page("streams", answers(&recordings::STREAMS)).show(FRAMES);
 }
 
 fn two_instances_have_a_tab_each() {
     let (first, second) = (&*recordings::THREE, &*recordings::STREAMS);
     let answers = answers_of(&[("main", first), ("tv", second)], HOST_NAME);
-    show_both(&page("two_instances", answers));
+    page("two_instances", answers).show(FRAMES);
 }
 
 fn a_service_that_is_stopped_is_told() {
-    show_both(&page("stopped", stopped()));
+    page("stopped", stopped()).show(FRAMES);
 }
 
 fn a_daemon_that_does_not_answer_is_told() {
-    show_both(&page("silent", answers(&recordings::ENDED)));
+    page("silent", answers(&recordings::ENDED)).show(FRAMES);
 }
 
 fn a_missing_plugin_is_told() {
     let mut page = page("without_plugin", stopped());
     page.has_plugin = false;
-    show_both(&page);
+    page.show(FRAMES);
 }
 
 fn check_shows_each_finding_with_what_to_do() {
-    show_both(&page("check_finds", answers(&recordings::NONE)));
+    page("check_finds", answers(&recordings::NONE)).show(FRAMES);
 }
 
 fn prove_asks_before_it_sends_and_tells_the_verdict() {
     let mut recorded = recordings::THREE.clone();
     recorded.push(("prove", recordings::PROOF.to_owned()));
-    show_both(&page("prove_asks", answers(&recorded)));
-    show_both(&page("prove_tells", answers(&recorded)));
+    page("prove_asks", answers(&recorded)).show(FRAMES);
+    page("prove_tells", answers(&recorded)).show(FRAMES);
 }
 
 fn who_may_only_read_cannot_send() {
     let mut page = page("only_reading", answers(&recordings::THREE));
     page.may_write = false;
-    show_both(&page);
+    page.show(FRAMES);
 }
 
 /// Hosts choose their names, and some of their names stand in findings.
@@ -180,7 +174,7 @@ fn names_and_findings_are_never_html() {
             _ => answer.replace("br-lan", &quoted),
         };
     }
-    show_both(&page("hostile", answers_of(&[("main", &recorded)], TAG)));
+    page("hostile", answers_of(&[("main", &recorded)], TAG)).show(FRAMES);
 }
 
 /// The answers that the settings need.
@@ -203,8 +197,7 @@ static NETWORKS: LazyLock<String> = LazyLock::new(|| {
 fn every_option_has_a_field_with_the_default_of_the_program() {
     let mut page = page("settings", NETWORKS.clone());
     page.view = SETTINGS;
-    let lines = page.show(WIDE, false);
-    page.show(NARROW, true);
+    let [lines, _] = page.show(FRAMES);
 
     let fields: Vec<Vec<&str>> = lines
         .iter()
@@ -256,5 +249,5 @@ fn short_forms_are_told_with_the_commands_that_end_them() {
         "mldproxy.enabled=1",
         "mldproxy.upstream=wan6",
     ]);
-    show_both(&page);
+    page.show(FRAMES);
 }

@@ -319,5 +319,5 @@ async function show(name, check) {
 			report(`error: loads ${name}`);
 	for (const call of calls)
 		report(`call\t${call}`);
-	parent.document.getElementById('result').textContent = reported.concat('end').join('\n');
+	parent.document.getElementById(RECORDED.result).textContent = reported.concat('end').join('\n');
 }
