@@ -31,11 +31,15 @@ function _(text) {
 	return RECORDED.translations?.[text] ?? text;
 }
 
-/* As in LuCI, a text in an array is a text, and a text alone is HTML. */
+/* As in LuCI, a text in an array is a text, and a text alone is HTML. A LuCI of 2024 shows what is
+ * null in an array as a text, too. */
 function append(node, children) {
 	if (Array.isArray(children))
-		for (const child of children.filter((child) => child != null))
+		for (const child of children) {
+			if (child == null)
+				report('error: nothing as a child');
 			node.appendChild((child instanceof Node) ? child : document.createTextNode(child));
+		}
 	else if (children instanceof Node)
 		node.appendChild(children);
 	else if (children != null)
@@ -86,6 +90,7 @@ const poll = {
 	add(refresh, seconds) {
 		if (seconds != 5)
 			report(`error: refreshed each ${seconds} s`);
+		setTimeout(refresh, 0);
 		setInterval(refresh, 1000 * seconds);
 	}
 };

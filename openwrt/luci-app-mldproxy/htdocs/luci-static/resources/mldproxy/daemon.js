@@ -198,7 +198,7 @@ return baseclass.extend({
 		return Array.from(hosts.values()).sort(function(a, b) {
 			return byText(a.interface, b.interface)
 				|| byText(a.name == null, b.name == null)
-				|| byText(a.name ?? '', b.name ?? '')
+				|| byText(a.name?.toLowerCase() ?? '', b.name?.toLowerCase() ?? '')
 				|| byText(inOrder(a.addresses[0] ?? a.mac), inOrder(b.addresses[0] ?? b.mac));
 		});
 	}

@@ -19,14 +19,14 @@ function withCommands(text) {
 
 function findingNode(finding) {
 	const state = MARKS.hasOwnProperty(finding.state) ? finding.state : 'warning';
+	const texts = [ E('div', {}, withCommands(finding.text ?? '')) ];
+	if (finding.advice)
+		texts.push(E('div', { 'class': 'mldproxy-advice' }, [
+			E('strong', {}, [ _('What to do:') ]), ' '
+		].concat(withCommands(finding.advice))));
 	return E('li', { 'class': `mldproxy-finding mldproxy-${state}` }, [
 		E('span', { 'class': 'mldproxy-mark', 'title': states()[state] }, [ MARKS[state] ]),
-		E('div', {}, [
-			E('div', {}, withCommands(finding.text ?? '')),
-			finding.advice ? E('div', { 'class': 'mldproxy-advice' }, [
-				E('strong', {}, [ _('What to do:') ]), ' '
-			].concat(withCommands(finding.advice))) : null
-		])
+		E('div', {}, texts)
 	]);
 }
 
@@ -43,14 +43,16 @@ function summary(findings) {
 function checkNodes(findings) {
 	const well = findings.filter((one) => one.state == 'ok');
 	const others = findings.filter((one) => one.state != 'ok');
-	return [
+	const nodes = [
 		E('p', {}, [ E('strong', {}, [ summary(findings) ]) ]),
-		E('ul', { 'class': 'mldproxy-findings' }, others.map(findingNode)),
-		(well.length > 0) ? E('details', { 'open': (others.length == 0) ? '' : null }, [
+		E('ul', { 'class': 'mldproxy-findings' }, others.map(findingNode))
+	];
+	if (well.length > 0)
+		nodes.push(E('details', { 'open': (others.length == 0) ? '' : null }, [
 			E('summary', {}, [ _('What is well: %d').format(well.length) ]),
 			E('ul', { 'class': 'mldproxy-findings' }, well.map(findingNode))
-		]) : null
-	];
+		]));
+	return nodes;
 }
 
 function proveNodes(findings) {

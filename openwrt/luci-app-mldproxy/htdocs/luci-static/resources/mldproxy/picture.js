@@ -19,8 +19,9 @@ const HOSTS = { wide: 24, narrow: 10 };
 const GROUPS = { wide: 6, narrow: 4 };
 const BOX = { width: 120, height: 46 };
 const HOST = { width: 190, height: 42, gap: 10 };
-/* What a letter of a text of this size takes, on average. */
-const LETTER = { 12: 6.5, 13: 7.2 };
+/* What a letter takes of the size of a text, on average, and what one of East Asia takes. */
+const LETTER = .55;
+const WIDE_LETTER = 1;
 
 function element(tag, attributes, children) {
 	const node = document.createElementNS(NAMESPACE, tag);
@@ -32,12 +33,28 @@ function element(tag, attributes, children) {
 	return node;
 }
 
+function letterWidth(letter) {
+	return (letter.codePointAt(0) >= 0x1100) ? WIDE_LETTER : LETTER;
+}
+
+/* Cuts a text to a width, in sizes of the text. */
+function cut(whole, most) {
+	let width = 0;
+	let shown = '';
+	for (const letter of whole) {
+		width += letterWidth(letter);
+		if (width > most)
+			return shown.slice(0, -1) + '…';
+		shown += letter;
+	}
+	return whole;
+}
+
 /* A text that is cut to a width. The whole of it appears where the pointer rests. */
 function text(x, y, content, options) {
 	const size = options?.size ?? 12;
-	const most = Math.max(3, Math.floor((options?.width ?? 1e6) / LETTER[size]));
 	const whole = String(content);
-	const shown = (whole.length > most) ? whole.slice(0, most - 1) + '…' : whole;
+	const shown = cut(whole, (options?.width ?? Infinity) / size);
 	return element('text', {
 		'x': x,
 		'y': y,

@@ -214,14 +214,14 @@ const Tables = baseclass.extend({
 		const shown = rows.slice(start, start + ROWS_OF_A_PAGE);
 		this.drawFound(table, wanted, rows.length);
 		const empty = (typeof(table.empty) == 'function') ? table.empty(this.data) : table.empty;
-		L.dom.content(this.body, [
-			(shown.length > 0)
-				? this.tableNode(table, shown)
-				: E('p', { 'class': 'mldproxy-empty' }, [
-					(all.length > 0) ? _('Nothing matches the search.') : empty
-				]),
-			(pages > 1) ? this.pagerNode(start, shown.length, rows.length, pages) : null
-		]);
+		const nodes = [ (shown.length > 0)
+			? this.tableNode(table, shown)
+			: E('p', { 'class': 'mldproxy-empty' }, [
+				(all.length > 0) ? _('Nothing matches the search.') : empty
+			]) ];
+		if (pages > 1)
+			nodes.push(this.pagerNode(start, shown.length, rows.length, pages));
+		L.dom.content(this.body, nodes);
 	},
 
 	drawTabs() {

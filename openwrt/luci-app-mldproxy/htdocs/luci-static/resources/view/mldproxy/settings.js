@@ -65,7 +65,7 @@ class Tab {
 		return option;
 	}
 
-	/* A choice of these values, each with a label. */
+	/* A choice of these values, each with a label unless it is one itself. */
 	choice(name, standard, values, title, help) {
 		const option = this.option(form.ListValue, name, title, help);
 		for (const [ value, label ] of values)
@@ -116,10 +116,11 @@ function addHosts(section) {
 		_('Never learn addresses in this prefix; up to 16 of them.'));
 	exclude.datatype = 'cidr6';
 	tab.choice('learn', 'both', [
-		[ 'both', _('Neighbor Discovery and MLD reports') ],
-		[ 'ndp', _('Neighbor Discovery') ],
-		[ 'mld', _('MLD reports') ]
-	], _('Learn from'), _('The messages to learn hosts from.'));
+		[ 'both', _('NDP and MLD') ],
+		[ 'ndp', _('NDP') ],
+		[ 'mld', _('MLD') ]
+	], _('Learn from'),
+	_('The messages to learn hosts from: Neighbor Discovery, their MLD reports, or both.'));
 	tab.flag('ask', true, _('Ask hosts'),
 		_('Sends MLD queries to hosts, to learn whether they are still there.'));
 	tab.flag('probe', true, _('Probe addresses'),
@@ -171,7 +172,7 @@ function addMulticast(section) {
 			[ 'off', _('off') ]
 		], _('Querier'), _('Whether to be the querier of the downstreams.')),
 		tab.choice('forward', 'auto', [
-			[ 'auto', _('while this router is the querier') ],
+			[ 'auto', _('only as the querier') ],
 			[ 'always', _('always') ]
 		], _('Forward'),
 		_('RFC 4605 forwards streams on a downstream only while this router is its querier. ' +
@@ -226,7 +227,7 @@ function addAdvanced(section) {
 	section.tab('advanced', _('Advanced'));
 	const tab = new Tab(section, 'advanced');
 	tab.choice('mld_version', 'auto', [
-		[ 'auto', _('that of the gateway’s queries') ],
+		[ 'auto', _('as the gateway queries') ],
 		[ '1', _('MLDv1') ],
 		[ '2', _('MLDv2') ]
 	], _('MLD version'), _('The MLD version of reports.'));
@@ -237,12 +238,10 @@ function addAdvanced(section) {
 	tab.value('join_burst', '200', 'uinteger', _('Joins at once'),
 		_('The most new groups to join at once.'));
 	tab.choice('log_level', 'info', [
-		[ 'error', _('errors') ],
-		[ 'warn', _('warnings') ],
-		[ 'info', _('joins and leaves') ],
-		[ 'debug', _('addresses, queries, probes, reports') ],
-		[ 'trace', _('dropped packets') ]
-	], _('Log'), _('The least important messages that are logged.'));
+		[ 'error' ], [ 'warn' ], [ 'info' ], [ 'debug' ], [ 'trace' ]
+	], _('Log level'),
+	_('Each level adds to the one before: info has joins and leaves, debug has addresses, ' +
+		'queries, probes and reports, trace has dropped packets.'));
 	tab.value('user', 'nobody', 'string', _('User'),
 		_('The user of the daemon, by name or number. By default nobody if the router has ' +
 		'ujail, else root. Set one user for all instances, since it owns the folder of their ' +
@@ -298,10 +297,9 @@ return view.extend({
 		addMulticast(section);
 		addAdvanced(section);
 		const found = shortForms();
+		const warnings = (found.length > 0) ? [ shortFormNode(found) ] : [];
 		return map.render().then((node) => E('div', { 'class': 'mldproxy' }, [
-			E('link', { 'rel': 'stylesheet', 'href': L.resource('mldproxy/style.css') }),
-			(found.length > 0) ? shortFormNode(found) : null,
-			node
-		]));
+			E('link', { 'rel': 'stylesheet', 'href': L.resource('mldproxy/style.css') })
+		].concat(warnings, node)));
 	}
 });

@@ -54,7 +54,7 @@ function troubleNode(error, instances) {
 	return message('warning', [
 		E('h4', {}, [ _('mldproxy does not answer') ]),
 		E('p', {}, [ _('This page asks again every %d seconds.').format(REFRESH) ]),
-		error.message ? E('p', {}, [ error.message ]) : null
+		E('p', {}, [ error.message ])
 	]);
 }
 
@@ -112,6 +112,7 @@ return view.extend({
 		this.names = {};
 		this.refreshes = 0;
 		this.asked = 0;
+		this.pending = null;
 
 		this.tabs = E('ul', { 'class': 'cbi-tabmenu' });
 		this.trouble = E('div', {}, [ waitingNode() ]);
@@ -126,8 +127,9 @@ return view.extend({
 		]);
 		this.tables.node.style.display = 'none';
 
-		poll.add(() => this.refresh(), REFRESH);
+		/* LuCI may poll at once, or only after a while. */
 		this.refresh();
+		poll.add(() => this.pending ?? this.refresh(), REFRESH);
 		window.addEventListener('resize', () => this.drawPicture());
 
 		return E('div', { 'class': 'mldproxy cbi-map' }, [
@@ -141,19 +143,23 @@ return view.extend({
 	refresh() {
 		const number = ++this.asked;
 		const wantsNames = this.refreshes++ % NAMES_EVERY == 0;
-		return Promise.all([
+		this.pending = Promise.all([
 			daemon.instances(),
-			wantsNames ? daemon.hostNames() : this.names
+			wantsNames ? daemon.hostNames() : null
 		]).then(([ instances, names ]) => {
 			this.instances = instances;
-			this.names = names;
+			this.names = names ?? this.names;
 			if (!instances.some((instance) => instance.name == this.selected))
 				this.selected = instances[0]?.name ?? null;
 			return daemon.look(this.selected);
 		}).then(
 			(data) => (number == this.asked) ? this.show(data, null) : null,
 			(error) => (number == this.asked) ? this.show(null, error) : null
-		);
+		).finally(() => {
+			if (number == this.asked)
+				this.pending = null;
+		});
+		return this.pending;
 	},
 
 	show(data, error) {
