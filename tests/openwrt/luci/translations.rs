@@ -32,7 +32,7 @@ fn texts_of(script: &str) -> Vec<String> {
             rest = after.trim_start();
             rest = rest.strip_prefix('+').map_or(rest, str::trim_start);
         }
-        assert!(!text.is_empty() && rest.starts_with(')'), "{:.60}", call);
+        assert!(!text.is_empty() && rest.starts_with(')'), "{call:.60}");
         texts.push(text);
     }
     texts
