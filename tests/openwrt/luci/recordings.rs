@@ -115,11 +115,18 @@ pub static ENDED: LazyLock<Answers> = LazyLock::new(|| {
     record(&lab.rtr, STATUS)
 });
 
-/// What `mldproxy check --prove` prints where the gateway's side snoops.
-pub const PROOF: &str = r#"{"findings":[
-{"state":"ok","check":"prove","text":"wan: the gateway is fe80::1, and asks for addresses in 2001:db8:1::/64","advice":""},
-{"state":"warning","check":"prove","text":"the gateway solicited an address only after its group was joined: its side snoops MLD: mldproxy is what you need","advice":"`uci set mldproxy.main.enabled=1`, `uci commit mldproxy` and `service mldproxy restart`"}
-],"exit":1}"#;
+/// What `mldproxy check --prove` prints where the gateway's side snoops and an instance runs.
+pub const PROOF: &str = concat!(
+    "{\"findings\":[\n",
+    r#"{"state":"ok","check":"gateway","text":"fe80::1 is the gateway on wan","advice":""},"#,
+    "\n",
+    r#"{"state":"warning","check":"bridge","text":"br-lan snoops","advice":"`ip link`"},"#,
+    "\n",
+    r#"{"state":"ok","check":"prove","text":"the gateway's side snoops MLD: 0 solicitations "#,
+    r#"arrived before the group was joined, 3 after, so mldproxy is what you need, and it runs","#,
+    r#""advice":""}"#,
+    "\n],\"proof\":{\"verdict\":\"snoops\"},\"exit\":1}\n",
+);
 
 /// Starts an instance with its socket where the plugin looks for it.
 fn start(router: &Namespace, options: &[&str], interfaces: &[&str]) -> crate::lab::Process {

@@ -100,6 +100,15 @@ function list(answer) {
 	return Array.isArray(answer?.list) ? answer.list : [];
 }
 
+/* The findings of an answer, worst first. */
+function sorted(answer) {
+	const badness = { problem: 0, warning: 1, ok: 2 };
+	const findings = Array.isArray(answer.findings) ? answer.findings : [];
+	return findings.slice().sort(function(a, b) {
+		return (badness[a.state] ?? 1) - (badness[b.state] ?? 1);
+	});
+}
+
 return baseclass.extend({
 	STATES: STATES,
 
@@ -156,19 +165,19 @@ return baseclass.extend({
 
 	/** The findings of `mldproxy check`, worst first. Takes about 5 s. Rejects with a failure. */
 	check(name) {
-		return ask(callCheck, name).then(this.sorted);
+		return ask(callCheck, name).then(sorted);
 	},
 
-	/** The findings of `mldproxy check --prove`. Takes about 10 s. Rejects with a failure. */
+	/**
+	 * The findings of `mldproxy check --prove`, the verdict first. Takes about 10 s. Rejects with a
+	 * failure.
+	 */
 	prove(name) {
-		return ask(callProve, name).then(this.sorted);
-	},
-
-	sorted(answer) {
-		const badness = { problem: 0, warning: 1, ok: 2 };
-		const findings = Array.isArray(answer.findings) ? answer.findings : [];
-		return findings.slice().sort(function(a, b) {
-			return (badness[a.state] ?? 1) - (badness[b.state] ?? 1);
+		return ask(callProve, name).then(function(answer) {
+			const isVerdict = (finding) => finding.check == 'prove';
+			const findings = sorted(answer);
+			return findings.filter(isVerdict)
+				.concat(findings.filter((finding) => !isVerdict(finding)));
 		});
 	},
 
