@@ -5,9 +5,9 @@ use protocol::time::Duration;
 use std::net::Ipv6Addr;
 
 use protocol::wire::{
-    ALL_NODES, Done, DropReason, MacAddress, Message, NeighborAdvertisement, NeighborSolicitation,
-    Query, QueryVersion, Record, RecordType, ReportBuilder, ReportV1, SolicitedNode, Sources,
-    parse,
+    ALL_NODES, Done, DropReason, EchoRequest, MacAddress, Message, NeighborAdvertisement,
+    NeighborSolicitation, Query, QueryVersion, Record, RecordType, ReportBuilder, ReportV1,
+    SolicitedNode, Sources, parse,
 };
 
 /// Emitted by Linux 6.18 for a ping to a neighbor that it did not know.
@@ -201,6 +201,57 @@ fn an_advertisement_parses_and_emits_to_the_same_octets() {
     let flags = [true, false, true];
     let unsolicited = advertisement("2001:db8::2", "ff02::1", flags, Some(2));
     parses_and_emits(NA_UNSOLICITED, &unsolicited);
+}
+
+/// Emitted by Linux 6.18 for `ping -s 0`, without the flow label that a kernel chooses.
+const ECHO_REQUEST: &str = "
+    6000000000083a40 20010db8000000000000000000000002 20010db8000000000000000000000001
+    8000a78a7cbc0001
+";
+/// Emitted by Linux 6.18 in answer to `ECHO_REQUEST`.
+const ECHO_REPLY: &str = "
+    60004b1500083a40 20010db8000000000000000000000001 20010db8000000000000000000000002
+    8100a68a7cbc0001
+";
+
+#[test]
+fn an_echo_request_emits_to_the_octets_of_ping_and_its_reply_is_known() {
+    let request = EchoRequest {
+        source: ip("2001:db8::2"),
+        destination: ip("2001:db8::1"),
+        identifier: 0x7cbc,
+        sequence: 1,
+    };
+    let golden = octets(ECHO_REQUEST);
+    let mut buffer = [0xaa; 256];
+    assert_eq!(request.emit(&mut buffer), Some(golden.len()));
+    assert_eq!(buffer[..golden.len()], golden);
+    for short in 0..golden.len() {
+        assert_eq!(request.emit(&mut buffer[..short]), None);
+    }
+
+    let reply = octets(ECHO_REPLY);
+    assert!(request.is_answered_by(&reply));
+    let later = EchoRequest {
+        sequence: 7,
+        ..request
+    };
+    assert!(later.is_answered_by(&reply));
+    assert!(!request.is_answered_by(&golden), "it is no reply");
+    for short in 0..reply.len() {
+        assert!(!request.is_answered_by(&reply[..short]), "{short} octets");
+    }
+    // Neither the traffic class nor the flow label nor the hop limit tells anything.
+    for at in (4..reply.len()).filter(|at| *at != 7) {
+        let mut other = reply.clone();
+        other[at] ^= 1;
+        assert!(!request.is_answered_by(&other), "octet {at}");
+    }
+    let to_another = EchoRequest {
+        identifier: 1,
+        ..request
+    };
+    assert!(!to_another.is_answered_by(&reply));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! valid by RFC 2710 and RFC 3810. It refuses everything else with a [`DropReason`]. It never
 //! panics and never allocates.
 
+mod echo;
 mod mld;
 mod ndisc;
 
@@ -16,6 +17,7 @@ use smoltcp::wire::{
     Ipv6OptionRouterAlert, Ipv6OptionsIterator, Ipv6Packet, Ipv6Repr,
 };
 
+pub use echo::EchoRequest;
 pub use mld::{
     ALL_MLDV2_ROUTERS, ALL_NODES, ALL_ROUTERS, Done, MLDV2_RECORD_LENGTH, MLDV2_REPORT_OVERHEAD,
     Query, QueryVersion, Record, RecordType, Records, ReportBuilder, ReportV1, ReportV2, Sources,
