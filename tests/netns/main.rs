@@ -98,6 +98,7 @@ fn main() -> ExitCode {
         both_ways::unknown::TESTS,
         bridges::TESTS,
         check::TESTS,
+        check::choice::TESTS,
         check::proxying::TESTS,
         comparison::TESTS,
         crowd::TESTS,

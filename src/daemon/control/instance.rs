@@ -1,7 +1,7 @@
 //! Finds out whether another mldproxy works on an upstream.
 
 use nix::errno::Errno;
-use protocol::time::Duration;
+use protocol::time::{Duration, Instant};
 
 use super::client::read_answer;
 use super::{AskError, Probe, ask_probe, connect, instances, socket_of};
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Asks every instance in this network namespace that has its socket in the program's folder, and
 /// the one on the socket `elsewhere`.
 pub fn on_upstream(upstream: &str, elsewhere: Option<&str>) -> Instance {
-    let found = elsewhere.map(|path| ask_probe(path, clock::now().saturating_add(PATIENCE)));
+    let found = elsewhere.map(|path| ask_probe(path, deadline()));
     let answers = match instances() {
         Ok(listed) => listed.into_iter().map(|one| one.answer).collect(),
         Err(Errno::ENOENT) => Vec::new(),
@@ -48,10 +48,32 @@ pub fn on_upstream(upstream: &str, elsewhere: Option<&str>) -> Instance {
 /// Asks the instance on an upstream for its [findings](super::streams::findings), by lines. Returns
 /// none if there is no such instance, or if it is no MLD proxy.
 pub fn findings(upstream: &str, elsewhere: Option<&str>) -> String {
+    ask(upstream, elsewhere, "findings 0\n")
+}
+
+/// The names of the downstreams of the instance on an upstream, by lines. Returns none if there is
+/// no such instance.
+pub fn downstreams(upstream: &str, elsewhere: Option<&str>) -> String {
+    ask(upstream, elsewhere, "downstreams\n")
+}
+
+/// The upstream of the instance that runs; `None` if none tells its upstream, or several do.
+pub fn only_upstream(elsewhere: Option<&str>) -> Option<String> {
+    let upstream_of = |answer: Result<String, AskError>| {
+        let line = answer.ok()?;
+        Probe::parse(&line).map(|probe| probe.upstream.to_owned())
+    };
+    let answers = instances().unwrap_or_default().into_iter();
+    let mut upstreams = answers.filter_map(|one| upstream_of(one.answer));
+    let only = upstreams.next().filter(|_| upstreams.next().is_none());
+    let named = elsewhere.and_then(|path| upstream_of(ask_probe(path, deadline())));
+    named.or(only)
+}
+
+fn ask(upstream: &str, elsewhere: Option<&str>, question: &str) -> String {
     let is_it = |answer: &Result<String, AskError>| {
         matches!(understand(answer, upstream), Instance::Running { .. })
     };
-    let deadline = || clock::now().saturating_add(PATIENCE);
     let path = match elsewhere.filter(|path| is_it(&ask_probe(path, deadline()))) {
         Some(path) => Some(path.to_owned()),
         None => {
@@ -60,10 +82,14 @@ pub fn findings(upstream: &str, elsewhere: Option<&str>) -> String {
             found.map(|one| socket_of(&one.name))
         }
     };
-    let stream = path.map(|path| connect(&path, "findings 0\n"));
+    let stream = path.map(|path| connect(&path, question));
     let answer = stream.map(|stream| Ok(read_answer(&stream?, deadline())?));
     let answer: Result<String, AskError> = answer.unwrap_or(Ok(String::new()));
     answer.unwrap_or_default()
+}
+
+fn deadline() -> Instant {
+    clock::now().saturating_add(PATIENCE)
 }
 
 /// What a socket's answer means for an upstream.

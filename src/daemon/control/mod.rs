@@ -115,6 +115,8 @@ pub enum Format {
     Findings,
     /// One line for a program, see [`Probe`].
     Probe,
+    /// The name of each downstream, one a line. No name holds an end of line.
+    Downstreams,
 }
 
 /// A piece of an answer.
@@ -186,8 +188,13 @@ impl Cursor {
     /// Writes the next piece. If it does not fit, `output` is cut off, and the next call writes the
     /// same piece.
     fn write(&mut self, view: &View<'_>, format: Format, output: Output<'_>) -> fmt::Result {
-        if format == Format::Probe {
-            probe::write(view, output)?;
+        let whole = match format {
+            Format::Probe => Some(probe::write(view, output)),
+            Format::Downstreams => Some(write_downstreams(view, output)),
+            Format::Text | Format::Json | Format::Metrics | Format::Findings => None,
+        };
+        if let Some(written) = whole {
+            written?;
             self.place = Place::Beyond;
             return Ok(());
         }
@@ -199,7 +206,7 @@ impl Cursor {
                 Format::Json => json::write(view, &piece, first, output)?,
                 Format::Metrics => metrics::write(view, &piece, first, output)?,
                 Format::Findings => findings(view, &piece, output)?,
-                Format::Probe => {}
+                Format::Probe | Format::Downstreams => {}
             }
             self.listed = self.listed.saturating_add(1);
         }
@@ -356,11 +363,22 @@ impl Cursor {
     ) -> Option<(rows::Row<'v>, rows::Place)> {
         let most = match format {
             Format::Metrics => self.limit.min(streams::METRIC_STREAMS),
-            Format::Text | Format::Json | Format::Findings | Format::Probe => self.limit,
+            Format::Text
+            | Format::Json
+            | Format::Findings
+            | Format::Probe
+            | Format::Downstreams => self.limit,
         };
         let proxy = view.engine.mld().streams().proxy();
         (self.listed < most).then(|| proxy.row(place)).flatten()
     }
+}
+
+fn write_downstreams(view: &View<'_>, out: Output<'_>) -> fmt::Result {
+    let downstreams = &view.engine.config().downstreams;
+    downstreams
+        .iter()
+        .try_for_each(|name| writeln!(out, "{}", name.as_str()))
 }
 
 /// Findings are of the multicast part alone.
@@ -452,8 +470,10 @@ impl fmt::Write for Page<'_> {
 
 /// Reads a question: the form, and the most entries of each list. `None` if it is none.
 pub fn parse_question(question: &[u8]) -> Option<(Format, usize)> {
-    if question == b"probe" {
-        return Some((Format::Probe, 0));
+    match question {
+        b"probe" => return Some((Format::Probe, 0)),
+        b"downstreams" => return Some((Format::Downstreams, 0)),
+        _ => {}
     }
     let forms: [(&[u8], Format); 4] = [
         (b"text ", Format::Text),

@@ -90,7 +90,7 @@ fn check_interfaces(config: &Config) -> Result<(), String> {
     let Some(name) = snapshot.interfaces.missing().next() else {
         return Ok(());
     };
-    let names: Vec<&str> = snapshot.links.iter().map(|(_, name, _)| &**name).collect();
+    let names: Vec<&str> = snapshot.links.iter().map(|link| &*link.name).collect();
     Err(format!(
         "no interface {name}; there are {} (--wait waits for it)",
         names.join(", ")

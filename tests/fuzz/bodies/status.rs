@@ -38,12 +38,13 @@ const STATES: [State; 7] = [
     State::NoLinkLocal,
     State::Usable,
 ];
-const FORMATS: [Format; 5] = [
+const FORMATS: [Format; 6] = [
     Format::Text,
     Format::Json,
     Format::Metrics,
     Format::Findings,
     Format::Probe,
+    Format::Downstreams,
 ];
 /// The widest line of the text.
 const COLUMNS: usize = 80;
@@ -56,6 +57,7 @@ pub fn run(data: &[u8]) {
         Some((format, limit)) => {
             let word = match format {
                 Format::Probe => "probe",
+                Format::Downstreams => "downstreams",
                 Format::Text => "text ",
                 Format::Json => "json ",
                 Format::Metrics => "metrics ",
@@ -171,7 +173,7 @@ fn check(format: Format, answer: &str) {
     assert!(is_empty || answer.ends_with('\n'), "it breaks off");
     let is_seen = |c: char| c == '\n' || !c.is_control();
     // A program reads the name as it is.
-    let is_for_people = !matches!(format, Format::Probe | Format::Findings);
+    let is_for_people = matches!(format, Format::Text | Format::Json | Format::Metrics);
     assert!(!is_for_people || answer.chars().all(is_seen), "{answer:?}");
     match format {
         Format::Text => {
@@ -184,6 +186,11 @@ fn check(format: Format, answer: &str) {
             for line in answer.lines() {
                 let words = line.split('\t').count();
                 assert!(words == 3 || words == 4, "no finding: {line:?}");
+            }
+        }
+        Format::Downstreams => {
+            for line in answer.lines() {
+                assert!(line.parse::<InterfaceName>().is_ok(), "no name: {line:?}");
             }
         }
         Format::Probe => assert!(Probe::parse(answer).is_some(), "no answer: {answer}"),

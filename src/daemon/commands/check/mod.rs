@@ -1,6 +1,7 @@
 //! `mldproxy check` looks for what keeps hosts unreachable, and streams away from them. It sends
 //! nothing.
 
+mod choice;
 mod findings;
 mod multicast;
 mod network;
@@ -21,6 +22,7 @@ use crate::control::instance::Instance;
 use crate::interfaces::Snapshot;
 use crate::sys::netlink::Dump;
 
+use choice::{Choice, choose};
 use findings::Findings;
 use multicast::Streams;
 
@@ -47,27 +49,26 @@ pub struct CheckArguments {
     /// the control socket of the running mldproxy, where it is not that of a name
     #[argh(option, arg_name = "path", from_str_fn(socket_path))]
     socket: Option<String>,
-    /// the interface towards the gateway
-    #[argh(positional, arg_name = "upstream")]
-    upstream: InterfaceName,
-    /// the interfaces towards the hosts
-    #[argh(positional, arg_name = "downstream")]
-    downstreams: Vec<InterfaceName>,
+    /// the upstream, towards the gateway, and behind it the downstreams, towards the hosts; those
+    /// that are not named are looked for
+    #[argh(positional, arg_name = "interface")]
+    interfaces: Vec<InterfaceName>,
 }
 
 // What it has on the stack is not to stay there while the daemon runs.
 #[inline(never)]
 pub fn run(arguments: &CheckArguments) -> ExitCode {
-    let snapshot = match look(arguments) {
-        Ok(snapshot) => snapshot,
+    let (choice, snapshot) = match look(arguments) {
+        Ok(looked) => looked,
         Err(text) => {
             complain(&text);
             return ExitCode::from(BAD_INPUT);
         }
     };
     let mut findings = Findings::new(arguments.json);
-    let sharing = network::check(&snapshot, &mut findings);
+    choice.tell(&mut findings);
     let socket = arguments.socket.as_deref();
+    let sharing = network::check(&snapshot, &mut findings);
     let instance = proxying::check(&snapshot, (socket, sharing), &mut findings);
     let streams = match instance {
         Instance::Running { .. } => Some(Streams::begin(&snapshot)),
@@ -80,12 +81,15 @@ pub fn run(arguments: &CheckArguments) -> ExitCode {
     findings.end()
 }
 
-/// Checks the arguments, and looks at the interfaces.
-fn look(arguments: &CheckArguments) -> Result<Snapshot, String> {
-    let mut config = Config::new(arguments.upstream.clone());
-    config.downstreams = heapless::Vec::from_slice(&arguments.downstreams)
+/// Checks the arguments, chooses what they do not name, and looks at the interfaces.
+fn look(arguments: &CheckArguments) -> Result<(Choice, Snapshot), String> {
+    let socket = arguments.socket.as_deref();
+    let choice = choose(&arguments.interfaces, true, socket)?;
+    let mut config = Config::new(choice.upstream.clone());
+    config.downstreams = heapless::Vec::from_slice(&choice.downstreams)
         .map_err(|_| "too many downstream interfaces".to_owned())?;
     config.check().map_err(|error| error.to_string())?;
     let dumps = [Dump::Links, Dump::Addresses, Dump::ProxiedNeighbors];
-    Snapshot::take(&config, &dumps).map_err(|errno| errno.desc().to_owned())
+    let snapshot = Snapshot::take(&config, &dumps).map_err(|errno| errno.desc().to_owned())?;
+    Ok((choice, snapshot))
 }

@@ -14,6 +14,8 @@ pub const LINK_HEADER: usize = 16;
 pub const ADDRESS_HEADER: usize = 8;
 pub const NEIGHBOR_HEADER: usize = 12;
 pub const ROUTE_HEADER: usize = 12;
+/// The octets of `struct rtnexthop`.
+const NEXT_HOP: usize = 8;
 /// The offset of the flags in `struct ndmsg`.
 pub const NEIGHBOR_FLAGS: usize = 10;
 
@@ -136,6 +138,18 @@ pub fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         let attribute = (kind, rest.get(4..length)?);
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(attribute)
+    })
+}
+
+/// The next hops of an `RTA_MULTIPATH`, each with the index of its interface and its attributes.
+pub fn next_hops(mut rest: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    // struct rtnexthop: length, flags, hops, and the index of the interface.
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(rest, 0)?).max(NEXT_HOP);
+        let attributes = rest.get(NEXT_HOP..length).unwrap_or_default();
+        let hop = (u32_at(rest, 4)?, attributes);
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(hop)
     })
 }
 

@@ -3,6 +3,7 @@
 
 mod decode;
 mod filter;
+pub mod gateways;
 pub mod message;
 pub mod multicast_rules;
 pub mod siblings;

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::message::{
-    IPV6_MULTICAST, Message, ROUTE_HEADER, Request, attributes, u16_at, u32_at, u64_at,
+    IPV6_MULTICAST, Message, ROUTE_HEADER, Request, attributes, next_hops, u32_at, u64_at,
 };
 use super::tables::Tables;
 
@@ -37,14 +37,7 @@ pub struct Outgoing<'a>(&'a [u8]);
 impl Outgoing<'_> {
     /// The index of each interface.
     pub fn indexes(&self) -> impl Iterator<Item = u32> {
-        let mut rest = self.0;
-        // struct rtnexthop: length, flags, hops, and the index of the interface.
-        std::iter::from_fn(move || {
-            let length = usize::from(u16_at(rest, 0)?).max(NEXT_HOP);
-            let index = u32_at(rest, 4)?;
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-            Some(index)
-        })
+        next_hops(self.0).map(|(index, _)| index)
     }
 }
 
@@ -112,8 +105,6 @@ pub fn stream<'a>(message: &Message<'a>) -> Option<Stream<'a>> {
 // linux/rtnetlink.h
 const RTA_EXPIRES: u16 = 23;
 const RTNH_F_UNRESOLVED: u32 = 32;
-/// The octets of `struct rtnexthop`.
-const NEXT_HOP: usize = 8;
 
 #[cfg(test)]
 mod tests {
