@@ -119,6 +119,16 @@ impl Prefix {
         Prefix::new(network, length)
     }
 
+    /// The first address.
+    pub fn network(&self) -> Ipv6Addr {
+        self.network
+    }
+
+    /// The number of bits, 0 to 128.
+    pub fn length(&self) -> u8 {
+        self.length
+    }
+
     pub fn contains(&self, address: Ipv6Addr) -> bool {
         let differing = address.to_bits() ^ self.network.to_bits();
         differing.leading_zeros() >= self.length.into()

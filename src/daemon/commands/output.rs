@@ -1,6 +1,7 @@
 //! Writes to standard output and standard error without the standard library's buffers. A terminal
 //! may be behind them, so what cannot be seen is escaped, whoever said it.
 
+use std::io::IsTerminal as _;
 use std::os::fd::BorrowedFd;
 use std::process;
 
@@ -29,6 +30,15 @@ fn print_as_it_is(text: &str) {
             complain(&["writing: ", errno.desc()].concat());
             process::exit(1);
         }
+    }
+}
+
+/// Replaces the last line of a terminal on standard error, which holds how far the program is. Of
+/// anything but a terminal it writes nothing.
+pub fn show_progress(text: &str) {
+    if STANDARD_ERROR.is_terminal() {
+        // There is nowhere to report that this failed.
+        let _ = write_all(STANDARD_ERROR, ["\r\x1b[K", text].concat().as_bytes());
     }
 }
 

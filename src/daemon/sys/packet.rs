@@ -25,6 +25,8 @@ pub enum Interest {
     Queries,
     /// MLD queries, Neighbor Solicitations and Advertisements.
     QueriesAndNeighbors,
+    /// The same, also in groups that the kernel is no member of, and Echo Replies.
+    Gateway,
 }
 
 /// The receive buffer of a capture, in octets as the kernel counts them. Over a thousand small
@@ -54,6 +56,10 @@ impl Capture {
             Interest::Queries => ffi::attach_filter(socket.as_fd(), &filter(QUERIES))?,
             Interest::QueriesAndNeighbors => {
                 ffi::attach_filter(socket.as_fd(), &filter(QUERIES_AND_NEIGHBORS))?;
+            }
+            Interest::Gateway => {
+                ffi::attach_filter(socket.as_fd(), &filter(GATEWAY))?;
+                ffi::receive_all_multicast(socket.as_fd(), index)?;
             }
         }
         // If the kernel refuses, the largest buffer that it allows has to do.
@@ -134,6 +140,7 @@ const HOSTS: [u32; 6] = [130, 131, 132, 135, 136, 143];
 /// The ICMPv6 type of an MLD query.
 const QUERIES: [u32; 6] = [130; 6];
 const QUERIES_AND_NEIGHBORS: [u32; 6] = [130, 135, 136, 136, 136, 136];
+const GATEWAY: [u32; 6] = [129, 130, 135, 136, 136, 136];
 
 /// Passes packets with one of these ICMPv6 types that the kernel's own IPv6 would take in. The
 /// ICMPv6 header follows the IPv6 header, or one Hop-by-Hop header of any length. Other packets
@@ -252,6 +259,8 @@ mod tests {
                 "type {message_type}"
             );
         }
+        packet[40] = 129;
+        assert!(passes(GATEWAY, &packet), "an Echo Reply");
         packet[40] = 136;
         for next_header in 0..=u8::MAX {
             packet[6] = next_header;

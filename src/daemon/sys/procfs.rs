@@ -1,7 +1,7 @@
 //! Files under `/proc`. A file that is not there counts as empty.
 //!
-//! A file is read by lines only if no user can put an end of line into it. In `ipv6_route` the
-//! kernel writes numbers and names of interfaces, in which it allows no white space
+//! A file is read by lines only if no user can put an end of line into it. In `ipv6_route` and
+//! `igmp6` the kernel writes numbers and names of interfaces, in which it allows no white space
 //! (`dev_valid_name` of net/core/dev.c). In `net/unix` it writes the names of sockets as their
 //! users chose them, so nothing here reads that.
 
@@ -28,6 +28,33 @@ pub fn queries_received(interface: &str) -> Option<u32> {
     word_after(&counters, "Icmp6InGroupMembQueries")?
         .parse()
         .ok()
+}
+
+/// The MLD reports that the kernel itself sent on an interface, of either version, behind every
+/// packet filter.
+pub fn reports_sent(interface: &str) -> Option<u32> {
+    let counters = read(&["/proc/self/net/dev_snmp6/", interface].concat());
+    let count = |name| word_after(&counters, name)?.parse().ok();
+    let (v1, v2): (u32, u32) = (
+        count("Icmp6OutGroupMembResponses")?,
+        count("Icmp6OutMLDv2Reports")?,
+    );
+    Some(v1.wrapping_add(v2))
+}
+
+/// Whether this host is a member of a group on an interface.
+pub fn is_member(interface: &str, group: Ipv6Addr) -> bool {
+    let mut digits = String::new();
+    for octet in group.octets() {
+        digits.push_str(&format!("{octet:02x}"));
+    }
+    let mut found = false;
+    for_each_line("/proc/self/net/igmp6", &mut |line| {
+        // The interface's number and name, the group, and more.
+        let mut words = line.split_ascii_whitespace().skip(1);
+        found |= words.next() == Some(interface) && words.next() == Some(&digits);
+    });
+    found
 }
 
 /// The multicast packets that left an interface, behind every packet filter.

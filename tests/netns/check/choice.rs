@@ -151,4 +151,12 @@ fn what_cannot_be_chosen_has_to_be_named() {
         "",
         "there is no IPv6 default route that would tell the upstream; name it",
     );
+    refused(
+        "--prove",
+        "there is no IPv6 default route that would tell the upstream; name it",
+    );
+    refused(
+        "--prove wan br-lan",
+        "--prove takes the upstream alone; leave out br-lan",
+    );
 }

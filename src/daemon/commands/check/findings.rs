@@ -100,10 +100,21 @@ impl Findings {
         }
     }
 
-    /// Writes the end. Returns the exit code.
-    pub fn end(self) -> ExitCode {
+    /// Writes lines that are no finding, by a template with words as above. JSON has none.
+    pub fn say(&self, template: &str, words: &[&str]) {
+        if !self.json {
+            let mut lines = String::new();
+            self.fill(&mut lines, template, words);
+            lines.push('\n');
+            print(&lines);
+        }
+    }
+
+    /// Writes the end, in JSON with more members of the object, each of them behind a comma.
+    /// Returns the exit code.
+    pub fn end(self, more: &str) -> ExitCode {
         if self.json {
-            print("\n],\"exit\":");
+            print(&["\n]", more, ",\"exit\":"].concat());
             print(match self.worst {
                 State::Ok => "0}\n",
                 State::Warning => "1}\n",

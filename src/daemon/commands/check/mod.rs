@@ -1,10 +1,11 @@
 //! `mldproxy check` looks for what keeps hosts unreachable, and streams away from them. It sends
-//! nothing.
+//! nothing. With `--prove` it finds out, by sending, whether the gateway's side snoops MLD.
 
 mod choice;
 mod findings;
 mod multicast;
 mod network;
+mod prove;
 mod proxying;
 mod querier;
 
@@ -27,7 +28,7 @@ use findings::Findings;
 use multicast::Streams;
 
 /// Look for what keeps the hosts unreachable, and the streams of an MLD proxy away from them, and
-/// say what to do about it. Sends nothing.
+/// say what to do about it. Sends nothing, except with --prove.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
@@ -35,6 +36,10 @@ use multicast::Streams;
     note = "Exit code: 0 all is well, 1 warnings, 2 problems. Run as root."
 )]
 pub struct CheckArguments {
+    /// prove whether the gateway's side snoops MLD, and so needs mldproxy: in about 9 seconds, by
+    /// echo requests from two addresses that nobody has; says before what it sends
+    #[argh(switch)]
+    prove: bool,
     /// seconds to listen for an MLD query, of which a querier sends one in 125 seconds (default 5)
     #[argh(
         option,
@@ -50,7 +55,7 @@ pub struct CheckArguments {
     #[argh(option, arg_name = "path", from_str_fn(socket_path))]
     socket: Option<String>,
     /// the upstream, towards the gateway, and behind it the downstreams, towards the hosts; those
-    /// that are not named are looked for
+    /// that are not named are looked for, and --prove takes the upstream alone
     #[argh(positional, arg_name = "interface")]
     interfaces: Vec<InterfaceName>,
 }
@@ -68,6 +73,10 @@ pub fn run(arguments: &CheckArguments) -> ExitCode {
     let mut findings = Findings::new(arguments.json);
     choice.tell(&mut findings);
     let socket = arguments.socket.as_deref();
+    if arguments.prove {
+        let proof = prove::prove(&snapshot, socket, arguments.wait, &mut findings);
+        return findings.end(&proof);
+    }
     let sharing = network::check(&snapshot, &mut findings);
     let instance = proxying::check(&snapshot, (socket, sharing), &mut findings);
     let streams = match instance {
@@ -78,18 +87,29 @@ pub fn run(arguments: &CheckArguments) -> ExitCode {
     if let Some(streams) = streams {
         streams.check(&snapshot, socket, &mut findings);
     }
-    findings.end()
+    findings.end("")
 }
 
 /// Checks the arguments, chooses what they do not name, and looks at the interfaces.
 fn look(arguments: &CheckArguments) -> Result<(Choice, Snapshot), String> {
+    if let [_, other, ..] = &arguments.interfaces[..]
+        && arguments.prove
+    {
+        return Err(format!(
+            "--prove takes the upstream alone; leave out {other}"
+        ));
+    }
     let socket = arguments.socket.as_deref();
-    let choice = choose(&arguments.interfaces, true, socket)?;
+    let choice = choose(&arguments.interfaces, !arguments.prove, socket)?;
     let mut config = Config::new(choice.upstream.clone());
     config.downstreams = heapless::Vec::from_slice(&choice.downstreams)
         .map_err(|_| "too many downstream interfaces".to_owned())?;
-    config.check().map_err(|error| error.to_string())?;
-    let dumps = [Dump::Links, Dump::Addresses, Dump::ProxiedNeighbors];
-    let snapshot = Snapshot::take(&config, &dumps).map_err(|errno| errno.desc().to_owned())?;
+    let dumps = if arguments.prove {
+        prove::DUMPS
+    } else {
+        config.check().map_err(|error| error.to_string())?;
+        &[Dump::Links, Dump::Addresses, Dump::ProxiedNeighbors]
+    };
+    let snapshot = Snapshot::take(&config, dumps).map_err(|errno| errno.desc().to_owned())?;
     Ok((choice, snapshot))
 }

@@ -47,7 +47,7 @@ pub fn check(snapshot: &Snapshot, findings: &mut Findings) -> Sharing {
 }
 
 /// Checks one interface. Returns whether there is one.
-fn link(interface: &Interface, snapshot: &Snapshot, findings: &mut Findings) -> bool {
+pub fn link(interface: &Interface, snapshot: &Snapshot, findings: &mut Findings) -> bool {
     let name = interface.name.as_str();
     let (state, template) = match interface.state() {
         State::Missing => (Problem, "interface|there is no %1|see `ip link`"),
