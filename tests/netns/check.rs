@@ -1,6 +1,7 @@
 //! `mldproxy check`: each finding, on a network that is in order and on one that is not.
 
 pub mod choice;
+pub mod needs;
 pub mod prove;
 pub mod proxying;
 

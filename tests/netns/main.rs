@@ -99,6 +99,7 @@ fn main() -> ExitCode {
         bridges::TESTS,
         check::TESTS,
         check::choice::TESTS,
+        check::needs::TESTS,
         check::prove::TESTS,
         check::proxying::TESTS,
         comparison::TESTS,

@@ -1,5 +1,5 @@
-//! `mldproxy check --prove` finds out whether Neighbor Solicitations from the gateway arrive only in
-//! groups that this router has joined.
+//! `mldproxy check --prove` finds out whether Neighbor Solicitations from the gateway arrive only
+//! in groups that this router has joined.
 //!
 //! An echo request from an address that nobody has makes the gateway resolve that address, if it is
 //! to answer. So it solicits the address in its solicited-node group, three times a second apart.
@@ -364,7 +364,8 @@ impl<'s> Proof<'s> {
         Ok(heard)
     }
 
-    /// Hands on the next packet, if one comes before the deadline. Returns whether one may come yet.
+    /// Hands on the next packet, if one comes before the deadline. Returns whether one may come
+    /// yet.
     fn hear(
         &mut self,
         deadline: Instant,
