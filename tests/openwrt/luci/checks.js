@@ -189,9 +189,8 @@ const CHECKS = {
 		expectText(view.querySelector('.mldproxy-result'), 'about 10 seconds');
 		await sleep(11);
 		/* The verdict comes first, whatever else was found. */
-		const [ verdict, other ] = all(view, '.mldproxy-result .mldproxy-finding');
+		const [ verdict ] = all(view, '.mldproxy-result .mldproxy-finding');
 		expectText(verdict, 'mldproxy is what you need');
-		expectText(other, 'What to do:');
 	},
 
 	async prove_asks(view) {

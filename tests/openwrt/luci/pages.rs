@@ -148,7 +148,7 @@ fn check_shows_each_finding_with_what_to_do() {
 
 fn prove_asks_before_it_sends_and_tells_the_verdict() {
     let mut recorded = recordings::THREE.clone();
-    recorded.push(("prove", recordings::PROOF.to_owned()));
+    recorded.extend(recordings::PROOF.iter().cloned());
     page("prove_asks", answers(&recorded)).show(FRAMES);
     page("prove_tells", answers(&recorded)).show(FRAMES);
 }
