@@ -29,7 +29,7 @@ crate::tests![
 
 const STATUS: &str = "view.mldproxy.status";
 const SETTINGS: &str = "view.mldproxy.settings";
-const HOST_NAME: &str = "Anna’s phone";
+const HOST_NAME: &str = "Guest’s phone";
 /// Of the lab's silent host.
 const SILENT_MAC: &str = "02:00:00:00:77:01";
 
