@@ -10,6 +10,7 @@ use crate::router::{read, repository};
 
 crate::tests![
     a_release_has_every_file_and_its_checksum,
+    a_release_installs_the_same_files_by_opkg_and_by_apk,
     two_releases_are_the_same_octets,
     a_signed_release_has_the_keys_that_verify_it,
     every_file_that_names_the_version_names_this_one,
@@ -106,6 +107,52 @@ fn a_release_has_every_file_and_its_checksum() {
         );
     }
     assert_eq!(found.len() % architectures.len(), 0, "{found:?}");
+}
+
+/// Unpacks every package of a feed into one root, as opkg and as apk do.
+fn a_release_installs_the_same_files_by_opkg_and_by_apk() {
+    let feed = release(&folder(), &[]).join("mipsel_24kc");
+    let roots = folder();
+    let reader = repository("tests/openwrt/read_apk.py");
+    shell(
+        &roots,
+        &format!(
+            "mkdir opkg apk
+             for package in {feed}/*.ipk; do
+                 tar -xzOf \"$package\" ./data.tar.gz | tar -xz -C opkg
+             done
+             for package in {feed}/*.apk; do
+                 python3 {reader} \"$package\" unpacked >/dev/null
+                 cp -a unpacked/root/. apk/
+                 rm -r unpacked
+             done",
+            feed = feed.display(),
+            reader = reader.display(),
+        ),
+    );
+    let [by_opkg, by_apk] = ["opkg", "apk"].map(|root| {
+        // Only apk's packages bring lists for OpenWrt's scripts.
+        let mut found = files(&roots.join(root));
+        found.retain(|file| !file.starts_with("lib/apk/packages/"));
+        found
+    });
+    assert_eq!(by_opkg, by_apk);
+    for file in [
+        "usr/sbin/mldproxy",
+        "etc/init.d/mldproxy",
+        "usr/libexec/rpcd/mldproxy",
+        "www/luci-static/resources/view/mldproxy/status.js",
+        "usr/share/rpcd/acl.d/luci-app-mldproxy.json",
+        "usr/lib/lua/luci/i18n/mldproxy.ja.lmo",
+    ] {
+        assert!(by_opkg.contains(file), "{file} is not among {by_opkg:#?}");
+    }
+    for file in &by_opkg {
+        let [one, other] = ["opkg", "apk"].map(|root| fs::read(roots.join(root).join(file)));
+        assert_eq!(one.unwrap(), other.unwrap(), "{file}");
+    }
+    let program = fs::read_to_string(roots.join("apk/usr/sbin/mldproxy"));
+    assert_eq!(program.unwrap(), STAND_IN);
 }
 
 fn two_releases_are_the_same_octets() {
