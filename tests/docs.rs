@@ -154,6 +154,45 @@ fn the_readme_fits_on_a_page() {
     assert!(lines <= README_LINES, "{lines}");
 }
 
+/// The README in Japanese has the same headings, commands, pictures and rows of what a router says.
+#[test]
+fn the_readme_says_the_same_in_both_languages() {
+    let documents = documents();
+    let [english, japanese] = ["README.md", "README.ja.md"].map(|name| &documents[Path::new(name)]);
+    let shape = |text: &str| -> Vec<String> {
+        let lines = prose(text).filter_map(|line| {
+            let heading = line.starts_with('#').then(|| line.split(' ').next());
+            let row = line.starts_with("| `").then(|| line.split(" | ").next());
+            let picture = line.starts_with("![").then(|| line.rsplit('(').next());
+            heading.or(row).or(picture).flatten().map(str::to_owned)
+        });
+        lines.collect()
+    };
+    assert_eq!(shape(english), shape(japanese));
+    let commands = |text: &str| -> Vec<(String, Vec<String>)> {
+        let without_comment = |line: &str| {
+            let (command, _) = line.split_once(" #").unwrap_or((line, ""));
+            command.trim_end().to_owned()
+        };
+        let block = |(kind, lines): (&str, Vec<&str>)| {
+            (
+                kind.to_owned(),
+                lines.into_iter().map(without_comment).collect(),
+            )
+        };
+        blocks(text).into_iter().map(block).collect()
+    };
+    assert_eq!(commands(english), commands(japanese));
+    // The figures of what it costs.
+    let figures = |text: &str| -> BTreeSet<String> {
+        let words = text.split(|c: char| !c.is_ascii_digit() && c != '.' && c != ',');
+        let figures = words.map(|word| word.trim_matches(['.', ',']));
+        let figures = figures.filter(|word| word.contains(['.', ',']));
+        figures.map(str::to_owned).collect()
+    };
+    assert_eq!(figures(english), figures(japanese));
+}
+
 /// The options of `mldproxy run`, by its help.
 fn options() -> BTreeSet<String> {
     let output = Command::new(env!("CARGO_BIN_EXE_mldproxy"))
