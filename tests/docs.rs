@@ -15,7 +15,7 @@ fn repository() -> &'static Path {
 
 /// Every document, by its path in the repository.
 fn documents() -> BTreeMap<PathBuf, String> {
-    let folders = [repository().to_owned(), repository().join("docs")];
+    let folders = ["", "docs", "docs/ja"].map(|folder| repository().join(folder));
     let files = folders
         .iter()
         .flat_map(|folder| fs::read_dir(folder).unwrap());
@@ -154,15 +154,33 @@ fn the_readme_fits_on_a_page() {
     assert!(lines <= README_LINES, "{lines}");
 }
 
-/// The README in Japanese has the same headings, commands, pictures and rows of what a router says.
+/// The documents in Japanese have the same headings, commands, pictures, rows of what a router says,
+/// and figures as those in English.
 #[test]
-fn the_readme_says_the_same_in_both_languages() {
+fn the_documents_say_the_same_in_both_languages() {
     let documents = documents();
-    let [english, japanese] = ["README.md", "README.ja.md"].map(|name| &documents[Path::new(name)]);
+    let mut compared = 0;
+    for (file, japanese) in &documents {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let english = if file.starts_with("docs/ja") {
+            Path::new("docs").join(name)
+        } else if let Some(stem) = name.strip_suffix(".ja.md") {
+            format!("{stem}.md").into()
+        } else {
+            continue;
+        };
+        compare(&documents[&english], japanese);
+        compared += 1;
+    }
+    assert!(compared >= 3, "{compared}");
+}
+
+#[track_caller]
+fn compare(english: &str, japanese: &str) {
     let shape = |text: &str| -> Vec<String> {
         let lines = prose(text).filter_map(|line| {
             let heading = line.starts_with('#').then(|| line.split(' ').next());
-            let row = line.starts_with("| `").then(|| line.split(" | ").next());
+            let row = line.starts_with("| `").then(|| line.split('`').nth(1));
             let picture = line.starts_with("![").then(|| line.rsplit('(').next());
             heading.or(row).or(picture).flatten().map(str::to_owned)
         });
