@@ -1,6 +1,8 @@
-//! The files in dist/. systemd's own tools check its units, and the manual page agrees with --help.
+//! The files in dist/. systemd's own tools check its units. The manual page and what shells complete
+//! agree with --help.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
@@ -18,6 +20,8 @@ type Test = (&'static str, Option<(&'static str, &'static str)>, fn());
 
 const SYSTEMD: Option<(&str, &str)> = Some(("systemd-analyze", "systemd"));
 const MANDOC: Option<(&str, &str)> = Some(("mandoc", "mandoc"));
+const BASH: Option<(&str, &str)> = Some(("bash", "bash"));
+const ZSH: Option<(&str, &str)> = Some(("zsh", "zsh"));
 
 const TESTS: &[Test] = &[
     (
@@ -55,6 +59,16 @@ const TESTS: &[Test] = &[
         "the_page_has_every_option_and_no_other",
         None,
         the_page_has_every_option_and_no_other,
+    ),
+    (
+        "bash_completes_commands_options_and_interfaces",
+        BASH,
+        bash_completes_commands_options_and_interfaces,
+    ),
+    (
+        "zsh_completes_commands_options_and_interfaces",
+        ZSH,
+        zsh_completes_commands_options_and_interfaces,
     ),
 ];
 
@@ -367,4 +381,63 @@ fn the_page_has_every_option_and_no_other() {
     assert_eq!(facts("address-timeout"), ("s", "300"));
     assert_eq!(facts("prefix"), ("p", ""));
     assert_eq!(facts("no-ask"), ("", ""));
+}
+
+/// The words that a shell offers after some words of a command line. The shell runs `program` with
+/// these words as its arguments, and finds this build's mldproxy.
+fn completed(shell: &str, program: &str, words: &[&str]) -> BTreeSet<String> {
+    let build = Path::new(MLDPROXY).parent().expect("a folder");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path: OsString = [build.as_os_str(), ":".as_ref(), &path]
+        .into_iter()
+        .collect();
+    let output = Command::new(shell)
+        .args(["-c", program, shell])
+        .args(words)
+        .current_dir(dist(""))
+        .env("PATH", path)
+        .output()
+        .expect("the shell starts");
+    let text = text(&output);
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn bash_completes_commands_options_and_interfaces() {
+    check_completion("bash", |words| {
+        let program = "source ./mldproxy.bash; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
+                       _mldproxy; echo \"${COMPREPLY[@]}\"";
+        completed("bash", program, words)
+    });
+}
+
+fn zsh_completes_commands_options_and_interfaces() {
+    check_completion("zsh", |words| {
+        // zsh itself leaves out what does not begin as the word does.
+        let program = "compadd() { print -r -- ${(@P)2} }
+            complete() {
+                local CURRENT=$# PREFIX=${@[-1]}; local -a words; words=(\"$@\")
+                source ./_mldproxy
+            }
+            complete \"$@\"";
+        completed("zsh", program, words)
+    });
+}
+
+fn check_completion(shell: &str, complete: impl Fn(&[&str]) -> BTreeSet<String>) {
+    let of_program: BTreeSet<String> = ["--help".to_owned(), "--version".to_owned()]
+        .into_iter()
+        .chain(commands())
+        .collect();
+    assert_eq!(complete(&["mldproxy", ""]), of_program, "{shell}");
+    for command in commands() {
+        let found = complete(&["mldproxy", &command, "--"]);
+        let options = options_of_help(Some(&command));
+        let options = options.into_keys().chain(["help".to_owned()]);
+        let options: BTreeSet<String> = options.map(|name| format!("--{name}")).collect();
+        assert_eq!(found, options, "{shell}: {command}");
+    }
+    let interfaces = complete(&["mldproxy", "check", ""]);
+    assert!(interfaces.contains("lo"), "{shell}: {interfaces:?}");
+    let none = complete(&["mldproxy", "nonsense", "--"]);
+    assert_eq!(none, BTreeSet::new(), "{shell}");
 }
