@@ -5,8 +5,11 @@ pub mod needs;
 pub mod prove;
 pub mod proxying;
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Output, Stdio};
+
+use nix::pty::openpty;
 
 use crate::lab::{LAN_HOST, Lab, LabOptions, Namespace, ROUTER, eventually};
 use crate::support::{SOON, start};
@@ -17,6 +20,7 @@ crate::tests![
     the_version_of_the_querier_is_told,
     silence_within_a_short_wait_is_only_a_hint,
     queries_that_mldproxy_heard_count,
+    a_terminal_shows_how_long_it_listens,
     a_link_that_is_down_or_a_port_is_a_problem,
     an_address_that_is_tentative_or_missing_is_a_problem,
     forwarding_that_is_off_is_a_problem,
@@ -33,6 +37,27 @@ const BINARY: &str = env!("CARGO_BIN_EXE_mldproxy");
 #[track_caller]
 fn check(router: &Namespace, arguments: &str) -> (i32, Vec<String>) {
     outcome(&router.try_run(&format!("{BINARY} check {arguments}")))
+}
+
+/// What `mldproxy check ARGUMENTS` writes to a terminal on standard error, and to standard output.
+fn on_a_terminal(router: &Namespace, arguments: &str) -> (String, String) {
+    let pair = openpty(None, None).expect("a terminal");
+    let mut command = Command::new(BINARY);
+    command.arg("check").args(arguments.split(' '));
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(pair.slave);
+    let child = router.within(|| command.spawn().expect("it starts"));
+    // With the command goes this process' own end of the terminal.
+    drop(command);
+    let output = child.wait_with_output().expect("it ends");
+    let mut shown = Vec::new();
+    // Behind the last octet a terminal whose other end is closed fails with EIO.
+    let _ = File::from(pair.master).read_to_end(&mut shown);
+    let [shown, text] =
+        [shown, output.stdout].map(|octets| String::from_utf8(octets).expect("UTF-8"));
+    (shown, text)
 }
 
 fn outcome(output: &Output) -> (i32, Vec<String>) {
@@ -190,6 +215,16 @@ fn silence_within_a_short_wait_is_only_a_hint() {
         "{lines:#?}"
     );
     assert!(findings(&lines, "packet_filter").is_empty(), "{lines:#?}");
+}
+
+fn a_terminal_shows_how_long_it_listens() {
+    let lab = Lab::without_querier();
+    let (shown, text) = on_a_terminal(&lab.rtr, "--wait 2 wan br-lan");
+    let first = "\r\x1b[Klistening for an MLD query, for 2 s\r";
+    assert!(shown.starts_with(first), "{shown:?}");
+    assert!(shown.ends_with("\r\x1b[K"), "{shown:?}");
+    assert!(text.contains("no MLD query on wan within 2 s"), "{text}");
+    assert!(!text.contains('\x1b'), "{text}");
 }
 
 fn queries_that_mldproxy_heard_count() {

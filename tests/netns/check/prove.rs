@@ -1,17 +1,14 @@
 //! `mldproxy check --prove`: what it proves of each kind of gateway, and what it sends and leaves.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::net::Ipv6Addr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use nix::pty::openpty;
 use nix::sys::signal::Signal;
 use protocol::wire::{Message, parse};
 
-use super::{BINARY, check, findings};
+use super::{BINARY, check, findings, on_a_terminal};
 use crate::lab::{
     Frame, GATEWAY, LAN_HOST, Lab, ROUTER, Tap, UPSTREAM, eventually, find_tool, solicited_node,
 };
@@ -372,25 +369,7 @@ fn a_signal_in_the_middle_leaves_nothing() {
 
 fn a_terminal_shows_how_far_it_is() {
     let lab = Lab::new();
-    let pair = openpty(None, None).expect("a terminal");
-    let mut command = Command::new(BINARY);
-    command.args([
-        "check",
-        PROVE.split_once(' ').expect("two words").0,
-        UPSTREAM,
-    ]);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(pair.slave);
-    let child = lab.rtr.within(|| command.spawn().expect("it starts"));
-    // With the command goes this process' own end of the terminal.
-    drop(command);
-    let output = child.wait_with_output().expect("it ends");
-    let mut shown = Vec::new();
-    // Behind the last octet a terminal whose other end is closed fails with EIO.
-    let _ = File::from(pair.master).read_to_end(&mut shown);
-    let shown = String::from_utf8(shown).expect("UTF-8");
+    let (shown, text) = on_a_terminal(&lab.rtr, PROVE);
     for part in [
         "before joining: 1 of 3 echo requests, 0 ",
         "after joining: 3 of 3 echo ",
@@ -401,7 +380,6 @@ fn a_terminal_shows_how_far_it_is() {
         shown.ends_with("\r\x1b[K"),
         "the line is cleared: {shown:?}"
     );
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(
         !text.contains('\x1b') && !text.contains("of 3 echo requests, "),
         "{text}"

@@ -10,6 +10,7 @@ use protocol::wire::{ALL_NODES, Message, QueryVersion, parse};
 
 use super::findings::Findings;
 use super::findings::State::{Ok, Problem, Warning};
+use crate::commands::output::show_progress;
 use crate::control::instance::Instance;
 use crate::interfaces::Snapshot;
 use crate::sys::clock;
@@ -36,7 +37,9 @@ pub fn check(snapshot: &Snapshot, instance: Instance, wait: Duration, findings: 
         Instance::Running { last_query, .. } => last_query,
         Instance::Perhaps | Instance::None => None,
     };
-    let (state, template) = match listen(index, wait) {
+    let heard = listen(index, wait);
+    show_progress("");
+    let (state, template) = match heard {
         Err(errno) => {
             let words = [name, errno.desc()];
             let template = "querier|%1 cannot be listened on (%2), so neither a querier nor a \
@@ -72,7 +75,17 @@ fn listen(index: u32, wait: Duration) -> nix::Result<Option<(Ipv6Addr, &'static 
     let capture = Capture::open(index, Interest::Queries)?;
     let deadline = clock::now().saturating_add(wait);
     let mut buffer = [0; 2048];
-    while wait_until(capture.as_fd(), deadline) {
+    loop {
+        let now = clock::now();
+        if now >= deadline {
+            return Result::Ok(None);
+        }
+        let left = deadline.since(now).as_millis().div_ceil(1000);
+        show_progress(&["listening for an MLD query, for ", &left.to_string(), " s"].concat());
+        let next = now.saturating_add(Duration::from_secs(1)).min(deadline);
+        if !wait_until(capture.as_fd(), next) {
+            continue;
+        }
         let packet = match capture.receive(&mut buffer) {
             Result::Ok(packet) => packet,
             Err(Errno::ENETDOWN) => None,
@@ -91,7 +104,6 @@ fn listen(index: u32, wait: Duration) -> nix::Result<Option<(Ipv6Addr, &'static 
             return Result::Ok(Some((query.source, version)));
         }
     }
-    Result::Ok(None)
 }
 
 /// Checks that the kernel counts the query, which it does behind every packet filter.
