@@ -4,6 +4,7 @@
 
 mod apk;
 mod firewall;
+mod hgw;
 mod hostile;
 mod instances;
 mod ipk;
@@ -73,6 +74,9 @@ fn main() -> ExitCode {
     let modules = [
         apk::TESTS,
         firewall::TESTS,
+        hgw::relay::TESTS,
+        hgw::service::TESTS,
+        hgw::status::TESTS,
         hostile::TESTS,
         instances::TESTS,
         ipk::TESTS,

@@ -257,8 +257,14 @@ fn shellcheck_finds_no_fault_in_the_scripts() {
                 .map(|kind| repository(&format!("openwrt/mldproxy/files/mldproxy.{kind}"))),
         )
         .chain([repository("openwrt/mldproxy/test.sh")])
+        .chain(
+            [
+                "hotplug", "init", "odhcp6c", "options", "rpcd", "staged", "status",
+            ]
+            .map(|kind| repository(&format!("openwrt/mldproxy-hgw/files/hgw.{kind}"))),
+        )
         .collect();
-    assert_eq!(scripts.len(), 9);
+    assert_eq!(scripts.len(), 18);
     // The busybox of a router reads a character class such as [:alpha:] as a set of its letters.
     for script in &scripts {
         let text = fs::read_to_string(script).unwrap();

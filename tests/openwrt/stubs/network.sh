@@ -12,3 +12,7 @@ network_line() {
 
 network_get_device() { network_line up "$@"; }
 network_get_physdev() { network_line below "$@"; }
+
+# The files prefixes and assignments have a line "NETWORK PREFIX" for each network that has one.
+network_get_prefixes6() { network_line prefixes "$@"; }
+network_get_prefix_assignments6() { network_line assignments "$@"; }

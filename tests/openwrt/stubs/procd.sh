@@ -65,7 +65,17 @@ validate_data() {
 		*:) echo "unset -v $name;" ;;
 		bool:1 | bool:on | bool:true | bool:yes | bool:enabled) echo "$name=1;" ;;
 		bool:0 | bool:off | bool:false | bool:no | bool:disabled) echo "$name=0;" ;;
-		bool:*) echo "unset -v $name;" && code=255 ;;
+		bool:* | range*:*[!0-9]* | macaddr:*[!0-9a-f:]* | hexstring:*[!0-9a-f]* | uciname:*[!A-Za-z0-9_]*)
+			echo "unset -v $name;" && code=255
+			;;
+		"range("*)
+			type="${type#range(}" type="${type%)}"
+			if [ "$value" -ge "${type%,*}" ] && [ "$value" -le "${type#*,}" ]; then
+				echo "$name=$value;"
+			else
+				echo "unset -v $name;" && code=255
+			fi
+			;;
 		*) echo "$name='$(echo "$value" | sed "s/'/'\"'\"'/g")';" ;;
 		esac
 	done
@@ -73,10 +83,10 @@ validate_data() {
 }
 
 uci_load_validate() {
-	local validated_section="$3" validated_call="$4" validated_tuple validated_values validated_code
+	local validated_package="$1" validated_section="$3" validated_call="$4" validated_tuple validated_values validated_code
 	if [ -z "$3" ]; then
 		shift 4
-		validate_data mldproxy mldproxy "" "$@"
+		validate_data "$validated_package" "$validated_package" "" "$@"
 		return
 	fi
 	validated_values="$1 $2 $3"

@@ -9,6 +9,7 @@ record() {
 
 here="${0%/*}"
 initscript="$1"
+service="${initscript##*/}" service="${service%.init}"
 action="$2"
 # shellcheck source=/dev/null
 for file in uci procd system; do . "$here/$file.sh"; done
@@ -22,13 +23,18 @@ service_stopped() { :; }
 # shellcheck source=/dev/null
 . "$initscript"
 
-record program "$PROG" "$UJAIL" "$RUN" "$CHANGED" "$SAID"
-# The program under test in place of the installed one, and a file that stands for ujail, or none.
-# shellcheck disable=SC2034 # for the script
-PROG="$PROG_UNDER_TEST" UJAIL="$UJAIL_UNDER_TEST" RUN=run CHANGED=changed SAID=said
+if [ "$service" = hgw ]; then
+	# shellcheck source=/dev/null
+	. "$here/hgw.sh"
+else
+	record program "$PROG" "$UJAIL" "$RUN" "$CHANGED" "$SAID"
+	# The program under test in place of the installed one, and a file that stands for ujail, or none.
+	# shellcheck disable=SC2034 # for the script
+	PROG="$PROG_UNDER_TEST" UJAIL="$UJAIL_UNDER_TEST" RUN=run CHANGED=changed SAID=said
+fi
 
 start() {
-	procd_open_service mldproxy "$initscript"
+	procd_open_service "$service" "$initscript"
 	start_service
 	procd_close_service
 	service_started
@@ -36,7 +42,7 @@ start() {
 
 stop() {
 	stop_service "$@"
-	procd_kill mldproxy "$@"
+	procd_kill "$service" "$@"
 	service_stopped
 }
 
