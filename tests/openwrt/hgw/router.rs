@@ -255,7 +255,7 @@ impl Router {
             .collect()
     }
 
-    /// Every file below the router's folder that holds this text, but for those that the test wrote.
+    /// Every file below the router's folder that holds this text.
     pub fn files_with(&self, text: &str) -> Vec<String> {
         let mut folders = vec![self.root.clone()];
         let mut found = Vec::new();
