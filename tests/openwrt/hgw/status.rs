@@ -7,6 +7,7 @@ use crate::router::python;
 
 crate::tests![
     the_status_shows_each_part,
+    a_prefix_of_another_length_is_named,
     the_status_names_what_is_missing,
     a_service_that_is_off_says_why,
     the_json_is_json,
@@ -51,6 +52,15 @@ bridged from the HGW:   7 packets, 420 octets
 bridged to the HGW:     7 packets, 420 octets
 "
     );
+}
+
+fn a_prefix_of_another_length_is_named() {
+    let router = working();
+    let leases = std::fs::read_to_string(router.path("ubus.dhcp.ipv6leases")).unwrap();
+    router.write("ubus.dhcp.ipv6leases", &leases.replace("60 }", "62 }"));
+    let status = status(&router);
+    let line = "missing: the HGW has 2001:db8:100:290::/62, not a /60: it asked so\n";
+    assert!(status.ends_with(line), "{status}");
 }
 
 fn the_status_names_what_is_missing() {

@@ -1,15 +1,12 @@
-# What the init script of the home gateway's package needs besides: its router has programs in place
-# of the functions above.
-# shellcheck shell=dash
+# The router of the home gateway's package has programs in place of some of the functions above, and
+# configurations with what is staged.
+# shellcheck shell=dash disable=SC2034
 
 unset -f uci ubus logger
 
-config_load() {
-	for uci_variable in $uci_lists; do unset "$uci_variable"; done
-	uci_lists='' uci_sections='' uci_count=0
-	uci export "$1" >"$IPKG_INSTROOT/exported" || return 1
-	# shellcheck source=/dev/null
-	. "$IPKG_INSTROOT/exported"
+config_find() {
+	config_text="$IPKG_INSTROOT/exported"
+	uci export "$1" >"$config_text"
 }
 
 service_data() { :; }

@@ -21,12 +21,18 @@ list() {
 	config_set "$uci_section" "$1" "${uci_before:+$uci_before }$2"
 }
 
+# Sets `config_text` to the file of a configuration.
+config_find() {
+	config_text="$IPKG_INSTROOT/etc/config/$1"
+	[ -e "$config_text" ]
+}
+
 config_load() {
 	for uci_variable in $uci_lists; do unset "$uci_variable"; done
 	uci_lists='' uci_sections='' uci_count=0
-	[ -e "$IPKG_INSTROOT/etc/config/$1" ] || return 1
+	config_find "$1" || return 1
 	# shellcheck source=/dev/null
-	. "$IPKG_INSTROOT/etc/config/$1"
+	. "$config_text"
 }
 
 config_set() {
