@@ -23,9 +23,9 @@ impl Proof<'_> {
     }
 
     /// Says what is proven. Returns the member of the JSON object, behind a comma.
-    pub(super) fn judge(&self, findings: &mut Findings) -> String {
+    pub(super) fn judge(&self, verdict: Verdict, findings: &mut Findings) -> String {
         let runs = matches!(self.instance, Instance::Running { .. });
-        let (state, template) = match self.verdict {
+        let (state, template) = match verdict {
             Verdict::Snoops if runs => (
                 Ok,
                 "prove|the gateway's side snoops MLD: %2 solicitations arrived before the group \
@@ -97,7 +97,7 @@ impl Proof<'_> {
         format!(
             ",\"proof\":{{\"verdict\":\"{}\",\"gateway\":\"{gateway}\",\"prefix\":\"{prefix}\",\
              \"before\":{},\"after\":{}}}",
-            self.verdict.name(),
+            verdict.name(),
             json(unjoined, before),
             json(joined, after),
         )

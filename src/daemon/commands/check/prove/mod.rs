@@ -71,12 +71,12 @@ pub fn prove(
     };
     let instance = instance::on_upstream(scene.name, socket);
     let proof = Proof::begin(&scene, instance).and_then(|mut proof| {
-        let done = proof.measure(wait, findings);
+        let verdict = proof.measure(wait, findings);
         show_progress("");
-        done.map(|()| proof)
+        verdict.map(|verdict| (proof, verdict))
     });
     let failure = match proof {
-        Ok(proof) => return proof.judge(findings),
+        Ok((proof, verdict)) => return proof.judge(verdict, findings),
         Err(failure) => failure,
     };
     let name = scene.name;
@@ -143,7 +143,6 @@ struct Proof<'s> {
     /// The address whose group nobody joins, and the one whose group is joined.
     addresses: [Ipv6Addr; 2],
     heard: [Heard; 2],
-    verdict: Verdict,
 }
 
 impl<'s> Proof<'s> {
@@ -160,11 +159,10 @@ impl<'s> Proof<'s> {
             queried: false,
             addresses: [Ipv6Addr::UNSPECIFIED; 2],
             heard: [Heard::default(); 2],
-            verdict: Verdict::Silent,
         })
     }
 
-    fn measure(&mut self, wait: Duration, findings: &Findings) -> Result<(), Failure> {
+    fn measure(&mut self, wait: Duration, findings: &Findings) -> Result<Verdict, Failure> {
         let mac = match self.scene.gateway_mac {
             Some(mac) => mac,
             None => self.resolve(findings)?,
@@ -188,18 +186,18 @@ impl<'s> Proof<'s> {
         let mut memberships = Memberships::new();
         self.join(&mut memberships, group)?;
         self.heard[1] = self.make_solicit(joined, mac, "after joining: ")?;
-        self.verdict = self.verdict_now();
+        let verdict = self.verdict_now();
         let end = self.began.saturating_add(wait);
-        if self.verdict == Verdict::FloodsNow && clock::now() < end {
+        if verdict == Verdict::FloodsNow && clock::now() < end {
             let seconds = end.since(clock::now()).as_secs();
             findings.say(
                 "solicitations came before joining: listening for an MLD query for %1 s",
                 &[&seconds.to_string()],
             );
             while !self.queried && self.hear(end, &mut |_, _| {})? {}
-            self.verdict = self.verdict_now();
+            return Ok(self.verdict_now());
         }
-        Ok(())
+        Ok(verdict)
     }
 
     /// Asks for the gateway's link-layer address.
