@@ -1,13 +1,17 @@
 //! The files in dist/. systemd's own tools check its units. The manual page and what shells complete
 //! agree with --help.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod help;
+
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
 
 use libtest_mimic::{Arguments, Trial};
+
+use help::{Facts, Options, commands, options_of_help};
 
 const MLDPROXY: &str = env!("CARGO_BIN_EXE_mldproxy");
 const PAGE: &str = "mldproxy.8";
@@ -230,87 +234,6 @@ fn mandoc_finds_no_fault_in_the_page() {
         })
         .collect();
     assert_eq!(found, [""; 0]);
-}
-
-/// The argument and the default of an option, each empty if the option has none.
-#[derive(Debug, Default, PartialEq)]
-struct Facts {
-    argument: String,
-    default: String,
-}
-
-type Options = BTreeMap<String, Facts>;
-
-fn help(command: Option<&str>) -> String {
-    let output = Command::new(MLDPROXY).args(command).arg("--help").output();
-    let output = output.expect("the program starts");
-    assert!(output.status.success(), "{command:?}");
-    text(&output)
-}
-
-/// The lines below a heading of the help.
-fn section<'h>(help: &'h str, heading: &str) -> &'h str {
-    let found = help.split_once(&format!("\n{heading}:\n"));
-    let rest = found.map_or("", |(_, rest)| rest);
-    rest.split_once("\n\n").map_or(rest, |(section, _)| section)
-}
-
-fn commands() -> Vec<String> {
-    let help = help(None);
-    let lines = section(&help, "Commands").lines();
-    // A line that is indented further continues the one above.
-    let names = lines.filter_map(|line| {
-        line.strip_prefix("  ")
-            .filter(|line| !line.starts_with(' '))
-    });
-    let commands: Vec<String> = names
-        .filter_map(|line| line.split_whitespace().next())
-        .map(str::to_owned)
-        .collect();
-    assert!(
-        commands.iter().any(|command| command == "run"),
-        "{commands:?}"
-    );
-    commands
-}
-
-fn options_of_help(command: Option<&str>) -> Options {
-    let help = help(command);
-    let usage = help.lines().next().expect("a usage");
-    let mut options = Options::new();
-    let mut last = None;
-    for line in section(&help, "Options").lines() {
-        let indented = line.strip_prefix("  ").expect("an indented line");
-        let description = match indented.strip_prefix("--") {
-            Some(option) => {
-                let (name, description) = option.split_once(' ').unwrap_or((option, ""));
-                let name = name.trim_end_matches(',').to_owned();
-                last = Some(name.clone());
-                options.insert(name, Facts::default());
-                description
-            }
-            None => indented,
-        };
-        let facts = options
-            .get_mut(last.as_ref().expect("an option"))
-            .expect("the option is known");
-        facts.default += &format!(" {}", description.trim());
-    }
-    for (name, facts) in &mut options {
-        let default = facts
-            .default
-            .split_once("(default ")
-            .and_then(|(_, rest)| rest.split_once(')'));
-        facts.default = default.map_or(String::new(), |(default, _)| default.to_owned());
-        let argument = usage.split_once(&format!("--{name} <"));
-        let argument = argument.and_then(|(_, rest)| rest.split_once('>'));
-        facts.argument = argument.map_or(String::new(), |(name, _)| name.replace("...", ""));
-    }
-    // Every command has --help; the page describes it once.
-    if command.is_some() {
-        options.remove("help");
-    }
-    options
 }
 
 /// The page's text about a command, or about the program if `command` is `None`. Returns `None` if

@@ -1,10 +1,13 @@
 //! The documents: their links resolve, they name every option of the program, and the commands of
 //! the README are those of this repository or of a router.
 
+mod help;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
-use std::process::Command;
+
+use help::options_of_help;
 
 /// The most lines of the README.
 const README_LINES: usize = 150;
@@ -211,22 +214,6 @@ fn compare(english: &str, japanese: &str) {
     assert_eq!(figures(english), figures(japanese));
 }
 
-/// The options of `mldproxy run`, by its help.
-fn options() -> BTreeSet<String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_mldproxy"))
-        .args(["run", "--help"])
-        .output()
-        .unwrap();
-    let help = String::from_utf8(output.stdout).unwrap();
-    let (_, options) = help.split_once("\nOptions:\n").expect("options");
-    let (options, _) = options.split_once("\n\n").expect("an end");
-    let words = options.split_whitespace();
-    let flags = words.filter(|word| word.starts_with("--") && *word != "--help,");
-    flags
-        .map(|flag| flag.trim_end_matches(',').to_owned())
-        .collect()
-}
-
 #[test]
 fn the_options_of_the_program_have_a_row_each_and_no_other_has_one() {
     let documents = documents();
@@ -240,8 +227,8 @@ fn the_options_of_the_program_have_a_row_each_and_no_other_has_one() {
             assert!(found.insert(flag.to_owned()), "{flag} is there twice");
         }
     }
-    let mut options = options();
-    options.remove("--help");
+    let options = options_of_help(Some("run")).into_keys();
+    let options: BTreeSet<String> = options.map(|name| format!("--{name}")).collect();
     assert_eq!(found, options);
 }
 

@@ -318,24 +318,14 @@ fn signify_verifies_the_signature_of_the_index() {
     let output = folder();
     shell(&output, "signify-openbsd -G -n -p feed.pub -s feed.sec");
     let key = output.join("feed.sec");
-    pack(
-        "ipk",
-        &feed(),
-        &output,
-        "x86_64",
-        &["--key", key.to_str().unwrap()],
-    );
+    let options = ["--key", key.to_str().unwrap()];
+    let sign = || pack("ipk", &feed(), &output, "x86_64", &options);
+    sign();
     let verify = "signify-openbsd -V -q -p feed.pub -m x86_64/Packages -x x86_64/Packages.sig";
     shell(&output, verify);
     // The same key makes the same signature of the same index.
     let signature = fs::read(output.join("x86_64/Packages.sig")).unwrap();
-    pack(
-        "ipk",
-        &feed(),
-        &output,
-        "x86_64",
-        &["--key", key.to_str().unwrap()],
-    );
+    sign();
     assert!(fs::read(output.join("x86_64/Packages.sig")).unwrap() == signature);
 
     shell(&output, "echo >>x86_64/Packages");
