@@ -24,7 +24,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// table full and the longest names, it has less than 3 MB, and as much as 7 MB of streams.
 const LARGEST: usize = 16 << 20;
 
-/// Print what a running mldproxy knows and does: its links, streams, neighbors, groups and counters.
+/// Print what a running mldproxy knows and does: its links, streams, neighbors, groups and
+/// counters.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "status")]
 pub struct StatusArguments {

@@ -95,7 +95,8 @@ impl OpenedBridge {
             (Router::AsFound | Router::Set { .. } | Router::Overridden { .. }, Some(_)) => {}
             (_, None) => {
                 info!(
-                    "{place} snoops: its mcast_router is {PERMANENT_ROUTER} from now on, was {router}"
+                    "{place} snoops: its mcast_router is {PERMANENT_ROUTER} from now on, was \
+                     {router}"
                 );
                 if let Some((other, _)) = changed {
                     records.remove(key(other));

@@ -372,8 +372,8 @@ impl fmt::Display for Hint {
                 " (this takes Linux 5.0 with IPv6; groups are joined all the same)"
             }
             Errno::EEXIST => {
-                " (another NDP proxy, such as odhcpd's relay, has an entry and answers too: stop it, \
-                 or leave out --ndp-proxy)"
+                " (another NDP proxy, such as odhcpd's relay, has an entry and answers too: stop \
+                 it, or leave out --ndp-proxy)"
             }
             _ => "",
         })
