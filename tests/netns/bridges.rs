@@ -142,6 +142,8 @@ fn a_bridge_that_does_not_snoop_is_left_alone() {
     is_heard(&lab, 1);
     expect_joined(&lab, &[address(1)]);
     assert_eq!(multicast_router(&lab), before);
+    // Without an MLD proxy no stream is forwarded.
+    assert!(!mldproxy.log().contains("does not snoop"));
     // The owner turns snooping on after all.
     lab.rtr.run(&format!(
         "ip link set dev {DOWNSTREAM} type bridge mcast_snooping 1"

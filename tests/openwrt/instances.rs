@@ -246,7 +246,7 @@ fn a_reload_repeats_no_line_of_the_log() {
     // A reload logs a change once.
     let config = config.replace("'wan6'", "'wan'");
     router.write("etc/config/mldproxy", &config);
-    let left_out = "notice: second: left out until it is up: network iot";
+    let left_out = "notice: second: waiting for network iot";
     assert_eq!(router.run("reload").log(), [left_out]);
     assert_eq!(router.run("reload").log(), [""; 0]);
     assert_eq!(router.run("start").log(), [&first[0], left_out]);

@@ -74,10 +74,7 @@ fn the_service_leaves_out_a_downstream_until_it_is_up() {
     router.write("up", "wan pppoe-wan\nlan br-lan\n");
     let outcome = router.run("start");
     assert_eq!(outcome.arguments("main"), ["--", "pppoe-wan", "br-lan"]);
-    assert_eq!(
-        outcome.log(),
-        ["notice: main: left out until it is up: network guest"]
-    );
+    assert_eq!(outcome.log(), ["notice: main: waiting for network guest"]);
     assert_eq!(outcome.triggers(), ["wan", "guest", "lan"]);
 }
 

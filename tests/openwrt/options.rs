@@ -351,37 +351,23 @@ fn the_service_names_a_wrong_value() {
 }
 
 fn the_service_names_a_wrong_switch() {
-    for (option, settings) in [
-        (
-            "enabled",
-            ["mldproxy.main.enabled=maybe", "mldproxy.main.ask=1"],
-        ),
-        (
-            "ask",
-            ["mldproxy.main.enabled=1", "mldproxy.main.ask=maybe"],
-        ),
-        (
-            "probe",
-            ["mldproxy.main.enabled=1", "mldproxy.main.probe=maybe"],
-        ),
-        (
-            "ndp_proxy",
-            ["mldproxy.main.enabled=1", "mldproxy.main.ndp_proxy=maybe"],
-        ),
-        (
-            "mld_proxy",
-            ["mldproxy.main.enabled=1", "mldproxy.main.mld_proxy=maybe"],
-        ),
-        (
-            "fast_leave",
-            ["mldproxy.main.enabled=1", "mldproxy.main.fast_leave=maybe"],
-        ),
-        (
-            "senders",
-            ["mldproxy.main.enabled=1", "mldproxy.main.senders=maybe"],
-        ),
+    for option in [
+        "enabled",
+        "ask",
+        "probe",
+        "ndp_proxy",
+        "mld_proxy",
+        "fast_leave",
+        "senders",
     ] {
-        let settings = [&settings[..], &["mldproxy.main.upstream=wan"]].concat();
+        let mut settings = vec!["mldproxy.main.upstream=wan".to_owned()];
+        for switch in ["enabled", "mld_proxy"] {
+            if switch != option {
+                settings.push(format!("mldproxy.main.{switch}=1"));
+            }
+        }
+        settings.push(format!("mldproxy.main.{option}=maybe"));
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
         let outcome = Router::new(&shipped_after(&settings)).run("start");
         assert_eq!(outcome.instances(), [""; 0], "{option}");
         let expected = format!("err: main: not started: {option} is 'maybe', neither 0 nor 1");

@@ -253,6 +253,7 @@ mod tests {
                 bridge: Some(Bridge {
                     snooping: true,
                     vlan_snooping: false,
+                    queries_by_mldv1: false,
                     multicast_router: 2,
                 }),
                 lost: u64::MAX,

@@ -21,6 +21,20 @@ pub struct OpenedBridge {
     /// The log says that the bridge snoops by VLAN.
     warned_of_vlans: bool,
     router: Router,
+    /// What the log says of the bridge.
+    streams: Streams,
+}
+
+/// How a bridge treats multicast streams.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Streams {
+    /// It forwards a stream to its listeners.
+    #[default]
+    Forwarded,
+    /// It does not snoop, and forwards each stream to all its ports.
+    Flooded,
+    /// Its own querier makes the hosts report by MLDv1, which names no sources (RFC 3810 §8.2.1).
+    WithoutSources,
 }
 
 /// A bridge's `mcast_router`. `bridge` is the bridge's number, and `before` the value before.
@@ -68,6 +82,32 @@ impl OpenedBridge {
             self.open(&place, (index, bridge.multicast_router), netlink, records);
         }
         self.warned_of_vlans = bridge.vlan_snooping;
+    }
+
+    /// Warns if the bridge spoils the streams of an MLD proxy, and says what ends that.
+    pub fn warn_of_streams(&mut self, interface: &Interface) {
+        let streams = match interface.deciding_bridge() {
+            Some((_, bridge)) if !bridge.snooping => Streams::Flooded,
+            Some((_, bridge)) if bridge.queries_by_mldv1 => Streams::WithoutSources,
+            Some(_) => Streams::Forwarded,
+            None => return,
+        };
+        if streams == self.streams {
+            return;
+        }
+        self.streams = streams;
+        let place = Place(interface);
+        match streams {
+            Streams::Forwarded => info!("{place} forwards streams to their listeners"),
+            Streams::Flooded => warn!(
+                "{place} does not snoop: streams flood all its ports and its Wi-Fi; mcast_snooping \
+                 1 and mcast_querier 0 end that (in UCI: igmp_snooping, multicast_querier)"
+            ),
+            Streams::WithoutSources => warn!(
+                "{place} queries by MLDv1 itself, so hosts do not name the sources that they want; \
+                 mcast_querier 0 ends that (in UCI: multicast_querier)"
+            ),
+        }
     }
 
     fn open(

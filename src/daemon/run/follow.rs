@@ -100,6 +100,9 @@ impl EventLoop<'_> {
             all_followed &= link.listen(interface.index, Interest::Hosts, &interface.name);
             link.tell(now, self.engine, interface.downstream());
             bridge.follow(interface, &self.news.netlink, &self.records);
+            if self.engine.config().mld_proxy.is_some() {
+                bridge.warn_of_streams(interface);
+            }
         }
         if !all_followed {
             self.try_again(now);

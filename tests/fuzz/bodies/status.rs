@@ -235,6 +235,7 @@ fn view<'v>(stage: &'v Stage<'_>, names: &'v [InterfaceName; 4], flags: u8) -> V
             bridge: set(port + 3).then_some(Bridge {
                 snooping: set(port + 4),
                 vlan_snooping: set(port + 5),
+                queries_by_mldv1: set(port + 6),
                 multicast_router: flags,
             }),
             lost: if set(port + 5) { u64::MAX } else { 0 },

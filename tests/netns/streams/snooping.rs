@@ -5,7 +5,10 @@ use crate::support::SOON;
 
 use super::{CALM, expect_to, lan_receiver, source_specific, start, upstream_sender};
 
-crate::tests![a_port_without_a_listener_gets_nothing_once_the_router_asks,];
+crate::tests![
+    a_port_without_a_listener_gets_nothing_once_the_router_asks,
+    a_bridge_that_spoils_streams_is_named_with_what_ends_it,
+];
 
 fn a_port_without_a_listener_gets_nothing_once_the_router_asks() {
     let home = StreamLab::with(&StreamOptions {
@@ -43,4 +46,28 @@ fn a_port_without_a_listener_gets_nothing_once_the_router_asks() {
         });
     }
     assert_eq!(idle.datagrams_to(group), []);
+}
+
+fn a_bridge_that_spoils_streams_is_named_with_what_ends_it() {
+    let home = StreamLab::with(&StreamOptions::default());
+    let mldproxy = start(&home, &[]);
+    let expect = |count: usize, text: &str| {
+        let line = format!("{DOWNSTREAM} {text}");
+        eventually(&line, SOON, || {
+            mldproxy.log().matches(&line).count() == count
+        });
+    };
+    let set = |settings: &str| {
+        let command = format!("ip link set dev {DOWNSTREAM} type bridge {settings}");
+        home.lab.rtr.run(&command);
+    };
+    expect(1, "does not snoop: streams flood all its ports");
+    // OpenWrt turns the bridge's querier on together with snooping.
+    set("mcast_snooping 1 mcast_querier 1 mcast_mld_version 1");
+    expect(1, "queries by MLDv1 itself");
+    set("mcast_querier 0");
+    expect(1, "forwards streams to their listeners");
+    set("mcast_querier 1 mcast_mld_version 2");
+    set("mcast_snooping 0");
+    expect(2, "does not snoop: streams flood all its ports");
 }

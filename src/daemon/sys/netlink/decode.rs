@@ -17,6 +17,8 @@ const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 pub const IFLA_BR_MCAST_ROUTER: u16 = 22;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
+const IFLA_BR_MCAST_QUERIER: u16 = 25;
+const IFLA_BR_MCAST_MLD_VERSION: u16 = 44;
 const IFLA_BR_MULTI_BOOLOPT: u16 = 46;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VRF_PORT_TABLE: u16 = 1;
@@ -121,10 +123,13 @@ fn bridge(link_info: &[u8]) -> Option<Bridge> {
     }
     // A message with any data of a bridge has these.
     let (mut router, mut snooping, mut vlan_snooping) = (None, None, false);
+    let (mut querier, mut mld_version) = (0, 0);
     for (kind, value) in attributes(data) {
         match (kind, value) {
             (IFLA_BR_MCAST_ROUTER, [value]) => router = Some(*value),
             (IFLA_BR_MCAST_SNOOPING, [value]) => snooping = Some(*value != 0),
+            (IFLA_BR_MCAST_QUERIER, [value]) => querier = *value,
+            (IFLA_BR_MCAST_MLD_VERSION, [value]) => mld_version = *value,
             (IFLA_BR_MULTI_BOOLOPT, value) => {
                 vlan_snooping = u32_at(value, 0)? & 1 << BR_BOOLOPT_MCAST_VLAN_SNOOPING != 0;
             }
@@ -134,6 +139,7 @@ fn bridge(link_info: &[u8]) -> Option<Bridge> {
     Some(Bridge {
         snooping: snooping?,
         vlan_snooping,
+        queries_by_mldv1: querier != 0 && mld_version == 1,
         multicast_router: router?,
     })
 }
@@ -352,9 +358,15 @@ mod tests {
         };
         for (bits, by_vlan) in [(0, false), (1, false), (2, true), (7, true)] {
             let told = bridge(&[router.clone(), snooping.clone(), options(bits)]);
-            let expected = format!(
-                "Bridge {{ snooping: true, vlan_snooping: {by_vlan}, multicast_router: 1 }}"
-            );
+            let expected = format!("snooping: true, vlan_snooping: {by_vlan}");
+            assert!(told.contains(&expected), "{told}");
+            assert!(told.contains("multicast_router: 1"), "{told}");
+        }
+        for (querier, version, by_mldv1) in [(0, 1, false), (1, 1, true), (1, 2, false)] {
+            let querier = attribute(IFLA_BR_MCAST_QUERIER, &[querier]);
+            let version = attribute(IFLA_BR_MCAST_MLD_VERSION, &[version]);
+            let told = bridge(&[router.clone(), snooping.clone(), querier, version]);
+            let expected = format!("queries_by_mldv1: {by_mldv1}");
             assert!(told.contains(&expected), "{told}");
         }
         assert!(bridge(&[options(2)]).contains("bridge: None"), "not told");

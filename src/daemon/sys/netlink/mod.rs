@@ -144,6 +144,8 @@ pub struct Bridge {
     /// It snoops by the settings of each VLAN (`mcast_vlan_snooping`), and its own `mcast_router`
     /// has no effect.
     pub vlan_snooping: bool,
+    /// It sends queries of its own (`mcast_querier`), by MLDv1 (`mcast_mld_version`).
+    pub queries_by_mldv1: bool,
     /// `mcast_router`. With [`PERMANENT_ROUTER`] the bridge forwards all multicast to this host.
     pub multicast_router: u8,
 }
